@@ -1,0 +1,48 @@
+# Everything runs through environment/enter, which uses the DOLFINx of this machine or builds a Debian root for it once.
+# RELAX_SUITE=native|trixie|sid chooses; `make test PYTEST="-k poisson -x"` passes options on.
+
+ENTER := environment/enter
+PYTEST ?=
+RANKS ?= 2 3
+JOB ?= mpi_jobs/poisson_inverse.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo    solve the main inverse problem on 2 ranks ($(JOB))"
+	@echo "make test    the tests on 1, 2 and 3 ranks"
+	@echo "make check   lint, format and types"
+	@echo "make bench   every script of benchmarks/, one thread per rank"
+	@echo "make clean   build products, caches and results of this checkout"
+
+demo:
+	$(ENTER) mpirun -n 2 relax run $(JOB) --overwrite
+
+# Several ranks go without pytest's cache, which is one folder, and have to be told about colours: Open MPI gives each
+# of them a terminal.
+test:
+	$(ENTER) python3 -m pytest tests $(PYTEST)
+	@set -e; if [ -t 1 ]; then colour=yes; else colour=no; fi; \
+	for n in $(RANKS); do \
+	    set -- mpirun -n $$n python3 -m pytest tests -p no:cacheprovider --color=$$colour $(PYTEST); \
+	    echo "$(ENTER) $$*"; \
+	    $(ENTER) "$$@"; \
+	done
+
+# All three report, then the status says whether one of them complained.
+check:
+	@$(ENTER) sh -c 'status=0; for tool in "ruff check" "ruff format --check" "mypy"; do \
+	    echo "$$tool"; $$tool || status=1; done; exit $$status'
+
+bench:
+	@set -e; for script in benchmarks/*.py; do \
+	    [ -e "$$script" ] || continue; \
+	    echo "$$script"; \
+	    OMP_NUM_THREADS=1 $(ENTER) python3 "$$script"; \
+	done
+
+# The Debian roots stay: they are under the user's cache folder, and in a clone that .ci/run has used under .cache.
+clean:
+	rm -rf build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name .git -prune -o -path ./.cache -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,117 @@
+"""relax: PDEs inside learning and inverse problems, on DOLFINx and PETSc, with torch and MPI.
+
+``import relax`` is cheap. Names are loaded when first used, so that ``relax info`` and ``relax --help`` work where
+DOLFINx is missing, and torch is loaded only by those who use it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from relax import meshes, observe, pdes
+    from relax._petsc import AMG_CG, AMG_GMRES, DIRECT, DIRECT_SYMMETRIC, NEWTON
+    from relax.boundary import clamp, clamp_boundary
+    from relax.errors import (
+        BadInput,
+        BadProblem,
+        CheckFailed,
+        NotConverged,
+        PointsOutsideMesh,
+        RelaxError,
+        SolveFailed,
+    )
+    from relax.invert import Result, gauss_newton
+    from relax.layer import SolutionLayer
+    from relax.linearization import Linearization
+    from relax.observe import FieldValues, Functional, Observable, PointValues, Stack
+    from relax.prior import IdentityPrior, SmoothnessPrior
+    from relax.problem import Problem
+    from relax.reduced import ReducedMap, control_values
+    from relax.solver import Newton
+    from relax.verify import MapReport, check_map
+
+_HOMES = {
+    "relax.problem": ("Problem",),
+    "relax.boundary": ("clamp", "clamp_boundary"),
+    "relax.observe": ("Observable", "PointValues", "FieldValues", "Functional", "Stack"),
+    "relax.solver": ("Newton",),
+    "relax._petsc": ("DIRECT", "DIRECT_SYMMETRIC", "AMG_CG", "AMG_GMRES", "NEWTON"),
+    "relax.reduced": ("ReducedMap", "control_values"),
+    "relax.linearization": ("Linearization",),
+    "relax.verify": ("check_map", "MapReport"),
+    "relax.prior": ("SmoothnessPrior", "IdentityPrior"),
+    "relax.invert": ("gauss_newton", "Result"),
+    "relax.layer": ("SolutionLayer",),
+    "relax.errors": (
+        "RelaxError",
+        "SolveFailed",
+        "NotConverged",
+        "PointsOutsideMesh",
+        "BadProblem",
+        "BadInput",
+        "CheckFailed",
+    ),
+}
+_MODULES = ("errors", "invert", "meshes", "observe", "pdes")
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME_OF, *_MODULES, "init"]  # noqa: PLE0604
+
+_GET_DOLFINX = (
+    "relax needs DOLFINx 0.9 to 0.11 with petsc4py (real build), which pip cannot install: on Debian 13 "
+    "`apt install python3-dolfinx-real`, with conda `conda install -c conda-forge fenics-dolfinx`, "
+    "or run through `environment/enter` of relax's source"
+)
+_GET_TORCH = "needs torch, which is not installed: on Debian `apt install python3-torch`, or `pip install torch`"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF and name not in _MODULES:
+        raise AttributeError(f"module 'relax' has no attribute {name!r}")
+    from relax.parallel_start import one_thread_per_rank
+
+    one_thread_per_rank()
+    try:
+        if name in _MODULES:
+            return importlib.import_module(f"relax.{name}")
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing == "torch":
+            raise ImportError(f"relax.{name} {_GET_TORCH}") from error
+        if missing in ("dolfinx", "petsc4py", "ufl", "basix", "mpi4py"):
+            raise ImportError(_GET_DOLFINX) from error
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def init(argv: Sequence[str] = ()) -> None:
+    """Prepare a parallel run: PETSc options, one thread per rank, and a job that ends when one rank fails.
+
+    Collective. Call it once at the start of a script, as ``relax.init(sys.argv)``.
+
+    Args:
+        argv: a command line. What follows ``--`` goes to PETSc, such as ``-- -relax_poisson_diffusion_ksp_monitor``.
+    """
+    from relax.parallel_start import one_thread_per_rank
+
+    one_thread_per_rank()
+    arguments = list(argv)
+    for_petsc = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
+    try:
+        from relax import _petsc, cache, parallel
+    except ModuleNotFoundError as error:
+        raise ImportError(_GET_DOLFINX) from error
+    _petsc.insert_command_line(for_petsc)
+    parallel.end_job_on_exception()
+    cache.sweep_stale_forms()

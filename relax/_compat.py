@@ -1,0 +1,93 @@
+"""Every difference between DOLFINx 0.9, 0.10 and 0.11 that relax meets; nothing else asks for a version.
+
+The rest of relax is built on the calls that did not change between these releases.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dolfinx
+import numpy as np
+import numpy.typing as npt
+from dolfinx import fem, mesh
+
+try:
+    from dolfinx.io import gmsh as gmsh_io
+except ImportError:
+    from dolfinx.io import gmshio as gmsh_io
+
+SUPPORTED = ("0.9", "0.10", "0.11")
+
+
+def dolfinx_version() -> str:
+    """The version of the DOLFINx at hand, such as ``"0.9.0"``."""
+    return str(dolfinx.__version__)
+
+
+def version_is_supported() -> bool:
+    """Whether this DOLFINx is one of the releases relax is tested on."""
+    return ".".join(dolfinx_version().split(".")[:2]) in SUPPORTED
+
+
+def interpolation_points(V: fem.FunctionSpace) -> npt.NDArray[np.float64]:
+    """Reference points at which a space interpolates (a method in 0.9, a property from 0.10)."""
+    points = V.element.interpolation_points
+    return points() if callable(points) else points
+
+
+def geometry_dofmap(domain: mesh.Mesh) -> npt.NDArray[np.int32]:
+    """Cells to geometry nodes, (num_cells, nodes_per_cell); ``dofmap`` is deprecated from 0.11."""
+    geometry = domain.geometry
+    return geometry.dofmaps[0] if hasattr(geometry, "dofmaps") else geometry.dofmap
+
+
+def point_ownership(domain: mesh.Mesh, points: npt.NDArray[np.float64], padding: float) -> Any:
+    """DOLFINx's ``determine_point_ownership``: for each point one rank and cell. Collective.
+
+    Args:
+        domain: the mesh.
+        points: (num_points, 3), the points that this rank asks about.
+        padding: how far outside a cell's bounding box a point may lie, in mesh units.
+    """
+    from dolfinx import geometry
+
+    if hasattr(geometry, "determine_point_ownership"):
+        return geometry.determine_point_ownership(domain, points, padding)
+    return dolfinx.cpp.geometry.determine_point_ownership(domain._cpp_object, points, padding)
+
+
+def collapse(V: fem.FunctionSpace) -> tuple[fem.FunctionSpace, npt.NDArray[np.int32]]:
+    """A subspace as a space of its own, and the parent's local dofs of its dofs (in a list from 0.11). Collective."""
+    space, parents = V.collapse()
+    if isinstance(parents, list) and len(parents) > 0 and isinstance(parents[0], np.ndarray):
+        parents = parents[0]
+    return space, np.asarray(parents, dtype=np.int32)
+
+
+def cell_partitioner(mode: mesh.GhostMode) -> Any:
+    """The default partitioner of cells with this ghost mode (0.11 also asks how many cells meet at a facet)."""
+    try:
+        return mesh.create_cell_partitioner(mode)
+    except TypeError:
+        return mesh.create_cell_partitioner(mode, 2)
+
+
+def gmsh_cell_permutation(cell_type: mesh.CellType, num_nodes: int) -> list[int]:
+    """``p`` such that ``dolfinx_nodes = gmsh_nodes[p]`` for one cell."""
+    return list(gmsh_io.cell_perm_array(cell_type, num_nodes))
+
+
+def one_subdomain_data(form: Any) -> Any:
+    """The form with the tags of its ``ds(1)`` given to its plain ``ds`` (so ``dx``): 0.9 asserts that they agree."""
+    import ufl
+
+    given = [i for i in form.integrals() if i.subdomain_data() is not None]
+    data = {(i.ufl_domain(), i.integral_type()): i.subdomain_data() for i in given}
+    if not data:
+        return form
+    integrals = []
+    for i in form.integrals():
+        shared = data.get((i.ufl_domain(), i.integral_type()))
+        integrals.append(i if i.subdomain_data() is not None else i.reconstruct(subdomain_data=shared))
+    return ufl.Form(integrals)

@@ -1,0 +1,138 @@
+"""Inexact Gauss–Newton and Newton, with the prior as preconditioner."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from relax import parallel
+from relax.errors import BadInput
+from relax.invert import steps
+from relax.invert.krylov import conjugate_gradients
+from relax.invert.objective import Callback, Objective, Recorder, backtrack, covariance_norm
+from relax.invert.result import Result, Status
+from relax.prior.base import Prior
+
+Array = npt.NDArray[np.float64]
+
+_SMALL_STEP = 1e-12
+# With jacobian="auto": at most so many rows, and so many numbers on a rank (160 MB; the step holds a few such arrays).
+_MATRIX_ROWS, _MATRIX_ENTRIES = 200, 20_000_000
+
+
+def gauss_newton(
+    G: Any,
+    data: Array,
+    m0: Array | None = None,
+    *,
+    noise: float | Array,
+    prior: Prior,
+    rtol: float = 1e-6,
+    atol: float = 1e-8,
+    max_steps: int = 50,
+    max_cg: int = 200,
+    cg_rtol: float | None = None,
+    max_halvings: int = 20,
+    hessian: Literal["gauss_newton", "newton"] = "gauss_newton",
+    jacobian: Literal["auto", "matrix", "products"] = "auto",
+    callback: Callback | None = None,
+) -> Result:
+    """Minimise ½ |(G(m) − data) / noise|² + ½ (m − mean)ᵀ C⁻¹ (m − mean): the most probable control.
+
+    Collective. Each step solves H p = −g with H = Jᵀ Σ⁻² J + C⁻¹, and halves p until the cost decreases enough. Gradients are
+    measured by |g|² = gᵀ C g, which does not depend on the mesh. As H >= C⁻¹, |g| also bounds the distance to the minimum, in
+    prior standard deviations, where the cost is quadratic: hence the default of ``atol``.
+
+    With few observations (``jacobian="matrix"``) J is computed by one solve with size_out right-hand sides, and the step is
+    exact, by dense algebra in the space of observations. Otherwise the step is inexact: conjugate
+    gradients preconditioned by C, a tangent and an adjoint solve each iteration, to the relative tolerance min(½, √(|g|/|g₀|))
+    (after Eisenstat and Walker, SIAM J. Sci. Comput. 17 (1996) 16–32).
+
+    Args:
+        G: a ``ReducedMap``, in either layout.
+        data: (size_out,); rank 0's copy counts.
+        m0: where to start, a control vector; by default the prior's mean.
+        noise: standard deviation of the data's noise: a number, or one per observation.
+        prior: N(mean, C) on the controls of G, in the layout of G.
+        rtol: converged when |g| <= rtol |g₀| ...
+        atol: ... or |g| <= atol.
+        max_steps: at most so many steps.
+        max_cg: at most so many iterations of conjugate gradients in a step.
+        cg_rtol: a fixed tolerance for conjugate gradients; for a linear G a small one ends in one step.
+        max_halvings: give up a direction after so many. A trial whose forward solve fails counts as one.
+        hessian: "gauss_newton", or "newton" for the whole second derivative of the cost, by conjugate gradients that stop at
+            negative curvature: fewer steps where the data cannot be fitted to the noise, more solves in each.
+        jacobian: "matrix" or "products" (above). "auto" takes the matrix for up to 200 observations while it fits in memory.
+        callback: called as callback(entry, value) at the start and after each step, on all ranks, with the new
+            entry of ``Result.history`` and the control. When it returns True on any rank, the run stops.
+
+    Returns:
+        A ``Result``, whether or not it converged: look at ``status``, or call ``raise_if_failed()``.
+
+    Raises:
+        BadInput: on every rank, for arguments that do not fit.
+        SolveFailed: when a solve fails elsewhere than at a trial step.
+    """
+    # On an exception linearisations are left to the next collective clean-up rather than closed here: it may be one that
+    # a single rank raised, in the callback, and closing is collective.
+    if hessian not in ("gauss_newton", "newton"):
+        raise BadInput(f"hessian: expected 'gauss_newton' or 'newton', got {hessian!r}")
+    objective = Objective(G, data, noise, prior)
+    use_matrix = _use_matrix(G, jacobian)
+    recorder = Recorder(objective, callback)
+
+    point = objective.start(m0)
+    g = point.gradient()
+    Cg = prior.covariance(g)
+    size = start_size = covariance_norm(G.dot, g, Cg)
+    goal = max(rtol * start_size, atol)
+    stop = recorder.add(point, size, 0.0, 0)
+    while True:
+        if size <= goal:
+            return recorder.result(point, Status.converged)
+        if stop:
+            return recorder.result(point, Status.stopped_by_callback)
+        if len(recorder.history) > max_steps:
+            return recorder.result(point, Status.max_steps)
+
+        J = point.lin.matrix() if use_matrix else None
+        if J is not None and hessian == "gauss_newton":
+            found = steps.exact(point, J)
+        else:
+            # The last step need not go far below the goal: it would cost products that change nothing.
+            forcing = max(min(0.5, math.sqrt(size / start_size)), min(0.5, 0.1 * goal / size))
+            found = conjugate_gradients(
+                steps.DataHessian(point, J, newton=hessian == "newton"),
+                prior.covariance,
+                -g,
+                -Cg,
+                G.dot,
+                rtol=forcing if cg_rtol is None else cg_rtol,
+                max_iterations=max_cg,
+            )
+        slope = G.dot(g, found.p)
+        new, t = backtrack(objective, point, found.p, slope, length=1.0, max_halvings=max_halvings)
+        if new is None:
+            recorder.cg += found.iterations
+            return recorder.result(point, Status.line_search_failed)
+        point.close()
+        point = new
+        g = point.gradient()
+        Cg = prior.covariance(g)
+        size = covariance_norm(G.dot, g, Cg)
+        stop = recorder.add(point, size, t, found.iterations)
+        moved = t * math.sqrt(max(G.dot(found.p, found.precision_p), 0.0))
+        if size > goal and moved <= _SMALL_STEP * (1.0 + math.sqrt(2.0 * point.prior_cost)):
+            return recorder.result(point, Status.small_step)
+
+
+def _use_matrix(G: Any, jacobian: str) -> bool:
+    if jacobian not in ("auto", "matrix", "products"):
+        raise BadInput(f"jacobian: expected 'auto', 'matrix' or 'products', got {jacobian!r}")
+    if jacobian != "auto":
+        return jacobian == "matrix"
+    entries = parallel.largest(G.comm, float(G.size_out * G.layout.size))
+    return G.size_out <= _MATRIX_ROWS and entries <= _MATRIX_ENTRIES

@@ -1,0 +1,153 @@
+"""Meshes of simple domains, with their boundary parts tagged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from dolfinx import mesh
+from mpi4py import MPI
+
+from relax.errors import BadInput
+from relax.meshes.files import from_gmsh
+from relax.meshes.tags import Tags, set_tags
+
+# (name, axis, at the upper end of it), by dimension; a part's number is its place in the list, from 1.
+_SIDES: dict[int, list[tuple[str, int, bool]]] = {
+    1: [("left", 0, False), ("right", 0, True)],
+    2: [("left", 0, False), ("right", 0, True), ("bottom", 1, False), ("top", 1, True)],
+    3: [
+        ("left", 0, False),
+        ("right", 0, True),
+        ("bottom", 2, False),
+        ("top", 2, True),
+        ("front", 1, False),
+        ("back", 1, True),
+    ],
+}
+_CELLS = {
+    2: {"triangle": mesh.CellType.triangle, "quadrilateral": mesh.CellType.quadrilateral},
+    3: {"tetrahedron": mesh.CellType.tetrahedron, "hexahedron": mesh.CellType.hexahedron},
+}
+
+
+def interval(n: int, ends: tuple[float, float] = (0.0, 1.0), *, comm: MPI.Comm = MPI.COMM_WORLD) -> mesh.Mesh:
+    """The interval from ``ends[0]`` to ``ends[1]`` in ``n`` cells; tags 1 "left", 2 "right". Collective."""
+    _check_counts("interval", [n])
+    _check_corners("interval", [ends[0]], [ends[1]])
+    domain = mesh.create_interval(comm, n, list(ends), ghost_mode=mesh.GhostMode.shared_facet)
+    return _tag_sides(domain, [ends[0]], [ends[1]])
+
+
+def unit_square(n: int, *, cell: str = "triangle", comm: MPI.Comm = MPI.COMM_WORLD) -> mesh.Mesh:
+    """The unit square in ``n`` by ``n`` squares, each two triangles or one quadrilateral; tags as :func:`rectangle`.
+
+    Collective.
+    """
+    return rectangle((0.0, 0.0), (1.0, 1.0), (n, n), cell=cell, comm=comm)
+
+
+def rectangle(
+    lower: tuple[float, float],
+    upper: tuple[float, float],
+    n: tuple[int, int],
+    *,
+    cell: str = "triangle",
+    comm: MPI.Comm = MPI.COMM_WORLD,
+) -> mesh.Mesh:
+    """A rectangle in ``n[0]`` by ``n[1]`` parts; tags 1 "left", 2 "right", 3 "bottom", 4 "top".
+
+    Collective.
+
+    Args:
+        lower: the corner at the lower left.
+        upper: the corner at the upper right.
+        n: how many parts along x and along y.
+        cell: "triangle" or "quadrilateral".
+        comm: the communicator of the mesh.
+    """
+    _check_counts("rectangle", n)
+    _check_corners("rectangle", lower, upper)
+    corners = [np.array(lower, dtype=np.float64), np.array(upper, dtype=np.float64)]
+    ghosts = mesh.GhostMode.shared_facet
+    domain = mesh.create_rectangle(comm, corners, list(n), cell_type=_cell_type(cell, 2), ghost_mode=ghosts)
+    return _tag_sides(domain, lower, upper)
+
+
+def unit_cube(n: int, *, cell: str = "tetrahedron", comm: MPI.Comm = MPI.COMM_WORLD) -> mesh.Mesh:
+    """The unit cube in ``n`` x ``n`` x ``n`` cubes, each six tetrahedra or one hexahedron.
+
+    Collective. Tags: 1 "left" and 2 "right" (x = 0, 1), 3 "bottom" and 4 "top" (z = 0, 1), 5 "front" and 6 "back"
+    (y = 0, 1).
+    """
+    _check_counts("unit_cube", [n])
+    cell_type = _cell_type(cell, 3)
+    domain = mesh.create_unit_cube(comm, n, n, n, cell_type=cell_type, ghost_mode=mesh.GhostMode.shared_facet)
+    return _tag_sides(domain, [0.0] * 3, [1.0] * 3)
+
+
+def disk(
+    h: float,
+    *,
+    radius: float = 1.0,
+    centre: tuple[float, float] = (0.0, 0.0),
+    comm: MPI.Comm = MPI.COMM_WORLD,
+) -> mesh.Mesh:
+    """A disk in triangles of size about ``h``, made by Gmsh; facet tag 1 "boundary", cell tag 1 "disk".
+
+    Collective.
+    """
+    if not (0.0 < h <= radius and np.isfinite(radius)):
+        raise BadInput(f"disk: expected 0 < h <= radius, got h={h!r} and radius={radius!r}")
+
+    def draw(gmsh: Any) -> None:
+        geo = gmsh.model.geo
+        x, y = centre
+        middle = geo.addPoint(x, y, 0.0)
+        rim = [geo.addPoint(x + radius * dx, y + radius * dy, 0.0, h) for dx, dy in ((1, 0), (0, 1), (-1, 0), (0, -1))]
+        arcs = [geo.addCircleArc(rim[i], middle, rim[(i + 1) % 4]) for i in range(4)]
+        surface = geo.addPlaneSurface([geo.addCurveLoop(arcs)])
+        geo.synchronize()
+        gmsh.model.addPhysicalGroup(1, arcs, 1, "boundary")
+        gmsh.model.addPhysicalGroup(2, [surface], 1, "disk")
+        gmsh.model.mesh.generate(2)
+
+    return from_gmsh(draw, "meshes.disk", comm)
+
+
+def _tag_sides(domain: mesh.Mesh, lower: Sequence[float], upper: Sequence[float]) -> mesh.Mesh:
+    """Tag the flat sides of a box; returns the mesh. Collective."""
+    tdim = domain.topology.dim
+    domain.topology.create_connectivity(tdim - 1, tdim)
+    entities, numbers, names = [], [], {}
+    for number, (name, axis, at_upper) in enumerate(_SIDES[tdim], start=1):
+        place = (upper if at_upper else lower)[axis]
+        near = 1e-10 * max(upper[axis] - lower[axis], abs(place))
+        found = mesh.locate_entities_boundary(
+            domain, tdim - 1, lambda x, axis=axis, place=place, near=near: np.abs(x[axis] - place) <= near
+        )
+        entities.append(found)
+        numbers.append(np.full(found.size, number, dtype=np.int32))
+        names[name] = number
+    order = np.argsort(np.concatenate(entities))
+    sides = mesh.meshtags(domain, tdim - 1, np.concatenate(entities)[order], np.concatenate(numbers)[order])
+    set_tags(domain, Tags(facets=sides, facet_names=names))
+    return domain
+
+
+def _cell_type(cell: str, dim: int) -> mesh.CellType:
+    if cell not in _CELLS[dim]:
+        raise BadInput(f"cell: expected one of {', '.join(map(repr, _CELLS[dim]))}, got {cell!r}")
+    return _CELLS[dim][cell]
+
+
+def _check_counts(what: str, n: Sequence[int]) -> None:
+    if not all(isinstance(k, int | np.integer) and k >= 1 for k in n):
+        raise BadInput(f"{what}: expected a number of parts of at least 1 in each direction, got {tuple(n)}")
+
+
+def _check_corners(what: str, lower: Sequence[float], upper: Sequence[float]) -> None:
+    ends = np.array([lower, upper], dtype=np.float64)
+    if not np.isfinite(ends).all() or not (ends[0] < ends[1]).all():
+        raise BadInput(f"{what}: expected each lower coordinate below the upper one, got {lower} and {upper}")

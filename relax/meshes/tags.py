@@ -1,0 +1,150 @@
+"""Tags of a mesh, kept beside it: by number or by name to entities and UFL measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import ufl
+from dolfinx import mesh
+
+from relax import parallel
+from relax.errors import BadInput
+
+Tag = str | int
+Entities = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The tags of one mesh.
+
+    Attributes:
+        cells: a number for each tagged cell, or None when no cell has one.
+        facets: a number for each tagged facet, or None when no facet has one.
+        cell_names: what the cells' numbers are called, the same on every rank.
+        facet_names: what the facets' numbers are called, the same on every rank.
+    """
+
+    cells: mesh.MeshTags | None = None
+    facets: mesh.MeshTags | None = None
+    cell_names: Mapping[str, int] = field(default_factory=dict)
+    facet_names: Mapping[str, int] = field(default_factory=dict)
+
+
+_tags: WeakKeyDictionary[mesh.Mesh, Tags] = WeakKeyDictionary()
+
+
+def set_tags(domain: mesh.Mesh, tags: Tags) -> None:
+    """Give a mesh these tags; any that it had before are forgotten."""
+    for entities, dim in ((tags.cells, domain.topology.dim), (tags.facets, domain.topology.dim - 1)):
+        if entities is not None and entities.dim != dim:
+            raise BadInput(f"set_tags: expected tags of entities of dimension {dim}, got dimension {entities.dim}")
+    _tags[domain] = tags
+
+
+def tags_of(domain: mesh.Mesh) -> Tags:
+    """The tags of a mesh; empty ones when it has none."""
+    return _tags.get(domain, Tags())
+
+
+def facets(domain: mesh.Mesh, tags: Tag | Sequence[Tag]) -> Entities:
+    """Facets that carry one of the tags.
+
+    Collective.
+
+    Args:
+        domain: the mesh.
+        tags: a name, a number, or a sequence of them; the same on every rank.
+
+    Returns:
+        Indices local to this rank, ghosts included, sorted, each once.
+
+    Raises:
+        BadInput: when the mesh has no such tag; the message lists those that it has.
+    """
+    return np.unique(np.concatenate(_entities(domain, tags, "facet")))
+
+
+def cells(domain: mesh.Mesh, tags: Tag | Sequence[Tag]) -> Entities:
+    """Cells that carry one of the tags, as :func:`facets`. Collective."""
+    return np.unique(np.concatenate(_entities(domain, tags, "cell")))
+
+
+def dx(domain: mesh.Mesh, tags: Tag | Sequence[Tag] | None = None) -> ufl.Measure:
+    """The measure of the cells with these tags, or of all cells.
+
+    Collective. In one form use this measure throughout, or ``ufl.dx`` throughout: DOLFINx 0.9 refuses a mixture.
+    """
+    known = tags_of(domain)
+    measure = ufl.Measure("dx", domain=domain, subdomain_data=known.cells)
+    return measure if tags is None else measure(_numbers(domain, tags, "cell"))
+
+
+def ds(domain: mesh.Mesh, tags: Tag | Sequence[Tag] | None = None) -> ufl.Measure:
+    """The measure of the boundary facets with these tags, or of the whole boundary.
+
+    Collective. In one form use this measure throughout, or ``ufl.ds`` throughout: DOLFINx 0.9 refuses a mixture.
+
+    Raises:
+        BadInput: when there is no such tag, or none of its facets is on the boundary.
+    """
+    known = tags_of(domain)
+    measure = ufl.Measure("ds", domain=domain, subdomain_data=known.facets)
+    if tags is None:
+        return measure
+    tdim = domain.topology.dim
+    domain.topology.create_connectivity(tdim - 1, tdim)
+    outer = mesh.exterior_facet_indices(domain.topology)
+    for tag, found in zip(_sequence(tags), _entities(domain, tags, "facet"), strict=True):
+        if not parallel.any_rank(domain.comm, bool(np.isin(found, outer).any())):
+            raise BadInput(
+                f"ds: no facet tagged {tag!r} is on the boundary of the mesh, so an integral over it would be zero; "
+                "expected a part of the boundary"
+            )
+    return measure(_numbers(domain, tags, "facet"))
+
+
+def _sequence(tags: Tag | Sequence[Tag]) -> list[Tag]:
+    wanted = list(tags) if isinstance(tags, Iterable) and not isinstance(tags, str) else [tags]
+    if not wanted or not all(isinstance(t, str | int | np.integer) and not isinstance(t, bool) for t in wanted):
+        raise BadInput(f"tags: expected a name, a number, or a non-empty sequence of them, got {tags!r}")
+    return wanted
+
+
+def _entities(domain: mesh.Mesh, tags: Tag | Sequence[Tag], kind: str) -> list[Entities]:
+    """For each tag the entities that carry it, as far as this rank knows them. Collective."""
+    known = tags_of(domain)
+    values, names = (known.cells, known.cell_names) if kind == "cell" else (known.facets, known.facet_names)
+    if values is None:
+        raise BadInput(
+            f"the mesh has no {kind} tags, so {tags!r} means nothing; read a file that has them (`relax.meshes.read`), "
+            "or attach some with `relax.meshes.set_tags`"
+        )
+    found = []
+    for tag in _sequence(tags):
+        number = names.get(tag) if isinstance(tag, str) else int(tag)
+        entities = np.empty(0, dtype=np.int32) if number is None else values.find(number)
+        if not parallel.any_rank(domain.comm, entities.size > 0):
+            raise BadInput(f"the mesh has no {kind} tag {tag!r}; it has {_listed(domain, values, names)}")
+        found.append(entities)
+    return found
+
+
+def _numbers(domain: mesh.Mesh, tags: Tag | Sequence[Tag], kind: str) -> tuple[int, ...]:
+    """The tags as numbers, each once, all known to exist. Collective."""
+    _entities(domain, tags, kind)
+    known = tags_of(domain)
+    names = known.cell_names if kind == "cell" else known.facet_names
+    return tuple(sorted({names[t] if isinstance(t, str) else int(t) for t in _sequence(tags)}))
+
+
+def _listed(domain: mesh.Mesh, values: mesh.MeshTags, names: Mapping[str, int]) -> str:
+    """The tags there are, as text. Collective."""
+    local = domain.comm.allgather(np.unique(values.values).tolist())
+    called = {number: name for name, number in names.items()}
+    numbers = sorted(set().union(*local))
+    return ", ".join(f"{n} ({called[n]!r})" if n in called else str(n) for n in numbers) or "none"

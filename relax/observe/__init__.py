@@ -1,0 +1,8 @@
+"""Observations y = B(u): what is seen of a state."""
+
+from relax.observe.base import Observable, Stack
+from relax.observe.fields import FieldValues
+from relax.observe.functional import Functional
+from relax.observe.points import PointValues, points_inside
+
+__all__ = ["FieldValues", "Functional", "Observable", "PointValues", "Stack", "points_inside"]

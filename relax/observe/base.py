@@ -1,0 +1,101 @@
+"""The interface of an observation, and several observations as one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from dolfinx import fem
+
+from relax.errors import BadInput
+
+Array = npt.NDArray[np.float64]
+
+_STEP = 1e-4
+
+
+class Observable(ABC):
+    """y = B(u), with y a vector of length ``size`` that every rank holds.
+
+    To write one: set ``size`` and give the three abstract methods. All are collective. States and their variations come
+    as Functions of the state's space with ghosts up to date; dual vectors of the state are arrays of the values that
+    this rank owns.
+    """
+
+    size: int
+
+    @abstractmethod
+    def value(self, u: fem.Function) -> Array:
+        """y = B(u), shape (size,), the same on every rank."""
+
+    @abstractmethod
+    def tangent(self, u: fem.Function, du: fem.Function) -> Array:
+        """B'(u) du, shape (size,), the same on every rank."""
+
+    @abstractmethod
+    def adjoint(self, u: fem.Function, dy: Array) -> Array:
+        """B'(u)ᵀ dy: the owned part of a dual vector of the state's space."""
+
+    def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
+        """d/dε B'(u + ε du)ᵀ dy: the owned part of a dual vector; zero for a linear B.
+
+        The default is a central difference of ``adjoint``: bitwise zero for a linear observation, exact up to rounding
+        for a quadratic one, of second order otherwise. Give your own for a B that is more curved than that.
+        """
+        here = u.x.array.copy()
+        scale = max(_largest(here, u), 1.0) / max(_largest(du.x.array, u), 1e-300)
+        step = _STEP * scale
+        try:
+            u.x.array[:] = here + step * du.x.array
+            above = self.adjoint(u, dy)
+            u.x.array[:] = here - step * du.x.array
+            below = self.adjoint(u, dy)
+        finally:
+            u.x.array[:] = here
+        return (above - below) / (2.0 * step)
+
+    def check_state(self, state: fem.Function) -> None:  # noqa: B027 - a hook that need not be given
+        """Raise ``BadProblem`` when this observation is not one of ``state``. The default accepts all."""
+
+
+def _largest(values: Array, u: fem.Function) -> float:
+    from relax import parallel
+
+    return parallel.largest(u.function_space.mesh.comm, float(np.max(np.abs(values), initial=0.0)))
+
+
+class Stack(Observable):
+    """Several observations, one after the other: y = (B1(u), B2(u), ...).
+
+    Args:
+        observables: at least one.
+    """
+
+    def __init__(self, observables: Sequence[Observable]) -> None:
+        self._parts = tuple(observables)
+        if not self._parts:
+            raise BadInput("Stack: expected at least one observable, got none")
+        self._ends = np.cumsum([0, *(part.size for part in self._parts)])
+        self.size = int(self._ends[-1])
+
+    def value(self, u: fem.Function) -> Array:
+        return np.concatenate([part.value(u) for part in self._parts])
+
+    def tangent(self, u: fem.Function, du: fem.Function) -> Array:
+        return np.concatenate([part.tangent(u, du) for part in self._parts])
+
+    def adjoint(self, u: fem.Function, dy: Array) -> Array:
+        return np.sum([part.adjoint(u, piece) for part, piece in self._pieces(dy)], axis=0)
+
+    def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
+        return np.sum([part.second(u, piece, du) for part, piece in self._pieces(dy)], axis=0)
+
+    def check_state(self, state: fem.Function) -> None:
+        for part in self._parts:
+            part.check_state(state)
+
+    def _pieces(self, dy: Array) -> list[tuple[Observable, Array]]:
+        bounds = zip(self._ends[:-1], self._ends[1:], strict=True)
+        return [(part, dy[a:b]) for part, (a, b) in zip(self._parts, bounds, strict=True)]

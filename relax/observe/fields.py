@@ -1,0 +1,54 @@
+"""All values of a field."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from dolfinx import fem
+
+from relax.layout import SpaceLayout
+from relax.observe.base import Array, Observable
+from relax.observe.subspace import Part
+
+
+class FieldValues(Observable):
+    """Every degree of freedom of the state, or of a subspace of it: y = u.
+
+    Collective. y has the order of the layout: by coordinate, then original cell, then component, independent of the
+    partition. Every rank holds all of y, also under ``layout="owned"``, which distributes controls.
+
+    Args:
+        V: the state's space, or a subspace ``problem.state.function_space.sub(i)``. Its degrees of freedom must be
+            point values.
+    """
+
+    def __init__(self, V: fem.FunctionSpace) -> None:
+        self._part = Part(V)
+        self._layout = SpaceLayout(self._part.space)
+        self._owned = self._part.in_state(np.arange(self._part.num_owned, dtype=np.int32))
+        self.size = self._layout.size
+
+    @property
+    def coordinates(self) -> npt.NDArray[np.float64]:
+        """Where each entry of y lives: (size, 3), the same on every rank. Collective."""
+        space, block = self._part.space, self._part.space.dofmap.index_map_bs
+        local = np.repeat(space.tabulate_dof_coordinates(), block, axis=0)[: self._part.num_owned]
+        return self._layout.gather(np.ascontiguousarray(local.T)).T
+
+    def value(self, u: fem.Function) -> Array:
+        return self._layout.gather(u.x.array[self._owned])
+
+    def tangent(self, u: fem.Function, du: fem.Function) -> Array:
+        return self.value(du)
+
+    def adjoint(self, u: fem.Function, dy: Array) -> Array:
+        V = u.function_space
+        dual = np.zeros(V.dofmap.index_map.size_local * V.dofmap.index_map_bs)
+        dual[self._owned] = self._layout.spread(dy)[: self._part.num_owned]
+        return dual
+
+    def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
+        return np.zeros_like(self.adjoint(u, dy))
+
+    def check_state(self, state: fem.Function) -> None:
+        self._part.check(state, "FieldValues")

@@ -1,0 +1,78 @@
+"""An integral of the state."""
+
+from __future__ import annotations
+
+import numpy as np
+import ufl
+from dolfinx import fem, la
+
+from relax import _compat, parallel
+from relax.errors import BadProblem
+from relax.observe.base import Array, Observable
+from relax.quadrature import with_fixed_degrees
+
+
+class Functional(Observable):
+    """One number: y = J(u), an integral over the mesh or a part of its boundary.
+
+    Collective.
+
+    Args:
+        form: a UFL form without arguments in which the state stands, such as ``0.5 * (u - d)**2 * ufl.dx``. It must not
+            hold a control: a term in the control alone is a prior or a penalty, and belongs to the optimiser.
+    """
+
+    size = 1
+
+    def __init__(self, form: ufl.Form) -> None:
+        if not isinstance(form, ufl.Form) or form.arguments():
+            raise BadProblem("Functional: expected a UFL form without test or trial functions, multiplied by a measure")
+        self.form = with_fixed_degrees(_compat.one_subdomain_data(form))
+        self._value = fem.form(self.form)
+        self._state: fem.Function | None = None
+
+    def _compile(self, u: fem.Function) -> None:
+        """Compile the derivatives in u once; forms built in a loop cost more than the loop."""
+        if self._state is u:
+            return
+        self.check_state(u)
+        V = u.function_space
+        self._state = u
+        self._comm = V.mesh.comm
+        self._du = fem.Function(V)
+        v = ufl.TestFunction(V)
+        gradient = ufl.algorithms.expand_derivatives(ufl.derivative(self.form, u, v))
+        self._gradient = fem.form(gradient)
+        self._curvature = fem.form(ufl.algorithms.expand_derivatives(ufl.derivative(gradient, u, self._du)))
+        self._dual = fem.Function(V)
+        self._num_owned = V.dofmap.index_map.size_local * V.dofmap.index_map_bs
+
+    def _assembled(self, form: fem.Form) -> Array:
+        self._dual.x.array[:] = 0.0
+        fem.assemble_vector(self._dual.x.array, form)
+        self._dual.x.scatter_reverse(la.InsertMode.add)
+        return self._dual.x.array[: self._num_owned]
+
+    def value(self, u: fem.Function) -> Array:
+        self._compile(u)
+        return parallel.sum_over_ranks(self._comm, np.array([float(fem.assemble_scalar(self._value))]))
+
+    def tangent(self, u: fem.Function, du: fem.Function) -> Array:
+        self._compile(u)
+        gradient = self._assembled(self._gradient)
+        return np.array([parallel.dot(self._comm, gradient, du.x.array[: self._num_owned])])
+
+    def adjoint(self, u: fem.Function, dy: Array) -> Array:
+        self._compile(u)
+        return dy[0] * self._assembled(self._gradient)
+
+    def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
+        self._compile(u)
+        if self._curvature is None or not self._curvature.integral_types:
+            return np.zeros(self._num_owned)
+        self._du.x.array[:] = du.x.array
+        return dy[0] * self._assembled(self._curvature)
+
+    def check_state(self, state: fem.Function) -> None:
+        if state not in self.form.coefficients():
+            raise BadProblem(f"Functional: the state {state.name!r} does not stand in the form")

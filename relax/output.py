@@ -1,0 +1,245 @@
+"""The output folder of a run: who may write there, and the files that end up in it.
+
+==============  =====================================================================================
+job.toml        a copy of the job
+history.jsonl   one JSON object per iteration, written as it ends
+sensors.csv     observation points, data, noise; a data file for another job
+fields.bp       truth, recovery and state for ParaView (VTX), at full degree
+fields.xdmf     the same at the degree of the mesh, with ``fields.h5``
+figure.png      truth, recovery, sensors, convergence
+control.npy     the last control, from which ``--resume`` starts
+summary.json    versions, ranks, timings, solves, errors; written last: where it is, the run has ended
+==============  =====================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from dolfinx import fem, io
+from mpi4py import MPI
+
+from relax import parallel
+from relax.errors import BadInput
+
+Array = npt.NDArray[np.float64]
+
+JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL = (
+    "job.toml", "history.jsonl", "sensors.csv", "summary.json", "figure.png", "control.npy"
+)  # fmt: skip
+_FIELDS = ("fields.bp", "fields.xdmf", "fields.h5")
+_SPARE_BYTES = 16 * 2**20
+
+
+def prepare(comm: MPI.Comm, folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Make the folder, see that it can be written, and clear it of an earlier run's files.
+
+    Collective. Rank 0 looks, all ranks learn the verdict: a parallel write that fails on one rank alone never returns.
+
+    Args:
+        comm: the ranks of the run.
+        folder: the output folder; parents are made.
+        overwrite: replace a finished run.
+        resume: keep the history and the last control of an unfinished run.
+
+    Raises:
+        BadInput: when the folder holds a finished run and neither is asked for, or cannot be written.
+    """
+    parallel.on_rank_0(comm, lambda: _prepare(folder, overwrite, resume))
+
+
+def _prepare(folder: Path, overwrite: bool, resume: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder}: expected a folder for the results, and this is a file; choose another with --output")
+    if (folder / SUMMARY).exists() and not (overwrite or resume):
+        raise BadInput(
+            f"{folder}: holds a finished run; --overwrite replaces it, --output writes to another folder, "
+            "--resume goes on from its last step"
+        )
+    if resume and not (folder / CONTROL).exists():
+        raise BadInput(f"{folder}: nothing to resume: there is no {CONTROL} of an earlier run")
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"relax")
+        probe.unlink()
+    except OSError as error:
+        raise BadInput(
+            f"{folder}: cannot write there ({error.strerror}); choose another folder with --output"
+        ) from None
+    check_space(folder, 0)
+    kept = {HISTORY, CONTROL} if resume else set()
+    # The mark of a finished run goes first, so that a run killed from here on does not pass for the old one.
+    for name in (SUMMARY, JOB, HISTORY, SENSORS, FIGURE, CONTROL, *_FIELDS):
+        path = folder / name
+        if name in kept:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """See that the disk has room for ``needed`` bytes. On one rank.
+
+    Raises:
+        BadInput: with what is needed and what is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE_BYTES:
+        raise BadInput(
+            f"{folder}: the disk is full: {(needed + _SPARE_BYTES) / 2**20:.0f} MB are needed, {free / 2**20:.0f} MB "
+            "are free; make room or choose another folder with --output"
+        )
+
+
+class History:
+    """``history.jsonl``: one object per iteration, on disk when ``write`` returns. Writes on rank 0, reads anywhere."""
+
+    def __init__(self, comm: MPI.Comm, folder: Path) -> None:
+        self._file = (folder / HISTORY).open("a", encoding="utf-8") if comm.rank == 0 else None
+
+    def write(self, step: dict[str, Any]) -> None:
+        """Append one iteration. Not collective."""
+        if self._file is not None:
+            self._file.write(json.dumps(_plain(step)) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file. Not collective."""
+        if self._file is not None:
+            self._file.close()
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The iterations on file; a last line that a kill cut short is left out."""
+    steps = []
+    path = folder / HISTORY
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            steps.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return steps
+
+
+def write_text(folder: Path, name: str, text: str) -> None:
+    """Write a file so that it is there whole or not at all. On one rank."""
+    temporary = folder / f".{name}.part"
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / name)
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write ``summary.json``. On one rank."""
+    write_text(folder, SUMMARY, json.dumps(_plain(summary), indent=2) + "\n")
+
+
+def save_control(folder: Path, control: Array) -> None:
+    """Keep a control vector for ``--resume``, replacing the one before in one step. On one rank."""
+    temporary = folder / f".{CONTROL}.part"
+    with temporary.open("wb") as file:
+        np.save(file, control)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / CONTROL)
+
+
+def load_control(folder: Path, size: int) -> Array:
+    """The control that an earlier run kept. On one rank.
+
+    Raises:
+        BadInput: when the file is damaged or of another length.
+    """
+    try:
+        control = np.load(folder / CONTROL, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder / CONTROL}: cannot be read ({error}); run again with --overwrite") from None
+    if control.shape != (size,) or not np.isfinite(control).all():
+        raise BadInput(
+            f"{folder / CONTROL}: expected {size} finite numbers, got shape {control.shape}; run again with --overwrite"
+        )
+    return control
+
+
+def write_fields(folder: Path, fields: dict[str, fem.Function]) -> list[str]:
+    """Write fields on one mesh to ``fields.bp`` (VTX) and ``fields.xdmf``.
+
+    Collective. VTX keeps the degree: all fields are interpolated to the highest one among them, discontinuous when one
+    of them is. XDMF has the degree of the mesh. A mixed field is written part by part.
+
+    Args:
+        folder: an output folder that ``prepare`` made.
+        fields: by the name they have in the files.
+
+    Returns:
+        The names of the fields written.
+    """
+    parts = [part for name, u in fields.items() for part in _parts(name, u)]
+    domain = parts[0].function_space.mesh
+    elements = [u.function_space.ufl_element() for u in parts]
+    family = "DG" if any(e.discontinuous for e in elements) else "Lagrange"
+    degree = max(1, *(e.degree for e in elements))
+    num_bytes = sum(8 * u.function_space.dofmap.index_map.size_global * u.function_space.dofmap.index_map_bs for u in parts)
+    parallel.on_rank_0(domain.comm, lambda: check_space(folder, 6 * num_bytes))
+
+    by_shape: dict[tuple[int, ...], list[fem.Function]] = {}
+    for u in parts:
+        by_shape.setdefault(tuple(u.function_space.value_shape), []).append(u)
+    full = [v for group in by_shape.values() for v in _interpolated(group, family, degree)]
+    with io.VTXWriter(domain.comm, folder / _FIELDS[0], full, engine="BP4") as file:
+        file.write(0.0)
+    mesh_degree = domain.ufl_domain().ufl_coordinate_element().degree
+    with io.XDMFFile(domain.comm, folder / _FIELDS[1], "w") as file:
+        file.write_mesh(domain)
+        for group in by_shape.values():
+            for v in _interpolated(group, "Lagrange", mesh_degree):
+                file.write_function(v, 0.0)
+    return [u.name for u in parts]
+
+
+def _parts(name: str, u: fem.Function) -> list[fem.Function]:
+    """Copies of a field, or of the parts of a mixed one, with their names."""
+    V = u.function_space
+    if V.num_sub_spaces > 0 and V.dofmap.bs == 1:
+        return [part for i in range(V.num_sub_spaces) for part in _parts(f"{name}_{i}", u.sub(i).collapse())]
+    part = fem.Function(V, name=name)
+    part.x.array[:] = u.x.array
+    return [part]
+
+
+def _interpolated(group: Sequence[fem.Function], family: str, degree: int) -> list[fem.Function]:
+    """Fields of one shape in one space of this family and degree."""
+    V = group[0].function_space
+    shape = tuple(V.value_shape)
+    W = fem.functionspace(V.mesh, (family, degree, shape) if shape else (family, degree))
+    result = []
+    for u in group:
+        v = fem.Function(W, name=u.name)
+        v.interpolate(u)
+        result.append(v)
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """Without NumPy's types, and with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,85 @@
+"""How a run tells where it is: a bar on a terminal, plain lines in a batch log, rank 0 alone in both."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from typing import Any
+
+from mpi4py import MPI
+
+from relax.parallel_start import launched_ranks
+
+
+class Progress:
+    """Messages and steps of a run. No method communicates; on ranks other than 0 all do nothing.
+
+    Args:
+        comm: the ranks of the run.
+        rtol: the reduction of the gradient norm at which the run ends; the bar is full there.
+        show: False for a silent run.
+    """
+
+    def __init__(self, comm: MPI.Comm, rtol: float, *, show: bool = True) -> None:
+        self._speaks = show and comm.rank == 0
+        self._rtol = rtol
+        self._first_gradient: float | None = None
+        self._start = time.perf_counter()
+        self._bar: Any = None
+        self._task: Any = None
+        self._done = 0.0
+        if self._speaks and _on_terminal():
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._bar = Progress(
+                TextColumn("[bold]{task.description}"), BarColumn(32), TextColumn("{task.fields[words]}"),
+                TimeElapsedColumn(), refresh_per_second=2,
+            )  # fmt: skip
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if not self._speaks:
+            return
+        if self._task is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, flush=True)
+
+    def step(self, step: dict[str, Any]) -> None:
+        """One iteration has ended."""
+        if not self._speaks:
+            return
+        gradient = float(step["gradient_norm"])
+        if self._first_gradient is None:
+            self._first_gradient = gradient
+        words = f"misfit {step['misfit_in_noise_levels']:.3g} noise levels  |g| {gradient:.2e}"
+        if self._bar is None:
+            cg = f"  cg {step['cg_iterations']}" if step.get("cg_iterations") else ""
+            print(f"step {step['step']:<3} {words}{cg}  {time.perf_counter() - self._start:.1f} s", flush=True)
+            return
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=1.0, words="")
+        if 0.0 < gradient < self._first_gradient:
+            self._done = max(self._done, math.log(gradient / self._first_gradient) / math.log(self._rtol))
+        self._bar.update(self._task, description=f"step {step['step']}", completed=min(self._done, 1.0), words=words)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._task is not None:
+            self._bar.stop()
+            self._task = None
+
+
+def _on_terminal() -> bool:
+    """Whether a person watches. Open MPI gives each rank a terminal of its own, so then mpirun's is looked at."""
+    if not sys.stdout.isatty():
+        return False
+    if launched_ranks() == 1:
+        return True
+    try:
+        return os.readlink(f"/proc/{os.getppid()}/fd/1").startswith(("/dev/pts/", "/dev/tty"))
+    except OSError:
+        return False

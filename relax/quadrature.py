@@ -1,0 +1,42 @@
+"""One quadrature for a form and everything derived from it.
+
+UFL estimates a quadrature degree for each form by itself. The derivative of ``exp(m) grad u`` in m gets a higher degree
+than ``exp(m) grad u``: integrated by another rule, it is no longer the derivative of the sum that is solved, and Taylor
+remainders stall (at 1e-7 of the slope, on coarse meshes). So degrees are fixed before anything is differentiated.
+"""
+
+from __future__ import annotations
+
+import ufl
+from ufl.algorithms import compute_form_data
+
+
+def with_fixed_degrees(form: ufl.Form) -> ufl.Form:
+    """The form with the quadrature degree that FFCx would choose for it written into its integrals.
+
+    Degrees that the user has set stay. Integrals of one kind (cells, exterior facets, ...) share the largest.
+    """
+    largest: dict[str, int] = {}
+    # The same passes as FFCx makes, so that the form itself is integrated as it would be without us.
+    data = compute_form_data(
+        form,
+        do_apply_function_pullbacks=True,
+        do_apply_integral_scaling=True,
+        do_apply_geometry_lowering=True,
+        preserve_geometry_types=(ufl.classes.Jacobian,),
+        do_apply_restrictions=True,
+        do_append_everywhere_integrals=False,
+    )
+    for group in data.integral_data:
+        for integral in group.integrals:
+            degree = integral.metadata().get("estimated_polynomial_degree", 0)
+            degree = max(degree) if isinstance(degree, tuple) else degree
+            kind = integral.integral_type()
+            largest[kind] = max(largest.get(kind, 0), int(degree))
+    integrals = []
+    for integral in form.integrals():
+        metadata = dict(integral.metadata())
+        if metadata.get("quadrature_degree", -1) == -1 and "quadrature_rule" not in metadata:
+            metadata["quadrature_degree"] = largest.get(integral.integral_type(), 0)
+        integrals.append(integral.reconstruct(metadata=metadata))
+    return ufl.Form(integrals)

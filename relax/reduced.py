@@ -1,0 +1,294 @@
+"""The reduced map m -> u(m) -> y = B(u(m)) of a problem and an observable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from dolfinx import fem
+from petsc4py import PETSc
+
+from relax import _petsc, parallel
+from relax.errors import BadInput, SolveFailed
+from relax.factors import Factor, FactorStore, Key
+from relax.layout import ControlLayout, as_rows, control_layout
+from relax.linearization import Linearization, Point
+from relax.observe import Observable
+from relax.problem import Problem
+from relax.residual import Residual, num_owned
+from relax.sensitivity import Sensitivity
+from relax.solver import Newton, NewtonSolver, solve_linear
+
+Array = npt.NDArray[np.float64]
+
+
+class ReducedMap:
+    """G(m) = B(u(m)), where the state u(m) solves F(u, m; v) = 0.
+
+    Collective: to make, to call, and every method but ``dot`` under ``layout="replicated"``.
+
+    Control vectors string the problem's controls together. Under ``layout="replicated"`` every rank holds the whole
+    vector, in an order that does not depend on the partition, and rank 0's copy counts: a script reads as if it were
+    serial. Under ``layout="owned"`` each rank holds the values it owns (DOLFINx's own order; constants on rank 0).
+    Observations are whole on every rank in both.
+
+    After a call the problem's state and controls hold the point at which it last worked.
+
+    Args:
+        problem: the PDE.
+        observable: what is seen of the state.
+        solver: tolerances of Newton's method; memory for kept factors.
+        options: PETSc options, under those of the command line and over the defaults, or the name of a preset
+            ("direct", "direct_symmetric", "amg_cg", "amg_gmres"). Keys that start with ``lin_`` are for tangent and
+            adjoint solves alone. Prefixes on the command line: ``-relax_<name>_`` and ``-relax_<name>_lin_``.
+        layout: "replicated" or "owned".
+        storage: for equations in time only; leave it None for a stationary problem.
+
+    Attributes:
+        size_in: the length of the control vector that this rank hands over.
+        size_out: the length of an observation.
+        counts: how many states, tangents and adjoints have been solved for, each right-hand side counted.
+
+    Raises:
+        BadProblem: when problem and observable do not fit together.
+        SolveFailed: from any call that solves.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        observable: Observable,
+        *,
+        solver: Newton = Newton(),
+        options: _petsc.Options | str | None = None,
+        layout: str = "replicated",
+        storage: object = None,
+    ) -> None:
+        if storage is not None:
+            raise BadInput("storage: a stationary problem has no trajectory to store; leave it None")
+        observable.check_state(problem.state)
+        self.problem = problem
+        self.observable = observable
+        self.comm = problem.mesh.comm
+        self.residual = Residual(problem)
+        self.layout: ControlLayout = control_layout(layout, self.comm, problem.controls)
+        self.size_in = self.layout.size
+        self.size_out = observable.size
+        self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
+        self._solver = solver
+        self._prefix = f"relax_{problem.name}_"
+        self._options, self._lin_options = self._solver_options(_petsc.preset(options))
+        self._factors = FactorStore(self.comm, lambda: self._new_factor(self._prefix, self._options), solver.factor_memory)
+        # A linear problem has one operator for the state and its derivatives; another solver for it is the user's wish.
+        self._lin_factors = self._factors
+        if self._lin_options is not None:
+            lin_options = self._lin_options
+            self._lin_factors = FactorStore(
+                self.comm, lambda: self._new_factor(self._prefix + "lin_", lin_options), solver.factor_memory
+            )
+        self._newton: NewtonSolver | None = None
+        if not self.residual.is_linear:
+            guess = problem.state.x.array.copy()
+            self._newton = NewtonSolver(self.residual, solver, self._prefix, self._options, guess)
+        self.sensitivity = Sensitivity(self.residual)
+        self._parameters = self.residual.parameter_values()
+        self._constant_key = Key()
+
+    def _solver_options(self, options: _petsc.Options | None) -> tuple[dict[str, object], dict[str, object] | None]:
+        given = dict(options or {})
+        lin = {k.removeprefix("lin_"): v for k, v in given.items() if k.startswith("lin_")}
+        forward = {k: v for k, v in given.items() if not k.startswith("lin_")}
+        default = _petsc.DIRECT_SYMMETRIC if self.residual.is_self_adjoint else _petsc.DIRECT
+        chosen = _petsc.merged(default, forward)
+        own_lin = bool(lin) or _petsc.has_user_options(self._prefix + "lin_")
+        return chosen, _petsc.merged(chosen, lin) if own_lin else None
+
+    def _new_factor(self, prefix: str, options: _petsc.Options) -> Factor:
+        solver = _petsc.LinearSolver(self.comm, prefix, options, self_adjoint=self.residual.is_self_adjoint)
+        return Factor(self.residual.create_matrix(), solver)
+
+    # -- values --------------------------------------------------------------------------------------------------------
+
+    def dot(self, a: Array, b: Array) -> float:
+        """The inner product of two control vectors over all ranks. Collective under ``layout="owned"``."""
+        return self.layout.dot(a, b)
+
+    def __call__(self, m: npt.ArrayLike) -> Array:
+        """G(m), shape (..., size_in) -> (..., size_out).
+
+        Leading axes are samples. They cost one solve each, except where the residual is affine in state and controls
+        together (a linear source): then all samples go through one block solve with one factor.
+        """
+        controls = self.layout.checked(m, "control")
+        lead = controls.shape[:-1]
+        rows = as_rows(controls)
+        if len(rows) > 1 and self.residual.is_affine:
+            values = self._affine_batch(rows)
+        else:
+            values = np.array([self._evaluate(row) for row in rows]).reshape(-1, self.size_out)
+        return values.reshape(*lead, self.size_out)
+
+    def linearize(self, m: npt.ArrayLike) -> Linearization:
+        """Solve at one control, shape (size_in,), and return the linearisation point, which owns its state."""
+        control = self.layout.checked(m, "control")
+        if control.ndim != 1:
+            raise BadInput(
+                f"linearize: expected one control of shape ({self.size_in},), got {control.shape}; "
+                "linearise at each sample by itself"
+            )
+        point = self._solve(control)
+        return Linearization(self, point, self._observe())
+
+    def _evaluate(self, control: Array) -> Array:
+        self._solve(control)
+        return self._observe()
+
+    def _observe(self) -> Array:
+        value = self.observable.value(self.residual.state)
+        if not np.isfinite(value).all():
+            raise SolveFailed(
+                f"the observation has {np.count_nonzero(~np.isfinite(value))} entries that are not finite: "
+                "the state overflowed. Is a coefficient out of range?"
+            )
+        return value
+
+    def _solve(self, control: Array) -> Point:
+        """Solve for the state; its register and the controls' hold the point afterwards."""
+        residual = self.residual
+        parts = self.layout.split(control)
+        residual.install(parts)
+        key = self._key_for_parameters() if residual.operator_is_constant else Key()
+        if self._newton is not None:
+            factor = self._factors.take()
+            self._newton.solve(factor)
+        else:
+            solve_linear(residual, self._factor_here(key, self._factors))
+        self.counts["forward"] += 1
+        self._refresh_parameters()
+        return Point(residual.state.x.array.copy(), parts, self._parameters, key)
+
+    def _refresh_parameters(self) -> bool:
+        """Take a new snapshot of the parameters if the user has changed them; True on every rank if so."""
+        now = self.residual.parameter_values()
+        changed = any(not np.array_equal(a, b) for a, b in zip(now, self._parameters, strict=True))
+        changed = bool(now) and parallel.any_rank(self.comm, changed)
+        if changed:
+            self._parameters = now
+        return changed
+
+    def _key_for_parameters(self) -> Key:
+        if self._refresh_parameters():
+            self._constant_key = Key()
+        return self._constant_key
+
+    # -- operators -----------------------------------------------------------------------------------------------------
+
+    def _factor_here(self, key: Key, store: FactorStore) -> Factor:
+        """The factor of the operator at the point that the registers hold, from ``store`` or made now."""
+        factor = store.find(key)
+        if factor is None:
+            factor = store.take()
+            self.residual.assemble_matrix(factor.matrix)
+            factor.solver.factor(factor.matrix)
+            factor.assign(key)
+        return factor
+
+    def lin_factor(self, key: Key) -> Factor:
+        """The factor for tangent and adjoint solves at the point that the registers hold. Collective."""
+        return self._factor_here(key, self._lin_factors)
+
+    def _affine_batch(self, rows: Array) -> Array:
+        """G at several controls of an affine problem: F(u0, m) = F(u0, m0) + C (m - m0) + A_Γ (lift), one block solve."""
+        residual = self.residual
+        values = np.empty((len(rows), self.size_out))
+        base = self._solve(rows[0])
+        values[0] = self._observe()
+        factor = self._factor_here(base.key, self._factors)
+        directions = [self.layout.split(row - rows[0]) for row in rows[1:]]
+        changes = self.sensitivity.state_tangents(base.key, directions, factor)
+        self.counts["forward"] += len(directions)
+        u = residual.state.x
+        for i, change in enumerate(changes, start=1):
+            u.array[: residual.num_owned] = base.state[: residual.num_owned] + change
+            u.scatter_forward()
+            values[i] = self._observe()
+        residual.install(self.layout.split(rows[-1]))
+        return values
+
+    def present_control(self) -> Array:
+        """The control vector of what the problem's controls hold now. Collective."""
+        parts = []
+        for control in self.problem.controls:
+            if isinstance(control, fem.Function):
+                parts.append(control.x.array[: num_owned(control.function_space)])
+            else:
+                parts.append(np.asarray(control.value, dtype=np.float64).reshape(-1))
+        return self.layout.join(parts)
+
+    # -- life time -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free the factors and matrices. Collective. The map and its linearisation points are of no use afterwards."""
+        self._factors.destroy()
+        if self._lin_factors is not self._factors:
+            self._lin_factors.destroy()
+        self.sensitivity.destroy()
+        if self._newton is not None:
+            self._newton.destroy()
+        PETSc.garbage_cleanup(self.comm)
+
+    def __enter__(self) -> ReducedMap:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def control_values(G: ReducedMap, *functions: Any) -> Array:
+    """The control vector of given controls.
+
+    Collective.
+
+    Args:
+        G: the map whose control layout counts.
+        functions: one per control, in the problem's order (a single one serves all): a function of x, x of shape
+            (3, num_points) as DOLFINx has it; a number or an array for a constant, or for a field that is constant.
+
+    Returns:
+        (size_in,).
+
+    Raises:
+        BadInput: for another number of functions than controls, or a function of the wrong shape.
+    """
+    controls = G.problem.controls
+    given: list[Any] = list(functions) * (len(controls) if len(functions) == 1 else 1)
+    if len(given) != len(controls):
+        raise BadInput(f"control_values: expected 1 or {len(controls)} functions, one per control, got {len(functions)}")
+    parts = []
+    with parallel.together(G.comm):
+        for control, function in zip(controls, given, strict=True):
+            parts.append(_control_part(control, function))
+    return G.layout.join(parts)
+
+
+def _control_part(control: fem.Function | fem.Constant, function: Any) -> Array:
+    """Owned values of one control. Local."""
+    if isinstance(control, fem.Constant):
+        value = function(np.zeros((3, 1))) if callable(function) else function
+        value = np.asarray(value, dtype=np.float64).reshape(-1)
+        entries = int(np.prod(control.ufl_shape, dtype=np.int64))
+        if value.size not in (1, entries):
+            raise BadInput(f"control_values: expected {entries} numbers for a constant, got {value.size}")
+        return np.broadcast_to(value, (entries,)).copy()
+    V = control.function_space
+    field = fem.Function(V)
+    if callable(function):
+        wanted: Callable[[Array], Any] = function
+    else:
+        number = np.asarray(function, dtype=np.float64).reshape(-1, 1)
+        shape = (max(int(np.prod(V.value_shape, dtype=np.int64)), 1), 1)
+        wanted = lambda x: np.broadcast_to(number, shape) + np.zeros((1, x.shape[1]))  # noqa: E731
+    field.interpolate(wanted)
+    return field.x.array[: num_owned(V)].copy()

@@ -1,0 +1,213 @@
+"""Is the derivative the derivative? Taylor tests, the adjoint identity, the symmetry of the Hessian, and what it costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from relax.errors import CheckFailed, SolveFailed
+from relax.layout import as_rows
+from relax.log import logger
+from relax.parallel import from_rank_0, rank_0_prints
+from relax.reduced import ReducedMap
+
+Array = npt.NDArray[np.float64]
+
+_STEPS = 4
+_ORDER_SLACK = 0.15
+_GAP = 1e-8
+# Below this, relative to the size of what is expanded, a Taylor remainder is rounding and shows no order.
+_ROUNDING = 1e-11
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """What ``check_map`` measured. An order is ``inf`` where the remainder is zero up to rounding (an affine map).
+
+    Attributes:
+        first_order: of |G(m + εδ) - G(m) - ε G'δ|, expected 2.
+        second_order: of |w·G(m + εδ) - w·G(m) - ε g·δ - ½ ε² δ·Hδ|, expected 3.
+        adjoint_gap: |w·G'δ - δ·G'ᵀw| relative to its terms.
+        hessian_gap: |δ1·Hδ2 - δ2·Hδ1| relative to its terms.
+        first_remainders, second_remainders: the remainders behind the orders, ε halved from one to the next.
+        forward_seconds: of one evaluation.
+        tangent_ratio, adjoint_ratio, hessian_ratio: seconds of one product over those of one evaluation.
+    """
+
+    first_order: float
+    second_order: float
+    adjoint_gap: float
+    hessian_gap: float
+    first_remainders: tuple[float, ...]
+    second_remainders: tuple[float, ...]
+    forward_seconds: float
+    tangent_ratio: float
+    adjoint_ratio: float
+    hessian_ratio: float
+
+    @property
+    def failures(self) -> list[str]:
+        """What is wrong, a sentence each; empty when all is well."""
+        found = []
+        if not self.first_order > 2.0 - _ORDER_SLACK:
+            found.append(
+                f"the tangent is not the derivative: first Taylor order {self.first_order:.2f}, expected 2 "
+                "(a stale control, a sign, a missing term, a boundary condition that is not homogenised)"
+            )
+        if not self.adjoint_gap < _GAP:
+            found.append(
+                f"the adjoint is not the transpose of the tangent: gap {self.adjoint_gap:.1e}, expected below {_GAP:.0e} "
+                "(a missing ghost update, a seed or a boundary row that is not zeroed, a sum over ranks counted twice)"
+            )
+        if not self.second_order > 3.0 - _ORDER_SLACK:
+            found.append(
+                f"the Hessian action is not the second derivative: second Taylor order {self.second_order:.2f}, expected 3"
+            )
+        if not self.hessian_gap < _GAP:
+            found.append(f"the Hessian is not symmetric: gap {self.hessian_gap:.1e}, expected below {_GAP:.0e}")
+        return found
+
+    def __str__(self) -> str:
+        rows = [
+            ("first Taylor order (2)", f"{self.first_order:.3f}"),
+            ("second Taylor order (3)", f"{self.second_order:.3f}"),
+            ("adjoint gap", f"{self.adjoint_gap:.1e}"),
+            ("Hessian symmetry gap", f"{self.hessian_gap:.1e}"),
+            ("forward", f"{1e3 * self.forward_seconds:.2f} ms"),
+            ("jvp / forward", f"{self.tangent_ratio:.2f}"),
+            ("vjp / forward", f"{self.adjoint_ratio:.2f}"),
+            ("hvp / forward", f"{self.hessian_ratio:.2f}"),
+        ]
+        return "\n".join(f"  {name:<26}{value}" for name, value in rows)
+
+
+def check_map(G: ReducedMap, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapReport:
+    """Check every derivative product of a map at a control, print what was found, and return it.
+
+    Collective. The problem's state, controls and parameters are left as they were found.
+
+    Args:
+        G: the map.
+        m: the control to check at, shape (size_in,); the problem's present control values when left out, moved a
+            little at random so that no term vanishes by chance.
+        seed: of the random directions; the same directions on any number of ranks (under ``layout="replicated"``).
+
+    Returns:
+        Orders, gaps and cost ratios.
+
+    Raises:
+        CheckFailed: when one of them is out of bounds; its ``report`` holds them all.
+        SolveFailed: when the map cannot be evaluated at ``m``.
+    """
+    registers = [G.problem.state, *G.problem.controls]
+    kept = [_register(r).copy() for r in registers]
+    counts = dict(G.counts)
+    try:
+        report = _measure(G, m, np.random.default_rng(seed))
+    finally:
+        for register, values in zip(registers, kept, strict=True):
+            _register(register)[...] = values
+        G.counts.update(counts)
+    rank_0_prints(G.comm, f"check of {G.problem.name}: {G.size_in} -> {G.size_out}\n{report}")
+    if report.failures:
+        raise CheckFailed(f"check of {G.problem.name}: " + "; ".join(report.failures), report)
+    logger.debug("check of %s passed", G.problem.name)
+    return report
+
+
+def _register(register: object) -> Array:
+    return register.x.array if hasattr(register, "x") else register.value  # type: ignore[attr-defined]
+
+
+def _measure(G: ReducedMap, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapReport:
+    def random() -> Array:
+        return G.layout.checked(rng.uniform(-1.0, 1.0, G.size_in), "direction")
+
+    if m is None:
+        point = G.present_control() + 0.1 * random()
+    else:
+        point = G.layout.checked(m, "control")
+    delta, other = random(), random()
+    size = max(np.sqrt(G.dot(point, point)), 1.0) / np.sqrt(G.dot(delta, delta))
+    delta, other = delta * size, other * size
+    weights = from_rank_0(G.comm, rng.uniform(0.5, 1.5, G.size_out))
+    with G.linearize(point) as lin:
+        y = lin.value
+        Jd, g = lin.jvp(delta), lin.vjp(weights)
+        Hd, Ho = lin.hvp(weights, delta), lin.hvp(weights, other)
+        ratios = _costs(G, point, lin.jvp, lin.vjp, lin.hvp, delta, weights)
+    slope, curvature = float(weights @ Jd), G.dot(Hd, delta)
+    first, second, scales = [], [], []
+    for eps in _usable_steps(G, point, delta, y):
+        moved = as_rows(G(point + eps * delta))[0]
+        change = moved - y
+        first.append(float(np.linalg.norm(change - eps * Jd)))
+        second.append(abs(float(weights @ change) - eps * slope - 0.5 * eps**2 * curvature))
+        scales.append(float(np.linalg.norm(change)))
+    floor = _ROUNDING * max(float(np.linalg.norm(y)), max(scales))
+    terms = float(np.linalg.norm(weights) * np.linalg.norm(Jd)) + np.sqrt(G.dot(g, g) * G.dot(delta, delta))
+    cross = np.sqrt(G.dot(Hd, Hd) * G.dot(other, other)) + np.sqrt(G.dot(Ho, Ho) * G.dot(delta, delta))
+    # A Hessian of rounding errors alone (an affine map) has no symmetry to speak of.
+    noise = _ROUNDING * np.sqrt(G.dot(g, g) * G.dot(delta, delta))
+    return MapReport(
+        first_order=_order(first, floor),
+        second_order=_order(second, floor * float(np.linalg.norm(weights))),
+        adjoint_gap=abs(slope - G.dot(g, delta)) / max(terms, 1e-300),
+        hessian_gap=abs(G.dot(Hd, other) - G.dot(Ho, delta)) / max(cross, noise, 1e-300),
+        first_remainders=tuple(first),
+        second_remainders=tuple(second),
+        **ratios,
+    )
+
+
+def _usable_steps(G: ReducedMap, point: Array, delta: Array, y: Array) -> list[float]:
+    """Halved steps, the first as large as the map can be solved at: coarse steps keep remainders far above rounding."""
+    largest = 2e-2
+    for _ in range(6):
+        try:
+            G(point + largest * delta)
+            break
+        except SolveFailed:
+            largest *= 0.25
+    return [largest * 0.5**i for i in range(_STEPS)]
+
+
+def _order(remainders: list[float], floor: float) -> float:
+    """The order at which remainders fall as steps are halved: the last pair that is well above rounding."""
+    above = [r for r in remainders if r > floor]
+    if len(above) < 2:
+        # Nothing but rounding is left: either the map is affine, or the expansion is exact.
+        return np.inf if remainders[-1] <= 10.0 * floor else 0.0
+    return float(np.median(np.log2(np.array(above[:-1]) / np.array(above[1:]))))
+
+
+def _costs(
+    G: ReducedMap,
+    point: Array,
+    jvp: Callable[[Array], Array],
+    vjp: Callable[[Array], Array],
+    hvp: Callable[[Array, Array], Array],
+    delta: Array,
+    weights: Array,
+) -> dict[str, float]:
+    """Seconds of an evaluation, and of each product relative to it; everything has run once before."""
+    forward = _seconds(lambda: G(point))
+    return {
+        "forward_seconds": forward,
+        "tangent_ratio": _seconds(lambda: jvp(delta)) / forward,
+        "adjoint_ratio": _seconds(lambda: vjp(weights)) / forward,
+        "hessian_ratio": _seconds(lambda: hvp(weights, delta)) / forward,
+    }
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
