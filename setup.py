@@ -16,8 +16,8 @@ if "PIP_BUILD_TRACKER" in os.environ and not os.environ.get("RELAX_BUILD_ANYWHER
     if subprocess.run([sys.executable, "-c", find], env=environment, cwd=here).returncode != 0:
         sys.exit(
             "relax needs DOLFINx 0.9 to 0.11, which pip cannot install: get it with `apt install python3-dolfinx-real` "
-            "(Debian 13 and later), `conda env create -f environment/conda.yml` or Spack, and install relax with that Python "
-            "(in a virtual environment made with --system-site-packages)."
+            "(Debian 13 and later), `conda env create -f environment/conda.yml` or Spack, and install relax with that "
+            "Python (in a virtual environment made with --system-site-packages)."
         )
 
 setup()

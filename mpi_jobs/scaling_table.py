@@ -1,4 +1,7 @@
-"""Print the times of runs on different numbers of ranks: python3 mpi_jobs/scaling_table.py FOLDER (of output folders)."""
+"""Print the times of runs on different numbers of ranks.
+
+Usage: python3 mpi_jobs/scaling_table.py FOLDER, where FOLDER holds output folders named by their number of ranks.
+"""
 
 import json
 import sys

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
         RelaxError,
         SolveFailed,
     )
-    from relax.invert import Result, gauss_newton
+    from relax.invert import Result, Stats, Status, gauss_newton, lbfgs
     from relax.layer import SolutionLayer
     from relax.linearization import Linearization
     from relax.observe import FieldValues, Functional, Observable, PointValues, Stack
-    from relax.prior import IdentityPrior, SmoothnessPrior
+    from relax.prior import BlockPrior, IdentityPrior, SmoothnessPrior
     from relax.problem import Problem
     from relax.reduced import ReducedMap, control_values
     from relax.solver import Newton
@@ -44,8 +44,8 @@ _HOMES = {
     "relax.reduced": ("ReducedMap", "control_values"),
     "relax.linearization": ("Linearization",),
     "relax.verify": ("check_map", "MapReport"),
-    "relax.prior": ("SmoothnessPrior", "IdentityPrior"),
-    "relax.invert": ("gauss_newton", "Result"),
+    "relax.prior": ("SmoothnessPrior", "IdentityPrior", "BlockPrior"),
+    "relax.invert": ("gauss_newton", "lbfgs", "Result", "Stats", "Status"),
     "relax.layer": ("SolutionLayer",),
     "relax.errors": (
         "RelaxError",

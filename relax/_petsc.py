@@ -195,6 +195,25 @@ class LinearSolver:
         pc = self.ksp.getPC()
         return pc.getType(), str(pc.getFactorSolverType())
 
+    def placed(self, matrix: PETSc.Mat) -> PETSc.Mat:
+        """An assembled matrix where its factor can live beside others; the one handed over may be gone. Collective.
+
+        Two SuperLU_DIST factors on one communicator corrupt the heap (PETSc 3.22: they free one process grid twice).
+        """
+        if self._package()[1] != "superlu_dist":
+            return matrix
+        comm = matrix.comm.tompi4py().Dup()
+        copy = PETSc.Mat().createAIJ(
+            matrix.getSizes(), bsize=matrix.getBlockSizes(), csr=matrix.getValuesCSR(), comm=comm
+        )
+        rows, columns = matrix.getLGMap()
+        if rows.handle and columns.handle:
+            copy.setLGMap(rows, columns)
+        copy.setOption(PETSc.Mat.Option.KEEP_NONZERO_PATTERN, True)
+        comm.Free()  # PETSc goes on with a duplicate, for as long as the copy lives
+        matrix.destroy()
+        return copy
+
     def factor(self, matrix: PETSc.Mat) -> None:
         """Take the matrix's present values: factor it, or set up its preconditioner.
 
@@ -326,12 +345,12 @@ class LinearSolver:
 
     def _adjoint(self) -> tuple[PETSc.KSP, PETSc.Mat]:
         assert self._matrix is not None
-        if self._transposed is None or self._transposed_ksp is None:
-            self._transposed = self._matrix.transpose(PETSc.Mat())
+        if self._transposed_ksp is None:
             self._transposed_ksp = self._create(self.prefix)
-            self._set_up(self._transposed_ksp, self._transposed)
-        elif not self._transposed_is_current:
-            self._matrix.transpose(self._transposed)
+        if self._transposed is None or not self._transposed_is_current:
+            if self._transposed is not None:
+                self._transposed.destroy()
+            self._transposed = self.placed(self._matrix.transpose(PETSc.Mat()))
             self._set_up(self._transposed_ksp, self._transposed)
         self._transposed_is_current = True
         return self._transposed_ksp, self._transposed
@@ -355,7 +374,9 @@ class LinearSolver:
         error, size = r.norm(), b.norm()
         tolerance = _DIRECT_TOLERANCE if ksp.getType() == "preonly" else max(1e3 * ksp.getTolerances()[0], 1e-12)
         if not np.isfinite(error) or not np.isfinite(size):
-            raise SolveFailed(self._sentence(ksp, "reported success, but its right-hand side or solution is not finite"))
+            raise SolveFailed(
+                self._sentence(ksp, "reported success, but its right-hand side or solution is not finite")
+            )
         if error > tolerance * size:
             raise SolveFailed(
                 self._sentence(

@@ -24,7 +24,10 @@ class BoundaryMap:
 
     def __init__(self, problem: Problem) -> None:
         self._bcs = problem.bcs
-        index_map, block = problem.state.function_space.dofmap.index_map, problem.state.function_space.dofmap.index_map_bs
+        index_map, block = (
+            problem.state.function_space.dofmap.index_map,
+            problem.state.function_space.dofmap.index_map_bs,
+        )
         num_owned = index_map.size_local * block
         num_local = (index_map.size_local + index_map.num_ghosts) * block
         control_of = np.full(num_local, -1, dtype=np.int64)

@@ -54,7 +54,8 @@ class Case:
     @property
     def control(self) -> fem.Function:
         """The field to recover; it holds the control of the last evaluation of G."""
-        return self.problem.controls[0]  # type: ignore[return-value]
+        control: fem.Function = self.problem.controls[0]
+        return control
 
 
 def build(file: JobFile, comm: MPI.Comm = MPI.COMM_WORLD) -> Case:
@@ -117,7 +118,7 @@ def build_problem(job: Job, file: JobFile, domain: mesh.Mesh) -> Problem:
 
 
 def built_in_pdes() -> list[str]:
-    """The names that [pde] and ``relax check`` know: functions of ``relax.pdes`` that take a mesh and return a Problem."""
+    """The names that [pde] and ``relax check`` know: functions of ``relax.pdes`` that return a Problem."""
     names = []
     for module in pkgutil.iter_modules(pdes.__path__):
         members = vars(importlib.import_module(f"relax.pdes.{module.name}"))
@@ -146,7 +147,8 @@ def find_function(name: str, folders: list[Path], comm: MPI.Comm) -> Callable[..
         if name not in known:
             raise BadInput(f"unknown equation {name!r}{nearest(name, known)}; one of your own is module:function")
         module_name, _, function_name = name.rpartition(".")
-        return getattr(importlib.import_module(f"relax.pdes.{module_name}"), function_name)  # type: ignore[no-any-return]
+        built_in: Callable[..., Any] = getattr(importlib.import_module(f"relax.pdes.{module_name}"), function_name)
+        return built_in
     module_name, _, function_name = name.partition(":")
     sys.path[:0] = [str(f) for f in dict.fromkeys(folders) if str(f) not in sys.path]
     error: BadInput | None = None
@@ -164,7 +166,8 @@ def find_function(name: str, folders: list[Path], comm: MPI.Comm) -> Callable[..
         known = [n for n, m in vars(module).items() if inspect.isfunction(m) and not n.startswith("_")]
         error = BadInput(f"{name}: {module_name} has no function {function_name!r}{nearest(function_name, known)}")
     parallel.raise_together(comm, error)
-    return getattr(module, function_name)  # type: ignore[no-any-return]
+    own: Callable[..., Any] = getattr(module, function_name)
+    return own
 
 
 def check_keywords(function: Callable[..., Any], name: str, keywords: dict[str, Any]) -> None:
@@ -194,13 +197,13 @@ def random_points(domain: mesh.Mesh, num: int, seed: int) -> Array:
     """
     low, high = bounding_box(domain)
     random = np.random.default_rng(seed)
-    found = np.empty((0, len(low)))
+    found: Array = np.empty((0, len(low)))
     for _ in range(_MAX_TRIES):
         tried = low + (high - low) * random.random((max(4 * num, 64), len(low)))
         found = np.concatenate([found, tried[points_inside(domain, tried)]])
         if len(found) >= num:
             return found[:num]
-    raise BadInput(f"[observe] points: found {len(found)} of {num} random points inside the mesh; name a CSV file instead")
+    raise BadInput(f"[observe] points: only {len(found)} of {num} random points are inside the mesh; name a CSV file")
 
 
 def _points(job: Job, file: JobFile, domain: mesh.Mesh, table: tables.Table | None) -> Array:
@@ -259,7 +262,7 @@ def _synthetic(job: Job, problem: Problem, G: ReducedMap, points: Array) -> Case
     exact = G(m)
     noise = _level(float(job.data.noise or 0.0), exact)
     data = exact + noise * np.random.default_rng(job.data.seed).standard_normal(G.size_out)
-    control = problem.controls[0]
+    control: fem.Function = problem.controls[0]
     truth = fem.Function(control.function_space, name="truth")
     truth.x.array[:] = control.x.array
     return Case(problem, G, points, data, noise, exact, truth)

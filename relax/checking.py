@@ -41,7 +41,8 @@ def check(name: str, mesh_file: Path | None, n: int, seed: int, comm: MPI.Comm =
         raise BadInput(f"{name} needs {names}; expected a function of a mesh alone, with defaults for all else")
     if required:
         domain = meshes.read(mesh_file, comm) if mesh_file is not None else meshes.unit_square(n, comm=comm)
-        made = function(domain) if required[0].kind is not required[0].KEYWORD_ONLY else function(**{required[0].name: domain})
+        by_name = required[0].kind is inspect.Parameter.KEYWORD_ONLY
+        made = function(**{required[0].name: domain}) if by_name else function(domain)
     elif mesh_file is not None:
         raise BadInput(f"--mesh: {name} takes no mesh")
     else:

@@ -44,8 +44,8 @@ A job names a mesh, an equation, where it is observed, the data, a prior, a meth
     folder = "results/my_job"             # relative to the current folder
 
 Paths of the job start from its project folder: the nearest folder, from the job file's own upwards, with a
-pyproject.toml or a .git; else the job file's own. A module of yours is looked for there, beside the job file, and in the
-current folder.
+pyproject.toml or a .git; else the job file's own. A module of yours is looked for there, beside the job file, and in
+the current folder.
 
 \b
     relax run mpi_jobs/poisson_inverse.toml
@@ -57,8 +57,8 @@ Exit status: 0 done, 1 failed, 2 wrong job or command line, 3 not converged (the
 
 _CHECK_HELP = """Check the derivatives of an equation of your own: Taylor orders, adjoint identity, Hessian symmetry.
 
-MODULE:FUNCTION is a function of a mesh, or of nothing, that returns a relax.Problem or a relax.ReducedMap; or the name of
-one that relax has, such as poisson.diffusion.
+MODULE:FUNCTION is a function of a mesh, or of nothing, that returns a relax.Problem or a relax.ReducedMap; or the name
+of one that relax has, such as poisson.diffusion.
 
 \b
     relax check my_equations:cubic_reaction
@@ -141,12 +141,12 @@ def _info() -> int:
 
 @app.command("clean-cache")
 def _clean_cache(
-    everything: Annotated[bool, typer.Option("--all", help="Remove every compiled form, not only unfinished ones.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove finished ones as well.")] = False,
 ) -> int:
     """Remove compiled forms that a killed job left unfinished, which make later runs die with TimeoutError.
 
-    `relax run` and `relax check` do so by themselves for those older than ten minutes. Do not use this while another run
-    compiles.
+    `relax run` and `relax check` do so by themselves for those older than ten minutes. Do not use this while another
+    run compiles.
     """
     from relax import cache
 

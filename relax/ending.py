@@ -33,8 +33,8 @@ def run(action: Callable[[], int], comm: MPI.Comm, *, debug: bool = False) -> in
     """Run ``action`` on every rank; return one exit status on all of them.
 
     Collective. When ranks fail together the lowest of them says why: one of relax's own errors without its traceback
-    (unless ``debug``), any other with it. When a rank fails alone, its traceback is printed and the job is ended, since the
-    others may wait for it in a collective call for ever.
+    (unless ``debug``), any other with it. When a rank fails alone, its traceback is printed and the job is ended, since
+    the others may wait for it in a collective call for ever.
 
     Args:
         action: what to do; returns an exit status.

@@ -97,6 +97,11 @@ class FactorStore:
         factor.used = next(self._clock)
         return factor
 
+    def discard(self, factor: Factor) -> None:
+        """Destroy a factor in which a solve failed: PETSc keeps the failure, and locks on vectors. Collective."""
+        self._factors.remove(factor)
+        factor.destroy()
+
     def _free(self) -> Factor | None:
         forgotten = sum(1 << i for i, factor in enumerate(self._factors) if factor.is_forgotten())
         agreed = parallel.all_ranks_mask(self._comm, forgotten) if self._factors else 0

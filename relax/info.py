@@ -117,7 +117,8 @@ def report() -> tuple[list[tuple[str, str]], list[str]]:
     ]
     warnings = []
     if not _compat.version_is_supported():
-        warnings.append(f"DOLFINx {found['dolfinx']} is not one that relax is tested on: {', '.join(_compat.SUPPORTED)}")
+        tested = ", ".join(_compat.SUPPORTED)
+        warnings.append(f"DOLFINx {found['dolfinx']} is not one that relax is tested on: {tested}")
     if found["blas"] == "reference":
         warnings.append(
             "BLAS is the unoptimised reference BLAS, on which 3-D direct solves take ten times longer; "

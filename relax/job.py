@@ -21,6 +21,8 @@ Text: TypeAlias = Annotated[str, Field(min_length=1)]
 Numbers: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=3)]
 Counts: TypeAlias = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=3)]
 
+Preset: TypeAlias = Literal["direct", "direct_symmetric", "amg_cg", "amg_gmres"]
+
 # Which keys each generator needs, besides `generator` itself.
 GENERATORS: dict[str, tuple[str, ...]] = {
     "interval": ("n", "lower", "upper"),
@@ -55,7 +57,8 @@ class MeshSection(Section):
     def _one_mesh(self) -> MeshSection:
         given = {key for key in ("n", "lower", "upper", "h") if getattr(self, key) is not None}
         if (self.file is None) == (self.generator is None):
-            raise ValueError("expected one mesh, either `file` or `generator`, got " + ("none" if not self.file else "two"))
+            got = "none" if self.file is None else "two"
+            raise ValueError(f"expected one mesh, either `file` or `generator`, got {got}")
         if self.file is not None:
             allowed = {"h"} if self.file.endswith(".geo") else set()
             if given - allowed:
@@ -152,7 +155,7 @@ class MethodSection(Section):
 class SolverSection(Section):
     """PETSc options of the forward solves, by preset or in full, and how control vectors lie on the ranks."""
 
-    options: Literal["direct", "direct_symmetric", "amg_cg", "amg_gmres"] | dict[str, str | int | float | bool] | None = None
+    options: Preset | dict[str, str | int | float | bool] | None = None
     layout: Literal["replicated", "owned"] = "replicated"
 
 
@@ -196,8 +199,8 @@ class Job(Section):
 def project_root(job_file: Path) -> Path:
     """The folder that relative paths in a job start from.
 
-    It is the nearest folder, from the job file's own upwards, that holds a ``pyproject.toml`` or a ``.git``; where there
-    is none, the job file's own folder.
+    It is the nearest folder, from the job file's own upwards, that holds a ``pyproject.toml`` or a ``.git``; where
+    there is none, the job file's own folder.
     """
     folder = job_file.resolve().parent
     for candidate in (folder, *folder.parents):
@@ -276,7 +279,7 @@ def _model_at(location: tuple[Any, ...]) -> type[BaseModel]:
     """The model whose keys were looked at: Job, or that of a table of it."""
     if not location:
         return Job
-    kinds = {
+    kinds: dict[str, type[BaseModel]] = {
         "mesh": MeshSection, "pde": PdeSection, "observe": ObserveSection, "data": DataSection, "prior": PriorSection,
         "method": MethodSection, "solver": SolverSection, "output": OutputSection,
     }  # fmt: skip
@@ -297,7 +300,7 @@ def _place(location: tuple[Any, ...]) -> str:
 
 
 def _sentences(errors: list[Any]) -> list[str]:
-    """One line per place. Where a key may be of several kinds, pydantic reports each that failed; one line joins them."""
+    """One line per place. Where a key may be of several kinds, pydantic reports each one that failed."""
     by_place: dict[str, list[Any]] = {}
     for error in errors:
         place = _place(tuple(error["loc"])) if error["loc"] else ""

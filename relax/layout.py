@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from relax.errors import BadInput
 
 Array = npt.NDArray[np.float64]
 Kind = Literal["replicated", "owned"]
-Control = fem.Function | fem.Constant
+Control: TypeAlias = fem.Function | fem.Constant
 
 # Two coordinates closer than this fraction of the mesh's extent are one: partitions differ in the last bits of midpoints.
 _SAME_COORDINATE = 1e-9

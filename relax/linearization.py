@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 # Directions that go through one block solve; more are taken in turns, so that memory stays a few states.
-_BLOCK = 64
+BLOCK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,9 @@ class Linearization:
         self.value = value
         self._G = G
         self._point: Point | None = point
+        # Adjoints by seed: the latest of vjp, and the one that Hessian actions go on using.
         self._last_adjoint: tuple[Array, Array] | None = None
+        self._hessian_adjoint: tuple[Array, Array] | None = None
 
     # -- products ------------------------------------------------------------------------------------------------------
 
@@ -66,8 +68,8 @@ class Linearization:
         rows = as_rows(directions)
         result = np.empty((len(rows), G.size_out))
         with self._installed() as (point, factor):
-            for start in range(0, len(rows), _BLOCK):
-                parts = [G.layout.split(row) for row in rows[start : start + _BLOCK]]
+            for start in range(0, len(rows), BLOCK):
+                parts = [G.layout.split(row) for row in rows[start : start + BLOCK]]
                 for i, du in enumerate(G.sensitivity.state_tangents(point.key, parts, factor), start=start):
                     self._install_state_tangent(du)
                     result[i] = G.observable.tangent(G.residual.state, G.residual.tangent_state)
@@ -84,9 +86,9 @@ class Linearization:
         rows = as_rows(seeds)
         blocks = []
         with self._installed() as (point, factor):
-            for start in range(0, len(rows), _BLOCK):
-                duals = np.array([G.observable.adjoint(G.residual.state, row) for row in rows[start : start + _BLOCK]])
-                adjoints = self._adjoints(rows[start : start + _BLOCK], duals, factor)
+            for start in range(0, len(rows), BLOCK):
+                duals = np.array([G.observable.adjoint(G.residual.state, row) for row in rows[start : start + BLOCK]])
+                adjoints = self._adjoints(rows[start : start + BLOCK], duals, factor)
                 blocks.append(G.layout.join(G.sensitivity.gradients(point.key, adjoints, duals)))
         return np.concatenate(blocks or [np.empty((0, G.size_in))]).reshape(*seeds.shape[:-1], G.size_in)
 
@@ -120,12 +122,17 @@ class Linearization:
             return self.vjp(np.eye(G.size_out))
         return np.ascontiguousarray(self.jvp(np.eye(G.size_in)).T)
 
+    @property
+    def is_everywhere_the_same(self) -> bool:
+        """Whether the derivative is the same at every control: an affine problem seen linearly. Local."""
+        return self._G.residual.is_affine and self._G.observable.is_linear
+
     # -- life time -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Give the factor and the state free. The value stays; products are errors from here on. Collective."""
         self._point = None
-        self._last_adjoint = None
+        self._last_adjoint = self._hessian_adjoint = None
 
     def __enter__(self) -> Linearization:
         return self
@@ -147,7 +154,8 @@ class Linearization:
         residual.install_parameters(point.parameters)
         residual.state.x.array[:] = point.state
         try:
-            yield point, G.lin_factor(point.key)
+            with G.factor_here(point.key, derivatives=True) as factor:
+                yield point, factor
         finally:
             residual.install_parameters(users)
 
@@ -172,11 +180,13 @@ class Linearization:
 
     def _adjoint_of(self, seed: Array, factor: Factor) -> Array:
         # Seeds are rank 0's on every rank, so that all ranks agree whether this one is known.
-        if self._last_adjoint is None or not np.array_equal(self._last_adjoint[0], seed):
-            dual = self._G.observable.adjoint(self._G.residual.state, seed)
-            self._adjoints(seed[None, :], dual[None, :], factor)
-        assert self._last_adjoint is not None
-        return self._last_adjoint[1]
+        for known in (self._hessian_adjoint, self._last_adjoint):
+            if known is not None and np.array_equal(known[0], seed):
+                self._hessian_adjoint = known
+                return known[1]
+        dual = self._G.observable.adjoint(self._G.residual.state, seed)
+        self._hessian_adjoint = (seed.copy(), self._adjoints(seed[None, :], dual[None, :], factor)[0])
+        return self._hessian_adjoint[1]
 
     def _hessian_action(self, point: Point, factor: Factor, seed: Array, direction: list[Array]) -> Array:
         G, residual = self._G, self._G.residual

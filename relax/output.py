@@ -191,7 +191,8 @@ def write_fields(folder: Path, fields: dict[str, fem.Function]) -> list[str]:
     elements = [u.function_space.ufl_element() for u in parts]
     family = "DG" if any(e.discontinuous for e in elements) else "Lagrange"
     degree = max(1, *(e.degree for e in elements))
-    num_bytes = sum(8 * u.function_space.dofmap.index_map.size_global * u.function_space.dofmap.index_map_bs for u in parts)
+    dofmaps = [u.function_space.dofmap for u in parts]
+    num_bytes = sum(8 * d.index_map.size_global * d.index_map_bs for d in dofmaps)
     parallel.on_rank_0(domain.comm, lambda: check_space(folder, 6 * num_bytes))
 
     by_shape: dict[tuple[int, ...], list[fem.Function]] = {}

@@ -99,7 +99,8 @@ def _draw(
                 _lines(axes, panels, pictures, points)
             else:
                 _maps(left, axes, panels, pictures, points, label, stacked)
-        _curves(*right.subplots(2, 1, sharex=True), history)
+        upper, lower = right.subplots(2, 1, sharex=True)
+        _curves(upper, lower, history)
         figure.savefig(path, dpi=160)
         plt.close(figure)
 
@@ -137,10 +138,9 @@ def _maps(
     image = None
     for axis, panel, picture in zip(axes, panels, pictures, strict=True):
         x, y = picture.points.T
-        image = axis.tripcolor(
-            x, y, picture.triangles, picture.values, shading="gouraud", cmap=colours, vmin=low, vmax=high, rasterized=True
-        )
-        axis.add_collection(LineCollection(picture.outline(), colors=_INK, linewidths=0.7))
+        scale = {"cmap": colours, "vmin": low, "vmax": high}
+        image = axis.tripcolor(x, y, picture.triangles, picture.values, shading="gouraud", **scale)
+        axis.add_collection(LineCollection(list(picture.outline()), colors=_INK, linewidths=0.7))
         seen = {"s": np.clip(1200.0 / len(points), 2.5, 10.0), "alpha": 0.9 if picture.cut is None else 0.45}
         axis.scatter(points[:, 0], points[:, 1], **_SENSOR, **seen)
         axis.set_aspect("equal")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import ufl
 from dolfinx import fem, mesh
 
 from relax.errors import BadProblem
 
-Control = fem.Function | fem.Constant
+Control: TypeAlias = fem.Function | fem.Constant
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

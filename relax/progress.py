@@ -10,8 +10,6 @@ from typing import Any
 
 from mpi4py import MPI
 
-from relax.parallel_start import launched_ranks
-
 
 class Progress:
     """Messages and steps of a run. No method communicates; on ranks other than 0 all do nothing.
@@ -77,7 +75,7 @@ def _on_terminal() -> bool:
     """Whether a person watches. Open MPI gives each rank a terminal of its own, so then mpirun's is looked at."""
     if not sys.stdout.isatty():
         return False
-    if launched_ranks() == 1:
+    if not any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK")):
         return True
     try:
         return os.readlink(f"/proc/{os.getppid()}/fd/1").startswith(("/dev/pts/", "/dev/tty"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from relax import _petsc, parallel
 from relax.errors import BadInput, SolveFailed
 from relax.factors import Factor, FactorStore, Key
 from relax.layout import ControlLayout, as_rows, control_layout
-from relax.linearization import Linearization, Point
+from relax.linearization import BLOCK, Linearization, Point
 from relax.observe import Observable
 from relax.problem import Problem
 from relax.residual import Residual, num_owned
@@ -80,7 +81,9 @@ class ReducedMap:
         self._solver = solver
         self._prefix = f"relax_{problem.name}_"
         self._options, self._lin_options = self._solver_options(_petsc.preset(options))
-        self._factors = FactorStore(self.comm, lambda: self._new_factor(self._prefix, self._options), solver.factor_memory)
+        self._factors = FactorStore(
+            self.comm, lambda: self._new_factor(self._prefix, self._options), solver.factor_memory
+        )
         # A linear problem has one operator for the state and its derivatives; another solver for it is the user's wish.
         self._lin_factors = self._factors
         if self._lin_options is not None:
@@ -88,10 +91,8 @@ class ReducedMap:
             self._lin_factors = FactorStore(
                 self.comm, lambda: self._new_factor(self._prefix + "lin_", lin_options), solver.factor_memory
             )
+        self._guess = problem.state.x.array.copy()
         self._newton: NewtonSolver | None = None
-        if not self.residual.is_linear:
-            guess = problem.state.x.array.copy()
-            self._newton = NewtonSolver(self.residual, solver, self._prefix, self._options, guess)
         self.sensitivity = Sensitivity(self.residual)
         self._parameters = self.residual.parameter_values()
         self._constant_key = Key()
@@ -107,7 +108,9 @@ class ReducedMap:
 
     def _new_factor(self, prefix: str, options: _petsc.Options) -> Factor:
         solver = _petsc.LinearSolver(self.comm, prefix, options, self_adjoint=self.residual.is_self_adjoint)
-        return Factor(self.residual.create_matrix(), solver)
+        matrix = self.residual.create_matrix()
+        self.residual.assemble_matrix(matrix)
+        return Factor(solver.placed(matrix), solver)
 
     # -- values --------------------------------------------------------------------------------------------------------
 
@@ -125,10 +128,10 @@ class ReducedMap:
         lead = controls.shape[:-1]
         rows = as_rows(controls)
         if len(rows) > 1 and self.residual.is_affine:
-            values = self._affine_batch(rows)
+            values = [value for _, value in self._affine_batch(rows)]
         else:
-            values = np.array([self._evaluate(row) for row in rows]).reshape(-1, self.size_out)
-        return values.reshape(*lead, self.size_out)
+            values = [self._evaluate(row) for row in rows]
+        return np.array(values).reshape(*lead, self.size_out)
 
     def linearize(self, m: npt.ArrayLike) -> Linearization:
         """Solve at one control, shape (size_in,), and return the linearisation point, which owns its state."""
@@ -136,10 +139,16 @@ class ReducedMap:
         if control.ndim != 1:
             raise BadInput(
                 f"linearize: expected one control of shape ({self.size_in},), got {control.shape}; "
-                "linearise at each sample by itself"
+                "linearise at each sample by itself, or use linearize_each"
             )
-        point = self._solve(control)
-        return Linearization(self, point, self._observe())
+        return Linearization(self, self._solve(control), self._observe())
+
+    def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
+        """Linearisation points of several controls (k, size_in); one block solve where the residual is affine."""
+        rows = as_rows(self.layout.checked(m, "control"))
+        if len(rows) > 1 and self.residual.is_affine:
+            return [Linearization(self, point, value) for point, value in self._affine_batch(rows)]
+        return [Linearization(self, self._solve(row), self._observe()) for row in rows]
 
     def _evaluate(self, control: Array) -> Array:
         self._solve(control)
@@ -160,14 +169,26 @@ class ReducedMap:
         parts = self.layout.split(control)
         residual.install(parts)
         key = self._key_for_parameters() if residual.operator_is_constant else Key()
-        if self._newton is not None:
-            factor = self._factors.take()
-            self._newton.solve(factor)
+        if residual.is_linear:
+            with self.factor_here(key) as factor:
+                solve_linear(residual, factor)
         else:
-            solve_linear(residual, self._factor_here(key, self._factors))
+            self._solve_nonlinear()
         self.counts["forward"] += 1
         self._refresh_parameters()
         return Point(residual.state.x.array.copy(), parts, self._parameters, key)
+
+    def _solve_nonlinear(self) -> None:
+        if self._newton is None:
+            self._newton = NewtonSolver(self.residual, self._solver, self._prefix, self._options, self._guess)
+        factor = self._factors.take()
+        try:
+            self._newton.solve(factor)
+        except SolveFailed:
+            self._factors.discard(factor)
+            self._newton.destroy()
+            self._newton = None
+            raise
 
     def _refresh_parameters(self) -> bool:
         """Take a new snapshot of the parameters if the user has changed them; True on every rank if so."""
@@ -185,37 +206,48 @@ class ReducedMap:
 
     # -- operators -----------------------------------------------------------------------------------------------------
 
-    def _factor_here(self, key: Key, store: FactorStore) -> Factor:
-        """The factor of the operator at the point that the registers hold, from ``store`` or made now."""
+    @contextmanager
+    def factor_here(self, key: Key, *, derivatives: bool = False) -> Iterator[Factor]:
+        """The factor of the operator at the point that the registers hold, kept from before or made now.
+
+        Collective. A factor in which a solve fails within the block is destroyed.
+
+        Args:
+            key: names the point.
+            derivatives: for tangent and adjoint solves, which may have solver options of their own.
+        """
+        store = self._lin_factors if derivatives else self._factors
         factor = store.find(key)
-        if factor is None:
-            factor = store.take()
-            self.residual.assemble_matrix(factor.matrix)
-            factor.solver.factor(factor.matrix)
-            factor.assign(key)
-        return factor
+        fresh = factor is None
+        factor = store.take() if factor is None else factor
+        try:
+            if fresh:
+                self.residual.assemble_matrix(factor.matrix)
+                factor.solver.factor(factor.matrix)
+                factor.assign(key)
+            yield factor
+        except SolveFailed:
+            store.discard(factor)
+            raise
 
-    def lin_factor(self, key: Key) -> Factor:
-        """The factor for tangent and adjoint solves at the point that the registers hold. Collective."""
-        return self._factor_here(key, self._lin_factors)
-
-    def _affine_batch(self, rows: Array) -> Array:
-        """G at several controls of an affine problem: F(u0, m) = F(u0, m0) + C (m - m0) + A_Γ (lift), one block solve."""
+    def _affine_batch(self, rows: Array) -> Iterator[tuple[Point, Array]]:
+        """Points and values at several controls of an affine problem: u(m) = u(m0) + u'(m - m0), in block solves."""
         residual = self.residual
-        values = np.empty((len(rows), self.size_out))
         base = self._solve(rows[0])
-        values[0] = self._observe()
-        factor = self._factor_here(base.key, self._factors)
-        directions = [self.layout.split(row - rows[0]) for row in rows[1:]]
-        changes = self.sensitivity.state_tangents(base.key, directions, factor)
-        self.counts["forward"] += len(directions)
-        u = residual.state.x
-        for i, change in enumerate(changes, start=1):
-            u.array[: residual.num_owned] = base.state[: residual.num_owned] + change
-            u.scatter_forward()
-            values[i] = self._observe()
-        residual.install(self.layout.split(rows[-1]))
-        return values
+        yield base, self._observe()
+        for start in range(1, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            directions = [self.layout.split(row - rows[0]) for row in block]
+            with self.factor_here(base.key) as factor:
+                changes = self.sensitivity.state_tangents(base.key, directions, factor)
+            self.counts["forward"] += len(block)
+            for row, change in zip(block, changes, strict=True):
+                parts = self.layout.split(row)
+                residual.install(parts)
+                u = residual.state.x
+                u.array[: residual.num_owned] = base.state[: residual.num_owned] + change
+                u.scatter_forward()
+                yield Point(u.array.copy(), parts, base.parameters, base.key), self._observe()
 
     def present_control(self) -> Array:
         """The control vector of what the problem's controls hold now. Collective."""
@@ -265,7 +297,9 @@ def control_values(G: ReducedMap, *functions: Any) -> Array:
     controls = G.problem.controls
     given: list[Any] = list(functions) * (len(controls) if len(functions) == 1 else 1)
     if len(given) != len(controls):
-        raise BadInput(f"control_values: expected 1 or {len(controls)} functions, one per control, got {len(functions)}")
+        raise BadInput(
+            f"control_values: expected 1 or {len(controls)} functions, one per control, got {len(functions)}"
+        )
     parts = []
     with parallel.together(G.comm):
         for control, function in zip(controls, given, strict=True):

@@ -26,6 +26,7 @@ from ufl.algorithms import expand_derivatives
 from relax import _compat, parallel
 from relax.boundary_map import BoundaryMap
 from relax.errors import BadProblem
+from relax.forms import along, compiled, holds, nonzero, summed
 from relax.problem import Control, Problem
 from relax.quadrature import with_fixed_degrees
 
@@ -38,10 +39,6 @@ _SYMMETRY = 1e-10
 def num_owned(V: fem.FunctionSpace) -> int:
     """Degrees of freedom of V that this rank owns."""
     return int(V.dofmap.index_map.size_local * V.dofmap.index_map_bs)
-
-
-def _holds(form: ufl.Form, terminal: Control) -> bool:
-    return any(terminal is t for t in (*form.coefficients(), *form.constants()))
 
 
 class Residual:
@@ -59,7 +56,9 @@ class Residual:
 
     def __init__(self, problem: Problem) -> None:
         if np.issubdtype(default_scalar_type, np.complexfloating):
-            raise BadProblem("relax needs the real build of PETSc and DOLFINx; write a complex state as two real fields")
+            raise BadProblem(
+                "relax needs the real build of PETSc and DOLFINx; write a complex state as two real fields"
+            )
         self.problem = problem
         self.state: fem.Function = problem.state
         self.controls = tuple(problem.controls)
@@ -71,8 +70,11 @@ class Residual:
         self.second_adjoint = fem.Function(V)
         self.tangent_state = fem.Function(V)
         self._dual = fem.Function(V)
+        self._given = fem.Function(V)
         self.tangent_controls: list[Control] = [self._like(c) for c in self.controls]
-        self._control_duals = [fem.Function(c.function_space) if isinstance(c, fem.Function) else None for c in self.controls]
+        self._control_duals = [
+            fem.Function(c.function_space) if isinstance(c, fem.Function) else None for c in self.controls
+        ]
         self._test = problem.residual.arguments()[0]
         # UFL differentiates with respect to a Constant only through a variable that stands for it.
         self._variables = {c: ufl.variable(c) for c in self.controls if isinstance(c, fem.Constant)}
@@ -91,12 +93,12 @@ class Residual:
     @cached_property
     def is_linear(self) -> bool:
         """F is affine in the state. Local."""
-        return not _holds(self._J, self.state)
+        return not holds(self._J, self.state)
 
     @cached_property
     def operator_is_constant(self) -> bool:
         """The Jacobian depends on neither state nor control. Local."""
-        return self.is_linear and not any(_holds(self._J, c) for c in self.controls)
+        return self.is_linear and not any(holds(self._J, c) for c in self.controls)
 
     @cached_property
     def is_affine(self) -> bool:
@@ -105,7 +107,7 @@ class Residual:
             return False
         form = self._tangent_source
         registers = (self.state, *self.controls)
-        return form is None or not any(_holds(form, r) for r in registers)
+        return form is None or not any(holds(form, r) for r in registers)
 
     @cached_property
     def is_self_adjoint(self) -> bool:
@@ -178,6 +180,25 @@ class Residual:
     def residual(self) -> Array:
         """F(u, m), zero in the rows of clamped values: (owned,). The next call overwrites it."""
         owned = self._assemble(self._F_form)
+        owned[self.boundary.owned] = 0.0
+        return owned
+
+    def residual_of_lifting(self) -> Array:
+        """F(u0, m) for an F that is affine in the state, with u0 the given values and zero elsewhere: as ``residual``.
+
+        F(0, m) and a lifting of the few cells at clamped values that are not zero: the state's terms, which are most of
+        the work of ``residual``, drop out.
+        """
+        given = self._given.x.array
+        given[:] = 0.0
+        self.boundary.apply(given)
+        self._dual.x.array[:] = 0.0
+        if self._constant_form is not None:
+            fem.assemble_vector(self._dual.x.array, self._constant_form)
+        if given.any():
+            fem.apply_lifting(self._dual.x.array, [self._J_form], [list(self.problem.bcs)], alpha=-1.0)
+        self._dual.x.scatter_reverse(la.InsertMode.add)
+        owned = self._dual.x.array[: self.num_owned]
         owned[self.boundary.owned] = 0.0
         return owned
 
@@ -283,17 +304,19 @@ class Residual:
         """The derivative of a form in control i, along its register of dm; None where it is zero."""
         control, direction = self.controls[i], self.tangent_controls[i]
         if isinstance(control, fem.Function):
-            return _nonzero(ufl.derivative(form, control, direction))
-        return _nonzero(_along(form, self._variables[control], direction))
+            return nonzero(ufl.derivative(form, control, direction))
+        return nonzero(along(form, self._variables[control], direction))
 
     def _gradient_of(self, form: ufl.Form, i: int) -> ufl.Form | list[ufl.Form] | None:
         """The derivative of a scalar form in control i: a vector form, or a scalar form for each entry of a constant."""
         control = self.controls[i]
         if isinstance(control, fem.Function):
-            return _nonzero(ufl.derivative(form, control, ufl.TestFunction(control.function_space)))
+            return nonzero(ufl.derivative(form, control, ufl.TestFunction(control.function_space)))
         shape = control.ufl_shape
         units = np.eye(int(np.prod(shape, dtype=np.int64))).reshape(-1, *shape)
-        forms = [_nonzero(_along(form, self._variables[control], ufl.as_tensor(e) if shape else 1.0)) for e in units.tolist()]
+        forms = [
+            nonzero(along(form, self._variables[control], ufl.as_tensor(e) if shape else 1.0)) for e in units.tolist()
+        ]
         if all(f is None for f in forms):
             return None
         return [f if f is not None else 0.0 * self._L for f in forms]
@@ -303,24 +326,30 @@ class Residual:
         return ufl.replace(self._F, {self._test: self.adjoint})
 
     @cached_property
+    def _constant_form(self) -> fem.Form | None:
+        """F(0, m), for an F that is affine in the state."""
+        zero = ufl.zero(self.state.ufl_shape) if self.state.ufl_shape else 0.0
+        return compiled(nonzero(ufl.replace(self._F, {self.state: ufl.as_ufl(zero)})))
+
+    @cached_property
     def _tangent_source(self) -> ufl.Form | None:
-        return _sum([self._in_direction(self._F, i) for i in range(len(self.controls))])
+        return summed([self._in_direction(self._F, i) for i in range(len(self.controls))])
 
     @cached_property
     def _tangent_form(self) -> fem.Form | None:
-        return _compiled(self._tangent_source)
+        return compiled(self._tangent_source)
 
     @cached_property
     def _action_form(self) -> fem.Form | None:
-        return _compiled(_nonzero(ufl.derivative(self._F, self.state, self.tangent_state)))
+        return compiled(nonzero(ufl.derivative(self._F, self.state, self.tangent_state)))
 
     @cached_property
     def _adjoint_action(self) -> ufl.Form | None:
-        return _nonzero(ufl.derivative(self._L, self.state, ufl.TestFunction(self.state.function_space)))
+        return nonzero(ufl.derivative(self._L, self.state, ufl.TestFunction(self.state.function_space)))
 
     @cached_property
     def _adjoint_action_form(self) -> fem.Form | None:
-        return _compiled(self._adjoint_action)
+        return compiled(self._adjoint_action)
 
     @cached_property
     def _gradients(self) -> list[ufl.Form | list[ufl.Form] | None]:
@@ -328,22 +357,22 @@ class Residual:
 
     @cached_property
     def _gradient_forms(self) -> list[fem.Form | list[fem.Form] | None]:
-        return [_compiled(g) for g in self._gradients]
+        return [compiled(g) for g in self._gradients]
 
     @cached_property
     def _sensitivity_forms(self) -> list[fem.Form | None]:
         forms = []
         for control in self.controls:
             trial = ufl.TrialFunction(control.function_space) if isinstance(control, fem.Function) else None
-            forms.append(None if trial is None else _compiled(_nonzero(ufl.derivative(self._F, control, trial))))
+            forms.append(None if trial is None else compiled(nonzero(ufl.derivative(self._F, control, trial))))
         return forms
 
     def _varied(self, form: ufl.Form | None) -> ufl.Form | None:
         """d/dε of a form along (du, dm)."""
         if form is None:
             return None
-        along_state = _nonzero(ufl.derivative(form, self.state, self.tangent_state))
-        return _sum([along_state, *(self._in_direction(form, i) for i in range(len(self.controls)))])
+        along_state = nonzero(ufl.derivative(form, self.state, self.tangent_state))
+        return summed([along_state, *(self._in_direction(form, i) for i in range(len(self.controls)))])
 
     @cached_property
     def _second_state(self) -> ufl.Form | None:
@@ -351,24 +380,24 @@ class Residual:
 
     @cached_property
     def _second_state_form(self) -> fem.Form | None:
-        return _compiled(self._second_state)
+        return compiled(self._second_state)
 
     @cached_property
     def _second_adjoint_action_form(self) -> fem.Form | None:
         with_dlam = None if self._adjoint_action is None else self._with_second_adjoint(self._adjoint_action)
-        return _compiled(_sum([with_dlam, self._second_state]))
+        return compiled(summed([with_dlam, self._second_state]))
 
     @cached_property
     def _second_gradient_forms(self) -> list[fem.Form | list[fem.Form] | None]:
         result: list[fem.Form | list[fem.Form] | None] = []
         for gradient in self._gradients:
             if isinstance(gradient, list):
-                forms = [_sum([self._with_second_adjoint(g), self._varied(g)]) for g in gradient]
-                result.append(_compiled([f for f in forms if f is not None]))
+                forms = [summed([self._with_second_adjoint(g), self._varied(g)]) for g in gradient]
+                result.append(compiled([f for f in forms if f is not None]))
             elif gradient is None:
                 result.append(None)
             else:
-                result.append(_compiled(_sum([self._with_second_adjoint(gradient), self._varied(gradient)])))
+                result.append(compiled(summed([self._with_second_adjoint(gradient), self._varied(gradient)])))
         return result
 
     def _with_second_adjoint(self, form: ufl.Form) -> ufl.Form:
@@ -377,28 +406,3 @@ class Residual:
 
 def _values(terminal: Control) -> Array:
     return terminal.x.array if isinstance(terminal, fem.Function) else terminal.value
-
-
-def _along(form: ufl.Form, variable: ufl.core.expr.Expr, direction: object) -> ufl.Form:
-    """d/dε of a form as ``variable`` moves along ``direction``."""
-    integrals = []
-    for integral in form.integrals():
-        slope = ufl.diff(integral.integrand(), variable)
-        integrals.append(integral.reconstruct(integrand=ufl.inner(slope, direction)))
-    return ufl.Form(integrals)
-
-
-def _nonzero(form: ufl.Form) -> ufl.Form | None:
-    expanded = expand_derivatives(form)
-    return None if expanded.empty() else expanded
-
-
-def _sum(forms: Sequence[ufl.Form | None]) -> ufl.Form | None:
-    present = [f for f in forms if f is not None]
-    return sum(present[1:], start=present[0]) if present else None
-
-
-def _compiled(form: ufl.Form | list[ufl.Form] | None) -> fem.Form | list[fem.Form] | None:
-    if form is None or form == []:
-        return None
-    return fem.form(form)

@@ -223,9 +223,7 @@ def _summary(
     }
 
 
-def _write(
-    folder: Path, job: Job, found: case.Case, history: list[dict[str, Any]], predicted: Array
-) -> None:
+def _write(folder: Path, job: Job, found: case.Case, history: list[dict[str, Any]], predicted: Array) -> None:
     """Fields, sensors, figure. Collective."""
     comm = found.G.comm
     recovery = found.control
@@ -245,7 +243,7 @@ def _write(
 
 def _sensors(found: case.Case, predicted: Array) -> dict[str, Array]:
     num = len(found.points)
-    columns = dict(zip(("x", "y", "z"), found.points.T, strict=False))
+    columns: dict[str, Array] = dict(zip(("x", "y", "z"), found.points.T, strict=False))
     wanted = {"value": found.data, "sigma": found.noise, "predicted": predicted, "exact": found.exact}
     for stem, values in wanted.items():
         if values is not None:

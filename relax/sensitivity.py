@@ -116,7 +116,9 @@ class Sensitivity:
                 result.append(-parallel.sum_over_ranks(residual.comm, adjoints @ columns.T))
             else:
                 is_field = isinstance(control, fem.Function)
-                length = num_owned(control.function_space) if is_field else int(np.prod(control.ufl_shape, dtype=np.int64))
+                length = (
+                    num_owned(control.function_space) if is_field else int(np.prod(control.ufl_shape, dtype=np.int64))
+                )
                 result.append(np.zeros((len(adjoints), length)))
         return result
 
@@ -145,7 +147,7 @@ def solve_adjoints(factor: Factor, rhs: Array) -> Array:
 
 def _times(C: PETSc.Mat, rows: Array, *, transposed: bool) -> Array:
     """C x, or Cᵀ x, for each row x: a sparse-dense product, (k, owned) in and out. Collective."""
-    n_in, n_out = (C.getLocalSize() if transposed else C.getLocalSize()[::-1])
+    n_in, n_out = C.getLocalSize() if transposed else C.getLocalSize()[::-1]
     N_in = C.getSize()[0 if transposed else 1]
     k = len(rows)
     X = PETSc.Mat().createDense(((n_in, N_in), (None, k)), array=np.asfortranarray(rows.T), comm=C.comm)

@@ -45,7 +45,7 @@ def solve_linear(residual: Residual, factor: Factor) -> None:
     u = residual.state.x
     u.array[:] = 0.0
     residual.boundary.apply(u.array)
-    factor.rhs.array[:] = residual.residual()
+    factor.rhs.array[:] = residual.residual_of_lifting()
     factor.solver.solve(factor.rhs, factor.solution)
     u.array[: residual.num_owned] -= factor.solution.array_r
     u.scatter_forward()

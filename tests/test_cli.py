@@ -15,7 +15,7 @@ from mpi4py import MPI
 from relax import cache, cli, info
 
 COMM = MPI.COMM_WORLD
-alone = pytest.mark.skipif(COMM.size > 1, reason="starts processes of its own, which mpirun does not allow inside mpirun")
+alone = pytest.mark.skipif(COMM.size > 1, reason="mpirun does not work inside mpirun")
 
 
 def execute(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -146,7 +146,7 @@ def test_info_is_printed_once(capfd: pytest.CaptureFixture[str]) -> None:
     status, out, _ = execute(capfd, "info")
     assert status == 0
     if COMM.rank == 0:
-        for name in ("relax", "Python", "DOLFINx", "PETSc", "petsc4py", "torch", "MPI", "ranks", "threads", "BLAS", "mumps"):
+        for name in "relax Python DOLFINx PETSc petsc4py torch MPI ranks threads BLAS mumps".split():
             assert name in out
         assert f"ranks        {COMM.size}" in out
     else:
@@ -170,7 +170,7 @@ def test_the_blas_is_recognised(path: str, kind: str) -> None:
 
 def test_arguments_after_the_dashes_are_petscs() -> None:
     assert cli.split_arguments(["run", "a.toml"]) == (["run", "a.toml"], [])
-    assert cli.split_arguments(["run", "a.toml", "--", "-log_view", "--", "x"]) == (["run", "a.toml"], ["-log_view", "--", "x"])
+    assert cli.split_arguments(["run", "a", "--", "-log_view", "--", "x"]) == (["run", "a"], ["-log_view", "--", "x"])
 
 
 def test_only_dead_compilations_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,13 +219,10 @@ def test_a_rank_that_fails_alone_ends_the_job(tmp_path: Path, how: str) -> None:
 @alone
 def test_options_after_the_dashes_reach_petsc(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(jobs.SMALL_JOB)
-    done = jobs.command(
-        "run", "job.toml", "--", "-log_view", "-relax_poisson_diffusion_ksp_view", "-relax_poisson_diffusion_pc_type", "lu",
-        cwd=tmp_path,
-    )  # fmt: skip
+    options = ["-log_view", "-relax_poisson_diffusion_ksp_view", "-relax_poisson_diffusion_pc_type", "lu"]
+    done = jobs.command("run", "job.toml", "--", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "PETSc Performance Summary" in done.stdout and "KSP Object: (relax_poisson_diffusion_)" in done.stdout
-    assert "There are no unused options" in done.stdout or "unused" not in done.stdout
 
 
 @alone

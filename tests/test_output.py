@@ -28,19 +28,19 @@ def test_a_run_leaves_every_file_and_a_fit_within_the_noise() -> None:
     with jobs.shared_folder() as folder:
         outcome = run(folder)
         names = {path.name for path in (folder / "out").iterdir()}
-        assert names == {
-            "job.toml", "history.jsonl", "sensors.csv", "fields.bp", "fields.xdmf", "fields.h5", "figure.png", "control.npy",
-            "summary.json",
-        }  # fmt: skip
+        files = "control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml sensors.csv summary.json"
+        assert sorted(names) == files.split()
         assert (folder / "out" / "job.toml").read_text() == jobs.SMALL_JOB
         assert (folder / "out" / "figure.png").read_bytes().startswith(b"\x89PNG")
         summary = json.loads((folder / "out" / "summary.json").read_text())
         assert summary["converged"] and outcome.converged and summary["status"].startswith("converged")
         assert summary["versions"]["ranks"] == COMM.size
-        assert summary["solves"]["forward"] >= summary["steps"] and set(summary["seconds"]) == {"build", "invert", "write"}
+        assert summary["solves"]["forward"] >= summary["steps"]
+        assert list(summary["seconds"]) == ["build", "invert", "write"]
         history = [json.loads(line) for line in (folder / "out" / "history.jsonl").read_text().splitlines()]
         assert [step["step"] for step in history] == list(range(summary["steps"] + 1))
-        assert history[-1]["misfit_in_noise_levels"] == pytest.approx(summary["errors"]["misfit_in_noise_levels"], rel=1e-6)
+        key = "misfit_in_noise_levels"
+        assert history[-1][key] == pytest.approx(summary["errors"][key], rel=1e-6)
         assert 0.0 < summary["errors"]["relative_l2"] < 1.0
         sensors = tables.read(folder / "out" / "sensors.csv").columns
         assert list(sensors) == ["x", "y", "value", "sigma", "predicted", "exact"]
@@ -85,9 +85,7 @@ def test_a_run_cut_short_is_resumed_to_the_same_minimiser() -> None:
         whole = run(folder)
         control = np.load(folder / "out" / "control.npy")
         COMM.Barrier()
-        short = run(folder, jobs.SMALL_JOB + "\n[solver]\n", overwrite=True) and run(
-            folder, jobs.changed(('name = "gauss_newton"', "max_steps = 2")), overwrite=True
-        )
+        short = run(folder, jobs.changed(('name = "gauss_newton"', "max_steps = 2")), overwrite=True)
         assert not short.converged and short.summary["steps"] == 2
         resumed = run(folder, resume=True)
         assert resumed.converged and resumed.summary["steps"] >= 3
@@ -97,7 +95,8 @@ def test_a_run_cut_short_is_resumed_to_the_same_minimiser() -> None:
         found = np.load(folder / "out" / "control.npy")
         assert np.abs(found - control).max() < 1e-3 * np.abs(control).max()
         assert resumed.summary["solves"]["forward"] > short.summary["solves"]["forward"]
-        assert whole.summary["errors"]["relative_l2"] == pytest.approx(resumed.summary["errors"]["relative_l2"], rel=1e-3)
+        key = "relative_l2"
+        assert whole.summary["errors"][key] == pytest.approx(resumed.summary["errors"][key], rel=1e-3)
 
 
 def test_resuming_another_problem_is_refused() -> None:

@@ -42,13 +42,13 @@ def gauss_newton(
 ) -> Result:
     """Minimise ½ |(G(m) − data) / noise|² + ½ (m − mean)ᵀ C⁻¹ (m − mean): the most probable control.
 
-    Collective. Each step solves H p = −g with H = Jᵀ Σ⁻² J + C⁻¹, and halves p until the cost decreases enough. Gradients are
-    measured by |g|² = gᵀ C g, which does not depend on the mesh. As H >= C⁻¹, |g| also bounds the distance to the minimum, in
-    prior standard deviations, where the cost is quadratic: hence the default of ``atol``.
+    Collective. Each step solves H p = −g with H = Jᵀ Σ⁻² J + C⁻¹, and halves p until the cost decreases enough.
+    Gradients are measured by |g|² = gᵀ C g, which does not depend on the mesh. As H >= C⁻¹, |g| also bounds the
+    distance to the minimum, in prior standard deviations, where the cost is quadratic: hence the default of ``atol``.
 
-    With few observations (``jacobian="matrix"``) J is computed by one solve with size_out right-hand sides, and the step is
-    exact, by dense algebra in the space of observations. Otherwise the step is inexact: conjugate
-    gradients preconditioned by C, a tangent and an adjoint solve each iteration, to the relative tolerance min(½, √(|g|/|g₀|))
+    With few observations (``jacobian="matrix"``) J is computed by one solve with size_out right-hand sides, and the
+    step is exact, by dense algebra in the space of observations. Otherwise the step is inexact: conjugate gradients
+    preconditioned by C, a tangent and an adjoint solve each iteration, to the relative tolerance min(½, √(|g|/|g₀|))
     (after Eisenstat and Walker, SIAM J. Sci. Comput. 17 (1996) 16–32).
 
     Args:
@@ -63,9 +63,10 @@ def gauss_newton(
         max_cg: at most so many iterations of conjugate gradients in a step.
         cg_rtol: a fixed tolerance for conjugate gradients; for a linear G a small one ends in one step.
         max_halvings: give up a direction after so many. A trial whose forward solve fails counts as one.
-        hessian: "gauss_newton", or "newton" for the whole second derivative of the cost, by conjugate gradients that stop at
-            negative curvature: fewer steps where the data cannot be fitted to the noise, more solves in each.
-        jacobian: "matrix" or "products" (above). "auto" takes the matrix for up to 200 observations while it fits in memory.
+        hessian: "gauss_newton", or "newton" for the whole second derivative of the cost, by conjugate gradients that
+            stop at negative curvature: fewer steps where the data cannot be fitted to the noise, more solves in each.
+        jacobian: "matrix" or "products" (above). "auto" takes the matrix for up to 200 observations while it fits in
+            memory.
         callback: called as callback(entry, value) at the start and after each step, on all ranks, with the new
             entry of ``Result.history`` and the control. When it returns True on any rank, the run stops.
 
@@ -76,8 +77,8 @@ def gauss_newton(
         BadInput: on every rank, for arguments that do not fit.
         SolveFailed: when a solve fails elsewhere than at a trial step.
     """
-    # On an exception linearisations are left to the next collective clean-up rather than closed here: it may be one that
-    # a single rank raised, in the callback, and closing is collective.
+    # On an exception linearisations are left to the next collective clean-up rather than closed here: it may be one
+    # that a single rank raised, in the callback, and closing is collective.
     if hessian not in ("gauss_newton", "newton"):
         raise BadInput(f"hessian: expected 'gauss_newton' or 'newton', got {hessian!r}")
     objective = Objective(G, data, noise, prior)

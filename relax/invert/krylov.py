@@ -40,13 +40,13 @@ def conjugate_gradients(
 ) -> Direction:
     """Solve (H + C⁻¹) p = b approximately, preconditioned by C. Collective.
 
-    Stops at |r|_C <= rtol |b|_C with |r|_C² = rᵀ C r, or at a direction of negative curvature (Steihaug, SIAM J. Numer. Anal.
-    20 (1983) 626–637): the iterate so far is returned, or C b when it is the first, each of them a descent direction of
-    the functional with derivative −b. Preconditioned by C the spectrum is that of I + C^½ H C^½, so the number
-    of iterations depends on what the data say and not on the mesh.
+    Stops at |r|_C <= rtol |b|_C with |r|_C² = rᵀ C r, or at a direction of negative curvature (Steihaug, SIAM J. Numer.
+    Anal. 20 (1983) 626–637): the iterate so far is returned, or C b when it is the first, each of them a descent
+    direction of the functional with derivative −b. Preconditioned by C the spectrum is that of I + C^½ H C^½, so the
+    number of iterations depends on what the data say and not on the mesh.
 
-    C⁻¹ is never applied: with z = C r and p = z + β p' also C⁻¹ p = r + β C⁻¹ p'. That saves its cost, and the digits that
-    C⁻¹ C r loses on fine meshes.
+    C⁻¹ is never applied: with z = C r and p = z + β p' also C⁻¹ p = r + β C⁻¹ p'. That saves its cost, and the digits
+    that C⁻¹ C r loses on fine meshes.
 
     Args:
         data_hessian: v -> H v, primal to dual, symmetric; it may be indefinite.

@@ -36,9 +36,10 @@ def lbfgs(
 ) -> Result:
     """Minimise what ``gauss_newton`` minimises, by limited-memory BFGS: one forward and one adjoint solve per step.
 
-    Collective. The two-loop recursion (Nocedal, Math. Comp. 35 (1980) 773–782) starts from the prior covariance, not from a
-    multiple of the identity, so its steps do not depend on the mesh. Steps are halved until the cost decreases enough; a pair
-    without positive curvature is not stored. Where tangents are available ``gauss_newton`` needs far fewer solves.
+    Collective. The two-loop recursion (Nocedal, Math. Comp. 35 (1980) 773–782) starts from the prior covariance, not
+    from a multiple of the identity, so its steps do not depend on the mesh. Steps are halved until the cost decreases
+    enough; a pair without positive curvature is not stored. Where tangents are available ``gauss_newton`` needs far
+    fewer solves.
 
     Args:
         G: a ``ReducedMap``, in either layout.
@@ -79,7 +80,7 @@ def lbfgs(
             return recorder.result(point, Status.max_steps)
 
         p = _direction(g, pairs, prior, G.dot)
-        # The prior alone does not know how strongly the data bind: the first step is at most one standard deviation long.
+        # The prior does not know how strongly the data bind: the first step is at most one standard deviation long.
         length = 1.0 if pairs else 1.0 / max(1.0, size)
         new, t = backtrack(objective, point, p, G.dot(g, p), length=length, max_halvings=max_halvings)
         if new is None:
@@ -103,7 +104,7 @@ def lbfgs(
 
 @dataclass(frozen=True)
 class _Pair:
-    """A step, the change of the gradient over it, sᵀy, and sᵀy / yᵀCy: how much shorter than C the inverse Hessian is."""
+    """A step s, the change y of the gradient over it, sᵀy, and sᵀy / yᵀCy, the size of the inverse Hessian beside C."""
 
     s: Array
     y: Array

@@ -19,7 +19,7 @@ def exact(point: Point, J: Array) -> Direction:
 
         p = C Jᵀ z − q,    (Σ² + J C Jᵀ) z = d − G(m) + J q
 
-    (the posterior mean of the linear Gaussian model, for example Tarantola, Inverse Problem Theory, SIAM 2005, chapter 3). With
+    (the posterior mean of the linear Gaussian model, for example Tarantola, Inverse Problem Theory, SIAM 2005). With
     C = L Lᵀ it costs size_out applications of Lᵀ, all at once, and one of C.
     """
     objective, prior = point.objective, point.objective.prior

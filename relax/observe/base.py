@@ -25,6 +25,8 @@ class Observable(ABC):
     """
 
     size: int
+    #: True only where B is known to be linear or affine: then samples of an affine problem share their adjoint solves.
+    is_linear: bool = False
 
     @abstractmethod
     def value(self, u: fem.Function) -> Array:
@@ -79,6 +81,7 @@ class Stack(Observable):
             raise BadInput("Stack: expected at least one observable, got none")
         self._ends = np.cumsum([0, *(part.size for part in self._parts)])
         self.size = int(self._ends[-1])
+        self.is_linear = all(part.is_linear for part in self._parts)
 
     def value(self, u: fem.Function) -> Array:
         return np.concatenate([part.value(u) for part in self._parts])

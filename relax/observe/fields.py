@@ -22,6 +22,8 @@ class FieldValues(Observable):
             point values.
     """
 
+    is_linear = True
+
     def __init__(self, V: fem.FunctionSpace) -> None:
         self._part = Part(V)
         self._layout = SpaceLayout(self._part.space)

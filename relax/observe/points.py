@@ -110,6 +110,8 @@ class PointValues(Observable):
         PointsOutsideMesh: on every rank, naming the points.
     """
 
+    is_linear = True
+
     def __init__(self, V: fem.FunctionSpace, points: npt.ArrayLike) -> None:
         self._part = Part(V)
         if self._part.space.num_sub_spaces > 0 and self._part.space.dofmap.bs == 1:

@@ -1,4 +1,4 @@
-"""Gaussian priors on controls: what is known about a control before any data, and the inner product of its optimisers."""
+"""Gaussian priors on controls: what is known before any data, and the metric of the optimisers."""
 
 from relax.prior.base import Prior
 from relax.prior.block import BlockPrior

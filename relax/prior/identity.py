@@ -18,8 +18,8 @@ Array = npt.NDArray[np.float64]
 class IdentityPrior:
     """N(mean, std² I): the entries of the control vector are independent.
 
-    Meant for constants. Of a field it is white noise in the degrees of freedom: no smoothness, and a meaning that changes
-    with the mesh; use ``SmoothnessPrior`` there. Collective, as are all methods.
+    Meant for constants. Of a field it is white noise in the degrees of freedom: no smoothness, and a meaning that
+    changes with the mesh; use ``SmoothnessPrior`` there. Collective, as are all methods.
 
     Args:
         controls: a ``ReducedMap``, for all of its controls in its layout; or how many entries the constants have.
@@ -64,11 +64,11 @@ class IdentityPrior:
 
     def gradient(self, m: Array) -> Array:
         """(m − mean) / std²."""
-        return (m - self.mean) / self.std**2
+        return np.asarray((m - self.mean) / self.std**2)
 
     def precision(self, v: Array) -> Array:
         """v / std²."""
-        return v / self.std**2
+        return np.asarray(v / self.std**2)
 
     def covariance(self, v: Array) -> Array:
         """std² v."""
@@ -76,7 +76,7 @@ class IdentityPrior:
 
     def whiten(self, m: Array) -> Array:
         """(m − mean) / std."""
-        return (m - self.mean) / self.std
+        return np.asarray((m - self.mean) / self.std)
 
     def color(self, xi: Array) -> Array:
         """mean + std xi."""

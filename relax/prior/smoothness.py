@@ -11,6 +11,7 @@ import numpy.typing as npt
 import ufl
 from dolfinx import fem, la
 from dolfinx.fem import petsc
+from petsc4py import PETSc
 
 from relax import _compat, parallel
 from relax._petsc import DIRECT_SYMMETRIC, LinearSolver, Options, merged
@@ -44,26 +45,28 @@ class SmoothnessPrior:
 
         variance = Γ(ν) / ((4π)^(d/2) κ^(2ν) τ²) = std²,
 
-    correlation about 0.14 at the distance ``length`` (Lindgren, Rue and Lindström, J. R. Stat. Soc. B 73 (2011) 423–498,
-    where τ and the range √(8ν)/κ are defined). As a prior for inverse problems: Bui-Thanh, Ghattas, Martin and Stadler,
-    SIAM J. Sci. Comput. 35 (2013) A2494; Villa, Petra and Ghattas, ACM Trans. Math. Softw. 47 (2021), hIPPYlib.
+    correlation about 0.14 at the distance ``length`` (Lindgren, Rue and Lindström, J. R. Stat. Soc. B 73 (2011)
+    423–498, where τ and the range √(8ν)/κ are defined). As a prior for inverse problems: Bui-Thanh, Ghattas, Martin and
+    Stadler, SIAM J. Sci. Comput. 35 (2013) A2494; Villa, Petra and Ghattas, ACM Trans. Math. Softw. 47 (2021),
+    hIPPYlib.
 
     Boundary: with β = 0 the standard deviation is √2 times ``std`` on a flat boundary, more in corners. By default
-    β = b γ κ, b such that it is ``std`` on a flat boundary too (b = 0.414, 0.551, 1 in 1-D, 2-D, 3-D; hIPPYlib takes 1/1.42).
+    β = b γ κ, b such that it is ``std`` on a flat boundary too (b = 0.414, 0.551, 1 in 1-D, 2-D, 3-D; hIPPYlib takes
+    1/1.42).
 
-    D, the mass matrix and the covariance of white noise, is ∫ φ_i φ_j by quadrature in the nodes of the element, with weights
-    in proportion to ∫ φ_i²: positive at any degree, where row sums are not (Hinton, Rock and Zienkiewicz, Earthq. Eng. Struct.
-    Dyn. 4 (1976) 245–249), and row sums at degree 1. As D is diagonal, the square root L = A⁻¹ D^½ is square and all methods
-    are consistent to round-off: C = L Lᵀ, ``whiten(color(xi)) == xi``. The standard deviation is within 6 % of ``std`` when the
-    cells are shorter than length/4, and within 3 % at length/8 (measured in 2-D, degree 1; D in A too, as in Lindgren et
-    al., halves the error that the consistent mass there has).
+    D, the mass matrix and the covariance of white noise, is ∫ φ_i φ_j by quadrature in the nodes of the element, with
+    weights in proportion to ∫ φ_i²: positive at any degree, where row sums are not (Hinton, Rock and Zienkiewicz,
+    Earthq. Eng. Struct. Dyn. 4 (1976) 245–249), and row sums at degree 1. As D is diagonal, the square root L = A⁻¹ D^½
+    is square and all methods are consistent to round-off: C = L Lᵀ, ``whiten(color(xi)) == xi``. The standard deviation
+    is within 6 % of ``std`` when the cells are shorter than length/4, and within 3 % at length/8 (measured in 2-D,
+    degree 1; D in A too, as in Lindgren et al., halves the error that the consistent mass there has).
 
-    Collective, as are all methods. One factorisation of A, kept; options prefix ``relax_prior_``. Nothing is gathered in
-    layout="owned" but by ``sample``.
+    Collective, as are all methods. One factorisation of A, kept; options prefix ``relax_prior_``. Nothing is gathered
+    in layout="owned" but by ``sample``.
 
     Args:
         V: the space of the control: continuous Lagrange of any degree. The components of a vector are independent.
-        length: correlation length, in units of the mesh. Should be resolved by the cells; a warning says when it is not.
+        length: correlation length, in units of the mesh. A warning says when the cells are too large for it.
         std: pointwise standard deviation.
         mean: a number (a list of them for a vector field), a function of x, a UFL expression, or a control vector.
         layout: that of the ``ReducedMap``: "replicated" or "owned".
@@ -106,16 +109,14 @@ class SmoothnessPrior:
         self.delta = self.gamma * kappa**2
         self.beta = _ROBIN[dim] * self.gamma * kappa if boundary == "robin" else 0.0
         self._matrix = self._operator()
-        self._solver = LinearSolver(
-            self._comm, "relax_prior_", merged(DIRECT_SYMMETRIC, options), self_adjoint=True
-        )
+        self._solver = LinearSolver(self._comm, "relax_prior_", merged(DIRECT_SYMMETRIC, options), self_adjoint=True)
         self._solver.factor(self._matrix)
         self._in, self._out = self._matrix.createVecs()
         self._mass = _nodal_mass(V)
         self._root = np.sqrt(self._mass)
         self.mean: Array = self._vector(mean)
 
-    def _operator(self) -> object:
+    def _operator(self) -> PETSc.Mat:
         V = self.space
         u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
         # Constants rather than numbers: one compiled form serves all lengths and deviations.
@@ -123,7 +124,7 @@ class SmoothnessPrior:
         form = delta * ufl.inner(u, v) * _nodal_measure(V) + gamma * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx
         matrix = petsc.assemble_matrix(fem.form(form + beta * ufl.inner(u, v) * ufl.ds))
         matrix.assemble()
-        matrix.setOption(matrix.Option.SPD, True)
+        matrix.setOption(PETSc.Mat.Option.SPD, True)
         return matrix
 
     def _vector(self, mean: Coefficient) -> Array:
@@ -195,8 +196,8 @@ class SmoothnessPrior:
     def sample(self, seed: int) -> Array:
         """A draw from the prior: the same field on any number of ranks, in either layout.
 
-        So each rank draws the whole white noise (8 bytes per degree of freedom) and, with layout="owned", keeps its part;
-        the first such draw also gathers the coordinates of all nodes, about 100 bytes each, once.
+        So each rank draws the whole white noise (8 bytes per degree of freedom) and, with layout="owned", keeps its
+        part; the first such draw also gathers the coordinates of all nodes, about 100 bytes each, once.
         """
         size = self.space.dofmap.index_map.size_global * self.space.dofmap.index_map_bs
         noise = np.random.default_rng(seed).standard_normal(size)

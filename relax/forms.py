@@ -1,0 +1,44 @@
+"""Small operations on UFL forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ufl
+from dolfinx import fem
+from ufl.algorithms import expand_derivatives
+
+from relax.problem import Control
+
+
+def holds(form: ufl.Form, terminal: Control) -> bool:
+    """Whether the Function or Constant stands in the form."""
+    return any(terminal is t for t in (*form.coefficients(), *form.constants()))
+
+
+def along(form: ufl.Form, variable: ufl.core.expr.Expr, direction: object) -> ufl.Form:
+    """d/dε of a form as ``variable`` moves along ``direction``."""
+    integrals = []
+    for integral in form.integrals():
+        slope = ufl.diff(integral.integrand(), variable)
+        integrals.append(integral.reconstruct(integrand=ufl.inner(slope, direction)))
+    return ufl.Form(integrals)
+
+
+def nonzero(form: ufl.Form) -> ufl.Form | None:
+    """The form with its derivatives carried out; None where it vanishes."""
+    expanded = expand_derivatives(form)
+    return None if expanded.empty() else expanded
+
+
+def summed(forms: Sequence[ufl.Form | None]) -> ufl.Form | None:
+    """The sum of those that are there; None of none."""
+    present = [f for f in forms if f is not None]
+    return sum(present[1:], start=present[0]) if present else None
+
+
+def compiled(form: ufl.Form | list[ufl.Form] | None) -> fem.Form | list[fem.Form] | None:
+    """The compiled form or forms; None of nothing. Collective."""
+    if form is None or form == []:
+        return None
+    return fem.form(form)

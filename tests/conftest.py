@@ -1,0 +1,144 @@
+"""One test run on any number of ranks: ``pytest``, or ``mpirun -n 3 python3 -m pytest``.
+
+Ranks take the same tests in the same order, and agree on the outcome of each of its phases: what fails on one rank fails
+on all, with that rank's words on rank 0, which is the only one to print. A rank that fails while the others wait for it
+inside a collective call ends the whole job with its traceback; a hang of all is for pytest-timeout (pyproject.toml).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+from petsc4py import PETSc
+
+COMM = MPI.COMM_WORLD
+# Nothing that a test left behind in another communicator can be mistaken for an outcome.
+_private = COMM.Dup()
+# How long a rank that has failed waits for the others: they may be busy, but not in a collective call without it.
+_PATIENCE = 30.0
+_collection_errors: list[str] = []
+
+MARKERS = (
+    "one_rank: starts processes of its own, which mpirun does not allow inside mpirun; skipped on several ranks",
+    "many_ranks: about what goes on between ranks; skipped on one",
+)
+
+
+# -- fixtures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """PETSc objects that a test leaves behind are freed at its end, on all ranks together."""
+    yield
+    gc.collect()
+    PETSc.garbage_cleanup(COMM)
+    COMM.Barrier()
+
+
+@pytest.fixture
+def shared_tmp() -> Iterator[Path]:
+    """A new folder, the same on every rank."""
+    path = Path(COMM.bcast(tempfile.mkdtemp(prefix="relax-test-") if COMM.rank == 0 else None))
+    yield path
+    COMM.Barrier()
+    if COMM.rank == 0:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+# -- one run on many ranks ---------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    if COMM.rank > 0:
+        reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            reporter._tw._file = open(os.devnull, "w", encoding="utf-8")
+        cache: Any = getattr(config, "cache", None)
+        if cache is not None:
+            cache.set = lambda key, value: None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if COMM.size > 1 and item.get_closest_marker("one_rank"):
+            item.add_marker(pytest.mark.skip(reason="starts processes of its own: one rank only"))
+        if COMM.size == 1 and item.get_closest_marker("many_ranks"):
+            item.add_marker(pytest.mark.skip(reason="needs several ranks"))
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.failed:
+        _collection_errors.append(f"[rank {COMM.rank}] {report.nodeid}\n{report.longreprtext}")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Ranks that would run different tests would wait for each other for ever."""
+    mine = (_collection_errors, [item.nodeid for item in session.items])
+    everyones = _private.allgather(mine)
+    if any(other != everyones[0] for other in everyones) and not everyones[0][0]:
+        words = [text for errors, _ in everyones for text in errors] or ["the ranks have collected different tests"]
+        raise session.Failed("\n".join(words))
+    if everyones[0][0] and not mine[0]:
+        raise session.Failed("collection failed on rank 0")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    return report if COMM.size == 1 else _agreed(report)
+
+
+def _agreed(report: pytest.TestReport) -> pytest.TestReport:
+    """The report, failed if it has failed on any rank. Collective, unless another rank never comes."""
+    bits = {"passed": 1, "skipped": 2, "failed": 4}
+    mine, all_of_them = np.array([bits[report.outcome]]), np.zeros(1, dtype=np.int64)
+    request = _private.Iallreduce(mine, all_of_them, op=MPI.BOR)
+    start = time.monotonic()
+    while not request.Test():
+        waited = time.monotonic() - start
+        if report.failed and waited > _PATIENCE:
+            _end_job(report)
+        # A test takes milliseconds, but ranks that wait should leave the cores to the others.
+        time.sleep(0.0 if waited < 0.01 else 0.001)
+    if all_of_them[0] in (bits["passed"], bits["skipped"]):
+        return report
+    told = _private.allgather((report.outcome, _words(report)))
+    outcomes = [outcome for outcome, _ in told]
+    if not report.failed:
+        report.outcome = "failed"
+        texts = [f"[rank {rank}] {words}" for rank, (outcome, words) in enumerate(told) if outcome == "failed"]
+        report.longrepr = "\n".join([f"outcomes by rank: {outcomes}", *texts])
+    elif len(set(told)) > 1:
+        report.sections.append(("outcomes by rank", str(outcomes)))
+        report.sections += [(f"rank {rank}", words) for rank, (_, words) in enumerate(told) if words and rank != COMM.rank]
+    return report
+
+
+def _words(report: pytest.TestReport) -> str:
+    if not report.failed:
+        return ""
+    return "\n".join([report.longreprtext, *(f"-- {name} --\n{content}" for name, content in report.sections)])
+
+
+def _end_job(report: pytest.TestReport) -> None:
+    sys.__stderr__.write(
+        f"\n[rank {COMM.rank}] {report.nodeid} failed in its {report.when} on this rank, and another one is still in it "
+        f"after {_PATIENCE:.0f} s:\n{_words(report)}\n"
+    )
+    sys.__stderr__.flush()
+    COMM.Abort(1)
