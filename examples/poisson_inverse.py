@@ -1,4 +1,4 @@
-"""The conductivity of a plate with holes, from 300 noisy point values. Run: mpirun -n 2 python3 examples/poisson_inverse.py"""
+"""The conductivity of a plate with holes from 300 noisy values. Run: mpirun -n 2 python3 examples/poisson_inverse.py"""
 
 import sys
 from pathlib import Path

@@ -13,27 +13,46 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from relax import meshes, observe, pdes
-    from relax._petsc import AMG_CG, AMG_GMRES, DIRECT, DIRECT_SYMMETRIC, NEWTON
-    from relax.boundary import clamp, clamp_boundary
-    from relax.errors import (
-        BadInput,
-        BadProblem,
-        CheckFailed,
-        NotConverged,
-        PointsOutsideMesh,
-        RelaxError,
-        SolveFailed,
-    )
-    from relax.invert import Result, Stats, Status, gauss_newton, lbfgs
-    from relax.layer import SolutionLayer
-    from relax.linearization import Linearization
-    from relax.observe import FieldValues, Functional, Observable, PointValues, Stack
-    from relax.prior import BlockPrior, IdentityPrior, SmoothnessPrior
-    from relax.problem import Problem
-    from relax.reduced import ReducedMap, control_values
-    from relax.solver import Newton
-    from relax.verify import MapReport, check_map
+    from relax import errors as errors
+    from relax import invert as invert
+    from relax import meshes as meshes
+    from relax import observe as observe
+    from relax import pdes as pdes
+    from relax._petsc import AMG_CG as AMG_CG
+    from relax._petsc import AMG_GMRES as AMG_GMRES
+    from relax._petsc import DIRECT as DIRECT
+    from relax._petsc import DIRECT_SYMMETRIC as DIRECT_SYMMETRIC
+    from relax._petsc import NEWTON as NEWTON
+    from relax.boundary import clamp as clamp
+    from relax.boundary import clamp_boundary as clamp_boundary
+    from relax.errors import BadInput as BadInput
+    from relax.errors import BadProblem as BadProblem
+    from relax.errors import CheckFailed as CheckFailed
+    from relax.errors import NotConverged as NotConverged
+    from relax.errors import PointsOutsideMesh as PointsOutsideMesh
+    from relax.errors import RelaxError as RelaxError
+    from relax.errors import SolveFailed as SolveFailed
+    from relax.invert import Result as Result
+    from relax.invert import Stats as Stats
+    from relax.invert import Status as Status
+    from relax.invert.gauss_newton import gauss_newton as gauss_newton
+    from relax.invert.lbfgs import lbfgs as lbfgs
+    from relax.layer import SolutionLayer as SolutionLayer
+    from relax.linearization import Linearization as Linearization
+    from relax.observe import FieldValues as FieldValues
+    from relax.observe import Functional as Functional
+    from relax.observe import Observable as Observable
+    from relax.observe import PointValues as PointValues
+    from relax.observe import Stack as Stack
+    from relax.prior import BlockPrior as BlockPrior
+    from relax.prior import IdentityPrior as IdentityPrior
+    from relax.prior import SmoothnessPrior as SmoothnessPrior
+    from relax.problem import Problem as Problem
+    from relax.reduced import ReducedMap as ReducedMap
+    from relax.reduced import control_values as control_values
+    from relax.solver import Newton as Newton
+    from relax.verify import MapReport as MapReport
+    from relax.verify import check_map as check_map
 
 _HOMES = {
     "relax.problem": ("Problem",),

@@ -47,8 +47,8 @@ PRESETS: dict[str, Options] = {
     "amg_gmres": AMG_GMRES,
 }
 
-# Transposed solves that were found right to round-off. SuperLU_DIST returns wrong answers without a word, and transposed
-# BoomerAMG stalls; whatever is not on this list gets an explicitly transposed operator and a solver of its own.
+# Transposed solves that were found right to round-off. SuperLU_DIST returns wrong answers without a word, and
+# transposed BoomerAMG stalls; whatever is not on this list gets a transposed operator with a solver of its own.
 _TRANSPOSE_IS_RIGHT = {("lu", "mumps"), ("lu", "petsc"), ("lu", "umfpack"), ("lu", "superlu")}
 
 # Options that make sense only beside the ``pc_type`` or ``ksp_type`` that they were written for.
@@ -177,6 +177,7 @@ class LinearSolver:
         self._transposed_ksp: PETSc.KSP | None = None
         self._transposed_is_current = False
         self._residual: PETSc.Vec | None = None
+        self._own_comms: list[MPI.Comm] = []
 
     def _create(self, prefix: str) -> PETSc.KSP:
         ksp = PETSc.KSP().create(self.comm)
@@ -196,9 +197,10 @@ class LinearSolver:
         return pc.getType(), str(pc.getFactorSolverType())
 
     def placed(self, matrix: PETSc.Mat) -> PETSc.Mat:
-        """An assembled matrix where its factor can live beside others; the one handed over may be gone. Collective.
+        """An assembled matrix, moved to where its factor can live beside others. Collective.
 
-        Two SuperLU_DIST factors on one communicator corrupt the heap (PETSc 3.22: they free one process grid twice).
+        Two SuperLU_DIST factors on one communicator corrupt the heap (PETSc 3.22), also when destroyed in good order: such
+        a matrix moves to a communicator of its own, which lives until ``destroy``.
         """
         if self._package()[1] != "superlu_dist":
             return matrix
@@ -210,7 +212,7 @@ class LinearSolver:
         if rows.handle and columns.handle:
             copy.setLGMap(rows, columns)
         copy.setOption(PETSc.Mat.Option.KEEP_NONZERO_PATTERN, True)
-        comm.Free()  # PETSc goes on with a duplicate, for as long as the copy lives
+        self._own_comms.append(comm)
         matrix.destroy()
         return copy
 
@@ -347,10 +349,13 @@ class LinearSolver:
         assert self._matrix is not None
         if self._transposed_ksp is None:
             self._transposed_ksp = self._create(self.prefix)
-        if self._transposed is None or not self._transposed_is_current:
-            if self._transposed is not None:
-                self._transposed.destroy()
-            self._transposed = self.placed(self._matrix.transpose(PETSc.Mat()))
+        if not self._transposed_is_current:
+            fresh = self._matrix.transpose(PETSc.Mat())
+            if self._transposed is None:
+                self._transposed = self.placed(fresh)
+            else:
+                fresh.copy(self._transposed, PETSc.Mat.Structure.SAME_NONZERO_PATTERN)
+                fresh.destroy()
             self._set_up(self._transposed_ksp, self._transposed)
         self._transposed_is_current = True
         return self._transposed_ksp, self._transposed
@@ -369,6 +374,7 @@ class LinearSolver:
     def _check(self, ksp: PETSc.KSP, apply: object, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """A positive reason is no proof: direct solvers report success on NaN and on singular operators."""
         r = self._residual
+        assert r is not None
         apply(x, r)  # type: ignore[operator]
         r.aypx(-1.0, b)
         error, size = r.norm(), b.norm()
@@ -399,11 +405,14 @@ class LinearSolver:
         )
 
     def destroy(self) -> None:
-        """Free what PETSc holds for this solver; the matrix remains the caller's."""
+        """Free what PETSc holds for this solver; the caller has destroyed the matrix before. Collective."""
         for item in (self.ksp, self._transposed_ksp, self._transposed, self._residual):
             if item is not None:
                 item.destroy()
         self._matrix = None
+        for comm in self._own_comms:
+            comm.Free()
+        self._own_comms.clear()
 
 
 def _first_line(error: PETSc.Error) -> str:

@@ -54,12 +54,12 @@ class BoundaryMap:
             bc.set(state)
 
     def lift(self, parts: list[Array], state: Array) -> None:
-        """Write the variation of the given values for control variations ``parts`` into a state's local array. Local."""
+        """Write the variation of the given values, for control variations ``parts``, into a local state. Local."""
         for part, dofs, entries in zip(parts, self._dofs, self._entries, strict=True):
             state[dofs] = part[entries]
 
     def collect(self, dual: Array, i: int, into: Array) -> None:
-        """The transpose of ``lift`` for control i: add this rank's owned clamped entries of ``dual`` to ``into``. Local."""
+        """The transpose of ``lift`` for control i: add the owned clamped entries of ``dual`` to ``into``. Local."""
         mine = self._dofs[i] < self._num_owned
         np.add.at(into, self._entries[i][mine], dual[self._dofs[i][mine]])
 

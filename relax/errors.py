@@ -30,7 +30,7 @@ class BadProblem(RelaxError):
 
 
 class BadInput(RelaxError, ValueError):
-    """A value handed to relax has the wrong shape, kind or content (a NaN, an unknown key, a file that is not there)."""
+    """A value handed to relax has the wrong shape, kind or content (a NaN, an unknown key, a missing file)."""
 
 
 class CheckFailed(RelaxError, AssertionError):

@@ -53,9 +53,9 @@ class Factor:
 
     def destroy(self) -> None:
         """Free what PETSc holds."""
-        self.solver.destroy()
-        for item in (self.matrix, self.rhs, self.solution):
+        for item in (self.rhs, self.solution, self.matrix):
             item.destroy()
+        self.solver.destroy()
 
 
 class FactorStore:

@@ -34,15 +34,15 @@ class SolutionLayer(torch.nn.Module):
     Collective: every rank calls it, and calls ``backward``, in the same order.
 
     Differentiable twice: ``backward``, ``torch.autograd.grad(create_graph=True)``, and ``torch.func`` with ``vjp``,
-    ``jvp``, ``vmap``, ``jacrev``, ``jacfwd``, ``hessian``. Each forward pass owns its linearisation points, so any number
-    of them may come before their backward passes, in any order. Directions that ``vmap`` brings go through one
+    ``jvp``, ``vmap``, ``jacrev``, ``jacfwd``, ``hessian``. Each forward pass owns its linearisation points, so any
+    number of them may come before their backward passes, in any order. Directions that ``vmap`` brings go through one
     factorisation and one block solve. A third derivative raises.
 
     Precision and device: computed in float64 on the CPU; the result has the dtype and device of the input.
 
     Ranks, under ``layout="replicated"``: rank 0's control is the control. Each rank gets the same y, computes the same
-    loss, and gets the same, whole gradient: a loss is counted once, not once per rank. Under ``layout="owned"`` each rank
-    hands over, and gets the gradient of, the control values that it owns.
+    loss, and gets the same, whole gradient: a loss is counted once, not once per rank. Under ``layout="owned"`` each
+    rank hands over, and gets the gradient of, the control values that it owns.
 
     Args:
         G: the map. The layer adds no parameters of its own.
@@ -109,7 +109,7 @@ class _Call:
     def points(self, m: Array) -> list[Linearization]:
         """The point of each sample: kept from the forward pass, or made now. Collective."""
         rows = self.G.layout.checked(m, "control")
-        return [self._find(row, hint=i) for i, row in enumerate(rows)]
+        return [self._find(rows[i], hint=i) for i in range(len(rows))]
 
     def _find(self, row: Array, hint: int) -> Linearization:
         if self.G.layout.kind == "replicated":

@@ -1,8 +1,8 @@
 """The order of a vector at the boundary to NumPy and torch, and the way from there to the ranks' own parts.
 
 A *space layout* numbers the degrees of freedom of one function space by coordinate, then original cell, then component:
-an order that does not depend on how the mesh is partitioned. A *control layout* strings several controls together, in one
-of two kinds:
+an order that does not depend on how the mesh is partitioned. A *control layout* strings several controls together, in
+one of two kinds:
 
 - ``replicated``: every rank holds the whole vector, in that order. Rank 0's copy counts.
 - ``owned``: each rank holds the degrees of freedom it owns, in DOLFINx's own order; a constant lives on rank 0.
@@ -17,6 +17,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from dolfinx import fem
+from mpi4py import MPI
 
 from relax import _compat, parallel
 from relax.errors import BadInput
@@ -25,7 +26,7 @@ Array = npt.NDArray[np.float64]
 Kind = Literal["replicated", "owned"]
 Control: TypeAlias = fem.Function | fem.Constant
 
-# Two coordinates closer than this fraction of the mesh's extent are one: partitions differ in the last bits of midpoints.
+# Two coordinates closer than this fraction of the mesh's extent are one: partitions differ in midpoints' last bits.
 _SAME_COORDINATE = 1e-9
 
 
@@ -61,8 +62,8 @@ def _keys(V: fem.FunctionSpace) -> Array:
     num_cells = len(V.dofmap.list)
     cell = np.zeros(num_local)
     original = np.asarray(V.mesh.topology.original_cell_index[:num_cells], dtype=np.float64)
-    # Where dofs of several cells meet in a point (discontinuous spaces) each dof has one cell. Where cells share one dof
-    # the coordinate decides already, and whichever cell is written last is of no consequence.
+    # Where dofs of several cells meet in a point (discontinuous spaces) each dof has one cell. Where cells share one
+    # dof the coordinate decides already, and whichever cell is written last is of no consequence.
     cell[V.dofmap.list.ravel()] = np.repeat(original, V.dofmap.list.shape[1])
     keys = np.zeros((num_local, block, 6))
     keys[:, :, 1:4] = coordinates[:num_local, None, :]
@@ -162,7 +163,7 @@ class Replicated:
 
     kind: Kind = "replicated"
 
-    def __init__(self, comm: object, controls: Sequence[Control]) -> None:
+    def __init__(self, comm: MPI.Comm, controls: Sequence[Control]) -> None:
         self._comm = comm
         self._spaces = [SpaceLayout(c.function_space) if isinstance(c, fem.Function) else None for c in controls]
         lengths = [s.size if s is not None else _entries(c) for s, c in zip(self._spaces, controls, strict=True)]
@@ -189,7 +190,7 @@ class Owned:
 
     kind: Kind = "owned"
 
-    def __init__(self, comm: object, controls: Sequence[Control]) -> None:
+    def __init__(self, comm: MPI.Comm, controls: Sequence[Control]) -> None:
         self._comm = comm
         self._carriers = [fem.Function(c.function_space) if isinstance(c, fem.Function) else None for c in controls]
         self._entries = [0 if isinstance(c, fem.Function) else _entries(c) for c in controls]
@@ -199,7 +200,7 @@ class Owned:
                 dofmap = carrier.function_space.dofmap
                 lengths.append(dofmap.index_map.size_local * dofmap.index_map_bs)
             else:
-                lengths.append(entries if comm.rank == 0 else 0)  # type: ignore[attr-defined]
+                lengths.append(entries if comm.rank == 0 else 0)
         self._ends = np.cumsum([0, *lengths])
         self.size = int(self._ends[-1])
 
@@ -227,7 +228,7 @@ class Owned:
         return parallel.dot(self._comm, a, b)
 
 
-def control_layout(kind: str, comm: object, controls: Sequence[Control]) -> ControlLayout:
+def control_layout(kind: str, comm: MPI.Comm, controls: Sequence[Control]) -> ControlLayout:
     """The layout of this kind for these controls. Collective.
 
     Raises:

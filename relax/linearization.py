@@ -62,7 +62,7 @@ class Linearization:
     # -- products ------------------------------------------------------------------------------------------------------
 
     def jvp(self, dm: npt.ArrayLike) -> Array:
-        """The tangent G'(m) dm: (..., size_in) -> (..., size_out). Leading axes are directions; one factor serves all."""
+        """The tangent G'(m) dm: (..., size_in) -> (..., size_out). Leading axes are directions, for one factor."""
         G = self._G
         directions = G.layout.checked(dm, "direction")
         rows = as_rows(directions)
@@ -70,9 +70,10 @@ class Linearization:
         with self._installed() as (point, factor):
             for start in range(0, len(rows), BLOCK):
                 parts = [G.layout.split(row) for row in rows[start : start + BLOCK]]
-                for i, du in enumerate(G.sensitivity.state_tangents(point.key, parts, factor), start=start):
-                    self._install_state_tangent(du)
-                    result[i] = G.observable.tangent(G.residual.state, G.residual.tangent_state)
+                changes = G.sensitivity.state_tangents(point.key, parts, factor)
+                for i in range(len(changes)):
+                    self._install_state_tangent(changes[i])
+                    result[start + i] = G.observable.tangent(G.residual.state, G.residual.tangent_state)
             G.counts["tangent"] += len(rows)
         return result.reshape(*directions.shape[:-1], G.size_out)
 
@@ -108,8 +109,8 @@ class Linearization:
         rows = as_rows(np.broadcast_to(directions, (*lead, G.size_in)))
         result = np.empty((len(rows), G.size_in))
         with self._installed() as (point, factor):
-            for i, (seed, row) in enumerate(zip(seed_rows, rows, strict=True)):
-                result[i] = self._hessian_action(point, factor, seed, G.layout.split(row))
+            for i in range(len(rows)):
+                result[i] = self._hessian_action(point, factor, seed_rows[i], G.layout.split(rows[i]))
         return result.reshape(*lead, G.size_in)
 
     def matrix(self) -> Array:

@@ -170,8 +170,8 @@ def rank_0_prints(comm: MPI.Comm, text: str) -> None:
 def end_job_on_exception() -> None:
     """Make an exception that one rank does not catch end the whole MPI job, with its traceback and status 1.
 
-    Without this a rank that dies leaves the others waiting in their next collective for ever. Replaces ``sys.excepthook``
-    when more than one rank runs; harmless when called twice.
+    Without this a rank that dies leaves the others waiting in their next collective for ever. Replaces
+    ``sys.excepthook`` when more than one rank runs; harmless when called twice.
     """
     if MPI.COMM_WORLD.size == 1:
         return

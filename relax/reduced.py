@@ -241,11 +241,11 @@ class ReducedMap:
             with self.factor_here(base.key) as factor:
                 changes = self.sensitivity.state_tangents(base.key, directions, factor)
             self.counts["forward"] += len(block)
-            for row, change in zip(block, changes, strict=True):
-                parts = self.layout.split(row)
+            for i in range(len(block)):
+                parts = self.layout.split(block[i])
                 residual.install(parts)
                 u = residual.state.x
-                u.array[: residual.num_owned] = base.state[: residual.num_owned] + change
+                u.array[: residual.num_owned] = base.state[: residual.num_owned] + changes[i]
                 u.scatter_forward()
                 yield Point(u.array.copy(), parts, base.parameters, base.key), self._observe()
 

@@ -308,14 +308,14 @@ class Residual:
         return nonzero(along(form, self._variables[control], direction))
 
     def _gradient_of(self, form: ufl.Form, i: int) -> ufl.Form | list[ufl.Form] | None:
-        """The derivative of a scalar form in control i: a vector form, or a scalar form for each entry of a constant."""
+        """The derivative of a scalar form in control i: a vector form; scalar forms for the entries of a constant."""
         control = self.controls[i]
         if isinstance(control, fem.Function):
             return nonzero(ufl.derivative(form, control, ufl.TestFunction(control.function_space)))
         shape = control.ufl_shape
         units = np.eye(int(np.prod(shape, dtype=np.int64))).reshape(-1, *shape)
         forms = [
-            nonzero(along(form, self._variables[control], ufl.as_tensor(e) if shape else 1.0)) for e in units.tolist()
+            nonzero(along(form, self._variables[control], ufl.as_tensor(e.tolist()) if shape else 1.0)) for e in units
         ]
         if all(f is None for f in forms):
             return None

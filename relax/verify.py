@@ -1,4 +1,4 @@
-"""Is the derivative the derivative? Taylor tests, the adjoint identity, the symmetry of the Hessian, and what it costs."""
+"""Is the derivative the derivative? Taylor tests, adjoint identity, symmetry of the Hessian, and what it all costs."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class MapReport:
             )
         if not self.adjoint_gap < _GAP:
             found.append(
-                f"the adjoint is not the transpose of the tangent: gap {self.adjoint_gap:.1e}, expected below {_GAP:.0e} "
+                f"the adjoint is not the transpose of the tangent: gap {self.adjoint_gap:.1e}, expected < {_GAP:.0e} "
                 "(a missing ghost update, a seed or a boundary row that is not zeroed, a sum over ranks counted twice)"
             )
         if not self.second_order > 3.0 - _ORDER_SLACK:
             found.append(
-                f"the Hessian action is not the second derivative: second Taylor order {self.second_order:.2f}, expected 3"
+                f"the Hessian action is not the second derivative: second Taylor order {self.second_order:.2f}, not 3"
             )
         if not self.hessian_gap < _GAP:
             found.append(f"the Hessian is not symmetric: gap {self.hessian_gap:.1e}, expected below {_GAP:.0e}")

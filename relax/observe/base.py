@@ -56,7 +56,7 @@ class Observable(ABC):
             below = self.adjoint(u, dy)
         finally:
             u.x.array[:] = here
-        return (above - below) / (2.0 * step)
+        return np.asarray((above - below) / (2.0 * step))
 
     def check_state(self, state: fem.Function) -> None:  # noqa: B027 - a hook that need not be given
         """Raise ``BadProblem`` when this observation is not one of ``state``. The default accepts all."""

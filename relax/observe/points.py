@@ -125,8 +125,8 @@ class PointValues(Observable):
         cells, found = _owning_cells(domain, self.points)
         if not found.all():
             outside = self.points[~found][:, : domain.geometry.dim]
-            numbered = list(zip(np.flatnonzero(~found), outside.tolist(), strict=True))[:_NAMED]
-            names = ", ".join(f"{i}: {tuple(p)}" for i, p in numbered)
+            which = np.flatnonzero(~found)
+            names = ", ".join(f"{which[i]}: {tuple(map(float, outside[i]))}" for i in range(min(len(which), _NAMED)))
             more = f" and {len(outside) - _NAMED} more" if len(outside) > _NAMED else ""
             raise PointsOutsideMesh(
                 f"{len(outside)} of {len(found)} points lie outside the mesh: {names}{more}. "
@@ -155,7 +155,8 @@ class PointValues(Observable):
         left = list(range(len(points)))
         while left:
             taken: set[int] = set()
-            group, later = [], []
+            group: list[int] = []
+            later: list[int] = []
             for i in left:
                 dofs = dofmap.cell_dofs(cells[i]).tolist()
                 (later if taken.intersection(dofs) else group).append(i)
