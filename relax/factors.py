@@ -10,7 +10,7 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from relax import parallel
-from relax._petsc import LinearSolver
+from relax.linear import LinearSolver
 
 _MOST_FACTORS = 62  # their use is agreed on in the bits of one integer
 _FEWEST_FACTORS = 2  # a point being held while another one is tried, as every line search does

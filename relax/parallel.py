@@ -125,6 +125,21 @@ def from_rank_0(comm: MPI.Comm, values: Array) -> Array:
     return copy
 
 
+def of_rank_0(comm: MPI.Comm, value: T) -> T:
+    """Rank 0's object on every rank, pickled on the way. Collective."""
+    return value if comm.size == 1 else comm.bcast(value, root=0)
+
+
+def on_each_rank(comm: MPI.Comm, value: T) -> list[T]:
+    """Every rank's object, in the order of ranks, on every rank; pickled on the way. Collective."""
+    return comm.allgather(value)
+
+
+def to_rank_0(comm: MPI.Comm, value: T) -> list[T] | None:
+    """Every rank's object, in the order of ranks, on rank 0; None elsewhere. Pickled on the way. Collective."""
+    return comm.gather(value, root=0)
+
+
 def checked(comm: MPI.Comm, values: Any, last: int, what: str) -> Array:
     """``values`` as a float64 array whose last axis has length ``last`` and whose entries are finite.
 

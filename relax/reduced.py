@@ -15,6 +15,7 @@ from relax import _petsc, parallel
 from relax.errors import BadInput, SolveFailed
 from relax.factors import Factor, FactorStore, Key
 from relax.layout import ControlLayout, as_rows, control_layout
+from relax.linear import LinearSolver
 from relax.linearization import BLOCK, Linearization, Point
 from relax.observe import Observable
 from relax.problem import Problem
@@ -107,7 +108,7 @@ class ReducedMap:
         return chosen, _petsc.merged(chosen, lin) if own_lin else None
 
     def _new_factor(self, prefix: str, options: _petsc.Options) -> Factor:
-        solver = _petsc.LinearSolver(self.comm, prefix, options, self_adjoint=self.residual.is_self_adjoint)
+        solver = LinearSolver(self.comm, prefix, options, self_adjoint=self.residual.is_self_adjoint)
         matrix = self.residual.create_matrix()
         self.residual.assemble_matrix(matrix)
         return Factor(solver.placed(matrix), solver)
@@ -263,12 +264,13 @@ class ReducedMap:
 
     def close(self) -> None:
         """Free the factors and matrices. Collective. The map and its linearisation points are of no use afterwards."""
+        # SNES first: it holds a factor's matrix, whose communicator may go with the factor.
+        if self._newton is not None:
+            self._newton.destroy()
         self._factors.destroy()
         if self._lin_factors is not self._factors:
             self._lin_factors.destroy()
         self.sensitivity.destroy()
-        if self._newton is not None:
-            self._newton.destroy()
         PETSc.garbage_cleanup(self.comm)
 
     def __enter__(self) -> ReducedMap:

@@ -83,7 +83,7 @@ def gather(u: fem.Function) -> Picture | None:
         low, high = bounding_box(domain)
         cut = 0.5 * float(low[2] + high[2])
         points, cells, values = cut_tetrahedra(points, cells, values, cut)
-    parts = comm.gather((points, cells, values), root=0)
+    parts = parallel.to_rank_0(comm, (points, cells, values))
     if parts is None:
         return None
     starts = np.cumsum([0, *(len(p) for p, _, _ in parts)])

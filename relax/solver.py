@@ -67,6 +67,7 @@ class NewtonSolver:
     ) -> None:
         self._residual = residual
         self._prefix = prefix
+        self._options = options
         self._guess = guess
         self._factor: Factor | None = None
         self._error: Exception | None = None
@@ -104,7 +105,9 @@ class NewtonSolver:
         self._snes.setJacobian(self._linearise, factor.matrix)
         self._x.array[:] = u.array[: self._residual.num_owned]
         try:
-            self._snes.solve(None, self._x)
+            # MUMPS reads its own options when it factors, which is inside the first step.
+            with _petsc.inserted(self._prefix, self._options):
+                self._snes.solve(None, self._x)
         except PETSc.Error as error:
             raise SolveFailed(f"Newton's method ({self._prefix}) failed inside PETSc: {error}") from error
         if self._snes.getConvergedReason() < 0:

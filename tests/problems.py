@@ -8,7 +8,7 @@ import ufl
 from dolfinx import fem
 from ufl import dot, ds, dx, exp, grad, inner
 
-from relax import Functional, PointValues, Problem, Stack, clamp, clamp_boundary, meshes
+from relax import Functional, Observable, PointValues, Problem, Stack, clamp, clamp_boundary, meshes, parallel
 from relax.boundary import value_space
 
 # -- nonlinear, and not symmetric --------------------------------------------------------------------------------------
@@ -68,6 +68,13 @@ def reaction(mesh, M):
     u, v, m = fem.Function(V), ufl.TestFunction(V), fem.Function(M)
     F = (dot(grad(u), grad(v)) + exp(m) * u * v - v) * dx
     return Problem(residual=F, state=u, controls=[m], bcs=[clamp_boundary(V)], name="reaction")
+
+
+def cube(mesh):
+    """u = c^3, no derivatives and no boundary: what each entry of a gradient must be is known."""
+    V = fem.functionspace(mesh, ("Lagrange", 1))
+    u, v, c = fem.Function(V), ufl.TestFunction(V), fem.Constant(mesh, 1.0)
+    return Problem(residual=(u - c**3) * v * dx, state=u, controls=[c], name="cube")
 
 
 def number_and_fields(mesh):
@@ -165,6 +172,11 @@ def field(problem):
     return PointValues(V, [(*p, 0.3)[: V.mesh.geometry.dim] for p in POINTS])
 
 
+def mean(problem):
+    """The integral of the state over the domain."""
+    return Functional(problem.state * dx)
+
+
 def curved(problem):
     """A quartic over the domain, a boundary term, and point values."""
     u = problem.state
@@ -178,3 +190,23 @@ def velocity_and_pressure(problem):
     return Stack(
         [PointValues(W.sub(0), POINTS), PointValues(W.sub(1), POINTS[:1]), Functional(inner(grad(u), grad(u)) * dx)]
     )
+
+
+class SumOfQuartics(Observable):
+    """y = sum of u_i^4 over the entries of the state, as a user might write it: without a second derivative."""
+
+    size = 1
+
+    def __init__(self, problem):
+        V = problem.state.function_space
+        self._comm = V.mesh.comm
+        self._n = V.dofmap.index_map.size_local * V.dofmap.index_map_bs
+
+    def value(self, u):
+        return np.array([parallel.dot(self._comm, u.x.array[: self._n] ** 2, u.x.array[: self._n] ** 2)])
+
+    def tangent(self, u, du):
+        return np.array([parallel.dot(self._comm, 4.0 * u.x.array[: self._n] ** 3, du.x.array[: self._n])])
+
+    def adjoint(self, u, dy):
+        return 4.0 * dy[0] * u.x.array[: self._n] ** 3

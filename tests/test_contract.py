@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import problems
-from contract import MapContract
+from contract import MapContract, ObservableContract
 from dolfinx import fem
 
 from relax import meshes, pdes
@@ -102,3 +102,28 @@ class TestStokes(MapContract):
 
 class TestPiecewiseConstantControl(MapContract):
     make = staticmethod(lambda mesh: problems.reaction(mesh, fem.functionspace(mesh, ("DG", 0))))
+
+
+class TestObservableWithoutSecond(MapContract):
+    make = staticmethod(problems.cubic_reaction)
+    observe = staticmethod(problems.SumOfQuartics)
+
+
+class TestCurved(ObservableContract):
+    problem = staticmethod(problems.cubic_reaction)
+    make = staticmethod(problems.curved)
+
+
+class TestVelocityAndPressure(ObservableContract):
+    problem = staticmethod(problems.stokes)
+    make = staticmethod(problems.velocity_and_pressure)
+
+
+class TestPoints(ObservableContract):
+    problem = staticmethod(problems.elasticity)
+    make = staticmethod(problems.field)
+
+
+class TestSumOfQuartics(ObservableContract):
+    problem = staticmethod(problems.cubic_reaction)
+    make = staticmethod(problems.SumOfQuartics)

@@ -271,11 +271,11 @@ def _group(gmsh: Any, dim: int, used: npt.NDArray[np.int64], what: str) -> _Grou
 
 def _distribute(model: _Model | None, comm: MPI.Comm) -> mesh.Mesh:
     """A model of rank 0 as a mesh over all ranks. Collective."""
-    head = None
+    head: Any = None
     if model is not None:
         groups = [None if g is None else (g.element, g.nodes.shape[1], g.names) for g in model.tagged]
         head = (model.element, model.cells.shape[1], model.points.shape[1], groups)
-    element, num_nodes, gdim, groups = comm.bcast(head, root=0)
+    element, num_nodes, gdim, groups = parallel.of_rank_0(comm, head)
     cell, degree = _CELLS[element]
     permutation = _compat.gmsh_cell_permutation(mesh.to_type(cell), num_nodes)
     nodes = model.cells[:, permutation] if model is not None else np.empty((0, num_nodes), dtype=np.int64)

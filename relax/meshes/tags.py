@@ -144,7 +144,7 @@ def _numbers(domain: mesh.Mesh, tags: Tag | Sequence[Tag], kind: str) -> tuple[i
 
 def _listed(domain: mesh.Mesh, values: mesh.MeshTags, names: Mapping[str, int]) -> str:
     """The tags there are, as text. Collective."""
-    local = domain.comm.allgather(np.unique(values.values).tolist())
+    local = parallel.on_each_rank(domain.comm, np.unique(values.values).tolist())
     called = {number: name for name, number in names.items()}
     numbers = sorted(set().union(*local))
     return ", ".join(f"{n} ({called[n]!r})" if n in called else str(n) for n in numbers) or "none"

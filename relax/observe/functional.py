@@ -43,7 +43,8 @@ class Functional(Observable):
         v = ufl.TestFunction(V)
         gradient = ufl.algorithms.expand_derivatives(ufl.derivative(self.form, u, v))
         self._gradient = fem.form(gradient)
-        self._curvature = fem.form(ufl.algorithms.expand_derivatives(ufl.derivative(gradient, u, self._du)))
+        curvature = ufl.algorithms.expand_derivatives(ufl.derivative(gradient, u, self._du))
+        self._curvature = None if curvature.empty() else fem.form(curvature)
         self._dual = fem.Function(V)
         self._num_owned = V.dofmap.index_map.size_local * V.dofmap.index_map_bs
 
@@ -68,7 +69,7 @@ class Functional(Observable):
 
     def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
         self._compile(u)
-        if self._curvature is None or not self._curvature.integral_types:
+        if self._curvature is None:
             return np.zeros(self._num_owned)
         self._du.x.array[:] = du.x.array
         return dy[0] * self._assembled(self._curvature)

@@ -35,7 +35,7 @@ def _points(domain: mesh.Mesh, points: npt.ArrayLike) -> Array:
     elif error is None and not np.isfinite(array).all():
         error = BadInput("points: expected finite coordinates, got NaN or infinity")
     parallel.raise_together(domain.comm, error)
-    array = domain.comm.bcast(array, root=0)
+    array = parallel.of_rank_0(domain.comm, array)
     return np.pad(array, ((0, 0), (0, 3 - array.shape[1])))
 
 

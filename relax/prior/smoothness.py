@@ -14,10 +14,11 @@ from dolfinx.fem import petsc
 from petsc4py import PETSc
 
 from relax import _compat, parallel
-from relax._petsc import DIRECT_SYMMETRIC, LinearSolver, Options, merged
+from relax._petsc import DIRECT_SYMMETRIC, Options, merged
 from relax.coefficients import Coefficient, interpolated
 from relax.errors import BadInput
 from relax.layout import ControlLayout, Kind, SpaceLayout, control_layout
+from relax.linear import LinearSolver
 from relax.log import logger
 from relax.prior.identity import positive, vector_of
 
