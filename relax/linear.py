@@ -256,8 +256,8 @@ class LinearSolver:
                 why = "a preconditioner alone is no solver. Choose a Krylov method, such as ksp_type gmres"
             else:
                 why = (
-                    "the operator is singular or nearly so. A problem with Neumann data alone needs a clamped part or a "
-                    "reaction term"
+                    "the operator is singular or nearly so. A problem with Neumann data alone needs a clamped part or "
+                    "a reaction term"
                 )
             what = f"reported success, but its true relative residual is {found}: {why}"
             raise SolveFailed(self._sentence(ksp, what))

@@ -17,11 +17,14 @@ from relax.reduced import ReducedMap
 
 Array = npt.NDArray[np.float64]
 
-_STEPS = 4
+_STEPS = 6
+# The first step, how it is stretched or shrunk, how often, and the relative remainder at which it is large enough.
+_FIRST_STEP, _STRETCH, _TRIALS, _VISIBLE = 2e-2, 4.0, 8, 1e-5
 _ORDER_SLACK = 0.15
 _GAP = 1e-8
 # Below this, relative to the size of what is expanded, a Taylor remainder is rounding and shows no order.
-_ROUNDING = 1e-11
+_ROUNDING = 1e-12
+_CLEAR = 30.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ def _register(register: object) -> Array:
 
 def _measure(G: ReducedMap, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapReport:
     def random() -> Array:
-        return G.layout.checked(rng.uniform(-1.0, 1.0, G.size_in), "direction")
+        # Not of zero mean: an elliptic solve all but swallows what changes sign from node to node.
+        return G.layout.checked(rng.uniform(-0.5, 1.0, G.size_in), "direction")
 
     if m is None:
         point = G.present_control() + 0.1 * random()
@@ -137,12 +141,14 @@ def _measure(G: ReducedMap, m: npt.ArrayLike | None, rng: np.random.Generator) -
     weights = from_rank_0(G.comm, rng.uniform(0.5, 1.5, G.size_out))
     with G.linearize(point) as lin:
         y = lin.value
+        steps = _usable_steps(G, point, delta, y, lin.jvp(delta))
+        # The map was last solved elsewhere: products that are taken there, and not at their own point, show.
         Jd, g = lin.jvp(delta), lin.vjp(weights)
         Hd, Ho = lin.hvp(weights, delta), lin.hvp(weights, other)
         ratios = _costs(G, point, lin.jvp, lin.vjp, lin.hvp, delta, weights)
     slope, curvature = float(weights @ Jd), G.dot(Hd, delta)
     first, second, scales = [], [], []
-    for eps in _usable_steps(G, point, delta, y):
+    for eps in steps:
         moved = as_rows(G(point + eps * delta))[0]
         change = moved - y
         first.append(float(np.linalg.norm(change - eps * Jd)))
@@ -164,25 +170,32 @@ def _measure(G: ReducedMap, m: npt.ArrayLike | None, rng: np.random.Generator) -
     )
 
 
-def _usable_steps(G: ReducedMap, point: Array, delta: Array, y: Array) -> list[float]:
-    """Halved steps, the first as large as the map can be solved at: coarse steps keep remainders far above rounding."""
-    largest = 2e-2
-    for _ in range(6):
+def _usable_steps(G: ReducedMap, point: Array, delta: Array, y: Array, Jd: Array) -> list[float]:
+    """Halved steps. The first is as large as it must be for the remainder to stand out of rounding, if any will do, and
+    as small as it must be for the map to be solved at."""
+    largest, found = _FIRST_STEP, None
+    for _ in range(_TRIALS):
         try:
-            G(point + largest * delta)
-            break
+            change = as_rows(G(point + largest * delta))[0] - y
         except SolveFailed:
-            largest *= 0.25
-    return [largest * 0.5**i for i in range(_STEPS)]
+            if found is not None:
+                break
+            largest /= _STRETCH
+            continue
+        found = largest
+        if np.linalg.norm(change - largest * Jd) > _VISIBLE * max(np.linalg.norm(y), np.linalg.norm(change)):
+            break
+        largest *= _STRETCH
+    return [(found if found is not None else largest) * 0.5**i for i in range(_STEPS)]
 
 
 def _order(remainders: list[float], floor: float) -> float:
-    """The order at which remainders fall as steps are halved: the last pair that is well above rounding."""
-    above = [r for r in remainders if r > floor]
-    if len(above) < 2:
+    """The order at which remainders fall as steps are halved: that of the smallest steps still clear of rounding."""
+    clear = [r for r in remainders if r > _CLEAR * floor]
+    if len(clear) < 2:
         # Nothing but rounding is left: either the map is affine, or the expansion is exact.
-        return np.inf if remainders[-1] <= 10.0 * floor else 0.0
-    return float(np.median(np.log2(np.array(above[:-1]) / np.array(above[1:]))))
+        return np.inf if remainders[-1] <= _CLEAR * floor else 0.0
+    return float(np.log2(clear[-2] / clear[-1]))
 
 
 def _costs(

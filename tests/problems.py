@@ -24,6 +24,23 @@ def cubic_reaction(mesh, *, rate=1.0, degree=1):
     return Problem(residual=F, state=u, controls=[m], bcs=[clamp_boundary(V)], name="cubic_reaction")
 
 
+def squared_source(mesh):
+    """-Lap u + u = m^2: at m = 0 the derivative is zero."""
+    V = fem.functionspace(mesh, ("Lagrange", 1))
+    u, v, m = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
+    F = (inner(grad(u), grad(v)) + (u - m**2) * v) * dx
+    return Problem(residual=F, state=u, controls=[m], bcs=[clamp_boundary(V)], name="squared_source")
+
+
+def diffusion_p2(mesh):
+    """-div(exp(m) grad u) = 1, u and m of degree 2, m from 0 to 3: on a coarse mesh no quadrature is exact."""
+    V = fem.functionspace(mesh, ("Lagrange", 2))
+    u, v, m = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
+    m.interpolate(lambda x: 3.0 * x[0] * x[1])
+    F = (exp(m) * dot(grad(u), grad(v)) - v) * dx
+    return Problem(residual=F, state=u, controls=[m], bcs=[clamp_boundary(V)], name="diffusion_p2")
+
+
 def p_laplace(mesh):
     """-div((1/4 + |grad u|^2) grad u) = m in the domain, u = x on its boundary."""
     V = fem.functionspace(mesh, ("Lagrange", 1))

@@ -1,0 +1,407 @@
+"""Linear solvers and PETSc's options: adjoints that can be trusted, blocks, and who has the last word."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import ufl
+from contract import close, raised_everywhere
+from dolfinx import fem
+from mpi4py import MPI
+from petsc4py import PETSc
+
+import relax
+from relax import FieldValues, ReducedMap, linear, meshes
+from relax._petsc import PRESETS, inserted, merged
+from relax.errors import BadInput, SolveFailed
+from relax.linear import LinearSolver
+from relax.residual import Residual
+
+COMM = MPI.COMM_WORLD
+one_rank_package = pytest.mark.skipif(COMM.size > 1, reason="this factorisation works on one rank only")
+
+SUPERLU_DIST = {"pc_factor_mat_solver_type": "superlu_dist"}
+# Tight, so that what is compared to a direct solver is the solver and not its tolerance.
+TIGHT = {"ksp_rtol": 1e-12}
+SOLVERS = [
+    pytest.param(SUPERLU_DIST, False, id="superlu_dist"),
+    pytest.param({**PRESETS["amg_gmres"], **TIGHT}, False, id="amg_gmres"),
+    pytest.param({"ksp_type": "gmres", "pc_type": "gamg", **TIGHT}, False, id="gamg"),
+    pytest.param({"pc_factor_mat_solver_type": "mumps"}, True, id="mumps"),
+    pytest.param({"pc_factor_mat_solver_type": "umfpack"}, True, id="umfpack", marks=one_rank_package),
+    pytest.param({"pc_factor_mat_solver_type": "superlu"}, True, id="superlu", marks=one_rank_package),
+    pytest.param({"pc_factor_mat_solver_type": "petsc"}, True, id="petsc", marks=one_rank_package),
+]
+
+
+def advection(name="advection", velocity=(20.0, 5.0), n=8):
+    """-Lap u + b . grad u + exp(m) u = 1 + m, u = 0 on the boundary; b a parameter."""
+    domain = meshes.unit_square(n)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v, m = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
+    b = fem.Constant(domain, velocity)
+    F = (ufl.inner(ufl.grad(u), ufl.grad(v)) + ufl.dot(b, ufl.grad(u)) * v + (ufl.exp(m) * u - 1.0 - m) * v) * ufl.dx
+    return relax.Problem(residual=F, state=u, controls=[m], bcs=[relax.clamp_boundary(V)], name=name)
+
+
+def map_of(problem, options=None, **more):
+    return ReducedMap(problem, FieldValues(problem.state.function_space), options=options, **more)
+
+
+def directions(G, k, seed=1):
+    return np.random.default_rng(seed).standard_normal((k, G.size_out))
+
+
+def solver_of(G):
+    """The linear solver of the map's first factor."""
+    return G._factors._factors[0].solver
+
+
+def control(G):
+    return 0.1 * np.sin(np.arange(G.size_in))
+
+
+@pytest.fixture
+def options():
+    """Set PETSc options as a command line does; they are gone after the test, and nothing else has come."""
+    database = PETSc.Options()
+    before = database.getAll()
+    names = []
+
+    def set_all(**values):
+        for name, value in values.items():
+            names.append(name)
+            database.setValue(name, value)
+
+    yield set_all
+    for name in names:
+        database.delValue(name)
+    assert database.getAll() == before
+
+
+# -- adjoints ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_mumps():
+    with map_of(advection()) as G:
+        lin = G.linearize(control(G))
+        seeds = directions(G, 3)
+        return lin.value, lin.vjp(seeds), lin.jvp(seeds[:, : G.size_in]), lin.hvp(seeds[0], seeds[1])
+
+
+@pytest.mark.parametrize(("chosen", "own_factor"), SOLVERS)
+def test_adjoint_of_a_nonsymmetric_operator(by_mumps, chosen, own_factor):
+    """SuperLU_DIST's transposed solve is wrong without a word, and BoomerAMG's stalls: theirs get an operator of their own."""
+    with map_of(advection(), chosen) as G:
+        assert not G.residual.is_self_adjoint
+        lin = G.linearize(control(G))
+        seeds = directions(G, 3)
+        singles = np.array([lin.vjp(seed) for seed in seeds])
+        found = lin.value, lin.vjp(seeds), lin.jvp(seeds), lin.hvp(seeds[0], seeds[1])
+        assert (solver_of(G)._transposed_ksp is None) == own_factor
+        close(singles, found[1])
+        for value, reference in zip(found, by_mumps, strict=True):
+            close(value, reference, 1e-8)
+        close(G.dot(singles[0], seeds[1]), seeds[0] @ found[2][1], 1e-8)
+
+
+@pytest.mark.parametrize("chosen", [SUPERLU_DIST, PRESETS["amg_gmres"]], ids=["superlu_dist", "amg_gmres"])
+def test_transposed_operator_follows_the_point(chosen):
+    """The operator assembled for the adjoint is that of its own point, in whatever order points are asked."""
+    with map_of(advection(), chosen) as G, map_of(advection()) as reference:
+        m = control(G)
+        seed = directions(G, 1)[0]
+        points = [G.linearize(factor * m) for factor in (1.0, -3.0, 8.0)]
+        wanted = [reference.linearize(factor * m).vjp(seed) for factor in (1.0, -3.0, 8.0)]
+        for i in (0, 2, 1, 0, 1, 2):
+            close(points[i].vjp(seed), wanted[i], 1e-7)
+
+
+def assembled(problem):
+    """The operator of a linear problem at its present control."""
+    residual = Residual(problem)
+    A = residual.create_matrix()
+    residual.assemble_matrix(A)
+    return A
+
+
+def solve_transposed_without_a_check():
+    """(relative residual, reason) of KSP.solveTranspose with SuperLU_DIST."""
+    solver = LinearSolver(COMM, "relax_unchecked_", {**PRESETS["direct"], **SUPERLU_DIST}, self_adjoint=False)
+    A = solver.placed(assembled(advection()))
+    b, x = A.createVecLeft(), A.createVecRight()
+    b.set(1.0)
+    solver.factor(A)
+    solver.ksp.solveTranspose(b, x)
+    r = b.duplicate()
+    A.multTranspose(x, r)
+    r.aypx(-1.0, b)
+    found = r.norm() / b.norm(), solver.ksp.getConvergedReason()
+    for item in (r, b, x, A, solver):
+        item.destroy()
+    return found
+
+
+def test_superlu_dist_transposes_wrongly_and_says_nothing():
+    """Why there is a white list: PETSc reports success. Should this fail one day, the list may grow."""
+    residual, reason = solve_transposed_without_a_check()
+    assert reason > 0
+    assert residual > 0.1
+
+
+def test_the_residual_check_sees_a_wrong_transposed_solve(monkeypatch):
+    """A solver on the white list by mistake is caught by its true residual, on every rank."""
+    monkeypatch.setattr(linear, "_TRANSPOSE_IS_RIGHT", {("lu", "superlu_dist")})
+    with map_of(advection(), SUPERLU_DIST) as G:
+        lin = G.linearize(control(G))
+        error = raised_everywhere(SolveFailed, lambda: lin.vjp(directions(G, 1)[0]))
+        assert "true relative residual" in str(error) and "superlu_dist" in str(error)
+
+
+def test_adjoint_takes_as_many_iterations_as_forward():
+    """Transposed BoomerAMG takes many times the iterations; a self-adjoint operator uses the solver as it is."""
+    problem = relax.pdes.poisson.diffusion(meshes.unit_square(24))
+    with map_of(problem, "amg_cg") as G:
+        lin = G.linearize(control(G))
+        ksp = solver_of(G).ksp
+        forward = ksp.getIterationNumber()
+        # The same right-hand side as the load of the forward problem: f = 1 everywhere.
+        lin.vjp(np.ones(G.size_out))
+        assert abs(ksp.getIterationNumber() - forward) <= 1
+        assert solver_of(G)._transposed_ksp is None
+        close(lin.value, map_of(problem)(control(G)), 1e-8)
+
+
+# -- symmetric operators -----------------------------------------------------------------------------------------------
+
+
+def factorisation(G):
+    G(control(G))
+    return solver_of(G)._package()
+
+
+def test_symmetric_operators_get_cholesky():
+    """Half of LU's work: Cholesky for symmetric operators, LU for the others."""
+    with map_of(relax.pdes.poisson.diffusion(meshes.unit_square(4))) as G:
+        assert factorisation(G) == ("cholesky", "mumps")
+    with map_of(advection(n=4)) as G:
+        assert factorisation(G) == ("lu", "mumps")
+
+
+def test_an_advection_that_is_zero_now_is_no_symmetry():
+    """A parameter can change after the map is made: symmetry is tried at random values, which are put back."""
+    problem = advection(velocity=(0.0, 0.0), n=6)
+    velocity = problem.residual.constants()[0]
+    with map_of(problem) as G, map_of(advection(n=6)) as wanted:
+        m, seed = control(G), directions(G, 1)[0]
+        assert factorisation(G) == ("lu", "mumps")
+        assert (velocity.value == 0.0).all() and (problem.controls[0].x.array == G.layout.split(m)[0]).all()
+        velocity.value[:] = (20.0, 5.0)
+        close(G.linearize(m).vjp(seed), wanted.linearize(m).vjp(seed))
+
+
+def test_symmetric_and_indefinite():
+    """Helmholtz: symmetric, not definite. Cholesky's L D Lᵀ is right; conjugate gradients say why they are not."""
+    domain = meshes.unit_square(10)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v, m = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
+    F = (ufl.inner(ufl.grad(u), ufl.grad(v)) - 90.0 * ufl.exp(m) * u * v - v) * ufl.dx
+    problem = relax.Problem(residual=F, state=u, controls=[m], bcs=[relax.clamp_boundary(V)], name="helmholtz")
+    with map_of(problem) as G, map_of(problem, "direct") as by_lu, map_of(problem, {"ksp_type": "cg", "pc_type": "none"}) as cg:
+        m0, seed = control(G), directions(G, 1)[0]
+        assert factorisation(G) == ("cholesky", "mumps") and factorisation(by_lu) == ("lu", "mumps")
+        close(G.linearize(m0).vjp(seed), by_lu.linearize(m0).vjp(seed))
+        assert "indefinite" in str(raised_everywhere(SolveFailed, lambda: cg(m0)))
+
+
+# -- blocks ------------------------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """A KSP that counts its solves, and can spoil a column of a block."""
+
+    def __init__(self, ksp, spoil=None):
+        self.ksp, self.spoil = ksp, spoil
+        self.counts = {"matSolve": 0, "solve": 0, "solveTranspose": 0}
+
+    def __getattr__(self, name):
+        if name in self.counts:
+            self.counts[name] += 1
+        return getattr(self.ksp, name)
+
+    def matSolve(self, B, X):
+        self.counts["matSolve"] += 1
+        self.ksp.matSolve(B, X)
+        if self.spoil is not None:
+            X.getDenseArray()[:, self.spoil] *= 1.001
+
+
+@pytest.mark.parametrize("adjoint", [False, True], ids=["forward", "adjoint"])
+@pytest.mark.parametrize(("chosen", "own_factor"), SOLVERS)
+def test_many_right_hand_sides_are_one_block_solve(monkeypatch, chosen, own_factor, adjoint):
+    """A block of right-hand sides costs a fraction of a loop, also for MUMPS and Aᵀ (its parameter 9)."""
+    with map_of(advection(), chosen) as G:
+        G(control(G))
+        solver = solver_of(G)
+        rhs = np.random.default_rng(7 + COMM.rank).standard_normal((5, G.residual.num_owned))
+        singles = np.concatenate([solver.solve_many(row[None, :], adjoint=adjoint) for row in rhs])
+        watched = Watched(solver.ksp)
+        monkeypatch.setattr(solver, "ksp", watched)
+        together = solver.solve_many(rhs, adjoint=adjoint)
+        monkeypatch.undo()
+        close(together, singles, 1e-8)
+        if "ksp_type" not in chosen and (not adjoint or chosen["pc_factor_mat_solver_type"] == "mumps"):
+            assert watched.counts == {"matSolve": 1, "solve": 0, "solveTranspose": 0}
+        else:
+            assert watched.counts["matSolve"] == 0
+
+
+def test_a_block_of_adjoints_leaves_the_factor_as_it_was():
+    """MUMPS's switch to the transposed system is turned back, also when the block fails."""
+    with map_of(advection()) as G:
+        lin = G.linearize(control(G))
+        seeds, m = directions(G, 4), directions(G, 1, seed=2)[0]
+        before = lin.jvp(m)
+        lin.vjp(seeds)
+        close(lin.jvp(m), before, 1e-12)
+        bad = np.full((3, G.residual.num_owned), np.nan)
+        solver = solver_of(G)
+        for adjoint in (False, True):
+            raised_everywhere(SolveFailed, lambda adjoint=adjoint: solver.solve_many(bad, adjoint=adjoint))
+        close(lin.jvp(m), before, 1e-12)
+
+
+def test_one_wrong_column_of_a_block_is_seen(monkeypatch):
+    """A block is checked by one weighted sum of its columns."""
+    with map_of(advection()) as G:
+        G(control(G))
+        solver = solver_of(G)
+        monkeypatch.setattr(solver, "ksp", Watched(solver.ksp, spoil=4))
+        for adjoint in (False, True):
+            error = raised_everywhere(
+                SolveFailed, lambda a=adjoint: solver.solve_many(np.ones((6, G.residual.num_owned)), adjoint=a)
+            )
+            assert "true relative residual" in str(error)
+        monkeypatch.undo()
+
+
+def test_zero_right_hand_side():
+    """A zero load is a solution of zero, not a division by its norm."""
+    for name in ("direct", "amg_gmres"):
+        with map_of(advection(), name) as G:
+            lin = G.linearize(control(G))
+            assert (lin.vjp(np.zeros(G.size_out)) == 0.0).all()
+            assert (lin.vjp(np.zeros((3, G.size_out))) == 0.0).all()
+            assert (lin.jvp(np.zeros((0, G.size_in))).shape) == (0, G.size_out)
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def kinds(G):
+    G(control(G))
+    ksp = solver_of(G).ksp
+    return ksp.getType(), ksp.getPC().getType()
+
+
+def test_command_line_over_call_over_default(options):
+    """DOLFINx's own problems do not give the command line to the user; a map does."""
+    assert kinds(map_of(advection("precedence"))) == ("preonly", "lu")
+    call = {"ksp_type": "gmres", "pc_type": "jacobi", "ksp_max_it": 321}
+    G = map_of(advection("precedence"), call)
+    assert kinds(G) == ("gmres", "jacobi") and solver_of(G).ksp.getTolerances()[3] == 321
+    options(relax_precedence_ksp_type="bcgs", relax_precedence_ksp_max_it="123")
+    G = map_of(advection("precedence"), call)
+    assert kinds(G) == ("bcgs", "jacobi") and solver_of(G).ksp.getTolerances()[3] == 123
+    assert kinds(map_of(advection("other"), call)) == ("gmres", "jacobi")
+
+
+def test_a_new_preconditioner_drops_what_belongs_to_the_old(options):
+    """`-pc_type icc` beside the default's MUMPS is PETSc's error 92; defaults go with the choice they were made for."""
+    options(relax_dropped_pc_type="jacobi", relax_dropped_ksp_type="gmres")
+    G = map_of(advection("dropped"))
+    assert kinds(G) == ("gmres", "jacobi")
+    # The tolerance belongs to no choice: PETSc's 1e-5 would be the accuracy of gradients.
+    assert solver_of(G).ksp.getTolerances()[0] == 1e-10
+    close(G(control(G)), map_of(advection())(control(G)), 1e-8)
+
+
+def test_merged():
+    both = {"ksp_type": "cg", "ksp_rtol": 1e-9, "ksp_norm_type": "unpreconditioned", "pc_type": "hypre", "pc_hypre_type": "x"}
+    assert merged(both, None) == both
+    assert merged(both, {"pc_type": "hypre"}) == both
+    assert merged(both, {"pc_type": "gamg"}) == {
+        "ksp_type": "cg",
+        "ksp_rtol": 1e-9,
+        "ksp_norm_type": "unpreconditioned",
+        "pc_type": "gamg",
+    }
+    assert "ksp_norm_type" not in merged(both, {"ksp_type": "gmres"})
+
+
+def test_the_database_is_left_clean(options):
+    """Options given in a call are no one else's: inserted, read and removed, also when something fails."""
+    before = PETSc.Options().getAll()
+    with map_of(advection("clean"), {"ksp_type": "gmres", "pc_type": "jacobi", "ksp_max_it": 1}) as G:
+        raised_everywhere(SolveFailed, lambda: G(control(G)))
+        assert PETSc.Options().getAll() == before
+    with map_of(advection("clean"), {"mat_mumps_icntl_14": 60}) as G:
+        G.linearize(control(G)).vjp(directions(G, 1)[0])
+        assert solver_of(G).ksp.getPC().getFactorMatrix().getMumpsIcntl(14) == 60
+        assert PETSc.Options().getAll() == before
+    with pytest.raises(ZeroDivisionError), inserted("relax_clean_", {"ksp_view": True, "pc_type": "lu"}):
+        assert PETSc.Options().hasName("relax_clean_ksp_view")
+        raise ZeroDivisionError
+    assert PETSc.Options().getAll() == before
+
+
+def test_options_of_the_factor_reach_newton():
+    """MUMPS reads its options when it factors, which Newton's method does inside a step."""
+    domain = meshes.unit_square(4)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v, m = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
+    F = (ufl.inner(ufl.grad(u), ufl.grad(v)) + (u**3 - 1.0 - m) * v) * ufl.dx
+    problem = relax.Problem(residual=F, state=u, controls=[m], bcs=[relax.clamp_boundary(V)], name="cubic")
+    before = PETSc.Options().getAll()
+    with map_of(problem, {"mat_mumps_icntl_14": 60}) as G:
+        G(control(G))
+        assert solver_of(G).ksp.getPC().getFactorMatrix().getMumpsIcntl(14) == 60
+        assert PETSc.Options().getAll() == before
+
+
+@pytest.mark.parametrize("where", ["call", "command line"])
+def test_tangent_and_adjoint_have_a_prefix_of_their_own(options, where):
+    """`relax_<name>_lin_` is for tangent and adjoint alone, and makes a second solver."""
+    call = None
+    if where == "call":
+        call = {"lin_ksp_type": "gmres", "lin_pc_type": "jacobi"}
+    else:
+        options(relax_two_lin_ksp_type="gmres", relax_two_lin_pc_type="jacobi")
+    with map_of(advection("two"), call) as G, map_of(advection()) as one:
+        lin = G.linearize(control(G))
+        seed = directions(G, 1)[0]
+        close(lin.vjp(seed), one.linearize(control(G)).vjp(seed), 1e-7)
+        assert kinds(G) == ("preonly", "lu")
+        ksp = G._lin_factors._factors[0].solver.ksp
+        assert (ksp.getType(), ksp.getPC().getType()) == ("gmres", "jacobi")
+        assert ksp.getOptionsPrefix() == "relax_two_lin_"
+
+
+def test_init_hands_over_what_follows_the_dashes(options):
+    """Plain petsc4py never looks at sys.argv; relax.init does, after PETSc is up."""
+    options()
+    database = PETSc.Options()
+    try:
+        relax.init(["prog", "-ksp_type", "cg", "--", "-relax_argv_ksp_type", "gmres", "-relax_argv_pc_type", "jacobi"])
+        assert not database.hasName("ksp_type")
+        assert kinds(map_of(advection("argv"))) == ("gmres", "jacobi")
+    finally:
+        database.delValue("relax_argv_ksp_type")
+        database.delValue("relax_argv_pc_type")
+
+
+def test_presets_by_name():
+    assert kinds(map_of(advection(), "amg_gmres")) == ("gmres", "hypre")
+    error = raised_everywhere(BadInput, lambda: map_of(advection(), "fast"))
+    assert "'fast'" in str(error) and "amg_cg" in str(error)
