@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from relax.reduced import ReducedMap as ReducedMap
     from relax.reduced import control_values as control_values
     from relax.solver import Newton as Newton
+    from relax.teams import Teams as Teams
     from relax.verify import MapReport as MapReport
     from relax.verify import check_map as check_map
 
@@ -66,6 +67,7 @@ _HOMES = {
     "relax.prior": ("SmoothnessPrior", "IdentityPrior", "BlockPrior"),
     "relax.invert": ("gauss_newton", "lbfgs", "Result", "Stats", "Status"),
     "relax.layer": ("SolutionLayer",),
+    "relax.teams": ("Teams",),
     "relax.errors": (
         "RelaxError",
         "SolveFailed",

@@ -14,10 +14,17 @@ from relax.errors import BadInput
 Array = npt.NDArray[np.float64]
 Options = Mapping[str, object]
 
+# MUMPS' maximum matching (control parameter 6) permutes by the values of the matrix that is analysed first. Without it
+# a factor depends on its own matrix alone, and answers not on which point was visited before: bitwise, on one rank.
 #: LU by MUMPS: any operator that is not singular, on any number of ranks.
-DIRECT: Options = {"ksp_type": "preonly", "pc_type": "lu", "pc_factor_mat_solver_type": "mumps"}
+DIRECT: Options = {
+    "ksp_type": "preonly",
+    "pc_type": "lu",
+    "pc_factor_mat_solver_type": "mumps",
+    "mat_mumps_icntl_6": 0,
+}
 #: L D L^T by MUMPS, half the work and memory of LU: symmetric operators, definite or not.
-DIRECT_SYMMETRIC: Options = {"ksp_type": "preonly", "pc_type": "cholesky", "pc_factor_mat_solver_type": "mumps"}
+DIRECT_SYMMETRIC: Options = {**DIRECT, "pc_type": "cholesky"}
 # The unpreconditioned norm, because a preconditioned residual of 1e-10 can hide a true one of 1e-5.
 #: Conjugate gradients with algebraic multigrid: symmetric positive operators, large or in 3-D.
 AMG_CG: Options = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 import traceback
 from collections.abc import Callable
 
@@ -15,8 +14,6 @@ from relax.errors import BadInput, CheckFailed, NotConverged, RelaxError
 
 OK, FAILED, BAD_INPUT, NOT_CONVERGED = 0, 1, 2, 3
 
-# Ranks that fail together arrive within this time; one that is alone after it ends the whole job.
-_PATIENCE = 4.0
 _NOBODY = np.iinfo(np.int32).max
 
 
@@ -56,14 +53,12 @@ def run(action: Callable[[], int], comm: MPI.Comm, *, debug: bool = False) -> in
     # One rank may leave early and well by sys.exit(0): that, too, would strand the others.
     alone_is_fatal = status != OK or error is not None
     mine = np.array([-status, comm.rank if error is not None else _NOBODY], dtype=np.int32)
-    agreed = np.empty_like(mine)
-    request = private.Iallreduce(mine, agreed, op=MPI.MIN)
-    deadline = time.monotonic() + _PATIENCE
-    while not request.Test():
-        if alone_is_fatal and time.monotonic() > deadline:
-            _tell(error, comm, with_trace=True)
-            parallel.abort(status or FAILED)
-        time.sleep(0.002)
+
+    def alone() -> None:
+        _tell(error, comm, with_trace=True)
+        parallel.abort(status or FAILED)
+
+    agreed = parallel.smallest_or(private, mine, parallel.PATIENCE if alone_is_fatal else np.inf, alone)
     private.Free()
     if error is not None and comm.rank == agreed[1]:
         _tell(error, comm, with_trace=debug or not isinstance(error, RelaxError | SystemExit))

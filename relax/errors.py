@@ -6,7 +6,13 @@ All of them are raised on every rank of the communicator concerned, never on one
 
 
 class RelaxError(Exception):
-    """The root of relax's own errors."""
+    """The root of relax's own errors.
+
+    Attributes:
+        of_another_rank: what failed did so on another rank, whose traceback says where.
+    """
+
+    of_another_rank: bool = False
 
 
 class SolveFailed(RelaxError):

@@ -7,6 +7,7 @@ travel with the products, and a linearisation point is found by its control: whi
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +19,8 @@ from relax.errors import BadInput, RelaxError
 from relax.linearization import Linearization
 from relax.parallel_start import launched_ranks
 from relax.reduced import ReducedMap
-from relax.samples import hvp_each, jvp_each, vjp_each
+from relax.samples import hvp_each, jvp_each, second_tangent_each, vjp_each
+from relax.teams import Teams
 
 Array = npt.NDArray[np.float64]
 Tensor: TypeAlias = torch.Tensor
@@ -46,15 +48,25 @@ class SolutionLayer(torch.nn.Module):
 
     Args:
         G: the map. The layer adds no parameters of its own.
+        teams: share the samples of a batch among teams of ranks. G is then a map on a mesh over ``teams.space``, the
+            same on every team, with the replicated layout; y is whole on every rank of every team.
 
     Raises:
-        BadInput: on every rank, for a tensor of another shape, of integers or complex numbers, or with NaN in it.
+        BadInput: on every rank, for teams that G is not made for, or a tensor of another shape, of integers or
+            complex numbers, or with NaN in it.
         SolveFailed: on every rank, when a sample cannot be solved for.
     """
 
-    def __init__(self, G: ReducedMap) -> None:
+    def __init__(self, G: ReducedMap, *, teams: Teams | None = None) -> None:
         super().__init__()
         self.G = G
+        self.teams = teams
+        self._comm = G.comm if teams is None else teams.comm
+        if teams is not None and (G.layout.kind != "replicated" or G.comm.size != teams.space.size):
+            raise BadInput(
+                f"SolutionLayer: expected a map with the replicated layout on a mesh over teams.space "
+                f"({teams.space.size} ranks), got layout {G.layout.kind!r} on {G.comm.size} ranks"
+            )
 
     @property
     def size_in(self) -> int:
@@ -68,8 +80,8 @@ class SolutionLayer(torch.nn.Module):
 
     def forward(self, m: Tensor) -> Tensor:
         """G of each sample: (..., size_in) -> (..., size_out)."""
-        parallel.raise_together(self.G.comm, self._complaint(m))
-        y = _Solve.apply(m.to(device="cpu", dtype=torch.float64), _Call(self.G))
+        parallel.raise_together(self._comm, self._complaint(m))
+        y = _Solve.apply(m.to(device="cpu", dtype=torch.float64), _Call(self.G, self.teams))
         return y.to(device=m.device, dtype=m.dtype)
 
     def _complaint(self, m: Any) -> BadInput | None:
@@ -95,21 +107,38 @@ class SolutionLayer(torch.nn.Module):
 class _Call:
     """The linearisation points of one forward pass. Opaque to torch, which would take a list apart."""
 
-    def __init__(self, G: ReducedMap) -> None:
+    def __init__(self, G: ReducedMap, teams: Teams | None) -> None:
         self.G = G
+        self._teams = teams
         self._known: list[tuple[Array, Linearization]] = []
 
     def solve(self, m: Array) -> Array:
         """(samples, size_in) -> (samples, size_out). Collective."""
-        rows = self.G.layout.checked(m, "control")
+        rows = self._mine(self._checked(m))
         new = self.G.linearize_each(rows)
         self._known += list(zip(rows.copy(), new, strict=True))
-        return np.array([point.value for point in new]).reshape(len(rows), self.G.size_out)
+        return self._whole(np.array([point.value for point in new]).reshape(len(rows), self.G.size_out))
 
-    def points(self, m: Array) -> list[Linearization]:
-        """The point of each sample: kept from the forward pass, or made now. Collective."""
-        rows = self.G.layout.checked(m, "control")
-        return [self._find(rows[i], hint=i) for i in range(len(rows))]
+    def product(self, of_each: Callable[..., Array], m: Array, *directions: Array) -> Array:
+        """``of_each(points, *directions)`` over the samples, at points kept from the forward pass or made now."""
+        rows = self._mine(self._checked(m))
+        points = [self._find(rows[i], hint=i) for i in range(len(rows))]
+        parts = [self._mine(d) for d in directions]
+        if points:
+            return self._whole(of_each(points, *parts))
+        length = {vjp_each: self.G.size_in, hvp_each: self.G.size_in}.get(of_each, self.G.size_out)
+        return self._whole(np.empty((0, directions[0].shape[1], length)))
+
+    def _checked(self, m: Array) -> Array:
+        if self._teams is not None:
+            m = parallel.from_rank_0(self._teams.comm, m)
+        return self.G.layout.checked(m, "control")
+
+    def _mine(self, rows: Array) -> Array:
+        return rows if self._teams is None else rows[self._teams.mine(len(rows))]
+
+    def _whole(self, rows: Array) -> Array:
+        return rows if self._teams is None else self._teams.gather(rows)
 
     def _find(self, row: Array, hint: int) -> Linearization:
         if self.G.layout.kind == "replicated":
@@ -124,7 +153,7 @@ class _Call:
             for i, (_, point) in enumerate(self._known):
                 if agreed >> i & 1:
                     return point
-        self.solve(row[None, :])
+        self._known.append((row.copy(), self.G.linearize(row)))
         return self._known[-1][1]
 
 
@@ -132,8 +161,11 @@ class _Call:
 
 
 def _array(tensor: Tensor) -> Array:
+    if tensor._is_zerotensor():
+        # torch's stand-in for a tangent of zeros has no memory of its own: its numbers are whatever lies there.
+        return np.zeros(tuple(tensor.shape))
     try:
-        return tensor.detach().numpy()
+        return tensor.detach().resolve_neg().numpy()
     except RuntimeError as error:
         raise BadInput(
             "SolutionLayer: torch handed over a batched tensor outside of torch.func "
@@ -230,7 +262,7 @@ class _Vjp(_Product):
 
     @staticmethod
     def forward(m: Tensor, dy: Tensor, call: _Call) -> Tensor:
-        result = vjp_each(call.points(_flat(m, 1)), _flat(dy, 2))
+        result = call.product(vjp_each, _flat(m, 1), _flat(dy, 2))
         return torch.from_numpy(result.reshape(*dy.shape[:-1], call.G.size_in))
 
     @staticmethod
@@ -259,7 +291,7 @@ class _Jvp(_Product):
 
     @staticmethod
     def forward(m: Tensor, dm: Tensor, call: _Call) -> Tensor:
-        result = jvp_each(call.points(_flat(m, 1)), _flat(dm, 2))
+        result = call.product(jvp_each, _flat(m, 1), _flat(dm, 2))
         return torch.from_numpy(result.reshape(*dm.shape[:-1], call.G.size_out))
 
     @staticmethod
@@ -303,7 +335,7 @@ class _Hvp(_Last):
 
     @staticmethod
     def forward(m: Tensor, dy: Tensor, dm: Tensor, call: _Call) -> Tensor:
-        result = hvp_each(call.points(_flat(m, 1)), _flat(dy, 2), _flat(dm, 2))
+        result = call.product(hvp_each, _flat(m, 1), _flat(dy, 2), _flat(dm, 2))
         return torch.from_numpy(result.reshape(*dm.shape))
 
     @staticmethod
@@ -319,15 +351,8 @@ class _SecondTangent(_Last):
 
     @staticmethod
     def forward(m: Tensor, a: Tensor, b: Tensor, call: _Call) -> Tensor:
-        G = call.G
-        seeds = np.eye(G.size_out)
-        points, first, second = call.points(_flat(m, 1)), _flat(a, 2), _flat(b, 2)
-        result = np.empty((*first.shape[:2], G.size_out))
-        for s, point in enumerate(points):
-            for k in range(first.shape[1]):
-                actions = point.hvp(seeds, second[s, k])
-                result[s, k] = [G.dot(action, np.ascontiguousarray(first[s, k])) for action in actions]
-        return torch.from_numpy(result.reshape(*a.shape[:-1], G.size_out))
+        result = call.product(second_tangent_each, _flat(m, 1), _flat(a, 2), _flat(b, 2))
+        return torch.from_numpy(result.reshape(*a.shape[:-1], call.G.size_out))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:

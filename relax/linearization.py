@@ -123,6 +123,10 @@ class Linearization:
             return self.vjp(np.eye(G.size_out))
         return np.ascontiguousarray(self.jvp(np.eye(G.size_in)).T)
 
+    def dot(self, a: Array, b: Array) -> float:
+        """The map's inner product of two control vectors."""
+        return self._G.dot(a, b)
+
     @property
     def is_everywhere_the_same(self) -> bool:
         """Whether the derivative is the same at every control: an affine problem seen linearly. Local."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from relax.errors import BadInput, RelaxError
 
 T = TypeVar("T")
 Array = npt.NDArray[np.float64]
+
+#: Ranks that fail together arrive within this many seconds; one that is alone after it ends the whole job.
+PATIENCE = 4.0
 
 _NO_ERROR = np.iinfo(np.int32).max
 
@@ -45,7 +49,9 @@ def raise_together(comm: MPI.Comm, error: BaseException | None) -> None:
     kind, text = comm.bcast(told, root=int(first[0]))
     if error is not None:
         raise error
-    raise kind(text)
+    elsewhere = kind(text)
+    elsewhere.of_another_rank = True  # its traceback is the other rank's to print
+    raise elsewhere
 
 
 @contextmanager
@@ -112,6 +118,23 @@ def smallest(comm: MPI.Comm, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return result
 
 
+def smallest_or(
+    comm: MPI.Comm, values: npt.NDArray[Any], seconds: float, otherwise: Callable[[], None]
+) -> npt.NDArray[Any]:
+    """Elementwise minimum over the ranks, unless some rank has not come after ``seconds``: then ``otherwise()``.
+
+    Collective. ``comm`` is one that nothing else is sent over.
+    """
+    result = np.empty_like(values)
+    request = comm.Iallreduce(values, result, op=MPI.MIN)
+    deadline = time.monotonic() + seconds
+    while not request.Test():
+        if time.monotonic() > deadline:
+            otherwise()
+        time.sleep(0.002)
+    return result
+
+
 def total(comm: MPI.Comm, value: int) -> int:
     """The sum of an integer over the ranks. Collective."""
     return int(comm.allreduce(int(value), op=MPI.SUM))
@@ -155,14 +178,16 @@ def checked(comm: MPI.Comm, values: Any, last: int, what: str) -> Array:
         BadInput: on every rank, with the expected and the found shape, or the number of entries that are not finite.
     """
     error: BadInput | None = None
-    array = np.asarray(values)
-    if np.iscomplexobj(array):
-        error = BadInput(f"{what}: expected real numbers, got {array.dtype}; hand over real and imaginary parts apart")
-    else:
-        try:
+    array = np.empty(0)
+    try:
+        array = np.asarray(values)
+        if np.iscomplexobj(array):
+            hint = "hand over real and imaginary parts apart"
+            error = BadInput(f"{what}: expected real numbers, got {array.dtype}; {hint}")
+        else:
             array = np.asarray(array, dtype=np.float64)
-        except (TypeError, ValueError) as cause:
-            error = BadInput(f"{what}: expected an array of real numbers, got {type(values).__name__} ({cause})")
+    except (TypeError, ValueError) as cause:
+        error = BadInput(f"{what}: expected an array of real numbers, got {type(values).__name__} ({cause})")
     if error is None and (array.ndim == 0 or array.shape[-1] != last):
         hint = "" if array.size else " (an empty array)"
         error = BadInput(
@@ -176,6 +201,11 @@ def checked(comm: MPI.Comm, values: Any, last: int, what: str) -> Array:
     return array
 
 
+def gather_rows(comm: MPI.Comm, rows: Array) -> Array:
+    """The rows of every rank, rank 0's first, on every rank. Collective. Shapes agree but for the first axis."""
+    return rows if comm.size == 1 else np.concatenate(comm.allgather(rows))
+
+
 def rank_0_prints(comm: MPI.Comm, text: str) -> None:
     """Print on rank 0. Local."""
     if comm.rank == 0:
@@ -185,18 +215,37 @@ def rank_0_prints(comm: MPI.Comm, text: str) -> None:
 def end_job_on_exception() -> None:
     """Make an exception that one rank does not catch end the whole MPI job, with its traceback and status 1.
 
-    Without this a rank that dies leaves the others waiting in their next collective for ever. Replaces
-    ``sys.excepthook`` when more than one rank runs; harmless when called twice.
+    Collective. Without this a rank that dies leaves the others waiting in their next collective for ever. Replaces
+    ``sys.excepthook`` when more than one rank runs, and ``sys.exit``, which does not pass by that hook: with another status
+    than 0 on some ranks alone it ends the job, too. Harmless when called twice.
     """
-    if MPI.COMM_WORLD.size == 1:
+    if MPI.COMM_WORLD.size == 1 or sys.excepthook is _end_job:
         return
+    private = MPI.COMM_WORLD.Dup()
+    leave = sys.exit
 
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        lines = traceback.format_exception(kind, error, trace)
-        sys.stderr.write("".join(f"[rank {MPI.COMM_WORLD.rank}] {line}" for line in lines))
-        abort(130 if issubclass(kind, KeyboardInterrupt) else 1)
+    def leave_together(status: Any = None, /) -> NoReturn:
+        if status not in (None, 0):
+            code = status if isinstance(status, int) else 1
 
-    sys.excepthook = hook
+            def alone() -> None:
+                sys.stderr.write(f"[rank {MPI.COMM_WORLD.rank}] sys.exit({status!r}) on this rank and not on all\n")
+                abort(code)
+
+            smallest_or(private, np.array([code], dtype=np.int32), PATIENCE, alone)
+        leave(status)
+
+    sys.excepthook = _end_job
+    sys.exit = leave_together
+
+
+def _end_job(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if getattr(error, "of_another_rank", False):
+        time.sleep(PATIENCE)
+    lines = traceback.format_exception(kind, error, trace)
+    text = "".join(f"[rank {MPI.COMM_WORLD.rank}] {line}" for line in lines)
+    sys.stderr.write(text)
+    abort(130 if issubclass(kind, KeyboardInterrupt) else 1)
 
 
 def abort(status: int) -> None:

@@ -35,3 +35,17 @@ def jvp_each(points: Sequence[Linearization], dm: Array) -> Array:
 def hvp_each(points: Sequence[Linearization], dy: Array, dm: Array) -> Array:
     """Each point's Hessian action: (samples, directions, ·) twice -> (samples, directions, size_in). Collective."""
     return np.array([point.hvp(y, m) for point, y, m in zip(points, dy, dm, strict=True)])
+
+
+def second_tangent_each(points: Sequence[Linearization], a: Array, b: Array) -> Array:
+    """Each point's G''(m)[a, b]: (samples, directions, size_in) twice -> (samples, directions, size_out). Collective.
+
+    A Hessian action for each observation.
+    """
+    samples, directions = a.shape[:2]
+    result = np.empty((samples, directions, len(points[0].value)))
+    for s, point in enumerate(points):
+        for k in range(directions):
+            actions = point.hvp(np.eye(result.shape[2]), b[s, k])
+            result[s, k] = [point.dot(actions[i], np.ascontiguousarray(a[s, k])) for i in range(len(actions))]
+    return result

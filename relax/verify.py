@@ -172,7 +172,8 @@ def _measure(G: ReducedMap, m: npt.ArrayLike | None, rng: np.random.Generator) -
 
 def _usable_steps(G: ReducedMap, point: Array, delta: Array, y: Array, Jd: Array) -> list[float]:
     """Halved steps. The first is as large as it must be for the remainder to stand out of rounding, if any will do, and
-    as small as it must be for the map to be solved at."""
+    as small as it must be for the map to be solved at.
+    """
     largest, found = _FIRST_STEP, None
     for _ in range(_TRIALS):
         try:
@@ -183,7 +184,9 @@ def _usable_steps(G: ReducedMap, point: Array, delta: Array, y: Array, Jd: Array
             largest /= _STRETCH
             continue
         found = largest
-        if np.linalg.norm(change - largest * Jd) > _VISIBLE * max(np.linalg.norm(y), np.linalg.norm(change)):
+        if np.linalg.norm(change - largest * Jd) > _VISIBLE * max(
+            float(np.linalg.norm(y)), float(np.linalg.norm(change))
+        ):
             break
         largest *= _STRETCH
     return [(found if found is not None else largest) * 0.5**i for i in range(_STEPS)]

@@ -1,14 +1,15 @@
 """One test run on any number of ranks: ``pytest``, or ``mpirun -n 3 python3 -m pytest``.
 
-Ranks take the same tests in the same order, and agree on the outcome of each of its phases: what fails on one rank fails
-on all, with that rank's words on rank 0, which is the only one to print. A rank that fails while the others wait for it
-inside a collective call ends the whole job with its traceback; a hang of all is for pytest-timeout (pyproject.toml).
+Ranks take the same tests in the same order, and agree on the outcome of each of their phases: what fails on one rank
+fails on all, with that rank's words on rank 0, which is the only one to print. A rank that fails while the others wait
+for it inside a collective call ends the whole job with its traceback; a hang of all is for pytest-timeout.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -88,13 +89,20 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Ranks that would run different tests would wait for each other for ever."""
-    mine = (_collection_errors, [item.nodeid for item in session.items])
-    everyones = _private.allgather(mine)
-    if any(other != everyones[0] for other in everyones) and not everyones[0][0]:
-        words = [text for errors, _ in everyones for text in errors] or ["the ranks have collected different tests"]
-        raise session.Failed("\n".join(words))
-    if everyones[0][0] and not mine[0]:
-        raise session.Failed("collection failed on rank 0")
+    everyones = _private.allgather((_collection_errors, [item.nodeid for item in session.items]))
+    # What the imports left is there for good: without it a collection at each test's end costs a fifth.
+    gc.collect()
+    gc.freeze()
+    errors = [text for told, _ in everyones for text in told]
+    first, *others = (set(nodes) for _, nodes in everyones)
+    differing = sorted(set().union(*(first ^ other for other in others)))
+    if errors and not all(told for told, _ in everyones):
+        pytest.exit("collection failed on some ranks only:\n" + "\n".join(errors), returncode=1)
+    if not errors and any(nodes != everyones[0][1] for _, nodes in everyones):
+        listed = "\n".join(differing[:10]) or "the same ones in another order"
+        pytest.exit(
+            f"ranks have collected different tests (is there an address, or a set, in an id?):\n{listed}", returncode=1
+        )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -123,10 +131,17 @@ def _agreed(report: pytest.TestReport) -> pytest.TestReport:
         report.outcome = "failed"
         texts = [f"[rank {rank}] {words}" for rank, (outcome, words) in enumerate(told) if outcome == "failed"]
         report.longrepr = "\n".join([f"outcomes by rank: {outcomes}", *texts])
-    elif len(set(told)) > 1:
+    elif len({_gist(words) for _, words in told}) > 1:
         report.sections.append(("outcomes by rank", str(outcomes)))
-        report.sections += [(f"rank {rank}", words) for rank, (_, words) in enumerate(told) if words and rank != COMM.rank]
+        report.sections += [
+            (f"rank {rank}", words) for rank, (_, words) in enumerate(told) if words and rank != COMM.rank
+        ]
     return report
+
+
+def _gist(words: str) -> str:
+    """The lines that say what went wrong, without addresses, which differ between ranks."""
+    return re.sub(r"0x[0-9a-f]+", "", "\n".join(line for line in words.splitlines() if line.startswith("E ")))
 
 
 def _words(report: pytest.TestReport) -> str:
@@ -137,7 +152,7 @@ def _words(report: pytest.TestReport) -> str:
 
 def _end_job(report: pytest.TestReport) -> None:
     sys.__stderr__.write(
-        f"\n[rank {COMM.rank}] {report.nodeid} failed in its {report.when} on this rank, and another one is still in it "
+        f"\n[rank {COMM.rank}] {report.nodeid} failed in its {report.when} on this rank, and another is still in it "
         f"after {_PATIENCE:.0f} s:\n{_words(report)}\n"
     )
     sys.__stderr__.flush()

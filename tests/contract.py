@@ -160,7 +160,9 @@ class MapContract:
             close(part.jvp(bench.cut(d)), lin.jvp(d))
             close(bench.whole_of(part.vjp(w)), lin.vjp(w))
             close(bench.whole_of(part.hvp(w, bench.cut(d))), lin.hvp(w, d))
-            assert bench.owned.dot(part.vjp(w), bench.cut(d)) == pytest.approx(bench.replicated.dot(lin.vjp(w), d), rel=1e-9)
+            assert bench.owned.dot(part.vjp(w), bench.cut(d)) == pytest.approx(
+                bench.replicated.dot(lin.vjp(w), d), rel=1e-9
+            )
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_many_directions_are_each_of_them(self, bench, layout):
@@ -172,7 +174,10 @@ class MapContract:
         with G.linearize(m) as lin:
             close(lin.jvp(D), [[lin.jvp(d) for d in row] for row in D])
             close(lin.vjp(W), [[lin.vjp(w) for w in row] for row in W])
-            close(lin.hvp(W, D), [[lin.hvp(w, d) for w, d in zip(ws, ds, strict=True)] for ws, ds in zip(W, D, strict=True)])
+            close(
+                lin.hvp(W, D),
+                [[lin.hvp(w, d) for w, d in zip(ws, ds, strict=True)] for ws, ds in zip(W, D, strict=True)],
+            )
             close(lin.hvp(W[0, 0], D), [[lin.hvp(W[0, 0], d) for d in row] for row in D])
             close(lin.hvp(W, D[0, 0]), [[lin.hvp(w, D[0, 0]) for w in row] for row in W])
             assert lin.jvp(D[:0]).shape == (0, 3, G.size_out) and lin.vjp(W[:0]).shape == (0, 3, G.size_in)

@@ -119,7 +119,9 @@ def dirichlet_constant(mesh):
     V = fem.functionspace(mesh, ("Lagrange", 1))
     u, v, c = fem.Function(V), ufl.TestFunction(V), fem.Constant(mesh, 0.5)
     F = ((1.0 + u**2) * dot(grad(u), grad(v)) + (u.dx(0) - 1.0) * v) * dx
-    return Problem(residual=F, state=u, controls=[c], bcs=[clamp(V, "left", c), clamp(V, "right")], name="dirichlet_constant")
+    return Problem(
+        residual=F, state=u, controls=[c], bcs=[clamp(V, "left", c), clamp(V, "right")], name="dirichlet_constant"
+    )
 
 
 def dirichlet_and_field(mesh):

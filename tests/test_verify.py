@@ -34,7 +34,9 @@ def caught(G, *words):
 
 
 @pytest.mark.parametrize(
-    ("product", "words"), [("jvp", "tangent"), ("vjp", "adjoint"), ("hvp", "second derivative")], ids=["jvp", "vjp", "hvp"]
+    ("product", "words"),
+    [("jvp", "tangent"), ("vjp", "adjoint"), ("hvp", "second derivative")],
+    ids=["jvp", "vjp", "hvp"],
 )
 @pytest.mark.parametrize("problem", [pdes.poisson.diffusion, problems.cubic_reaction], ids=["diffusion", "cubic"])
 def test_a_wrong_sign(monkeypatch, problem, product, words):
@@ -46,7 +48,7 @@ def test_a_wrong_sign(monkeypatch, problem, product, words):
 @pytest.mark.many_ranks
 @pytest.mark.parametrize("register", ["state", "adjoint", "tangent_state", "second_adjoint"])
 def test_a_missing_ghost_update(monkeypatch, register):
-    G = make(problems.dirichlet_and_field)
+    G = make()
     stale = getattr(G.residual, register).x
     kind = type(stale)
     original = kind.scatter_forward
@@ -148,9 +150,8 @@ def test_a_form_that_is_differentiated_wrongly_in_second_order(monkeypatch):
 def test_registers_and_counts_are_left_as_found(monkeypatch, fails):
     G = make(problems.number_and_fields)
     registers = [G.problem.state.x.array, *(_values(c) for c in (*G.problem.controls, *G.residual.parameters))]
-    rng = np.random.default_rng(COMM.rank)
     for values in registers:
-        values[...] = rng.uniform(1.0, 2.0, values.shape)
+        values[...] = np.random.default_rng(7).uniform(1.0, 2.0, values.shape)
     kept = [values.copy() for values in registers]
     counts = dict(G.counts)
     if fails:
@@ -179,7 +180,7 @@ def test_the_report():
     report = check_map(G)
     assert 1.9 < report.first_order < 2.1 and 2.9 < report.second_order < 3.1
     assert report.adjoint_gap < 1e-11 and report.hessian_gap < 1e-11 and report.failures == []
-    assert len(report.first_remainders) == len(report.second_remainders) == 4
+    assert len(report.first_remainders) == len(report.second_remainders) >= 4
     assert np.all(np.diff(report.first_remainders) < 0)
     assert min(report.forward_seconds, report.tangent_ratio, report.adjoint_ratio, report.hessian_ratio) > 0
     again = check_map(G, seed=0)
@@ -191,11 +192,13 @@ def test_orders_of_a_known_map():
     """y = c^3: remainders 3 c (εδ)^2 + (εδ)^3 and (εδ)^3, with no PDE in the way."""
     G = make(problems.cube, problems.mean)
     report = check_map(G, np.array([2.0]), seed=3)
-    step = 2e-2 * 2.0 * 0.5 ** np.arange(4)
     first, second = np.array(report.first_remainders), np.array(report.second_remainders)
-    sign = 1.0 if abs(first[0] - 6 * step[0] ** 2 - step[0] ** 3) < abs(first[0] - 6 * step[0] ** 2 + step[0] ** 3) else -1.0
-    np.testing.assert_allclose(first, 6.0 * step**2 + sign * step**3, rtol=1e-6)
-    np.testing.assert_allclose(second / second[0], 0.125 ** np.arange(4), rtol=1e-6)
+    halved = 0.5 ** np.arange(len(first))
+    # Directions are as long as the control; the first step is 2e-2 of that, and their sign is drawn.
+    step = 2e-2 * 2.0 * halved
+    either = [6.0 * step**2 + sign * step**3 for sign in (1.0, -1.0)]
+    assert min(np.abs(first / expected - 1.0).max() for expected in either) < 1e-6
+    np.testing.assert_allclose(second / second[0], halved**3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("problem", [pdes.poisson.source, problems.dirichlet_field], ids=["source", "boundary data"])
