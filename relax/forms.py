@@ -1,14 +1,18 @@
-"""Small operations on UFL forms."""
+"""Small operations on UFL forms and on what stands in them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import ufl
 from dolfinx import fem
 from ufl.algorithms import expand_derivatives
 
 from relax.problem import Control
+
+Array = npt.NDArray[np.float64]
 
 
 def holds(form: ufl.Form, terminal: Control) -> bool:
@@ -42,3 +46,8 @@ def compiled(form: ufl.Form | list[ufl.Form] | None) -> fem.Form | list[fem.Form
     if form is None or form == []:
         return None
     return fem.form(form)
+
+
+def values_of(terminal: Control) -> Array:
+    """The live values of a Function (owned and ghosts) or a Constant. Local."""
+    return terminal.x.array if isinstance(terminal, fem.Function) else terminal.value

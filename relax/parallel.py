@@ -178,7 +178,7 @@ def checked(comm: MPI.Comm, values: Any, last: int, what: str) -> Array:
         BadInput: on every rank, with the expected and the found shape, or the number of entries that are not finite.
     """
     error: BadInput | None = None
-    array = np.empty(0)
+    array: Array = np.empty(0)
     try:
         array = np.asarray(values)
         if np.iscomplexobj(array):
@@ -216,8 +216,8 @@ def end_job_on_exception() -> None:
     """Make an exception that one rank does not catch end the whole MPI job, with its traceback and status 1.
 
     Collective. Without this a rank that dies leaves the others waiting in their next collective for ever. Replaces
-    ``sys.excepthook`` when more than one rank runs, and ``sys.exit``, which does not pass by that hook: with another status
-    than 0 on some ranks alone it ends the job, too. Harmless when called twice.
+    ``sys.excepthook`` when more than one rank runs, and ``sys.exit``, which does not pass by that hook: with another
+    status than 0 on some ranks alone it ends the job, too. Harmless when called twice.
     """
     if MPI.COMM_WORLD.size == 1 or sys.excepthook is _end_job:
         return

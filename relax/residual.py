@@ -26,14 +26,13 @@ from ufl.algorithms import expand_derivatives
 from relax import _compat, parallel
 from relax.boundary_map import BoundaryMap
 from relax.errors import BadProblem
-from relax.forms import along, compiled, holds, nonzero, summed
+from relax.forms import along, compiled, holds, nonzero, summed, values_of
 from relax.problem import Control, Problem
 from relax.quadrature import with_fixed_degrees
+from relax.symmetry import is_self_adjoint
 
 Array = npt.NDArray[np.float64]
 Parts = Sequence[Array]
-
-_SYMMETRY = 1e-10
 
 
 def num_owned(V: fem.FunctionSpace) -> int:
@@ -111,33 +110,8 @@ class Residual:
 
     @cached_property
     def is_self_adjoint(self) -> bool:
-        """A = Aᵀ for every state and control, by trial on random ones.
-
-        An operator that is symmetric for random values of everything in it is symmetric for all, up to a set of values
-        of measure zero: looking at one point would mistake an advection that happens to be zero there.
-        """
-        rng = np.random.default_rng(20)
-        registers = [self.state, *self.controls, *self.parameters]
-        kept = [_values(r).copy() for r in registers]
-        A = self.create_matrix()
-        x, y, Ax, Ay = (A.createVecRight() for _ in range(4))
-        try:
-            for register in registers:
-                _values(register)[...] = rng.uniform(0.5, 1.5, _values(register).shape)
-                if isinstance(register, fem.Function):
-                    register.x.scatter_forward()
-            self.assemble_matrix(A)
-            x.array[:] = rng.uniform(-1.0, 1.0, x.local_size)
-            y.array[:] = rng.uniform(-1.0, 1.0, y.local_size)
-            A.mult(x, Ax)
-            A.mult(y, Ay)
-            gap, size = abs(x.dot(Ay) - y.dot(Ax)), Ax.norm() * y.norm()
-        finally:
-            for register, values in zip(registers, kept, strict=True):
-                _values(register)[...] = values
-            for item in (A, x, y, Ax, Ay):
-                item.destroy()
-        return bool(np.isfinite(gap) and gap <= _SYMMETRY * size)
+        """A = Aᵀ for every state and control. Collective."""
+        return is_self_adjoint(self)
 
     def _like(self, control: Control) -> Control:
         if isinstance(control, fem.Function):
@@ -149,21 +123,21 @@ class Residual:
     def install(self, parts: Parts) -> None:
         """Write control parts (owned and ghost values; entries of constants) into the controls. Local."""
         for control, part in zip(self.controls, parts, strict=True):
-            _values(control)[...] = part.reshape(_values(control).shape)
+            values_of(control)[...] = part.reshape(values_of(control).shape)
 
     def install_tangent(self, parts: Parts) -> None:
         """The same for the registers of dm. Local."""
         for register, part in zip(self.tangent_controls, parts, strict=True):
-            _values(register)[...] = part.reshape(_values(register).shape)
+            values_of(register)[...] = part.reshape(values_of(register).shape)
 
     def parameter_values(self) -> list[Array]:
         """Copies of the parameters as they stand. Local."""
-        return [_values(p).copy() for p in self.parameters]
+        return [values_of(p).copy() for p in self.parameters]
 
     def install_parameters(self, values: Parts) -> None:
         """Write parameters. Local."""
         for parameter, value in zip(self.parameters, values, strict=True):
-            _values(parameter)[...] = value
+            values_of(parameter)[...] = value
 
     # -- first order ---------------------------------------------------------------------------------------------------
 
@@ -266,7 +240,7 @@ class Residual:
             if isinstance(control, fem.Function) or self._gradient_forms[i] is None:
                 result.append(None)
                 continue
-            zero = [np.zeros(_values(t).shape) for t in self.tangent_controls]
+            zero = [np.zeros(values_of(t).shape) for t in self.tangent_controls]
             rows = []
             for entry in range(int(np.prod(control.ufl_shape, dtype=np.int64))):
                 direction = [z.copy() for z in zero]
@@ -402,7 +376,3 @@ class Residual:
 
     def _with_second_adjoint(self, form: ufl.Form) -> ufl.Form:
         return ufl.replace(form, {self.adjoint: self.second_adjoint})
-
-
-def _values(terminal: Control) -> Array:
-    return terminal.x.array if isinstance(terminal, fem.Function) else terminal.value

@@ -100,9 +100,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         pytest.exit("collection failed on some ranks only:\n" + "\n".join(errors), returncode=1)
     if not errors and any(nodes != everyones[0][1] for _, nodes in everyones):
         listed = "\n".join(differing[:10]) or "the same ones in another order"
-        pytest.exit(
-            f"ranks have collected different tests (is there an address, or a set, in an id?):\n{listed}", returncode=1
-        )
+        pytest.exit(f"ranks have collected different tests (an address or a set in an id?):\n{listed}", returncode=1)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -20,8 +20,8 @@ from relax.layout import Replicated, SpaceLayout
 
 COMM = MPI.COMM_WORLD
 LAYOUTS = ["replicated", "owned"]
-# Direct solvers on small meshes: condition numbers below 1e4 times the rounding of 1e-16, and room for the other order in
-# which several ranks, or a block of right-hand sides, are summed.
+# Direct solvers on small meshes: condition numbers below 1e4 times the rounding of 1e-16, and room for the other order
+# in which several ranks, or a block of right-hand sides, are summed.
 CLOSE = 1e-10
 # The same factor, the same right-hand side; only sums over ranks may come in another order.
 SAME = 1e-12
@@ -131,9 +131,10 @@ class MapContract:
     domain = staticmethod(lambda comm: meshes.unit_square(4, comm=comm))
     observe = staticmethod(lambda problem: FieldValues(problem.state.function_space))
 
+    @classmethod
     @pytest.fixture(scope="class")
-    def bench(self):
-        bench = Bench(type(self))
+    def bench(cls):
+        bench = Bench(cls)
         yield bench
         bench.close()
         PETSc.garbage_cleanup(COMM)
@@ -280,7 +281,7 @@ class MapContract:
             assert np.isfinite(G(m)).all()
 
     def test_parameters_are_live_and_the_users(self, bench):
-        """What is neither state nor control may be changed between calls: the next call sees it, an older point does not."""
+        """What is neither state nor control may be changed: the next call sees it, an older point does not."""
         G, m, d, w = bench.replicated, bench.controls(1)[0], bench.directions(), bench.seeds()
         for parameter in G.residual.parameters:
             kept = values_of(parameter).copy()
@@ -350,7 +351,7 @@ class ObservableContract:
             slopes = (above[0] - below[0]) / (2 * step), (above[1] - below[1]) / (2 * step)
             errors.append([np.abs(slopes[0] - tangent).max(), parallel.largest(COMM, _max(slopes[1] - second))])
         u.x.array[:] = here
-        # Central differences: errors fall by four, or are rounding where B is quadratic (and 1e-7 of a difference's own).
+        # Central differences: errors fall by four, or are rounding where B is quadratic.
         assert (np.array(errors[1]) <= np.maximum(0.3 * np.array(errors[0]), 1e-7)).all(), errors
         if B.is_linear:
             close(tangent, B.value(d))

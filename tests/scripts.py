@@ -12,7 +12,9 @@ from pathlib import Path
 _INHERITED = re.compile(r"OMPI_(COMM|APP|FIRST|UNIVERSE|FILE|ARGV|COMMAND)|PMIX_|PRTE_(LAUNCHED|NODE)")
 
 
-def run(folder: Path, text: str, *arguments: object, ranks: int, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, text: str, *arguments: object, ranks: int, timeout: float = 60.0
+) -> subprocess.CompletedProcess[str]:
     """Run a script's text in ``folder``; ``TimeoutExpired`` when it hangs."""
     (folder / "script.py").write_text(text)
     environment = {k: v for k, v in os.environ.items() if not _INHERITED.match(k)}

@@ -50,7 +50,9 @@ def marked(V):
     parts = [u] if V.num_sub_spaces == 0 or V.dofmap.bs > 1 else [u.sub(i) for i in range(V.num_sub_spaces)]
     for i, part in enumerate(parts):
         size = int(np.prod(part.function_space.value_shape, dtype=np.int64))
-        part.interpolate(lambda x, i=i, s=size: np.array([np.exp((frequencies * x).sum(0)) + 100 * i + 10 * j for j in range(s)]))
+        part.interpolate(
+            lambda x, i=i, s=size: np.array([np.exp((frequencies * x).sum(0)) + 100 * i + 10 * j for j in range(s)])
+        )
     if V.num_sub_spaces == 0 and V.ufl_element().discontinuous:
         # Cells meet in a point; what tells their values apart there is the number that the mesh was made with.
         cells = np.asarray(V.mesh.topology.original_cell_index, dtype=float)[: len(V.dofmap.list)]
@@ -139,7 +141,9 @@ def controls(domain):
 
 
 def lengths(made):
-    return [c.function_space.dofmap.index_map.size_global if isinstance(c, fem.Function) else c.value.size for c in made]
+    return [
+        c.function_space.dofmap.index_map.size_global if isinstance(c, fem.Function) else c.value.size for c in made
+    ]
 
 
 def test_replicated_controls():
@@ -149,7 +153,9 @@ def test_replicated_controls():
     m = np.random.default_rng(1).standard_normal(layout.size)
     parts = layout.split(m)
     assert [len(p) for p in parts] == [len(made[0].x.array), 2, 1, len(made[3].x.array)]
-    joined = layout.join([p if isinstance(c, fem.Constant) else p[: owned(c)] for c, p in zip(made, parts, strict=True)])
+    joined = layout.join(
+        [p if isinstance(c, fem.Constant) else p[: owned(c)] for c, p in zip(made, parts, strict=True)]
+    )
     assert (joined == m).all()
     close(layout.dot(m, 2.0 * m), 2.0 * m @ m)
 

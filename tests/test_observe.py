@@ -178,7 +178,9 @@ def test_points_outside_are_named_on_every_rank():
     V = state(meshes.unit_square(3)).function_space
     error = raised_everywhere(PointsOutsideMesh, lambda: PointValues(V, [[0.5, 0.5], [1.5, 0.25], [0.1, -2.0]]))
     text = str(error)
-    assert "2 of 3 points" in text and "1: (1.5, 0.25)" in text and "2: (0.1, -2.0)" in text and "(0.5, 0.5)" not in text
+    assert (
+        "2 of 3 points" in text and "1: (1.5, 0.25)" in text and "2: (0.1, -2.0)" in text and "(0.5, 0.5)" not in text
+    )
     assert "points_inside" in text
     many = raised_everywhere(PointsOutsideMesh, lambda: PointValues(V, np.full((50, 2), 7.0)))
     assert "and 45 more" in str(many)
@@ -343,6 +345,8 @@ def test_an_empty_rank():
     domain = mesh.create_unit_square(COMM, 1, 1, cell_type=mesh.CellType.quadrilateral)
     u = state(domain)
     u.interpolate(linear)
-    B = Stack([PointValues(u.function_space, [[0.5, 0.5], [1.0, 0.0]]), FieldValues(u.function_space), Functional(u * ufl.dx)])
+    B = Stack(
+        [PointValues(u.function_space, [[0.5, 0.5], [1.0, 0.0]]), FieldValues(u.function_space), Functional(u * ufl.dx)]
+    )
     close(B.value(u)[:2], [0.5, 3.0], 1e-12)
     check_derivatives(B, u)

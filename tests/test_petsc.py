@@ -208,7 +208,11 @@ def test_symmetric_and_indefinite():
     u, v, m = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
     F = (ufl.inner(ufl.grad(u), ufl.grad(v)) - 90.0 * ufl.exp(m) * u * v - v) * ufl.dx
     problem = relax.Problem(residual=F, state=u, controls=[m], bcs=[relax.clamp_boundary(V)], name="helmholtz")
-    with map_of(problem) as G, map_of(problem, "direct") as by_lu, map_of(problem, {"ksp_type": "cg", "pc_type": "none"}) as cg:
+    with (
+        map_of(problem) as G,
+        map_of(problem, "direct") as by_lu,
+        map_of(problem, {"ksp_type": "cg", "pc_type": "none"}) as cg,
+    ):
         m0, seed = control(G), directions(G, 1)[0]
         assert factorisation(G) == ("cholesky", "mumps") and factorisation(by_lu) == ("lu", "mumps")
         close(G.linearize(m0).vjp(seed), by_lu.linearize(m0).vjp(seed))
@@ -328,7 +332,13 @@ def test_a_new_preconditioner_drops_what_belongs_to_the_old(options):
 
 
 def test_merged():
-    both = {"ksp_type": "cg", "ksp_rtol": 1e-9, "ksp_norm_type": "unpreconditioned", "pc_type": "hypre", "pc_hypre_type": "x"}
+    both = {
+        "ksp_type": "cg",
+        "ksp_rtol": 1e-9,
+        "ksp_norm_type": "unpreconditioned",
+        "pc_type": "hypre",
+        "pc_hypre_type": "x",
+    }
     assert merged(both, None) == both
     assert merged(both, {"pc_type": "hypre"}) == both
     assert merged(both, {"pc_type": "gamg"}) == {
