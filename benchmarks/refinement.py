@@ -6,10 +6,10 @@ Run: ``environment/enter python3 benchmarks/refinement.py``, or with ``mpirun -n
 
 from __future__ import annotations
 
-import timing  # noqa: F401 - sets the number of threads
 from pathlib import Path
 
 import numpy as np
+import timing  # noqa: F401 - sets the number of threads
 
 import relax
 from relax import parallel, truths

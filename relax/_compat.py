@@ -42,21 +42,6 @@ def geometry_dofmap(domain: mesh.Mesh) -> npt.NDArray[np.int32]:
     return geometry.dofmaps[0] if hasattr(geometry, "dofmaps") else geometry.dofmap
 
 
-def point_ownership(domain: mesh.Mesh, points: npt.NDArray[np.float64], padding: float) -> Any:
-    """DOLFINx's ``determine_point_ownership``: for each point one rank and cell. Collective.
-
-    Args:
-        domain: the mesh.
-        points: (num_points, 3), the points that this rank asks about.
-        padding: how far outside a cell's bounding box a point may lie, in mesh units.
-    """
-    from dolfinx import geometry
-
-    if hasattr(geometry, "determine_point_ownership"):
-        return geometry.determine_point_ownership(domain, points, padding)
-    return dolfinx.cpp.geometry.determine_point_ownership(domain._cpp_object, points, padding)
-
-
 def collapse(V: fem.FunctionSpace) -> tuple[fem.FunctionSpace, npt.NDArray[np.int32]]:
     """A subspace as a space of its own, and the parent's local dofs of its dofs (in a list from 0.11). Collective."""
     space, parents = V.collapse()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -53,6 +54,8 @@ PRESETS: dict[str, Options] = {
     "amg_gmres": AMG_GMRES,
 }
 
+_FAMILIES = ("ksp_", "pc_", "mat_", "snes_", "sub_", "mg_", "fieldsplit_", "npc_", "esteig_", "redundant_", "prefix_")
+
 # Options that make sense only beside the ``pc_type`` or ``ksp_type`` that they were written for.
 _BOUND_TO_PC = ("pc_", "mat_mumps_")
 _BOUND_TO_KSP = ("ksp_norm_type", "ksp_pc_side", "ksp_gmres_")
@@ -81,6 +84,8 @@ _SNES_REASONS = {
     -9: "diverged: the residual grew beyond the divergence tolerance",
     -10: "could not evaluate the Jacobian",
     -11: "left the trust region",
+    -13: "left the domain of the objective of its line search",
+    -14: "met NaN or infinity in the objective of its line search",
 }
 
 
@@ -101,6 +106,21 @@ def preset(options: Options | str | None) -> Options | None:
     if options not in PRESETS:
         raise BadInput(f"options: expected a mapping of PETSc options or one of {sorted(PRESETS)}, got {options!r}")
     return PRESETS[options]
+
+
+def known(options: Options) -> Options:
+    """``options``, with every key checked for the family it belongs to.
+
+    Raises:
+        BadInput: for a key of none, naming the nearest family: PETSc itself passes over a misspelled key in silence.
+    """
+    for key in options:
+        bare = key.removeprefix("lin_")
+        if not bare.startswith(_FAMILIES):
+            near = difflib.get_close_matches(bare.split("_")[0] + "_", _FAMILIES, n=1)
+            hint = f"; did you mean {near[0]}{bare.partition('_')[2]}?" if near else ""
+            raise BadInput(f"options: expected keys that start with {', '.join(_FAMILIES)}; got {key!r}{hint}")
+    return options
 
 
 def merged(defaults: Options, options: Options | None) -> dict[str, object]:
@@ -138,6 +158,22 @@ def inserted(prefix: str, options: Options) -> Iterator[None]:
     finally:
         for name in mine:
             database.delValue(name)
+
+
+@contextmanager
+def refused_options(prefix: str) -> Iterator[None]:
+    """A block that reads options: what PETSc refuses there is the user's to mend.
+
+    Raises:
+        BadInput: naming the prefix and PETSc's complaint.
+    """
+    try:
+        yield
+    except PETSc.Error as error:
+        raise BadInput(
+            f"PETSc refuses an option with prefix {prefix}: {first_line(error)}. Expected types and packages that this "
+            "PETSc has (`relax info` lists packages; -help after `--` lists the rest)"
+        ) from error
 
 
 def ksp_reason(reason: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -115,19 +116,26 @@ class _Call:
     def solve(self, m: Array) -> Array:
         """(samples, size_in) -> (samples, size_out). Collective."""
         rows = self._mine(self._checked(m))
-        new = self.G.linearize_each(rows)
+        with self._teams_together():
+            new = self.G.linearize_each(rows)
         self._known += list(zip(rows.copy(), new, strict=True))
         return self._whole(np.array([point.value for point in new]).reshape(len(rows), self.G.size_out))
 
     def product(self, of_each: Callable[..., Array], m: Array, *directions: Array) -> Array:
         """``of_each(points, *directions)`` over the samples, at points kept from the forward pass or made now."""
         rows = self._mine(self._checked(m))
-        points = [self._find(rows[i], hint=i) for i in range(len(rows))]
         parts = [self._mine(d) for d in directions]
-        if points:
-            return self._whole(of_each(points, *parts))
-        length = {vjp_each: self.G.size_in, hvp_each: self.G.size_in}.get(of_each, self.G.size_out)
-        return self._whole(np.empty((0, directions[0].shape[1], length)))
+        length = self.G.size_in if of_each in (vjp_each, hvp_each) else self.G.size_out
+        result: Array = np.empty((0, directions[0].shape[1], length))
+        with self._teams_together():
+            points = [self._find(rows[i], hint=i) for i in range(len(rows))]
+            if points:
+                result = of_each(points, *parts)
+        return self._whole(result)
+
+    def _teams_together(self) -> AbstractContextManager[None]:
+        """A block in which each team works for itself: when one fails, all raise."""
+        return nullcontext() if self._teams is None else parallel.together(self._teams.comm)
 
     def _checked(self, m: Array) -> Array:
         if self._teams is not None:

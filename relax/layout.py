@@ -39,8 +39,8 @@ def _same_for_close(values: Array, tolerance: float) -> npt.NDArray[np.int64]:
     return labels
 
 
-def _keys(V: fem.FunctionSpace) -> Array:
-    """A sort key for each local degree of freedom of V: (num_local, 6), no communication.
+def _keys(V: fem.FunctionSpace, share: float = 1.0) -> Array:
+    """A sort key for each local degree of freedom of V: (num_local, 6). Collective for a mixed V.
 
     Columns: sub-space, x, y, z, original cell, component.
     """
@@ -50,8 +50,8 @@ def _keys(V: fem.FunctionSpace) -> Array:
         keys = np.zeros((num_local * block, 6))
         for i in range(V.num_sub_spaces):
             part, parents = _compat.collapse(V.sub(i))
-            keys[parents] = _keys(part)
-            keys[parents, 0] += (i + 1) * 1000.0 ** -len(V.component())
+            keys[parents] = _keys(part, share / (V.num_sub_spaces + 1))
+            keys[parents, 0] += (i + 1) * share
         return keys
     if not V.element.interpolation_ident:
         raise BadInput(

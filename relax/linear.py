@@ -7,7 +7,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 from petsc4py import PETSc
 
-from relax._petsc import Options, first_line, inserted, ksp_reason
+from relax._petsc import Options, first_line, inserted, ksp_reason, refused_options
 from relax.errors import SolveFailed
 
 Array = npt.NDArray[np.float64]
@@ -49,7 +49,7 @@ class LinearSolver:
     def _create(self, prefix: str) -> PETSc.KSP:
         ksp = PETSc.KSP().create(self.comm)
         ksp.setOptionsPrefix(prefix)
-        with inserted(prefix, self._options):
+        with inserted(prefix, self._options), refused_options(prefix):
             ksp.setFromOptions()
         ksp.setErrorIfNotConverged(False)
         return ksp

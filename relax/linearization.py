@@ -105,12 +105,19 @@ class Linearization:
             lead = np.broadcast_shapes(seeds.shape[:-1], directions.shape[:-1])
         except ValueError as error:
             raise BadInput(f"hvp: leading axes of {seeds.shape} and {directions.shape} do not fit together") from error
+        given = as_rows(directions)
+        which = np.broadcast_to(np.arange(len(given)).reshape(directions.shape[:-1]), lead).ravel()
         seed_rows = as_rows(np.broadcast_to(seeds, (*lead, G.size_out)))
-        rows = as_rows(np.broadcast_to(directions, (*lead, G.size_in)))
-        result = np.empty((len(rows), G.size_in))
+        result = np.empty((len(which), G.size_in))
         with self._installed() as (point, factor):
-            for i in range(len(rows)):
-                result[i] = self._hessian_action(point, factor, seed_rows[i], G.layout.split(rows[i]))
+            for start in range(0, len(which), BLOCK):
+                # One tangent a direction, in one block solve, however many seeds share it.
+                distinct, number = np.unique(which[start : start + BLOCK], return_inverse=True)
+                parts = [G.layout.split(given[i]) for i in distinct]
+                tangents = G.sensitivity.state_tangents(point.key, parts, factor)
+                G.counts["tangent"] += len(parts)
+                for i, k in enumerate(number, start=start):
+                    result[i] = self._hessian_action(factor, seed_rows[i], parts[k], tangents[k])
         return result.reshape(*lead, G.size_in)
 
     def matrix(self) -> Array:
@@ -193,11 +200,9 @@ class Linearization:
         self._hessian_adjoint = (seed.copy(), self._adjoints(seed[None, :], dual[None, :], factor)[0])
         return self._hessian_adjoint[1]
 
-    def _hessian_action(self, point: Point, factor: Factor, seed: Array, direction: list[Array]) -> Array:
+    def _hessian_action(self, factor: Factor, seed: Array, direction: list[Array], du: Array) -> Array:
         G, residual = self._G, self._G.residual
         lam = self._adjoint_of(seed, factor)
-        du = G.sensitivity.state_tangents(point.key, [direction], factor)[0]
-        G.counts["tangent"] += 1
         residual.install_tangent(direction)
         self._install_state_tangent(du)
         residual.adjoint.x.array[: residual.num_owned] = lam

@@ -14,7 +14,7 @@ logger.addHandler(logging.NullHandler())
 
 
 class _Rank0(logging.Filter):
-    """Lets warnings of every rank through, and everything below from rank 0 alone."""
+    """Lets errors of every rank through, and everything below from rank 0 alone."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return MPI.COMM_WORLD.rank == 0 or record.levelno >= logging.ERROR

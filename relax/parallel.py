@@ -197,6 +197,16 @@ def checked(comm: MPI.Comm, values: Any, last: int, what: str) -> Array:
     if error is None and not np.isfinite(array).all():
         count = int(np.count_nonzero(~np.isfinite(array)))
         error = BadInput(f"{what}: {count} of {array.size} entries are NaN or infinite; expected finite numbers")
+    if comm.size > 1:
+        # One reduction for both questions: has any rank an error, and do all have as many vectors in as many axes?
+        vectors = int(np.prod(array.shape[:-1], dtype=np.int64)) if error is None else 0
+        mine = [comm.rank if error is not None else _NO_ERROR, array.ndim, -array.ndim, vectors, -vectors]
+        least = smallest(comm, np.array(mine, dtype=np.int64))
+        first = int(least[0])
+        if first == _NO_ERROR and (least[1] != -least[2] or least[3] != -least[4]):
+            error = BadInput(f"{what}: expected the same number of vectors on each rank, got shape {array.shape} here")
+        elif first == _NO_ERROR:
+            return array
     raise_together(comm, error)
     return array
 

@@ -17,7 +17,7 @@ def with_fixed_degrees(form: ufl.Form) -> ufl.Form:
     Degrees that the user has set stay. Integrals of one kind (cells, exterior facets, ...) share the largest.
     """
     largest: dict[str, int] = {}
-    # The same passes as FFCx makes, so that the form itself is integrated as it would be without us.
+    # The same passes as FFCx makes, so a form with one subdomain of a kind is integrated as it is without us.
     data = compute_form_data(
         form,
         do_apply_function_pullbacks=True,

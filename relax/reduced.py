@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,16 +12,18 @@ from dolfinx import fem
 from petsc4py import PETSc
 
 from relax import _petsc, parallel
-from relax.errors import BadInput, SolveFailed
+from relax.coefficients import interpolated
+from relax.errors import BadInput, BadProblem, SolveFailed
 from relax.factors import Factor, FactorStore, Key
 from relax.layout import ControlLayout, as_rows, control_layout
 from relax.linear import LinearSolver
 from relax.linearization import BLOCK, Linearization, Point
+from relax.log import timed
 from relax.observe import Observable
 from relax.problem import Problem
 from relax.residual import Residual, num_owned
 from relax.sensitivity import Sensitivity
-from relax.solver import Newton, NewtonSolver, solve_linear
+from relax.solver import Newton, NewtonSolver, check_linear, solve_linear
 
 Array = npt.NDArray[np.float64]
 
@@ -74,7 +76,13 @@ class ReducedMap:
         self.problem = problem
         self.observable = observable
         self.comm = problem.mesh.comm
-        self.residual = Residual(problem)
+        hidden = [c for c in problem.controls if any(c is p for p in observable.parameters)]
+        if hidden:
+            raise BadProblem(
+                f"the observable depends on the control {hidden[0]} directly; expected one of the state alone. A "
+                "term in the control belongs to the optimiser, as a prior or a penalty"
+            )
+        self.residual = Residual(problem, observable.parameters)
         self.layout: ControlLayout = control_layout(layout, self.comm, problem.controls)
         self.size_in = self.layout.size
         self.size_out = observable.size
@@ -97,9 +105,11 @@ class ReducedMap:
         self.sensitivity = Sensitivity(self.residual)
         self._parameters = self.residual.parameter_values()
         self._constant_key = Key()
+        self._operator_parameters = self._parameters
+        self._known_linear = False
 
     def _solver_options(self, options: _petsc.Options | None) -> tuple[dict[str, object], dict[str, object] | None]:
-        given = dict(options or {})
+        given = dict(_petsc.known(options or {}))
         lin = {k.removeprefix("lin_"): v for k, v in given.items() if k.startswith("lin_")}
         forward = {k: v for k, v in given.items() if not k.startswith("lin_")}
         default = _petsc.DIRECT_SYMMETRIC if self.residual.is_self_adjoint else _petsc.DIRECT
@@ -173,6 +183,9 @@ class ReducedMap:
         if residual.is_linear:
             with self.factor_here(key) as factor:
                 solve_linear(residual, factor)
+                if not self._known_linear:
+                    check_linear(residual, factor)
+                    self._known_linear = True
         else:
             self._solve_nonlinear()
         self.counts["forward"] += 1
@@ -191,18 +204,21 @@ class ReducedMap:
             self._newton = None
             raise
 
-    def _refresh_parameters(self) -> bool:
-        """Take a new snapshot of the parameters if the user has changed them; True on every rank if so."""
+    def _refresh_parameters(self) -> None:
+        """Take a new snapshot of the parameters if the user has changed them."""
         now = self.residual.parameter_values()
         changed = any(not np.array_equal(a, b) for a, b in zip(now, self._parameters, strict=True))
-        changed = bool(now) and parallel.any_rank(self.comm, changed)
-        if changed:
+        if now and parallel.any_rank(self.comm, changed):
             self._parameters = now
-        return changed
 
     def _key_for_parameters(self) -> Key:
-        if self._refresh_parameters():
-            self._constant_key = Key()
+        """The key of an operator that depends on no control: a new one when a parameter in it has changed."""
+        self._refresh_parameters()
+        if self._operator_parameters is not self._parameters:
+            pairs = zip(self._parameters, self._operator_parameters, self.residual.in_operator, strict=True)
+            if parallel.any_rank(self.comm, any(held and not np.array_equal(a, b) for a, b, held in pairs)):
+                self._constant_key = Key()
+            self._operator_parameters = self._parameters
         return self._constant_key
 
     # -- operators -----------------------------------------------------------------------------------------------------
@@ -223,8 +239,9 @@ class ReducedMap:
         factor = store.take() if factor is None else factor
         try:
             if fresh:
-                self.residual.assemble_matrix(factor.matrix)
-                factor.solver.factor(factor.matrix)
+                with timed(f"{factor.solver.prefix}: operator"):
+                    self.residual.assemble_matrix(factor.matrix)
+                    factor.solver.factor(factor.matrix)
                 factor.assign(key)
             yield factor
         except SolveFailed:
@@ -232,21 +249,19 @@ class ReducedMap:
             raise
 
     def _affine_batch(self, rows: Array) -> Iterator[tuple[Point, Array]]:
-        """Points and values at several controls of an affine problem: u(m) = u(m0) + u'(m - m0), in block solves."""
+        """Points and values at several controls of an affine problem: u(m) = u(0) + u'(0) m, in block solves."""
         residual = self.residual
-        base = self._solve(rows[0])
-        yield base, self._observe()
-        for start in range(1, len(rows), BLOCK):
-            block = rows[start : start + BLOCK]
-            directions = [self.layout.split(row - rows[0]) for row in block]
+        base = self._solve(np.zeros(self.size_in))
+        for start in range(0, len(rows), BLOCK):
+            block = [self.layout.split(row) for row in rows[start : start + BLOCK]]
+            residual.state.x.array[:] = base.state
             with self.factor_here(base.key) as factor:
-                changes = self.sensitivity.state_tangents(base.key, directions, factor)
+                changes = self.sensitivity.state_tangents(base.key, block, factor)
             self.counts["forward"] += len(block)
-            for i in range(len(block)):
-                parts = self.layout.split(block[i])
+            for parts, change in zip(block, changes, strict=True):
                 residual.install(parts)
                 u = residual.state.x
-                u.array[: residual.num_owned] = base.state[: residual.num_owned] + changes[i]
+                u.array[: residual.num_owned] = base.state[: residual.num_owned] + change
                 u.scatter_forward()
                 yield Point(u.array.copy(), parts, base.parameters, base.key), self._observe()
 
@@ -288,7 +303,7 @@ def control_values(G: ReducedMap, *functions: Any) -> Array:
     Args:
         G: the map whose control layout counts.
         functions: one per control, in the problem's order (a single one serves all): a function of x, x of shape
-            (3, num_points) as DOLFINx has it; a number or an array for a constant, or for a field that is constant.
+            (3, num_points) as DOLFINx has it; a number or an array; for a field also a UFL expression.
 
     Returns:
         (size_in,).
@@ -302,29 +317,23 @@ def control_values(G: ReducedMap, *functions: Any) -> Array:
         raise BadInput(
             f"control_values: expected 1 or {len(controls)} functions, one per control, got {len(functions)}"
         )
-    parts = []
-    with parallel.together(G.comm):
-        for control, function in zip(controls, given, strict=True):
-            parts.append(_control_part(control, function))
-    return G.layout.join(parts)
+    return G.layout.join([_control_part(G, c, f) for c, f in zip(controls, given, strict=True)])
 
 
-def _control_part(control: fem.Function | fem.Constant, function: Any) -> Array:
-    """Owned values of one control. Local."""
+def _control_part(G: ReducedMap, control: fem.Function | fem.Constant, value: Any) -> Array:
+    """Owned values of one control. Collective."""
     if isinstance(control, fem.Constant):
-        value = function(np.zeros((3, 1))) if callable(function) else function
-        value = np.asarray(value, dtype=np.float64).reshape(-1)
-        entries = int(np.prod(control.ufl_shape, dtype=np.int64))
-        if value.size not in (1, entries):
-            raise BadInput(f"control_values: expected {entries} numbers for a constant, got {value.size}")
-        return np.broadcast_to(value, (entries,)).copy()
-    V = control.function_space
-    field = fem.Function(V)
-    if callable(function):
-        wanted: Callable[[Array], Any] = function
+        with parallel.together(G.comm):
+            numbers = value(np.zeros((3, 1))) if callable(value) else value
+            part: Array = np.asarray(numbers, dtype=np.float64).reshape(-1)
+            entries = int(np.prod(control.ufl_shape, dtype=np.int64))
+            if part.size not in (1, entries):
+                raise BadInput(f"control_values: expected {entries} numbers for a constant, got {part.size}")
+            part = np.broadcast_to(part, (entries,)).copy()
     else:
-        number = np.asarray(function, dtype=np.float64).reshape(-1, 1)
-        shape = (max(int(np.prod(V.value_shape, dtype=np.int64)), 1), 1)
-        wanted = lambda x: np.broadcast_to(number, shape) + np.zeros((1, x.shape[1]))  # noqa: E731
-    field.interpolate(wanted)
-    return field.x.array[: num_owned(V)].copy()
+        V = control.function_space
+        part = interpolated(value, V).x.array[: num_owned(V)].copy()
+    with parallel.together(G.comm):
+        if not np.isfinite(part).all():
+            raise BadInput(f"control_values: expected finite values for {control}, got NaN or infinity")
+    return part

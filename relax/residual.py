@@ -46,6 +46,10 @@ class Residual:
     The state and the controls of the problem are its registers: ``install`` writes a point into them, and every
     product is taken at the point that they hold.
 
+    Args:
+        problem: the PDE.
+        observed: Functions and Constants of the observable, parameters as those of the residual are.
+
     Attributes:
         state, controls: the registers.
         boundary: which values of the state are given, and by which control.
@@ -53,7 +57,7 @@ class Residual:
         tangent_controls: registers for dm, one per control.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, observed: Sequence[Control] = ()) -> None:
         if np.issubdtype(default_scalar_type, np.complexfloating):
             raise BadProblem(
                 "relax needs the real build of PETSc and DOLFINx; write a complex state as two real fields"
@@ -83,9 +87,9 @@ class Residual:
         self._F_form = fem.form(self._F)
         self._J_form = fem.form(self._J)
         own = {id(self.state), *(id(c) for c in self.controls)}
-        terminals = (*problem.residual.coefficients(), *problem.residual.constants())
-        #: Functions and Constants of the residual that are neither state nor control: the user may change them.
-        self.parameters: list[Control] = [t for t in terminals if id(t) not in own]
+        terminals = (*problem.residual.coefficients(), *problem.residual.constants(), *observed)
+        #: Functions and Constants that are neither state nor control: the user may change them.
+        self.parameters: list[Control] = list({id(t): t for t in terminals if id(t) not in own}.values())
 
     # -- what depends on what ------------------------------------------------------------------------------------------
 
@@ -107,6 +111,11 @@ class Residual:
         form = self._tangent_source
         registers = (self.state, *self.controls)
         return form is None or not any(holds(form, r) for r in registers)
+
+    @cached_property
+    def in_operator(self) -> list[bool]:
+        """For each parameter, whether the Jacobian depends on it. Local."""
+        return [holds(self._J, p) for p in self.parameters]
 
     @cached_property
     def is_self_adjoint(self) -> bool:
@@ -140,6 +149,10 @@ class Residual:
             values_of(parameter)[...] = value
 
     # -- first order ---------------------------------------------------------------------------------------------------
+
+    def norm(self, owned: Array) -> float:
+        """The Euclidean norm over all ranks of a dual vector's owned values."""
+        return float(np.sqrt(parallel.dot(self.comm, owned, owned)))
 
     def create_matrix(self) -> PETSc.Mat:
         """A matrix with the Jacobian's sparsity. The caller destroys it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import numpy.typing as npt
 from dolfinx import fem
@@ -26,7 +28,8 @@ class Sensitivity:
 
     def __init__(self, residual: Residual) -> None:
         self._residual = residual
-        self._key: Key | None = None
+        self._key: weakref.ref[Key] | None = None
+        self._parameters: list[Array] = []
         self._matrices: list[PETSc.Mat | None] | None = None
         self._constants: list[Array | None] = []
 
@@ -35,12 +38,20 @@ class Sensitivity:
         if self._matrices is None:
             self._matrices = self._residual.create_sensitivities()
         # Points with one operator share their key, but ∂F/∂m can still differ between them (a source exp(m)).
-        shared = self._residual.operator_is_constant and not self._residual.is_affine
-        if self._key is not key or shared:
+        known = self._key is not None and self._key() is key
+        if known and self._residual.operator_is_constant:
+            known = self._residual.is_affine and not self._parameters_changed()
+        if not known:
             self._residual.assemble_sensitivities(self._matrices)
             self._constants = self._residual.constant_sensitivities()
-            self._key = key
+            self._key = weakref.ref(key)
+            self._parameters = self._residual.parameter_values()
         return self._matrices
+
+    def _parameters_changed(self) -> bool:
+        now = self._residual.parameter_values()
+        changed = any(not np.array_equal(a, b) for a, b in zip(now, self._parameters, strict=True))
+        return bool(now) and parallel.any_rank(self._residual.comm, changed)
 
     def state_tangents(self, key: Key, directions: list[list[Array]], factor: Factor) -> Array:
         """du with A du = -∂F/∂m dm, clamped values included.

@@ -8,9 +8,14 @@ import numpy as np
 from petsc4py import PETSc
 
 from relax import _petsc
-from relax.errors import SolveFailed
+from relax.errors import BadProblem, SolveFailed
 from relax.factors import Factor
 from relax.residual import Residual
+
+# What a Newton iteration that has stopped moving may leave of the residual, relative to where it began.
+_STALLED = 1e-6
+# Far above what a linear solver may leave, far below what a term leaves that was overlooked.
+_NOT_LINEAR = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +26,16 @@ class Newton:
     (``-relax_<name>_snes_rtol`` and so on) stand above these.
 
     Args:
-        rtol: the residual norm falls by this factor. Derivatives are those of the exact root, so keep it small.
-        atol: or the residual norm falls below this.
+        rtol: the residual norm falls to this fraction of what it is at the first guess, or, where the guess is good
+            already, of what it is at the state zero. Derivatives are those of the exact root, so keep it small.
+        atol: or the residual norm falls below this, which has the units of your residual; 0 leaves it to ``rtol``.
         max_steps: Newton steps before ``SolveFailed``.
         factor_memory: bytes on each rank for the factors of linearisation points that are still in use. Beyond it the
             factor that was used longest ago is given up, and made again when its point is asked for a derivative.
     """
 
     rtol: float = 1e-10
-    atol: float = 1e-13
+    atol: float = 0.0
     max_steps: int = 50
     factor_memory: float = 2e9
 
@@ -51,6 +57,24 @@ def solve_linear(residual: Residual, factor: Factor) -> None:
     u.scatter_forward()
 
 
+def check_linear(residual: Residual, factor: Factor) -> None:
+    """The residual at the state just found, with all its terms, is small.
+
+    Collective. A jump of a coefficient in the state, ``conditional(gt(u, 1), 5, 1)``, has no derivative that UFL could
+    see, and looks linear to it.
+
+    Raises:
+        BadProblem: when it is not.
+    """
+    left, size = residual.norm(residual.residual()), residual.norm(factor.rhs.array_r)
+    if left > _NOT_LINEAR * size:
+        raise BadProblem(
+            f"residual: it looks linear in the state {residual.state.name!r}, but the solution of the linear equation "
+            f"leaves a residual of {left:.1e} (of {size:.1e} before). A coefficient that jumps with the state is not "
+            "differentiable; smooth it"
+        )
+
+
 class NewtonSolver:
     """SNES on a compiled residual. Collective.
 
@@ -69,8 +93,8 @@ class NewtonSolver:
         self._prefix = prefix
         self._options = options
         self._guess = guess
-        self._factor: Factor | None = None
-        self._error: Exception | None = None
+        self._settings = settings
+        self._first_norm = 0.0
         snes_options = {
             **_petsc.NEWTON,
             "snes_rtol": settings.rtol,
@@ -81,7 +105,7 @@ class NewtonSolver:
         }
         self._snes = PETSc.SNES().create(residual.comm)
         self._snes.setOptionsPrefix(prefix)
-        with _petsc.inserted(prefix, snes_options):
+        with _petsc.inserted(prefix, snes_options), _petsc.refused_options(prefix):
             self._snes.setFromOptions()
         self._snes.setErrorIfNotConverged(False)
         self._x: PETSc.Vec | None = None
@@ -94,16 +118,18 @@ class NewtonSolver:
             SolveFailed: with the reason in words; the state's register is then of no use.
         """
         u = self._residual.state.x
-        u.array[:] = self._guess
-        self._residual.boundary.apply(u.array)
-        u.scatter_forward()
+        scale = self._norm_at(np.zeros_like(self._guess))
+        self._first_norm = self._norm_at(self._guess)
+        if self._first_norm == 0.0:
+            return
         if self._x is None or self._f is None:
             self._x, self._f = factor.matrix.createVecRight(), factor.matrix.createVecLeft()
             self._snes.setFunction(self._evaluate, self._f)
-        self._factor = factor
         self._snes.setKSP(factor.solver.ksp)
         self._snes.setJacobian(self._linearise, factor.matrix)
         self._x.array[:] = u.array[: self._residual.num_owned]
+        if np.isfinite(scale) and not _petsc.user_options(self._prefix, ("snes_atol",)):
+            self._snes.atol = max(self._settings.atol, self._settings.rtol * scale)
         try:
             # MUMPS reads its own options when it factors, which is inside the first step.
             with _petsc.inserted(self._prefix, self._options):
@@ -112,7 +138,22 @@ class NewtonSolver:
             raise SolveFailed(f"Newton's method ({self._prefix}) failed inside PETSc: {error}") from error
         if self._snes.getConvergedReason() < 0:
             raise SolveFailed(_petsc.snes_failure(self._snes, self._prefix))
+        # A step of no length also counts as convergence for SNES, wherever it stands.
+        norm, allowed = self._snes.getFunctionNorm(), _STALLED * max(self._first_norm, scale)
+        if not norm <= max(allowed, self._snes.atol):
+            raise SolveFailed(
+                f"Newton's method ({self._prefix}) stopped moving with the residual norm at {norm:.3e}, expected at "
+                f"most {allowed:.1e}. Try a better first guess in problem.state, or -{self._prefix}snes_monitor"
+            )
         self._write(self._x)
+
+    def _norm_at(self, state: np.ndarray) -> float:
+        """The residual's norm at local values with the given ones written in; the state's register holds them then."""
+        u = self._residual.state.x
+        u.array[:] = state
+        self._residual.boundary.apply(u.array)
+        u.scatter_forward()
+        return self._residual.norm(self._residual.residual())
 
     def _write(self, x: PETSc.Vec) -> None:
         u = self._residual.state.x

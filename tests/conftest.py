@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contract import Bench
 from mpi4py import MPI
 from petsc4py import PETSc
 
@@ -46,6 +47,15 @@ def collected() -> Iterator[None]:
     gc.collect()
     PETSc.garbage_cleanup(COMM)
     COMM.Barrier()
+
+
+@pytest.fixture(scope="class")
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """The maps of a class that inherits a contract, made once for all of its tests."""
+    bench = Bench(request.cls)
+    yield bench
+    bench.close()
+    PETSc.garbage_cleanup(COMM)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from dolfinx import fem
 from mpi4py import MPI
-from petsc4py import PETSc
 
 from relax import FieldValues, Observable, ReducedMap, check_map, meshes, parallel
 from relax.errors import BadInput
@@ -130,14 +129,6 @@ class MapContract:
     make = None
     domain = staticmethod(lambda comm: meshes.unit_square(4, comm=comm))
     observe = staticmethod(lambda problem: FieldValues(problem.state.function_space))
-
-    @classmethod
-    @pytest.fixture(scope="class")
-    def bench(cls):
-        bench = Bench(cls)
-        yield bench
-        bench.close()
-        PETSc.garbage_cleanup(COMM)
 
     # -- derivatives ---------------------------------------------------------------------------------------------------
 

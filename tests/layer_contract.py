@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from contract import COMM, LAYOUTS, Bench, close, everyone_has, raised_everywhere, same
+from contract import COMM, LAYOUTS, close, everyone_has, raised_everywhere, same
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import hessian, jacfwd, jacrev, jvp, vjp, vmap
 
@@ -28,13 +28,6 @@ class LayerContract:
     make = None
     domain = staticmethod(lambda comm: meshes.unit_square(2, comm=comm))
     observe = staticmethod(lambda problem: FieldValues(problem.state.function_space))
-
-    @classmethod
-    @pytest.fixture(scope="class")
-    def bench(cls):
-        bench = Bench(cls)
-        yield bench
-        bench.close()
 
     @pytest.fixture
     def layer(self, bench):

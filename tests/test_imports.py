@@ -1,4 +1,4 @@
-"""The rules of the tree: who imports whom, and who alone may touch DOLFINx's version, PETSc's options, MPI, settings."""
+"""The rules of the tree: who imports whom, who alone may touch DOLFINx's version, PETSc's options, MPI, settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ GROUPS = {
     "foundation": "_compat _petsc errors log parallel parallel_start layout linear cache",
     "description": "meshes boundary coefficients problem observe quadrature forms pdes",
     "solution": "solver boundary_map residual symmetry factors sensitivity linearization samples reduced verify",
-    "use": "prior invert layer teams output plot slices tables job case truths progress ending checking run info cli __main__",
+    "use": "prior invert layer teams output plot slices tables job case truths progress ending checking run info "
+    "cli __main__",
 }
 RANK_OF = {name: rank for rank, names in enumerate(GROUPS.values()) for name in names.split()}
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}

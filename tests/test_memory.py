@@ -1,4 +1,4 @@
-"""Memory does not grow with the number of solves, nor with the number of maps. benchmarks/memory.py measures 2000 calls."""
+"""Memory does not grow with the number of solves, nor of maps. benchmarks/memory.py measures 2000 calls."""
 
 from __future__ import annotations
 

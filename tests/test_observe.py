@@ -270,7 +270,7 @@ INTEGRALS = {
 
 @pytest.mark.parametrize("name", INTEGRALS)
 def test_functionals(name):
-    """An integral over all cells of all ranks, each counted once; also one that is linear and has no second derivative."""
+    """An integral over all cells of all ranks, each counted once; also one that has no second derivative."""
     form, exact, second = INTEGRALS[name]
     u = state(meshes.unit_square(4), 2)
     u.interpolate(lambda x: 2.0 * x[0])

@@ -92,7 +92,7 @@ def by_mumps():
 
 @pytest.mark.parametrize(("chosen", "own_factor"), SOLVERS)
 def test_adjoint_of_a_nonsymmetric_operator(by_mumps, chosen, own_factor):
-    """SuperLU_DIST's transposed solve is wrong without a word, and BoomerAMG's stalls: theirs get an operator of their own."""
+    """SuperLU_DIST's transposed solve is wrong without a word, BoomerAMG's stalls: adjoints have an operator."""
     with map_of(advection(), chosen) as G:
         assert not G.residual.is_self_adjoint
         lin = G.linearize(control(G))

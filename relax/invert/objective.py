@@ -172,7 +172,7 @@ class Recorder:
         PETSc.garbage_cleanup(comm)
         if self._callback is None:
             return False
-        return parallel.any_rank(comm, self._callback(entry, point.m.copy()) is True)
+        return parallel.any_rank(comm, bool(self._callback(entry, point.m.copy())))
 
     def result(self, point: Point, status: Status) -> Result:
         """Close the point and sum up."""

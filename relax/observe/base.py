@@ -58,6 +58,11 @@ class Observable(ABC):
             u.x.array[:] = here
         return np.asarray((above - below) / (2.0 * step))
 
+    @property
+    def parameters(self) -> list[fem.Function | fem.Constant]:
+        """Functions and Constants besides the state that B depends on: part of a linearisation point. Local."""
+        return []
+
     def check_state(self, state: fem.Function) -> None:  # noqa: B027 - a hook that need not be given
         """Raise ``BadProblem`` when this observation is not one of ``state``. The default accepts all."""
 
@@ -94,6 +99,10 @@ class Stack(Observable):
 
     def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
         return np.sum([part.second(u, piece, du) for part, piece in self._pieces(dy)], axis=0)
+
+    @property
+    def parameters(self) -> list[fem.Function | fem.Constant]:
+        return [p for part in self._parts for p in part.parameters]
 
     def check_state(self, state: fem.Function) -> None:
         for part in self._parts:

@@ -74,6 +74,11 @@ class Functional(Observable):
         self._du.x.array[:] = du.x.array
         return dy[0] * self._assembled(self._curvature)
 
+    @property
+    def parameters(self) -> list[fem.Function | fem.Constant]:
+        terminals = (*self.form.coefficients(), *self.form.constants())
+        return [t for t in terminals if t is not self._state]
+
     def check_state(self, state: fem.Function) -> None:
         if state not in self.form.coefficients():
             raise BadProblem(f"Functional: the state {state.name!r} does not stand in the form")

@@ -17,7 +17,7 @@ from relax import _compat, parallel
 from relax._petsc import DIRECT_SYMMETRIC, Options, merged
 from relax.coefficients import Coefficient, interpolated
 from relax.errors import BadInput
-from relax.layout import ControlLayout, Kind, SpaceLayout, control_layout
+from relax.layout import ControlLayout, Kind, SpaceLayout, as_rows, control_layout
 from relax.linear import LinearSolver
 from relax.log import logger
 from relax.prior.identity import positive, vector_of
@@ -136,10 +136,10 @@ class SmoothnessPrior:
 
     def _rows(self, vectors: Array, what: str, origin: Array | float = 0.0) -> Array:
         """Control vectors (..., size), less ``origin``, as this rank's own values (k, owned)."""
-        rows = (self._layout.checked(vectors, what) - origin).reshape(-1, self.size)
+        rows = as_rows(self._layout.checked(vectors, what) - origin)
         owned = np.empty((len(rows), self._num_owned))
-        for i, row in enumerate(rows):
-            owned[i] = self._layout.split(row)[0][: self._num_owned]
+        for i in range(len(rows)):
+            owned[i] = self._layout.split(rows[i])[0][: self._num_owned]
         return owned
 
     def _join(self, owned: Array, like: Array) -> Array:
