@@ -17,6 +17,7 @@ import relax
 
 SENSORS = np.random.default_rng(1).uniform(0.05, 0.95, (32, 2))
 
+
 def bare_calls(problem: relax.Problem, observable: relax.PointValues, m: np.ndarray, dy: np.ndarray) -> tuple:
     """A forward solve and an adjoint gradient by hand, everything compiled and created before: (run, close)."""
     control, V = problem.controls[0], problem.state.function_space
@@ -55,6 +56,7 @@ def bare_calls(problem: relax.Problem, observable: relax.PointValues, m: np.ndar
         fem.assemble_vector(gradient.array, g)
 
     return run, lambda: (ksp.destroy(), A.destroy(), b.destroy(), rhs.destroy())
+
 
 if __name__ == "__main__":
     problem = relax.pdes.poisson.diffusion(relax.meshes.unit_square(32))

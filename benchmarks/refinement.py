@@ -1,7 +1,7 @@
 """Does the main job take the same number of Gauss-Newton steps on finer meshes?
 
-Run: ``environment/enter python3 benchmarks/refinement.py``, or with ``mpirun -n 2``. The plate with holes at about 5 000,
-20 000 and 80 000 unknowns, with the settings of ``mpi_jobs/poisson_inverse.toml``.
+Run: ``environment/enter python3 benchmarks/refinement.py``, or with ``mpirun -n 2``. The plate with holes at about
+5 000, 20 000 and 80 000 unknowns, with the settings of ``mpi_jobs/poisson_inverse.toml``.
 """
 
 from __future__ import annotations

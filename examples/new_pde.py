@@ -1,5 +1,7 @@
 """A PDE of your own: -Δu + rate u³ = m, with every derivative and MPI for nothing. Run: python3 examples/new_pde.py"""
 
+import sys
+
 import numpy as np
 import ufl
 from dolfinx import fem
@@ -16,12 +18,14 @@ def cubic_reaction(mesh, *, rate=1.0, degree=1):
     return relax.Problem(residual=F, state=u, controls=[m], bcs=[relax.clamp_boundary(V)], name="cubic_reaction")
 
 
-problem = cubic_reaction(relax.meshes.unit_square(16))
-G = relax.ReducedMap(problem, relax.FieldValues(problem.state.function_space))
-report = relax.check_map(G)  # Taylor orders 2 and 3, adjoint identity, Hessian symmetry, cost
+if __name__ == "__main__":
+    relax.init(sys.argv)
+    problem = cubic_reaction(relax.meshes.unit_square(16))
+    G = relax.ReducedMap(problem, relax.FieldValues(problem.state.function_space))
+    report = relax.check_map(G)  # Taylor orders 2 and 3, adjoint identity, Hessian symmetry, cost
 
-m = relax.control_values(G, lambda x: 20.0 * np.sin(np.pi * x[0]) * np.sin(np.pi * x[1]))
-with G.linearize(m) as lin:
-    gradient = lin.vjp(lin.value)  # of ½ |u|², one adjoint solve with the factor of the forward one
-    assert G.dot(gradient, m) > 0.0
-assert report.first_order > 1.9 and report.second_order > 2.9
+    m = relax.control_values(G, lambda x: 20.0 * np.sin(np.pi * x[0]) * np.sin(np.pi * x[1]))
+    with G.linearize(m) as lin:
+        gradient = lin.vjp(lin.value)  # of ½ |u|², one adjoint solve with the factor of the forward one
+        assert G.dot(gradient, m) > 0.0
+    assert report.first_order > 1.9 and report.second_order > 2.9

@@ -17,7 +17,7 @@ from dolfinx import fem, mesh
 from mpi4py import MPI
 
 from relax import meshes, parallel, pdes, tables, truths
-from relax.errors import BadInput
+from relax.errors import BadInput, PointsOutsideMesh
 from relax.job import Job, JobFile, MeshSection, nearest
 from relax.observe import PointValues, points_inside
 from relax.problem import Problem
@@ -65,7 +65,6 @@ def build(file: JobFile, comm: MPI.Comm = MPI.COMM_WORLD) -> Case:
 
     Raises:
         BadInput: on every rank, naming the table and key that does not fit.
-        PointsOutsideMesh: for points of a CSV file outside the mesh.
     """
     job = file.job
     domain = build_mesh(job.mesh, file.root, comm)
@@ -75,7 +74,11 @@ def build(file: JobFile, comm: MPI.Comm = MPI.COMM_WORLD) -> Case:
         path = file.root / job.data.file
         table = parallel.on_rank_0(comm, lambda: _located("[data] file", tables.read, path))
     points = _points(job, file, domain, table)
-    observable = PointValues(problem.state.function_space, points)
+    try:
+        observable = PointValues(problem.state.function_space, points)
+    except PointsOutsideMesh as error:
+        where = "[data] file" if job.observe is None else "[observe] points"
+        raise BadInput(f"{where}: {error} (points are counted from 0, in the order of the file)") from error
     G = ReducedMap(problem, observable, options=job.solver.options, layout=job.solver.layout)
     if table is not None:
         data, noise = _measured(job, table, len(points), G.size_out)

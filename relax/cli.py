@@ -237,7 +237,8 @@ def _on_all_ranks(action: Callable[[], int], debug: bool) -> int:
         if not late:
             import petsc4py
 
-            petsc4py.init(["relax", *_petsc_arguments])
+            # A reader that goes away (`relax info | head`) is no reason for PETSc to abort the job.
+            petsc4py.init(["relax", "-no_signal_handler", *_petsc_arguments])
         import relax
 
         relax.init(["--", *_petsc_arguments] if late else [])

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from relax.parallel_start import one_thread_per_rank
+
 PETSC_PACKAGES = ("mumps", "hypre", "cholmod", "superlu_dist", "ptscotch", "parmetis")
 HOW_TO_GET_DOLFINX = (
     "DOLFINx 0.9 to 0.11 is not at hand: run `environment/enter` of the relax checkout, or install it with "
@@ -94,6 +96,7 @@ def report() -> tuple[list[tuple[str, str]], list[str]]:
         lines = [("relax", relax_version()), ("Python", platform.python_version()), ("DOLFINx", "missing")]
         hint = "" if getattr(error, "name", None) == "dolfinx" else f" (importing it failed: {error})"
         return lines, [HOW_TO_GET_DOLFINX + hint]
+    one_thread_per_rank()
     from petsc4py import PETSc
 
     from relax import _compat, cache

@@ -38,33 +38,61 @@ _FIELDS = ("fields.bp", "fields.xdmf", "fields.h5")
 _SPARE_BYTES = 16 * 2**20
 
 
-def prepare(comm: MPI.Comm, folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
-    """Make the folder, see that it can be written, and clear it of an earlier run's files.
+def inspect(comm: MPI.Comm, folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """See that a run may use the folder; nothing is changed yet.
 
     Collective. Rank 0 looks, all ranks learn the verdict: a parallel write that fails on one rank alone never returns.
 
     Args:
         comm: the ranks of the run.
-        folder: the output folder; parents are made.
-        overwrite: replace a finished run.
-        resume: keep the history and the last control of an unfinished run.
+        folder: the output folder; it need not exist.
+        overwrite: an earlier run in it may be replaced.
+        resume: the run goes on from the last control of an earlier one.
 
     Raises:
-        BadInput: when the folder holds a finished run and neither is asked for, or cannot be written.
+        BadInput: when the folder holds an earlier run and neither is asked for, holds something else, or cannot be
+            written.
     """
-    parallel.on_rank_0(comm, lambda: _prepare(folder, overwrite, resume))
+    parallel.on_rank_0(comm, lambda: _inspect(folder, overwrite, resume))
 
 
-def _prepare(folder: Path, overwrite: bool, resume: bool) -> None:
+def _inspect(folder: Path, overwrite: bool, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: expected a folder for the results, and this is a file; choose another with --output")
-    if (folder / SUMMARY).exists() and not (overwrite or resume):
+    if folder.exists() and any(folder.iterdir()) and not (folder / JOB).exists():
         raise BadInput(
-            f"{folder}: holds a finished run; --overwrite replaces it, --output writes to another folder, "
-            "--resume goes on from its last step"
+            f"{folder}: holds files and no {JOB} of a run, so it is not a folder of relax; choose another with --output"
         )
+    if not (overwrite or resume):
+        if (folder / SUMMARY).exists():
+            raise BadInput(
+                f"{folder}: holds a finished run; --overwrite replaces it, --output writes to another folder, "
+                "--resume goes on from its last step"
+            )
+        if (folder / CONTROL).exists():
+            raise BadInput(
+                f"{folder}: holds an unfinished run; --resume goes on from its last step, --overwrite starts anew"
+            )
     if resume and not (folder / CONTROL).exists():
         raise BadInput(f"{folder}: nothing to resume: there is no {CONTROL} of an earlier run")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise BadInput(f"{folder}: cannot write in {nearest}; choose another folder with --output")
+    check_space(nearest, 0)
+
+
+def clear(comm: MPI.Comm, folder: Path, *, resume: bool = False) -> None:
+    """Make the folder and clear it of an earlier run's files, but for what ``resume`` goes on from.
+
+    Collective. For the moment when the job is known to be good: a mistake in it must not cost the earlier results.
+
+    Raises:
+        BadInput: when the folder cannot be written.
+    """
+    parallel.on_rank_0(comm, lambda: _clear(folder, resume))
+
+
+def _clear(folder: Path, resume: bool) -> None:
     probe = folder / f".writable-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,10 +102,9 @@ def _prepare(folder: Path, overwrite: bool, resume: bool) -> None:
         raise BadInput(
             f"{folder}: cannot write there ({error.strerror}); choose another folder with --output"
         ) from None
-    check_space(folder, 0)
-    kept = {HISTORY, CONTROL} if resume else set()
+    kept = {HISTORY, CONTROL, JOB} if resume else {JOB}
     # The mark of a finished run goes first, so that a run killed from here on does not pass for the old one.
-    for name in (SUMMARY, JOB, HISTORY, SENSORS, FIGURE, CONTROL, *_FIELDS):
+    for name in (SUMMARY, HISTORY, SENSORS, FIGURE, CONTROL, *_FIELDS):
         path = folder / name
         if name in kept:
             continue
@@ -180,7 +207,7 @@ def write_fields(folder: Path, fields: dict[str, fem.Function]) -> list[str]:
     of them is. XDMF has the degree of the mesh. A mixed field is written part by part.
 
     Args:
-        folder: an output folder that ``prepare`` made.
+        folder: an output folder that ``clear`` made.
         fields: by the name they have in the files.
 
     Returns:

@@ -43,7 +43,7 @@ class Progress:
         if self._task is not None:
             self._bar.console.print(text, highlight=False, markup=False)
         else:
-            print(text, flush=True)
+            self._print(text)
 
     def step(self, step: dict[str, Any]) -> None:
         """One iteration has ended."""
@@ -55,7 +55,7 @@ class Progress:
         words = f"misfit {step['misfit_in_noise_levels']:.3g} noise levels  |g| {gradient:.2e}"
         if self._bar is None:
             cg = f"  cg {step['cg_iterations']}" if step.get("cg_iterations") else ""
-            print(f"step {step['step']:<3} {words}{cg}  {time.perf_counter() - self._start:.1f} s", flush=True)
+            self._print(f"step {step['step']:<3} {words}{cg}  {time.perf_counter() - self._start:.1f} s")
             return
         if self._task is None:
             self._bar.start()
@@ -63,6 +63,14 @@ class Progress:
         if 0.0 < gradient < self._first_gradient:
             self._done = max(self._done, math.log(gradient / self._first_gradient) / math.log(self._rtol))
         self._bar.update(self._task, description=f"step {step['step']}", completed=min(self._done, 1.0), words=words)
+
+    def _print(self, text: str) -> None:
+        """A line, for as long as somebody reads: `relax run job.toml | head` is no reason to lose the run."""
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            self._speaks = False
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -73,7 +73,7 @@ def run_job(
     Args:
         file: the job, as ``relax.job.read`` gives it; the same on every rank.
         folder: the output folder; by default that of the job.
-        overwrite: replace a finished run.
+        overwrite: replace an earlier run.
         resume: start from the last control that an earlier run of this job left in the folder.
         show: print progress on rank 0.
         comm: the ranks of the run.
@@ -87,9 +87,7 @@ def run_job(
     if resume and job.solver.layout == "owned":
         raise BadInput('--resume: needs [solver] layout = "replicated"; an owned control is not kept')
     before = parallel.on_rank_0(comm, lambda: _earlier_steps(folder, job)) if resume else []
-    output.prepare(comm, folder, overwrite=overwrite, resume=resume)
-    parallel.on_rank_0(comm, lambda: output.write_text(folder, output.JOB, file.text))
-
+    output.inspect(comm, folder, overwrite=overwrite, resume=resume)
     with clock.phase("build"):
         found = case.build(file, comm)
         prior = SmoothnessPrior(
@@ -99,6 +97,8 @@ def run_job(
             mean=job.prior.mean,
             layout=job.solver.layout,
         )
+    output.clear(comm, folder, resume=resume)
+    parallel.on_rank_0(comm, lambda: output.write_text(folder, output.JOB, file.text))
     sizes = _sizes(found)
     progress.say(
         f"{job.pde.name}: {sizes['state']} state and {sizes['control']} control values, {sizes['cells']} cells, "
@@ -161,9 +161,9 @@ def _invert(
         progress.step(entry)
         if step["step"] == 0 and before:
             return
-        record.write(entry)
         if comm.rank == 0 and job.solver.layout == "replicated":
             output.save_control(folder, value)
+        record.write(entry)
 
     try:
         return gauss_newton(

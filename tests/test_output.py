@@ -13,7 +13,7 @@ from dolfinx import fem, mesh
 from mpi4py import MPI
 
 from relax import job, output, parallel, slices, tables
-from relax.errors import BadInput, PointsOutsideMesh
+from relax.errors import BadInput
 from relax.run import Outcome, run_job
 
 COMM = MPI.COMM_WORLD
@@ -64,7 +64,7 @@ def test_the_sensors_of_a_run_are_a_data_file_for_another() -> None:
 def test_a_point_of_a_file_outside_the_mesh_is_refused_on_every_rank() -> None:
     with jobs.shared_folder() as folder:
         jobs.write(folder / "points.csv", "x,y\n0.5,0.5\n7.0,0.5\n")
-        with pytest.raises(PointsOutsideMesh, match=r"7\.0"):
+        with pytest.raises(BadInput, match=r"7\.0"):
             run(folder, jobs.changed(("points = 12", 'points = "points.csv"')))
 
 
@@ -122,12 +122,12 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs() -> No
         with pytest.raises(BadInput, match="this is a file"):
             run(folder)
         with pytest.raises(BadInput, match="cannot write"):
-            output.prepare(COMM, folder / "out" / "below")
+            output.inspect(COMM, folder / "out" / "below")
         if parallel.on_rank_0(COMM, lambda: os.geteuid() != 0):
             if COMM.rank == 0:
                 (folder / "locked").mkdir(mode=0o500)
             with pytest.raises(BadInput, match="cannot write"):
-                output.prepare(COMM, folder / "locked" / "out")
+                output.inspect(COMM, folder / "locked" / "out")
 
 
 def test_a_full_disk_is_found_before_the_parallel_write(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_a_full_disk_is_found_before_the_parallel_write(monkeypatch: pytest.Monk
         usage = type("Usage", (), {"free": 1000})
         monkeypatch.setattr(output.shutil, "disk_usage", lambda path: usage)
         with pytest.raises(BadInput, match="disk is full"):
-            output.prepare(COMM, folder / "out")
+            output.inspect(COMM, folder / "out")
 
 
 def fields(*elements: object) -> dict[str, fem.Function]:
@@ -187,3 +187,28 @@ def test_pictures_hold_the_field_whatever_the_partition(cell: str) -> None:
     assert np.isclose(0.5 * np.abs(np.linalg.det(sides)).sum(), 1.0)
     edges = picture.outline()
     assert np.isclose(np.linalg.norm(edges[:, 1] - edges[:, 0], axis=1).sum(), 4.0)
+
+
+def test_a_mistake_in_a_job_leaves_the_folder_as_it_was() -> None:
+    """Neither a new folder nor a loss in an old one: results are replaced once the new job has solved once."""
+    with jobs.shared_folder() as folder:
+        bad = jobs.SMALL_JOB + '\n[solver]\noptions = { ksp_type = "no_such_type" }\n'
+        with pytest.raises(BadInput):
+            run(folder, bad)
+        assert parallel.on_rank_0(COMM, lambda: not (folder / "out").exists())
+        run(folder)
+        before = parallel.on_rank_0(COMM, lambda: sorted(p.name for p in (folder / "out").iterdir()))
+        with pytest.raises(BadInput):
+            run(folder, bad, overwrite=True)
+        assert parallel.on_rank_0(COMM, lambda: sorted(p.name for p in (folder / "out").iterdir())) == before
+
+
+def test_an_unfinished_run_and_a_foreign_folder_are_left_alone() -> None:
+    with jobs.shared_folder() as folder:
+        run(folder)
+        parallel.on_rank_0(COMM, lambda: (folder / "out" / output.SUMMARY).unlink())
+        with pytest.raises(BadInput, match="--resume"):
+            run(folder)
+        parallel.on_rank_0(COMM, lambda: (folder / "out" / output.JOB).unlink())
+        with pytest.raises(BadInput, match="not a folder of relax"):
+            run(folder, overwrite=True)
