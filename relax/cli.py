@@ -86,7 +86,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of eve
 def _run(
     job: Annotated[Path, typer.Argument(metavar="JOB.toml", hidden=True)],
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Write here instead of [output] folder.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last step of an earlier run.")] = False,
     debug: Debug = False,
 ) -> int:
