@@ -71,7 +71,7 @@ def check_linear(residual: Residual, factor: Factor) -> None:
         raise BadProblem(
             f"residual: it looks linear in the state {residual.state.name!r}, but the solution of the linear equation "
             f"leaves a residual of {left:.1e} (of {size:.1e} before). A coefficient that jumps with the state is not "
-            "differentiable; smooth it"
+            "differentiable: smooth it"
         )
 
 

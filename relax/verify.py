@@ -132,7 +132,7 @@ def _measure(G: ReducedMap, m: npt.ArrayLike | None, rng: np.random.Generator) -
         return G.layout.checked(rng.uniform(-0.5, 1.0, G.size_in), "direction")
 
     if m is None:
-        point = G.present_control() + 0.1 * random()
+        point = G.layout.checked(G.present_control(), "control") + 0.1 * random()
     else:
         point = G.layout.checked(m, "control")
     delta, other = random(), random()
@@ -162,8 +162,8 @@ def _measure(G: ReducedMap, m: npt.ArrayLike | None, rng: np.random.Generator) -
     return MapReport(
         first_order=_order(first, floor),
         second_order=_order(second, floor * float(np.linalg.norm(weights))),
-        adjoint_gap=abs(slope - G.dot(g, delta)) / max(terms, 1e-300),
-        hessian_gap=abs(G.dot(Hd, other) - G.dot(Ho, delta)) / max(cross, noise, 1e-300),
+        adjoint_gap=float(abs(slope - G.dot(g, delta)) / max(terms, 1e-300)),
+        hessian_gap=float(abs(G.dot(Hd, other) - G.dot(Ho, delta)) / max(cross, noise, 1e-300)),
         first_remainders=tuple(first),
         second_remainders=tuple(second),
         **ratios,

@@ -13,7 +13,7 @@ import relax
 
 ROOT = Path(relax.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-IDS = [str(path.relative_to(ROOT)) for path in FILES]
+TREES = {path: ast.parse(path.read_text(encoding="utf-8"), filename=str(path)) for path in FILES}
 
 # Each group imports only from itself and from groups above it.
 GROUPS = {
@@ -34,22 +34,18 @@ REDUCTIONS = set(
 AMBIGUOUS = set("gather scatter reduce scan".split())
 
 
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-
-
 def module_of(path: Path) -> str:
     """``relax/observe/points.py`` is "observe", ``relax/layout.py`` "layout", ``relax/__init__.py`` "relax"."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return "relax" if parts == ("__init__",) else parts[0]
 
 
-def imports(tree: ast.Module, *, of_types: bool = False) -> list[tuple[int, str]]:
+def imports(tree: ast.Module) -> list[tuple[int, str]]:
     """(line, dotted name) of everything imported, also inside functions; not what only type checkers see."""
     found = []
     unseen = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not of_types:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             unseen |= {id(below) for statement in node.body for below in ast.walk(statement)}
     for node in ast.walk(tree):
         if id(node) in unseen:
@@ -74,86 +70,113 @@ def test_every_module_has_a_group():
     assert not unknown, f"give these a place in GROUPS: {sorted(unknown)}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_groups_import_only_from_above(path):
+# -- the rules: each gives the violations of one file ------------------------------------------------------------------
+
+
+def groups_import_only_from_above(me, tree):
     """Foundation knows no PDE, description no solver, solution no use of it. ``relax/__init__.py`` is below all."""
-    me = module_of(path)
-    if me == "relax":
-        return
-    for line, name in imports(parsed(path)):
+    for line, name in imports(tree):
         parts = name.split(".")
-        if parts[0] != "relax" or len(parts) < 2 or parts[1] not in RANK_OF:
+        if me == "relax" or parts[0] != "relax" or len(parts) < 2 or parts[1] not in RANK_OF:
             continue
-        assert RANK_OF[parts[1]] <= RANK_OF[me], (
-            f"line {line}: {me} ({GROUP_OF[me]}) imports {name} ({GROUP_OF[parts[1]]})"
-        )
+        if RANK_OF[parts[1]] > RANK_OF[me]:
+            yield line, f"{me} ({GROUP_OF[me]}) imports {name} ({GROUP_OF[parts[1]]})"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if module_of(p) == "pdes"], ids=lambda p: p.name)
-def test_equations_see_only_the_description(path):
+def equations_see_only_the_description(me, tree):
     """A PDE is mathematics: no solver, no map, no PETSc."""
     allowed = {name for name in RANK_OF if GROUP_OF[name] == "description"} | {"parallel", "errors", "_compat"}
-    for line, name in imports(parsed(path)):
+    for line, name in imports(tree) if me == "pdes" else []:
         parts = name.split(".")
-        assert parts[0] != "petsc4py", f"line {line}: {name}"
-        assert parts[0] != "relax" or parts[1] in allowed, f"line {line}: {name}"
+        if parts[0] == "petsc4py" or (parts[0] == "relax" and parts[1] not in allowed):
+            yield line, name
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_torch_stays_where_it_belongs(path):
+def torch_stays_where_it_belongs(me, tree):
     """Only the layer, training and relaxation import torch: the engine works without it."""
-    if module_of(path) in ("layer", "train", "relaxation"):
+    if me not in ("layer", "train", "relaxation"):
+        yield from ((line, name) for line, name in imports(tree) if name.split(".")[0] == "torch")
+
+
+def only_compat_asks_for_the_version(me, tree):
+    if me == "_compat":
         return
-    found = [line for line, name in imports(parsed(path)) if name.split(".")[0] == "torch"]
-    assert not found, f"lines {found}"
+    for line, before, name in attributes(tree):
+        if name in ("__version__", "_version") and before.split(".")[0] in ("dolfinx", "ufl", "basix", "ffcx"):
+            yield line, f"{before}.{name}"
+    for line, name in imports(tree):
+        if name in ("dolfinx.__version__", "packaging.version"):
+            yield line, name
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_only_compat_asks_for_the_version(path):
-    if module_of(path) == "_compat":
-        return
-    for line, before, name in attributes(parsed(path)):
-        version = name in ("__version__", "_version") and before.split(".")[0] in ("dolfinx", "ufl", "basix", "ffcx")
-        assert not version, f"line {line}: {before}.{name}"
-    for line, name in imports(parsed(path)):
-        assert name not in ("dolfinx.__version__", "packaging.version"), f"line {line}: {name}"
-
-
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_only_petsc_touches_the_options(path):
+def only_petsc_touches_the_options(me, tree):
     """PETSc's database is global: one file inserts, reads and removes."""
-    if module_of(path) == "_petsc":
+    if me == "_petsc":
         return
-    for line, before, name in attributes(parsed(path)):
-        assert not (name == "Options" and before.endswith("PETSc")), f"line {line}: {before}.{name}"
-        assert name not in ("insertString", "setValue", "delValue"), f"line {line}: {before}.{name}"
+    for line, before, name in attributes(tree):
+        if (name == "Options" and before.endswith("PETSc")) or name in ("insertString", "setValue", "delValue"):
+            yield line, f"{before}.{name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_only_parallel_and_layout_talk_to_other_ranks(path):
+def only_parallel_and_layout_talk_to_other_ranks(me, tree):
     """A collective call under a condition is a hang: they are in two files, behind functions that say "Collective."."""
-    if module_of(path) in ("parallel", "layout"):
+    if me in ("parallel", "layout"):
         return
-    for line, before, name in attributes(parsed(path)):
+    for line, before, name in attributes(tree):
         communicator = before.lower().rstrip("()").endswith(("comm", "comm_world", "comm_self", "private"))
-        assert name not in REDUCTIONS, f"line {line}: {before}.{name}"
-        assert not (name in AMBIGUOUS and communicator), f"line {line}: {before}.{name}"
+        if name in REDUCTIONS or (name in AMBIGUOUS and communicator):
+            yield line, f"{before}.{name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_only_job_and_cli_read_settings(path):
+def only_job_and_cli_read_settings(me, tree):
     """Core code never sees a dictionary of settings."""
-    if module_of(path) in ("job", "cli"):
-        return
     readers = {"tomllib", "tomli", "toml", "yaml", "configparser", "argparse", "click", "typer", "pydantic"}
-    found = [(line, name) for line, name in imports(parsed(path)) if name.split(".")[0] in readers]
-    assert not found
+    if me not in ("job", "cli"):
+        yield from ((line, name) for line, name in imports(tree) if name.split(".")[0] in readers)
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_files_are_short(path):
+def nothing_happens_when_python_collects(me, tree):
+    """Ranks collect garbage at different moments: collective work in `__del__` or a finaliser deadlocks."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "__del__":
+            yield node.lineno, "__del__"
+    for line, before, name in attributes(tree):
+        if (before, name) == ("weakref", "finalize") or before == "atexit":
+            yield line, f"{before}.{name}"
+    for line, name in imports(tree):
+        if name == "weakref.finalize" or name.split(".")[0] == "atexit":
+            yield line, name
+
+
+# What each rule must see, in which module.
+RULES = {
+    groups_import_only_from_above: ("layout", "from relax.reduced import ReducedMap"),
+    equations_see_only_the_description: ("pdes", "def f():\n    from petsc4py import PETSc"),
+    torch_stays_where_it_belongs: ("reduced", "import torch.nn as nn"),
+    only_compat_asks_for_the_version: ("info", "import dolfinx\ndolfinx.__version__"),
+    only_petsc_touches_the_options: ("solver", "PETSc.Options()"),
+    only_parallel_and_layout_talk_to_other_ranks: ("output", "V.mesh.comm.gather(1)"),
+    only_job_and_cli_read_settings: ("run", "import tomllib"),
+    nothing_happens_when_python_collects: ("factors", "class F:\n    def __del__(self): pass"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rules(rule):
+    module, wrong = RULES[rule]
+    assert list(rule(module, ast.parse(wrong))), "the rule sees nothing"
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {what}"
+        for path in FILES
+        for line, what in rule(module_of(path), TREES[path])
+    ]
+    assert not found, "\n".join([rule.__doc__ or rule.__name__, *found])
+
+
+def test_files_are_short():
     """A longer one is split beside itself."""
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert not {name: length for name, length in lengths.items() if length > 400}
 
 
 @pytest.mark.one_rank

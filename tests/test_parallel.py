@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import gc
 import re
 import subprocess
@@ -23,7 +22,6 @@ from relax.errors import BadInput, CheckFailed, RelaxError, SolveFailed
 
 COMM = MPI.COMM_WORLD
 LAST = COMM.size - 1
-RELAX = Path(relax.__file__).parent
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -163,22 +161,7 @@ def test_threads(monkeypatch):
         monkeypatch.setenv(name, "1")  # undone with the rest
 
 
-# -- garbage collection ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", sorted(RELAX.rglob("*.py")), ids=lambda path: str(path.relative_to(RELAX)))
-def test_nothing_happens_when_python_collects(path):
-    """Ranks collect garbage at different moments: collective work in `__del__` or a finaliser deadlocks."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef):
-            assert node.name != "__del__", f"line {node.lineno}: __del__"
-        if isinstance(node, ast.Attribute | ast.Name):
-            name = node.attr if isinstance(node, ast.Attribute) else node.id
-            assert name != "atexit", f"line {node.lineno}: atexit"
-        if isinstance(node, ast.Attribute) and node.attr == "finalize":
-            assert ast.unparse(node.value) != "weakref", f"line {node.lineno}: weakref.finalize"
-        if isinstance(node, ast.ImportFrom) and node.module in ("weakref", "atexit"):
-            assert {"finalize", "register"}.isdisjoint(alias.name for alias in node.names), f"line {node.lineno}"
+# -- garbage collection; that nothing has a finaliser is in test_imports.py ---------------------------------------------
 
 
 @pytest.fixture
