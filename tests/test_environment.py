@@ -116,6 +116,8 @@ def test_signals_reach_the_command_once(name):
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A session that was started in the background ignores SIGINT, and shells cannot trap what they inherit ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(getattr(signal, f"SIG{name}"))
