@@ -161,7 +161,7 @@ def test_threads(monkeypatch):
         monkeypatch.setenv(name, "1")  # undone with the rest
 
 
-# -- garbage collection; that nothing has a finaliser is in test_imports.py ---------------------------------------------
+# -- garbage collection; that nothing has a finaliser is in test_imports.py --------------------------------------------
 
 
 @pytest.fixture
