@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
@@ -63,14 +65,18 @@ class LinearSolver:
         pc = self.ksp.getPC()
         return pc.getType(), str(pc.getFactorSolverType())
 
-    def placed(self, matrix: PETSc.Mat) -> PETSc.Mat:
-        """An assembled matrix, moved to where its factor can live beside others. Collective.
+    def placed(self, matrix: PETSc.Mat, fill: Callable[[PETSc.Mat], None] | None = None) -> PETSc.Mat:
+        """A matrix, moved to where its factor can live beside others; ``fill`` assembles it if that is to be done.
+
+        Collective.
 
         Two SuperLU_DIST factors on one communicator corrupt the heap (PETSc 3.22), also when destroyed in good order:
         such a matrix moves to a communicator of its own, which lives until ``destroy``.
         """
         if self._package()[1] != "superlu_dist":
             return matrix
+        if fill is not None:
+            fill(matrix)
         comm = matrix.comm.tompi4py().Dup()
         copy = PETSc.Mat().createAIJ(
             matrix.getSizes(), bsize=matrix.getBlockSizes(), csr=matrix.getValuesCSR(), comm=comm

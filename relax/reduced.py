@@ -119,9 +119,7 @@ class ReducedMap:
 
     def _new_factor(self, prefix: str, options: _petsc.Options) -> Factor:
         solver = LinearSolver(self.comm, prefix, options, self_adjoint=self.residual.is_self_adjoint)
-        matrix = self.residual.create_matrix()
-        self.residual.assemble_matrix(matrix)
-        return Factor(solver.placed(matrix), solver)
+        return Factor(solver.placed(self.residual.create_matrix(), self.residual.assemble_matrix), solver)
 
     # -- values --------------------------------------------------------------------------------------------------------
 
