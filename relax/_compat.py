@@ -76,3 +76,17 @@ def one_subdomain_data(form: Any) -> Any:
         shared = data.get((i.ufl_domain(), i.integral_type()))
         integrals.append(i if i.subdomain_data() is not None else i.reconstruct(subdomain_data=shared))
     return ufl.Form(integrals)
+
+
+def pack_coefficients(form: fem.Form) -> dict[Any, npt.NDArray[np.float64]]:
+    """The values of a form's coefficients in its cells, by kind of integral (in Python from 0.10). Local."""
+    if hasattr(fem, "pack_coefficients"):
+        return fem.pack_coefficients(form)
+    return dolfinx.cpp.fem.pack_coefficients(form._cpp_object)
+
+
+def pack_constants(form: fem.Form) -> npt.NDArray[np.float64]:
+    """The values of a form's constants, one after the other (in Python from 0.10). Local."""
+    if hasattr(fem, "pack_constants"):
+        return fem.pack_constants(form)
+    return dolfinx.cpp.fem.pack_constants(form._cpp_object)

@@ -51,3 +51,8 @@ def compiled(form: ufl.Form | list[ufl.Form] | None) -> fem.Form | list[fem.Form
 def values_of(terminal: Control) -> Array:
     """The live values of a Function (owned and ghosts) or a Constant. Local."""
     return terminal.x.array if isinstance(terminal, fem.Function) else terminal.value
+
+
+def num_owned(V: fem.FunctionSpace) -> int:
+    """Degrees of freedom of V that this rank owns."""
+    return int(V.dofmap.index_map.size_local * V.dofmap.index_map_bs)

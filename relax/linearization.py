@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import numpy.typing as npt
 
 from relax import parallel
 from relax.errors import BadInput
-from relax.factors import Factor, Key
+from relax.factors import Factor
 from relax.layout import as_rows
+from relax.point import Point
 from relax.sensitivity import solve_adjoints
 
 if TYPE_CHECKING:
@@ -23,16 +23,6 @@ Array = npt.NDArray[np.float64]
 
 # Directions that go through one block solve; more are taken in turns, so that memory stays a few states.
 BLOCK = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Point:
-    """Where a problem was solved: local arrays with ghosts, so that going back there needs no communication."""
-
-    state: Array
-    controls: list[Array]
-    parameters: list[Array]
-    key: Key
 
 
 class Linearization:
@@ -90,7 +80,7 @@ class Linearization:
             for start in range(0, len(rows), BLOCK):
                 duals = np.array([G.observable.adjoint(G.residual.state, row) for row in rows[start : start + BLOCK]])
                 adjoints = self._adjoints(rows[start : start + BLOCK], duals, factor)
-                blocks.append(G.layout.join(G.sensitivity.gradients(point.key, adjoints, duals)))
+                blocks.append(G.layout.join(G.sensitivity.gradients(point, adjoints, duals)))
         return np.concatenate(blocks or [np.empty((0, G.size_in))]).reshape(*seeds.shape[:-1], G.size_in)
 
     def hvp(self, dy: npt.ArrayLike, dm: npt.ArrayLike) -> Array:

@@ -15,13 +15,15 @@ from relax import _petsc, parallel
 from relax.coefficients import interpolated
 from relax.errors import BadInput, BadProblem, SolveFailed
 from relax.factors import Factor, FactorStore, Key
+from relax.forms import num_owned
 from relax.layout import ControlLayout, as_rows, control_layout
 from relax.linear import LinearSolver
-from relax.linearization import BLOCK, Linearization, Point
+from relax.linearization import BLOCK, Linearization
 from relax.log import timed
 from relax.observe import Observable
+from relax.point import Point
 from relax.problem import Problem
-from relax.residual import Residual, num_owned
+from relax.residual import Residual
 from relax.sensitivity import Sensitivity
 from relax.solver import Newton, NewtonSolver, check_linear, solve_linear
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TypeAlias
 
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
@@ -26,18 +27,16 @@ from ufl.algorithms import expand_derivatives
 from relax import _compat, parallel
 from relax.boundary_map import BoundaryMap
 from relax.errors import BadProblem
-from relax.forms import along, compiled, holds, nonzero, summed, values_of
+from relax.forms import along, compiled, holds, nonzero, num_owned, summed, values_of
+from relax.packing import PackedForm
 from relax.problem import Control, Problem
 from relax.quadrature import with_fixed_degrees
 from relax.symmetry import is_self_adjoint
 
 Array = npt.NDArray[np.float64]
 Parts = Sequence[Array]
-
-
-def num_owned(V: fem.FunctionSpace) -> int:
-    """Degrees of freedom of V that this rank owns."""
-    return int(V.dofmap.index_map.size_local * V.dofmap.index_map_bs)
+# How a derivative in one control is assembled: a vector form, scalar forms for a constant's entries, or nothing.
+ControlForm: TypeAlias = PackedForm | fem.Form | list[fem.Form] | None
 
 
 class Residual:
@@ -201,25 +200,30 @@ class Residual:
         """(∂F/∂u)ᵀ λ at the installed ``adjoint``, clamped rows and columns included: (owned,)."""
         return self._assemble(self._adjoint_action_form)
 
-    def gradient(self, boundary_dual: Array | None) -> list[Array]:
+    def gradient(self, boundary_dual: Array | None, point: object) -> list[Array]:
         """(∂F/∂m)ᵀ λ at the installed ``adjoint``, plus what boundary values collect.
 
         Args:
             boundary_dual: (owned,) the dual vector of the state whose clamped entries go to the controls that give the
                 clamped values; None when no control does.
+            point: names what the registers hold but for ``adjoint``.
 
         Returns:
             A part per control: owned values of a field, all entries of a constant (the same on every rank).
         """
-        return self._control_dual_parts(self._gradient_forms, boundary_dual)
+        return self._control_dual_parts(self._gradient_forms, boundary_dual, point)
 
-    def _control_dual_parts(self, forms: list[fem.Form | list[fem.Form] | None], dual: Array | None) -> list[Array]:
+    def _control_dual_parts(
+        self, forms: Sequence[ControlForm], dual: Array | None, point: object = None
+    ) -> list[Array]:
         parts = []
         for i, (control, form) in enumerate(zip(self.controls, forms, strict=True)):
             register = self._control_duals[i]
             if register is not None:
                 register.x.array[:] = 0.0
-                if form is not None:
+                if isinstance(form, PackedForm):
+                    form.assemble(register.x.array, point)
+                elif form is not None:
                     fem.assemble_vector(register.x.array, form)
                 if dual is not None:
                     self.boundary.collect(dual, i, register.x.array)
@@ -227,7 +231,7 @@ class Residual:
                 parts.append(register.x.array[: num_owned(control.function_space)].copy())
             else:
                 entries = np.zeros(int(np.prod(control.ufl_shape, dtype=np.int64)))
-                if form is not None:
+                if isinstance(form, list):
                     entries += [float(fem.assemble_scalar(f)) for f in form]
                 if dual is not None:
                     self.boundary.collect(dual, i, entries)
@@ -343,8 +347,9 @@ class Residual:
         return [self._gradient_of(self._L, i) for i in range(len(self.controls))]
 
     @cached_property
-    def _gradient_forms(self) -> list[fem.Form | list[fem.Form] | None]:
-        return [compiled(g) for g in self._gradients]
+    def _gradient_forms(self) -> list[ControlForm]:
+        forms = [compiled(g) for g in self._gradients]
+        return [PackedForm(f, self.adjoint) if isinstance(f, fem.Form) else f for f in forms]
 
     @cached_property
     def _sensitivity_forms(self) -> list[fem.Form | None]:
@@ -375,8 +380,8 @@ class Residual:
         return compiled(summed([with_dlam, self._second_state]))
 
     @cached_property
-    def _second_gradient_forms(self) -> list[fem.Form | list[fem.Form] | None]:
-        result: list[fem.Form | list[fem.Form] | None] = []
+    def _second_gradient_forms(self) -> list[ControlForm]:
+        result: list[ControlForm] = []
         for gradient in self._gradients:
             if isinstance(gradient, list):
                 forms = [summed([self._with_second_adjoint(g), self._varied(g)]) for g in gradient]

@@ -11,7 +11,9 @@ from petsc4py import PETSc
 
 from relax import parallel
 from relax.factors import Factor, Key
-from relax.residual import Residual, num_owned
+from relax.forms import num_owned
+from relax.point import Point
+from relax.residual import Residual
 
 Array = npt.NDArray[np.float64]
 
@@ -94,11 +96,11 @@ class Sensitivity:
                 total += np.array([parts[i] for parts in directions]) @ columns
         return total
 
-    def gradients(self, key: Key, adjoints: Array, state_duals: Array) -> list[Array]:
+    def gradients(self, point: Point, adjoints: Array, state_duals: Array) -> list[Array]:
         """-(∂F/∂m)ᵀ λ for several λ, and what boundary values collect from ``state_duals`` - (∂F/∂u)ᵀ λ.
 
         Args:
-            key: names the registers' point.
+            point: what the registers hold.
             adjoints: (k, owned) the λ.
             state_duals: (k, owned) B'(u)ᵀ dy, not yet zeroed at clamped values.
 
@@ -107,13 +109,13 @@ class Sensitivity:
         """
         residual = self._residual
         if len(adjoints) > _FEW and not residual.boundary.has_controls:
-            return self._gradients_by_matrix(key, adjoints)
+            return self._gradients_by_matrix(point.key, adjoints)
         rows = []
         for lam, dual in zip(adjoints, state_duals, strict=True):
             residual.adjoint.x.array[: residual.num_owned] = lam
             residual.adjoint.x.scatter_forward()
             boundary = residual.operator_adjoint_action() - dual if residual.boundary.has_controls else None
-            rows.append(residual.gradient(boundary))
+            rows.append(residual.gradient(boundary, point))
         return [-np.array(parts) for parts in zip(*rows, strict=True)]
 
     def _gradients_by_matrix(self, key: Key, adjoints: Array) -> list[Array]:

@@ -19,7 +19,8 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8"), filename=str(path)) f
 GROUPS = {
     "foundation": "_compat _petsc errors log parallel parallel_start layout linear cache",
     "description": "meshes boundary coefficients problem observe quadrature forms pdes",
-    "solution": "solver boundary_map residual symmetry factors sensitivity linearization samples reduced verify",
+    "solution": "solver boundary_map residual symmetry packing factors point sensitivity linearization samples "
+    "reduced verify",
     "use": "prior invert layer teams output plot slices tables job case truths progress ending checking run info "
     "cli __main__",
 }
