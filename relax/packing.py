@@ -83,4 +83,4 @@ def _cell_dofs(V: fem.FunctionSpace) -> npt.NDArray[np.int64]:
     num_cells = V.mesh.topology.index_map(V.mesh.topology.dim).size_local
     block = V.dofmap.bs
     dofs = V.dofmap.list[:num_cells].astype(np.int64)
-    return (dofs[:, :, None] * block + np.arange(block)).reshape(num_cells, -1)
+    return (dofs[:, :, None] * block + np.arange(block)).reshape(num_cells, dofs.shape[1] * block)
