@@ -139,7 +139,8 @@ class _Call:
 
     def _checked(self, m: Array) -> Array:
         if self._teams is not None:
-            m = parallel.from_rank_0(self._teams.comm, m)
+            comm = self._teams.comm
+            m = parallel.from_rank_0(comm, parallel.checked(comm, m, self.G.size_in, "control"))
         return self.G.layout.checked(m, "control")
 
     def _mine(self, rows: Array) -> Array:
@@ -199,7 +200,8 @@ def _directions_merged(tensors: tuple[Tensor, ...], dims: tuple[int | None, ...]
     for t, d in zip(tensors, dims, strict=True):
         front = t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
         beside = front.movedim(0, -3)
-        merged.append(beside.reshape(*beside.shape[:-3], -1, beside.shape[-1]))
+        *samples, mapped, along, last = beside.shape
+        merged.append(beside.reshape(*samples, mapped * along, last))
     return merged
 
 

@@ -184,8 +184,7 @@ class ReducedMap:
             with self.factor_here(key) as factor:
                 solve_linear(residual, factor)
                 if not self._known_linear:
-                    check_linear(residual, factor)
-                    self._known_linear = True
+                    self._known_linear = check_linear(residual, factor)
         else:
             self._solve_nonlinear()
         self.counts["forward"] += 1

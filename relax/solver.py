@@ -57,11 +57,14 @@ def solve_linear(residual: Residual, factor: Factor) -> None:
     u.scatter_forward()
 
 
-def check_linear(residual: Residual, factor: Factor) -> None:
+def check_linear(residual: Residual, factor: Factor) -> bool:
     """The residual at the state just found, with all its terms, is small.
 
     Collective. A jump of a coefficient in the state, ``conditional(gt(u, 1), 5, 1)``, has no derivative that UFL could
     see, and looks linear to it.
+
+    Returns:
+        Whether this settles it: a right-hand side of zeros shows nothing.
 
     Raises:
         BadProblem: when it is not.
@@ -73,6 +76,7 @@ def check_linear(residual: Residual, factor: Factor) -> None:
             f"leaves a residual of {left:.1e} (of {size:.1e} before). A coefficient that jumps with the state is not "
             "differentiable: smooth it"
         )
+    return size > 0.0
 
 
 class NewtonSolver:

@@ -159,6 +159,24 @@ def test_control_values_take_what_a_coefficient_may_be():
             relax.control_values(G, lambda x: np.full(x.shape[1], np.nan))
 
 
+def test_torch_func_on_a_rank_that_owns_nothing():
+    """The constant of the owned layout lives on rank 0 alone; directions of the others have no length."""
+    V = space()
+    u, v, k = fem.Function(V), ufl.TestFunction(V), fem.Constant(V.mesh, 1.3)
+    F = (ufl.exp(k) * ufl.inner(ufl.grad(u), ufl.grad(v)) - v) * ufl.dx
+    problem = relax.Problem(residual=F, state=u, controls=[k], bcs=[relax.clamp_boundary(V)], name="constant")
+    G = relax.ReducedMap(problem, relax.PointValues(V, SENSORS), layout="owned")
+    m = torch.as_tensor(relax.control_values(G, 0.2))
+    with G.linearize(m.numpy()) as lin:
+        np.testing.assert_allclose(torch.func.jacrev(relax.SolutionLayer(G))(m), lin.matrix(), rtol=1e-12)
+    directions = torch.ones(3, G.size_in, dtype=torch.float64)
+    tangents = torch.func.vmap(lambda d: torch.func.jvp(relax.SolutionLayer(G), (m,), (d,))[1])(directions)
+    with G.linearize(m.numpy()) as lin:
+        # A block solve may round its columns differently from a single one.
+        np.testing.assert_allclose(tangents, np.tile(lin.jvp(directions[0].numpy()), (3, 1)), rtol=1e-12)
+    G.close()
+
+
 def test_a_prior_on_a_rank_that_owns_nothing():
     domain = relax.meshes.interval(1, (0.0, 1.0))
     V = fem.functionspace(domain, ("Lagrange", 1))
