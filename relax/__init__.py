@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relax._petsc import NEWTON as NEWTON
     from relax.boundary import clamp as clamp
     from relax.boundary import clamp_boundary as clamp_boundary
+    from relax.eigenmap import EigenMap as EigenMap
     from relax.errors import BadInput as BadInput
     from relax.errors import BadProblem as BadProblem
     from relax.errors import CheckFailed as CheckFailed
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from relax.errors import PointsOutsideMesh as PointsOutsideMesh
     from relax.errors import RelaxError as RelaxError
     from relax.errors import SolveFailed as SolveFailed
+    from relax.evolution import Evolution as Evolution
     from relax.invert import Result as Result
     from relax.invert import Stats as Stats
     from relax.invert import Status as Status
@@ -39,11 +41,13 @@ if TYPE_CHECKING:
     from relax.invert.lbfgs import lbfgs as lbfgs
     from relax.layer import SolutionLayer as SolutionLayer
     from relax.linearization import Linearization as Linearization
+    from relax.observe import AtSteps as AtSteps
     from relax.observe import FieldValues as FieldValues
     from relax.observe import Functional as Functional
     from relax.observe import Observable as Observable
     from relax.observe import PointValues as PointValues
     from relax.observe import Stack as Stack
+    from relax.observe import TimeIntegral as TimeIntegral
     from relax.prior import BlockPrior as BlockPrior
     from relax.prior import IdentityPrior as IdentityPrior
     from relax.prior import SmoothnessPrior as SmoothnessPrior
@@ -52,17 +56,21 @@ if TYPE_CHECKING:
     from relax.reduced import control_values as control_values
     from relax.solver import Newton as Newton
     from relax.teams import Teams as Teams
+    from relax.theta import theta_evolution as theta_evolution
     from relax.verify import MapReport as MapReport
     from relax.verify import check_map as check_map
 
 _HOMES = {
     "relax.problem": ("Problem",),
     "relax.boundary": ("clamp", "clamp_boundary"),
-    "relax.observe": ("Observable", "PointValues", "FieldValues", "Functional", "Stack"),
+    "relax.evolution": ("Evolution",),
+    "relax.theta": ("theta_evolution",),
+    "relax.observe": ("Observable", "PointValues", "FieldValues", "Functional", "Stack", "AtSteps", "TimeIntegral"),
     "relax.solver": ("Newton",),
     "relax._petsc": ("DIRECT", "DIRECT_SYMMETRIC", "AMG_CG", "AMG_GMRES", "NEWTON"),
     "relax.reduced": ("ReducedMap", "control_values"),
     "relax.linearization": ("Linearization",),
+    "relax.eigenmap": ("EigenMap",),
     "relax.verify": ("check_map", "MapReport"),
     "relax.prior": ("SmoothnessPrior", "IdentityPrior", "BlockPrior"),
     "relax.invert": ("gauss_newton", "lbfgs", "Result", "Stats", "Status"),

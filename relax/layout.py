@@ -154,6 +154,11 @@ class ControlLayout(Protocol):
         """The inner product over all ranks of two vectors (size,). Collective."""
 
 
+def _distinct_spaces(controls: Sequence[Control]) -> list[fem.FunctionSpace]:
+    """The spaces of the fields among the controls, each once."""
+    return list({id(c.function_space): c.function_space for c in controls if isinstance(c, fem.Function)}.values())
+
+
 def _entries(control: Control) -> int:
     return int(np.prod(control.ufl_shape, dtype=np.int64))
 
@@ -165,7 +170,9 @@ class Replicated:
 
     def __init__(self, comm: MPI.Comm, controls: Sequence[Control]) -> None:
         self._comm = comm
-        self._spaces = [SpaceLayout(c.function_space) if isinstance(c, fem.Function) else None for c in controls]
+        # A control with a value in each step stands here once a step: its order is worked out once.
+        known = {id(V): SpaceLayout(V) for V in _distinct_spaces(controls)}
+        self._spaces = [known[id(c.function_space)] if isinstance(c, fem.Function) else None for c in controls]
         lengths = [s.size if s is not None else _entries(c) for s, c in zip(self._spaces, controls, strict=True)]
         self._ends = np.cumsum([0, *lengths])
         self.size = int(self._ends[-1])
@@ -192,7 +199,8 @@ class Owned:
 
     def __init__(self, comm: MPI.Comm, controls: Sequence[Control]) -> None:
         self._comm = comm
-        self._carriers = [fem.Function(c.function_space) if isinstance(c, fem.Function) else None for c in controls]
+        known = {id(V): fem.Function(V) for V in _distinct_spaces(controls)}
+        self._carriers = [known[id(c.function_space)] if isinstance(c, fem.Function) else None for c in controls]
         self._entries = [0 if isinstance(c, fem.Function) else _entries(c) for c in controls]
         lengths = []
         for carrier, entries in zip(self._carriers, self._entries, strict=True):

@@ -6,8 +6,12 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mpi4py import MPI
+
+# Seconds between two lines about one loop.
+_QUIET = 10.0
 
 logger = logging.getLogger("relax")
 logger.addHandler(logging.NullHandler())
@@ -35,3 +39,32 @@ def timed(what: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     logger.debug("%s: %.3f s", what, time.perf_counter() - start)
+
+
+class LongRun:
+    """Says every ten seconds how far a loop has come, at level INFO; nothing of a short one. No barrier.
+
+    Args:
+        what: the unit of work, in the plural.
+        total: how many there are.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what = what
+        self._total = total
+
+    def __enter__(self) -> LongRun:
+        self._start = self._said = time.perf_counter()
+        return self
+
+    def reached(self, n: int) -> None:
+        """n of them are done."""
+        now = time.perf_counter()
+        if now - self._said > _QUIET and 0 < n < self._total:
+            self._said = now
+            took = now - self._start
+            left = took / n * (self._total - n)
+            logger.info("%s: %d of %d, %.0f s, about %.0f s left", self._what, n, self._total, took, left)
+
+    def __exit__(self, *_: Any) -> None:
+        pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,16 @@ from petsc4py import PETSc
 
 from relax import _petsc, parallel
 from relax.coefficients import interpolated
-from relax.errors import BadInput, BadProblem, SolveFailed
-from relax.factors import Factor, FactorStore, Key
+from relax.errors import BadInput, BadProblem
+from relax.evolution import Evolution
 from relax.forms import num_owned
 from relax.layout import ControlLayout, as_rows, control_layout
-from relax.linear import LinearSolver
-from relax.linearization import BLOCK, Linearization
-from relax.log import timed
+from relax.linearization import Linearization
+from relax.march import March, expanded
 from relax.observe import Observable
-from relax.point import Point
 from relax.problem import Problem
-from relax.residual import Residual
-from relax.sensitivity import Sensitivity
-from relax.solver import Newton, NewtonSolver, check_linear, solve_linear
+from relax.solver import Newton
+from relax.steady import Steady
 
 Array = npt.NDArray[np.float64]
 
@@ -64,7 +60,7 @@ class ReducedMap:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem | Evolution,
         observable: Observable,
         *,
         solver: Newton = Newton(),
@@ -72,8 +68,6 @@ class ReducedMap:
         layout: str = "replicated",
         storage: object = None,
     ) -> None:
-        if storage is not None:
-            raise BadInput("storage: a stationary problem has no trajectory to store; leave it None")
         observable.check_state(problem.state)
         self.problem = problem
         self.observable = observable
@@ -84,44 +78,19 @@ class ReducedMap:
                 f"the observable depends on the control {hidden[0]} directly; expected one of the state alone. A "
                 "term in the control belongs to the optimiser, as a prior or a penalty"
             )
-        self.residual = Residual(problem, observable.parameters)
-        self.layout: ControlLayout = control_layout(layout, self.comm, problem.controls)
+        self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
+        self.solution: Steady | March
+        if isinstance(problem, Evolution):
+            self.layout: ControlLayout = control_layout(layout, self.comm, expanded(problem))
+            self.solution = March(problem, observable, self.layout, self.counts, solver, options, storage)
+        elif storage is not None:
+            raise BadInput("storage: a stationary problem has no trajectory to store; leave it None")
+        else:
+            self.layout = control_layout(layout, self.comm, problem.controls)
+            self.solution = Steady(problem, observable, self.layout, self.counts, solver, options)
+        self.residual = self.solution.residual
         self.size_in = self.layout.size
         self.size_out = observable.size
-        self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
-        self._solver = solver
-        self._prefix = f"relax_{problem.name}_"
-        self._options, self._lin_options = self._solver_options(_petsc.preset(options))
-        self._factors = FactorStore(
-            self.comm, lambda: self._new_factor(self._prefix, self._options), solver.factor_memory
-        )
-        # A linear problem has one operator for the state and its derivatives; another solver for it is the user's wish.
-        self._lin_factors = self._factors
-        if self._lin_options is not None:
-            lin_options = self._lin_options
-            self._lin_factors = FactorStore(
-                self.comm, lambda: self._new_factor(self._prefix + "lin_", lin_options), solver.factor_memory
-            )
-        self._guess = problem.state.x.array.copy()
-        self._newton: NewtonSolver | None = None
-        self.sensitivity = Sensitivity(self.residual)
-        self._parameters = self.residual.parameter_values()
-        self._constant_key = Key()
-        self._operator_parameters = self._parameters
-        self._known_linear = False
-
-    def _solver_options(self, options: _petsc.Options | None) -> tuple[dict[str, object], dict[str, object] | None]:
-        given = dict(_petsc.known(options or {}))
-        lin = {k.removeprefix("lin_"): v for k, v in given.items() if k.startswith("lin_")}
-        forward = {k: v for k, v in given.items() if not k.startswith("lin_")}
-        default = _petsc.DIRECT_SYMMETRIC if self.residual.is_self_adjoint else _petsc.DIRECT
-        chosen = _petsc.merged(default, forward)
-        own_lin = bool(lin) or _petsc.has_user_options(self._prefix + "lin_")
-        return chosen, _petsc.merged(chosen, lin) if own_lin else None
-
-    def _new_factor(self, prefix: str, options: _petsc.Options) -> Factor:
-        solver = LinearSolver(self.comm, prefix, options, self_adjoint=self.residual.is_self_adjoint)
-        return Factor(solver.placed(self.residual.create_matrix(), self.residual.assemble_matrix), solver)
 
     # -- values --------------------------------------------------------------------------------------------------------
 
@@ -136,13 +105,7 @@ class ReducedMap:
         together (a linear source): then all samples go through one block solve with one factor.
         """
         controls = self.layout.checked(m, "control")
-        lead = controls.shape[:-1]
-        rows = as_rows(controls)
-        if len(rows) > 1 and self.residual.is_affine:
-            values = [value for _, value in self._affine_batch(rows)]
-        else:
-            values = [self._evaluate(row) for row in rows]
-        return np.array(values).reshape(*lead, self.size_out)
+        return self.solution.values(as_rows(controls)).reshape(*controls.shape[:-1], self.size_out)
 
     def linearize(self, m: npt.ArrayLike) -> Linearization:
         """Solve at one control, shape (size_in,), and return the linearisation point, which owns its state."""
@@ -152,139 +115,39 @@ class ReducedMap:
                 f"linearize: expected one control of shape ({self.size_in},), got {control.shape}; "
                 "linearise at each sample by itself, or use linearize_each"
             )
-        return Linearization(self, self._solve(control), self._observe())
+        return self._points(control[None, :])[0]
 
     def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
         """Linearisation points of several controls (k, size_in); one block solve where the residual is affine."""
-        rows = as_rows(self.layout.checked(m, "control"))
-        if len(rows) > 1 and self.residual.is_affine:
-            return [Linearization(self, point, value) for point, value in self._affine_batch(rows)]
-        return [Linearization(self, self._solve(row), self._observe()) for row in rows]
+        return self._points(as_rows(self.layout.checked(m, "control")))
 
-    def _evaluate(self, control: Array) -> Array:
-        self._solve(control)
-        return self._observe()
+    def _points(self, rows: Array) -> list[Linearization]:
+        return [Linearization(self, derivatives, value) for derivatives, value in self.solution.linearize(rows)]
 
-    def _observe(self) -> Array:
-        value = self.observable.value(self.residual.state)
-        if not np.isfinite(value).all():
-            raise SolveFailed(
-                f"the observation has {np.count_nonzero(~np.isfinite(value))} entries that are not finite: "
-                "the state overflowed. Is a coefficient out of range?"
-            )
-        return value
+    def trajectory(self, m: npt.ArrayLike) -> Iterator[tuple[int, float | None]]:
+        """The states of an evolution, one after the other: (n, time) with ``problem.state`` holding u_n, n = 0, ..., N.
 
-    def _solve(self, control: Array) -> Point:
-        """Solve for the state; its register and the controls' hold the point afterwards."""
-        residual = self.residual
-        parts = self.layout.split(control)
-        residual.install(parts)
-        key = self._key_for_parameters() if residual.operator_is_constant else Key()
-        if residual.is_linear:
-            with self.factor_here(key) as factor:
-                solve_linear(residual, factor)
-                if not self._known_linear:
-                    self._known_linear = check_linear(residual, factor)
-        else:
-            self._solve_nonlinear()
-        self.counts["forward"] += 1
-        self._refresh_parameters()
-        return Point(residual.state.x.array.copy(), parts, self._parameters, key)
+        Collective. The time is None where the evolution does not know the length of its steps. Nothing is stored, and
+        no other call of this map may come before the last state.
 
-    def _solve_nonlinear(self) -> None:
-        if self._newton is None:
-            self._newton = NewtonSolver(self.residual, self._solver, self._prefix, self._options, self._guess)
-        factor = self._factors.take()
-        try:
-            self._newton.solve(factor)
-        except SolveFailed:
-            self._factors.discard(factor)
-            self._newton.destroy()
-            self._newton = None
-            raise
-
-    def _refresh_parameters(self) -> None:
-        """Take a new snapshot of the parameters if the user has changed them."""
-        now = self.residual.parameter_values()
-        changed = any(not np.array_equal(a, b) for a, b in zip(now, self._parameters, strict=True))
-        if now and parallel.any_rank(self.comm, changed):
-            self._parameters = now
-
-    def _key_for_parameters(self) -> Key:
-        """The key of an operator that depends on no control: a new one when a parameter in it has changed."""
-        self._refresh_parameters()
-        if self._operator_parameters is not self._parameters:
-            pairs = zip(self._parameters, self._operator_parameters, self.residual.in_operator, strict=True)
-            if parallel.any_rank(self.comm, any(held and not np.array_equal(a, b) for a, b, held in pairs)):
-                self._constant_key = Key()
-            self._operator_parameters = self._parameters
-        return self._constant_key
-
-    # -- operators -----------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def factor_here(self, key: Key, *, derivatives: bool = False) -> Iterator[Factor]:
-        """The factor of the operator at the point that the registers hold, kept from before or made now.
-
-        Collective. A factor in which a solve fails within the block is destroyed.
-
-        Args:
-            key: names the point.
-            derivatives: for tangent and adjoint solves, which may have solver options of their own.
+        Raises:
+            BadInput: for a stationary problem, or a control of the wrong shape.
+            SolveFailed: naming the step.
         """
-        store = self._lin_factors if derivatives else self._factors
-        factor = store.find(key)
-        fresh = factor is None
-        factor = store.take() if factor is None else factor
-        try:
-            if fresh:
-                with timed(f"{factor.solver.prefix}: operator"):
-                    self.residual.assemble_matrix(factor.matrix)
-                    factor.solver.factor(factor.matrix)
-                factor.assign(key)
-            yield factor
-        except SolveFailed:
-            store.discard(factor)
-            raise
-
-    def _affine_batch(self, rows: Array) -> Iterator[tuple[Point, Array]]:
-        """Points and values at several controls of an affine problem: u(m) = u(0) + u'(0) m, in block solves."""
-        residual = self.residual
-        base = self._solve(np.zeros(self.size_in))
-        for start in range(0, len(rows), BLOCK):
-            block = [self.layout.split(row) for row in rows[start : start + BLOCK]]
-            residual.state.x.array[:] = base.state
-            with self.factor_here(base.key) as factor:
-                changes = self.sensitivity.state_tangents(base.key, block, factor)
-            self.counts["forward"] += len(block)
-            for parts, change in zip(block, changes, strict=True):
-                residual.install(parts)
-                u = residual.state.x
-                u.array[: residual.num_owned] = base.state[: residual.num_owned] + change
-                u.scatter_forward()
-                yield Point(u.array.copy(), parts, base.parameters, base.key), self._observe()
+        control = self.layout.checked(m, "control")
+        if not isinstance(self.solution, March) or control.ndim != 1:
+            raise BadInput(f"trajectory: expected an Evolution and one control of shape ({self.size_in},)")
+        return self.solution.trajectory(control)
 
     def present_control(self) -> Array:
-        """The control vector of what the problem's controls hold now. Collective."""
-        parts = []
-        for control in self.problem.controls:
-            if isinstance(control, fem.Function):
-                parts.append(control.x.array[: num_owned(control.function_space)])
-            else:
-                parts.append(np.asarray(control.value, dtype=np.float64).reshape(-1))
-        return self.layout.join(parts)
+        """The control vector of what the problem's controls hold now, the same in each step. Collective."""
+        return self.layout.join(self.solution.present_parts())
 
     # -- life time -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Free the factors and matrices. Collective. The map and its linearisation points are of no use afterwards."""
-        # SNES first: it holds a factor's matrix, whose communicator may go with the factor.
-        if self._newton is not None:
-            self._newton.destroy()
-        self._factors.destroy()
-        if self._lin_factors is not self._factors:
-            self._lin_factors.destroy()
-        self.sensitivity.destroy()
+        self.solution.close()
         PETSc.garbage_cleanup(self.comm)
 
     def __enter__(self) -> ReducedMap:

@@ -40,10 +40,15 @@ class Newton:
     factor_memory: float = 2e9
 
 
-def solve_linear(residual: Residual, factor: Factor) -> None:
+def solve_linear(residual: Residual, factor: Factor, at_zero: np.ndarray | None = None) -> None:
     """The state of a residual that is affine in it, with the operator that ``factor`` holds.
 
     Collective. The controls are installed; the state's register holds the solution afterwards.
+
+    Args:
+        residual: the residual.
+        factor: of its operator.
+        at_zero: F(0, m), (owned,), where it is known already.
 
     Raises:
         SolveFailed: with the reason in words.
@@ -51,7 +56,7 @@ def solve_linear(residual: Residual, factor: Factor) -> None:
     u = residual.state.x
     u.array[:] = 0.0
     residual.boundary.apply(u.array)
-    factor.rhs.array[:] = residual.residual_of_lifting()
+    factor.rhs.array[:] = residual.residual_of_lifting(at_zero)
     factor.solver.solve(factor.rhs, factor.solution)
     u.array[: residual.num_owned] -= factor.solution.array_r
     u.scatter_forward()
@@ -87,16 +92,12 @@ class NewtonSolver:
         settings: tolerances.
         prefix: PETSc options prefix.
         options: PETSc options below those of the command line.
-        guess: the state's local values from which each solve starts: no solve depends on the one before.
     """
 
-    def __init__(
-        self, residual: Residual, settings: Newton, prefix: str, options: _petsc.Options, guess: np.ndarray
-    ) -> None:
+    def __init__(self, residual: Residual, settings: Newton, prefix: str, options: _petsc.Options) -> None:
         self._residual = residual
         self._prefix = prefix
         self._options = options
-        self._guess = guess
         self._settings = settings
         self._first_norm = 0.0
         snes_options = {
@@ -115,15 +116,19 @@ class NewtonSolver:
         self._x: PETSc.Vec | None = None
         self._f: PETSc.Vec | None = None
 
-    def solve(self, factor: Factor) -> None:
+    def solve(self, factor: Factor, guess: np.ndarray) -> None:
         """The state for the installed controls, using the matrix and linear solver of ``factor``.
+
+        Args:
+            factor: to be filled; it holds the Jacobian of the last iterate afterwards.
+            guess: the state's local values to start from: no solve depends on what the register holds.
 
         Raises:
             SolveFailed: with the reason in words; the state's register is then of no use.
         """
         u = self._residual.state.x
-        scale = self._norm_at(np.zeros_like(self._guess))
-        self._first_norm = self._norm_at(self._guess)
+        scale = self._norm_at(np.zeros_like(guess))
+        self._first_norm = self._norm_at(guess)
         if self._first_norm == 0.0:
             return
         if self._x is None or self._f is None:

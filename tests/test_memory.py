@@ -55,8 +55,8 @@ def test_points_that_are_dropped_do_not_leak():
         kept = []
         for i in range(20):
             kept = [*kept[-2:], G.linearize(np.full(G.size_in, 0.01 * i))]
-        assert len(G._factors._factors) <= 5
-        everyone_has(np.array(len(G._factors._factors)))
+        assert len(G.solution.operators.factors._factors) <= 5
+        everyone_has(np.array(len(G.solution.operators.factors._factors)))
 
 
 @pytest.mark.parametrize("options", [None, "amg_cg"], ids=["direct", "amg"])

@@ -123,7 +123,7 @@ def test_tangent_and_adjoint_have_a_prefix_of_their_own(options, where):
         seed = directions(G, 1)[0]
         close(lin.vjp(seed), one.linearize(control(G)).vjp(seed), 1e-7)
         assert kinds(G) == ("preonly", "lu")
-        ksp = G._lin_factors._factors[0].solver.ksp
+        ksp = G.solution.operators.lin_factors._factors[0].solver.ksp
         assert (ksp.getType(), ksp.getPC().getType()) == ("gmres", "jacobi")
         assert ksp.getOptionsPrefix() == "relax_two_lin_"
 

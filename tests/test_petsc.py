@@ -53,7 +53,7 @@ def directions(G, k, seed=1):
 
 def solver_of(G):
     """The linear solver of the map's first factor."""
-    return G._factors._factors[0].solver
+    return G.solution.operators.factors._factors[0].solver
 
 
 def control(G):

@@ -287,7 +287,7 @@ def test_factors_of_points_that_are_gone_are_used_again():
             lin = G.linearize(noise(G, i))
             lin.vjp(np.ones(G.size_out))
         lin.close()
-        assert len(G._factors._factors) <= 2
+        assert len(G.solution.operators.factors._factors) <= 2
 
 
 def test_counts():

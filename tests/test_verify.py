@@ -13,6 +13,8 @@ from relax.errors import CheckFailed, SolveFailed
 from relax.linearization import Linearization
 from relax.residual import Residual
 from relax.sensitivity import Sensitivity
+from relax.steady import Steady, SteadyDerivatives
+from relax.weak import WeakForm
 
 
 def make(problem=pdes.poisson.diffusion, observe=lambda p: FieldValues(p.state.function_space), kind=ReducedMap, n=4):
@@ -82,7 +84,7 @@ def test_a_control_that_stays_where_it_was_first(monkeypatch):
 
 def test_derivatives_at_the_last_point_solved(monkeypatch):
     """The linearisation point is not gone back to: derivatives are those of wherever the map was last evaluated."""
-    original = ReducedMap._solve
+    original = Steady._solve
     G = make()
 
     def solve(self, control):
@@ -91,13 +93,13 @@ def test_derivatives_at_the_last_point_solved(monkeypatch):
         self.residual.install = lambda parts: None
         return point
 
-    monkeypatch.setattr(ReducedMap, "_solve", solve)
+    monkeypatch.setattr(Steady, "_solve", solve)
     caught(G)
 
 
 @pytest.mark.parametrize(
     ("owner", "method"),
-    [(Sensitivity, "state_tangents"), (Linearization, "_adjoints"), (Linearization, "_hessian_action")],
+    [(Sensitivity, "state_tangents"), (SteadyDerivatives, "_adjoints"), (SteadyDerivatives, "_hessian_action")],
     ids=["tangent", "adjoint", "second adjoint"],
 )
 @pytest.mark.parametrize("problem", [pdes.poisson.diffusion, problems.dirichlet_and_field], ids=["zero", "control"])
@@ -118,10 +120,10 @@ def test_a_boundary_condition_that_is_not_homogenised(monkeypatch, problem, owne
 
 
 @pytest.mark.parametrize("forgotten", [0, 1, 2])
-@pytest.mark.parametrize("method", ["_in_direction", "_gradient_of"])
+@pytest.mark.parametrize("method", ["in_direction", "gradient_of"])
 def test_a_control_that_a_derivative_forgets(monkeypatch, method, forgotten):
-    original = getattr(Residual, method)
-    monkeypatch.setattr(Residual, method, lambda self, form, i: None if i == forgotten else original(self, form, i))
+    original = getattr(WeakForm, method)
+    monkeypatch.setattr(WeakForm, method, lambda self, form, i: None if i == forgotten else original(self, form, i))
     caught(make(problems.number_and_fields))
 
 
@@ -134,13 +136,13 @@ def test_an_observable_of_the_users_with_a_wrong_factor(monkeypatch, method):
 
 def test_a_form_that_is_differentiated_wrongly_in_second_order(monkeypatch):
     """A tenth of F_uu left out: only the Hessian action knows of it."""
-    original = Residual._varied
+    original = WeakForm.varied
 
     def too_little(self, form):
         varied = original(self, form)
         return None if varied is None else 0.9 * varied
 
-    monkeypatch.setattr(Residual, "_varied", too_little)
+    monkeypatch.setattr(WeakForm, "varied", too_little)
     report = caught(make(problems.cubic_reaction), "second derivative")
     assert report.first_order > 1.85 and report.adjoint_gap < 1e-10
 
@@ -209,18 +211,17 @@ def test_an_affine_map_has_no_remainder(problem):
     assert report.first_order == report.second_order == np.inf and report.hessian_gap == 0.0
 
 
-def test_steps_shrink_until_the_map_can_be_solved():
+def test_steps_shrink_until_the_map_can_be_solved(monkeypatch):
     """A map that fails far from the point is checked near it; one that fails at the point itself is not."""
+    original, reach = Steady._solve, 1e-3
 
-    class Fragile(ReducedMap):
-        reach = 1e-3
+    def fragile(self, control):
+        if np.abs(control - 1.0).max() > reach:
+            raise SolveFailed("too far")
+        return original(self, control)
 
-        def _solve(self, control):
-            if np.abs(control - 1.0).max() > self.reach:
-                raise SolveFailed("too far")
-            return super()._solve(control)
-
-    G = make(problems.cubic_reaction, kind=Fragile)
+    monkeypatch.setattr(Steady, "_solve", fragile)
+    G = make(problems.cubic_reaction)
     m = np.ones(G.size_in)
     assert check_map(G, m).failures == []
     raised_everywhere(SolveFailed, lambda: check_map(G, 2.0 * m))

@@ -4,5 +4,15 @@ from relax.observe.base import Observable, Stack
 from relax.observe.fields import FieldValues
 from relax.observe.functional import Functional
 from relax.observe.points import PointValues, points_inside
+from relax.observe.steps import AtSteps, TimeIntegral
 
-__all__ = ["FieldValues", "Functional", "Observable", "PointValues", "Stack", "points_inside"]
+__all__ = [
+    "AtSteps",
+    "FieldValues",
+    "Functional",
+    "Observable",
+    "PointValues",
+    "Stack",
+    "TimeIntegral",
+    "points_inside",
+]

@@ -27,6 +27,8 @@ class Observable(ABC):
     size: int
     #: True only where B is known to be linear or affine: then samples of an affine problem share their adjoint solves.
     is_linear: bool = False
+    #: True for what looks at the steps of an evolution and has no meaning for a single state.
+    needs_steps: bool = False
 
     @abstractmethod
     def value(self, u: fem.Function) -> Array:
@@ -81,18 +83,19 @@ class Stack(Observable):
     """
 
     def __init__(self, observables: Sequence[Observable]) -> None:
-        self._parts = tuple(observables)
-        if not self._parts:
+        self.parts = tuple(observables)
+        if not self.parts:
             raise BadInput("Stack: expected at least one observable, got none")
-        self._ends = np.cumsum([0, *(part.size for part in self._parts)])
+        self._ends = np.cumsum([0, *(part.size for part in self.parts)])
         self.size = int(self._ends[-1])
-        self.is_linear = all(part.is_linear for part in self._parts)
+        self.is_linear = all(part.is_linear for part in self.parts)
+        self.needs_steps = any(part.needs_steps for part in self.parts)
 
     def value(self, u: fem.Function) -> Array:
-        return np.concatenate([part.value(u) for part in self._parts])
+        return np.concatenate([part.value(u) for part in self.parts])
 
     def tangent(self, u: fem.Function, du: fem.Function) -> Array:
-        return np.concatenate([part.tangent(u, du) for part in self._parts])
+        return np.concatenate([part.tangent(u, du) for part in self.parts])
 
     def adjoint(self, u: fem.Function, dy: Array) -> Array:
         return np.sum([part.adjoint(u, piece) for part, piece in self._pieces(dy)], axis=0)
@@ -102,12 +105,12 @@ class Stack(Observable):
 
     @property
     def parameters(self) -> list[fem.Function | fem.Constant]:
-        return [p for part in self._parts for p in part.parameters]
+        return [p for part in self.parts for p in part.parameters]
 
     def check_state(self, state: fem.Function) -> None:
-        for part in self._parts:
+        for part in self.parts:
             part.check_state(state)
 
     def _pieces(self, dy: Array) -> list[tuple[Observable, Array]]:
         bounds = zip(self._ends[:-1], self._ends[1:], strict=True)
-        return [(part, dy[a:b]) for part, (a, b) in zip(self._parts, bounds, strict=True)]
+        return [(part, dy[a:b]) for part, (a, b) in zip(self.parts, bounds, strict=True)]

@@ -1,0 +1,136 @@
+"""Forward runs of an evolution, and the points where its derivatives are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from dolfinx import fem
+
+from relax import _petsc
+from relax.evolution import Evolution
+from relax.forms import num_owned
+from relax.layout import ControlLayout
+from relax.linearization import Derivatives
+from relax.log import LongRun
+from relax.march.derivatives import MarchDerivatives
+from relax.march.observation import Observation
+from relax.march.plan import Run
+from relax.march.storage import Storage, Walk
+from relax.march.system import StepSystem
+from relax.observe import Observable
+from relax.solver import Newton
+
+Array = npt.NDArray[np.float64]
+
+
+class March:
+    """Solves an evolution at control vectors. Collective, as are all methods.
+
+    Args:
+        evolution: the equation.
+        observable: what is seen of it.
+        layout: of control vectors, over the expanded controls.
+        counts: of solves, one for each step and right-hand side, added to; ``stored`` is the most states that a
+            linearisation point has held at once.
+        settings: tolerances of Newton's method; memory for factors.
+        options: PETSc options or the name of a preset.
+        storage: a schedule of ``checkpoint_schedules``; None keeps all states.
+    """
+
+    def __init__(
+        self,
+        evolution: Evolution,
+        observable: Observable,
+        layout: ControlLayout,
+        counts: dict[str, int],
+        settings: Newton,
+        options: _petsc.Options | str | None,
+        storage: object,
+    ) -> None:
+        self.evolution = evolution
+        self.layout = layout
+        self.counts = counts
+        counts["stored"] = 0
+        self.storage = Storage(storage, evolution.num_steps, evolution.mesh.comm)
+        self.system = StepSystem(evolution, observable, settings, options)
+        self.residual = self.system.residual
+        self.observation = Observation(observable, self.system)
+
+    def values(self, rows: Array) -> Array:
+        """Observations at several controls: (k, size_in) -> (k, size_out)."""
+        return np.array([self._value_at(row) for row in rows]).reshape(len(rows), self.observation.size)
+
+    def _value_at(self, row: Array) -> Array:
+        run = self.begin(row)
+        value = np.zeros(self.observation.size)
+        for n, state in self.states(run):
+            self.observation.add_value(n, state, value)
+        return value
+
+    def states(self, run: Run) -> Iterator[tuple[int, Array]]:
+        """(n, u_n) for n = 0, ..., N, nothing kept; u_n in local values with ghosts."""
+        state = run.initial
+        yield 0, state
+        with LongRun(f"{self.evolution.name}: steps", self.evolution.num_steps) as progress:
+            for n in range(self.evolution.num_steps):
+                state = self.advance(run, n, state)
+                yield n + 1, state
+                progress.reached(n + 1)
+
+    def trajectory(self, row: Array) -> Iterator[tuple[int, float | None]]:
+        """(n, time of u_n) with the state's register holding u_n."""
+        for n, state in self.states(self.begin(row)):
+            self.residual.state.x.array[:] = state
+            self.system.tell_time(n)
+            yield n, self.evolution.time_at(n)
+
+    def linearize(self, rows: Array) -> list[tuple[Derivatives, Array]]:
+        """Derivatives and observations at several controls."""
+        return [self._linearize(row) for row in rows]
+
+    def _linearize(self, row: Array) -> tuple[Derivatives, Array]:
+        run = self.begin(row)
+        value = np.zeros(self.observation.size)
+        walk = self.storage.walk(run.initial, lambda n, state: self.advance(run, n, state))
+        with LongRun(f"{self.evolution.name}: steps", self.evolution.num_steps) as progress:
+
+            def visit(n: int, state: Array) -> None:
+                self.observation.add_value(n, state, value)
+                progress.reached(n)
+
+            walk.forward(visit)
+        self.note(walk)
+        return MarchDerivatives(self, run, walk), value
+
+    def begin(self, row: Array) -> Run:
+        """A run at a control vector, ready to be stepped through."""
+        run = self.system.run(self.layout.split(row))
+        self.system.begin(run)
+        return run
+
+    def advance(self, run: Run, n: int, state: Array) -> Array:
+        """u_{n+1} from u_n."""
+        after = self.system.solve(run, n, state)
+        self.counts["forward"] += 1
+        return after
+
+    def note(self, walk: Walk) -> None:
+        """Take down how many states a walk has held. Local."""
+        self.counts["stored"] = max(self.counts["stored"], walk.most)
+
+    def present_parts(self) -> list[Array]:
+        """What the controls hold now, the same for each step: owned values of a field, the entries of a constant."""
+        parts = []
+        for control in self.evolution.controls:
+            if isinstance(control, fem.Function):
+                part = control.x.array[: num_owned(control.function_space)]
+            else:
+                part = np.asarray(control.value, dtype=np.float64).reshape(-1)
+            parts += [part] * (self.evolution.num_steps if self.evolution.is_per_step(control) else 1)
+        return parts
+
+    def close(self) -> None:
+        """Free the factors and matrices."""
+        self.system.close()

@@ -1,0 +1,277 @@
+"""One step as algebra: which of its matrices last for how long, and how they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import ufl
+from dolfinx import fem, la
+from petsc4py import PETSc
+
+from relax import _petsc
+from relax.errors import SolveFailed
+from relax.evolution import Evolution
+from relax.factors import Key
+from relax.forms import compiled, holds, num_owned, values_of
+from relax.march.affine import AffineMatrix, scalars_in, slopes
+from relax.march.plan import Plan, Run, step_problem
+from relax.observe import Observable
+from relax.operators import Operators
+from relax.parameters import Parameters
+from relax.point import Point
+from relax.problem import Control
+from relax.residual import Residual
+from relax.sensitivity import Sensitivity
+from relax.solver import Newton, NewtonSolver, check_linear, solve_linear
+
+Array = npt.NDArray[np.float64]
+
+
+class StepSystem:
+    """The compiled step, F(u_n, u_{n-1}, m_n) = 0. Collective, as is every method unless it says "Local".
+
+    Its residual has ``previous`` as first control, so a tangent and an adjoint through time are those of one step after
+    the other. What does not change from step to step is assembled, and factored, once:
+
+    - ∂F/∂u and ∂F/∂m that hold nothing that changes within a run last for the run, or for the map where they hold no
+      control at all;
+    - where the only thing that changes in them are scalar controls, in which they are affine, their terms last so long,
+      and are combined for each step.
+
+    Args:
+        evolution: the equation.
+        observable: what is seen of it.
+        settings: Newton's tolerances; memory for factors.
+        options: PETSc options or the name of a preset.
+    """
+
+    def __init__(
+        self,
+        evolution: Evolution,
+        observable: Observable,
+        settings: Newton,
+        options: _petsc.Options | str | None,
+    ) -> None:
+        self.evolution = evolution
+        self.plan = Plan(evolution)
+        problem = step_problem(evolution)
+        self.residual = Residual(problem, observable.parameters)
+        self.parameters = Parameters(self.residual, evolution.time)
+        self._settings = settings
+        self._constants = [c for c in problem.controls if isinstance(c, fem.Constant)]
+        weak = self.residual.weak
+        sensitivity_forms = [
+            weak.sensitivities[i] if isinstance(c, fem.Function) else weak.in_direction(weak.F, i)
+            for i, c in enumerate(problem.controls)
+        ]
+        self._operator_affine = self._affine(
+            weak.J, self.residual.create_matrix, self.residual.assemble_matrix, problem.bcs
+        )
+        affine: dict[int, AffineMatrix | None] = {}
+        for i, form in enumerate(sensitivity_forms):
+            if form is not None and isinstance(problem.controls[i], fem.Function):
+                create = partial(self.residual.create_sensitivity, i)
+                affine[i] = self._affine(form, create, partial(self.residual.assemble_sensitivity, i))
+        self._sensitivity_affine = {i: a for i, a in affine.items() if a is not None}
+        self._holdings = [self._lasts(form, affine.get(i) is not None) for i, form in enumerate(sensitivity_forms)]
+        self._operator_lasts = self._lasts(weak.J, self._operator_affine is not None)
+        self.operators = Operators(
+            self.residual, evolution.name, settings, options,
+            None if self._operator_affine is None else self._write_operator,
+        )  # fmt: skip
+        self.sensitivity = Sensitivity(
+            self.residual, {i: partial(self._write_sensitivity, i) for i in self._sensitivity_affine}
+        )
+        self._newton: NewtonSolver | None = None
+        self._known_linear = False
+        self._stamp = Key()
+        self._source = self._source_of_linear_steps()
+
+    # -- what changes, and when ----------------------------------------------------------------------------------------
+
+    def _changes(self, form: ufl.Form, *, but_constants: bool) -> bool:
+        """Whether a form holds anything that differs between the steps of a run. Local."""
+        evolution = self.evolution
+        registers: list[Control] = [evolution.state, evolution.previous, *evolution.per_step]
+        if evolution.time is not None:
+            registers.append(evolution.time)
+        if but_constants:
+            registers = [r for r in registers if not any(r is c for c in self._constants)]
+        return any(holds(form, r) for r in registers)
+
+    def _affine(
+        self,
+        form: ufl.Form,
+        create: Callable[[], PETSc.Mat],
+        assemble: Callable[[PETSc.Mat], None],
+        bcs: object = (),
+    ) -> AffineMatrix | None:
+        """The matrix of a form as one that is affine in scalar controls, where it is and these are all that changes."""
+        scalars = scalars_in(form, self._constants)
+        if not scalars or self._changes(form, but_constants=True):
+            return None
+        terms = slopes(self.residual.weak, form, scalars)
+        return None if terms is None else AffineMatrix(assemble, create, scalars, terms, bcs)  # type: ignore[arg-type]
+
+    def _lasts(self, form: ufl.Form | None, affine: bool) -> Callable[[Run, int], Key] | None:
+        """How to name the values of a form in a step of a run; None where they are made anew each time they are used.
+
+        Local.
+        """
+        if form is None:
+            return lambda run, n: self.parameters.everything_key
+        if self._changes(form, but_constants=False):
+            return (lambda run, n: run.step_keys[n]) if affine else None
+        if any(holds(form, c) for c in self.residual.controls):
+            return lambda run, n: run.key
+        if form is self.residual.weak.J:
+            return lambda run, n: self.parameters.operator_key
+        return lambda run, n: self.parameters.everything_key
+
+    def operator_key(self, run: Run, n: int) -> Key:
+        """Names ∂F/∂u in the step from u_n to u_{n+1}. Local."""
+        return run.step_keys[n] if self._operator_lasts is None else self._operator_lasts(run, n)
+
+    def _write_operator(self, matrix: PETSc.Mat) -> None:
+        assert self._operator_affine is not None
+        self._operator_affine.write(matrix, self._stamp)
+
+    def _write_sensitivity(self, i: int, matrix: PETSc.Mat) -> None:
+        self._sensitivity_affine[i].write(matrix, self._stamp)
+
+    # -- runs and steps ------------------------------------------------------------------------------------------------
+
+    def run(self, parts: list[Array]) -> Run:
+        """A run with these expanded controls and the parameters as they are now."""
+        N = self.evolution.num_steps
+        initial = self.evolution.initial_state.x.array.copy() if self.plan.initial is None else parts[self.plan.initial]
+        parameters = self.parameters.snapshot()
+        return Run(np.array(initial), parts, parameters, Key(), [Key() for _ in range(N)])
+
+    def begin(self, run: Run) -> None:
+        """Before any step of a run is installed: its parameters are. Local."""
+        self.parameters.install(run.parameters)
+        # What terms hold besides scalars is parameters, where no field that all steps share stands in them.
+        shared = [
+            c for c, place in zip(self.residual.controls[1:], self.plan.places, strict=True) if not place.per_step
+        ]
+        fields = any(isinstance(c, fem.Function) for c in shared)
+        self._stamp = run.key if fields else self.parameters.everything_key
+        if self.plan.initial is not None:
+            self.evolution.initial_state.x.array[:] = run.initial
+
+    def tell_time(self, n: int) -> None:
+        """Set the time to that of u_n. Local."""
+        time, evolution = self.evolution.time, self.evolution
+        if time is not None:
+            values_of(time)[...] = evolution.time_at(n)
+
+    def install(self, run: Run, n: int, before: Array, after: Array | None = None) -> Point:
+        """The registers hold the step from u_n to u_{n+1}, and u_{n+1} where it is given. Local."""
+        parts = [before, *self.plan.of_step(run.parts, n)]
+        self.residual.install(parts)
+        self.tell_time(n + 1)
+        if after is not None:
+            self.residual.state.x.array[:] = after
+        lasting = tuple(None if lasts is None else lasts(run, n) for lasts in self._holdings)
+        return Point(before if after is None else after, parts, run.parameters, self.operator_key(run, n), lasting)
+
+    def solve(self, run: Run, n: int, before: Array) -> Array:
+        """u_{n+1} from u_n: local values with ghosts.
+
+        Raises:
+            SolveFailed: naming the step.
+        """
+        point = self.install(run, n, before)
+        residual = self.residual
+        try:
+            if not residual.is_linear:
+                self._solve_nonlinear(before)
+            else:
+                with self.operators.factor_here(point.key) as factor:
+                    solve_linear(residual, factor, None if self._source is None else self._source.at(run, point))
+                    if not self._known_linear:
+                        self._known_linear = check_linear(residual, factor)
+        except SolveFailed as failure:
+            raise SolveFailed(f"{self.evolution.name}: {self.evolution.place(n + 1)}: {failure}") from failure
+        return residual.state.x.array.copy()
+
+    def _solve_nonlinear(self, guess: Array) -> None:
+        operators = self.operators
+        if self._newton is None:
+            self._newton = NewtonSolver(self.residual, self._settings, operators.prefix, operators.options)
+        factor = operators.factors.take()
+        try:
+            self._newton.solve(factor, guess)
+        except SolveFailed:
+            operators.factors.discard(factor)
+            self._newton.destroy()
+            self._newton = None
+            raise
+
+    def _source_of_linear_steps(self) -> LinearSource | None:
+        """F(0, u_{n-1}, m_n) by matrices, where ``previous`` goes through one. Local."""
+        if (
+            not self.residual.is_linear
+            or self._holdings[0] is None
+            or holds(self.residual.weak.J, self.evolution.previous)
+        ):
+            return None
+        by_matrix = [0]
+        for i, (control, lasts) in enumerate(zip(self.residual.controls, self._holdings, strict=True)):
+            # Affine in the control: a source. What is the same in all steps is assembled once, with the rest.
+            form = self.residual.weak.sensitivities[i]
+            is_field = i > 0 and isinstance(control, fem.Function) and self.evolution.is_per_step(control)
+            if is_field and lasts is not None and form is not None:
+                if not any(holds(form, c) for c in self.residual.controls):
+                    by_matrix.append(i)
+        zeroed = [self.evolution.state, *(self.residual.controls[i] for i in by_matrix)]
+        rest = self.residual.weak.at_zero(zeroed)
+        return LinearSource(self, tuple(by_matrix), rest, rest is not None and self._changes(rest, but_constants=False))
+
+    def close(self) -> None:
+        """Free the factors and matrices."""
+        # SNES first: it holds a factor's matrix, whose communicator may go with the factor.
+        if self._newton is not None:
+            self._newton.destroy()
+        self.operators.close()
+        self.sensitivity.destroy()
+        for affine in (self._operator_affine, *self._sensitivity_affine.values()):
+            if affine is not None:
+                affine.destroy()
+
+
+class LinearSource:
+    """F(0, u_{n-1}, m_n) of a step that is affine in both states: a product with a matrix, and a remainder.
+
+    Args:
+        system: the step.
+        by_matrix: the controls that go through matrices, ``previous`` first.
+        rest: F with the state and these controls replaced by zero.
+        changes: whether the remainder differs between the steps of a run.
+    """
+
+    def __init__(self, system: StepSystem, by_matrix: tuple[int, ...], rest: ufl.Form | None, changes: bool) -> None:
+        self._system = system
+        self._by_matrix = by_matrix
+        self._form = compiled(rest)
+        self._changes = changes
+        V = system.evolution.state.function_space
+        self._dual = fem.Function(V)
+        self._num_owned = num_owned(V)
+        self._run: Run | None = None
+
+    def at(self, run: Run, point: Point) -> Array:
+        """(owned,) for the installed step. Collective."""
+        total = self._system.sensitivity.products(point, [point.controls], self._by_matrix)[0]
+        if self._form is not None:
+            if self._changes or self._run is not run:
+                self._dual.x.array[:] = 0.0
+                fem.assemble_vector(self._dual.x.array, self._form)
+                self._dual.x.scatter_reverse(la.InsertMode.add)
+                self._run = run
+            total += self._dual.x.array[: self._num_owned]
+        return total

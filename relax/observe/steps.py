@@ -1,0 +1,126 @@
+"""Observations of an evolution: at steps, and integrated over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from dolfinx import fem
+
+from relax.errors import BadInput, BadProblem
+from relax.observe.base import Array, Observable, Stack
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a trajectory: y[start : start + observable.size] += weight * B(u_step)."""
+
+    step: int
+    observable: Observable
+    start: int
+    weight: float
+
+
+class _InTime(Observable):
+    """What has no meaning for a single state."""
+
+    needs_steps = True
+
+    def __init__(self, observable: Observable) -> None:
+        if observable.needs_steps:
+            raise BadInput(f"{type(self).__name__}: expected an observable of one state, got one of several steps")
+        self.observable = observable
+        self.is_linear = observable.is_linear
+
+    def value(self, u: fem.Function) -> Array:
+        raise BadProblem(_NO_STEPS)
+
+    def tangent(self, u: fem.Function, du: fem.Function) -> Array:
+        raise BadProblem(_NO_STEPS)
+
+    def adjoint(self, u: fem.Function, dy: Array) -> Array:
+        raise BadProblem(_NO_STEPS)
+
+    @property
+    def parameters(self) -> list[fem.Function | fem.Constant]:
+        return self.observable.parameters
+
+    def check_state(self, state: fem.Function) -> None:
+        self.observable.check_state(state)
+
+
+_NO_STEPS = "this observable looks at the steps of an Evolution; a single state has none"
+
+
+class AtSteps(_InTime):
+    """y = (B(u_n) for n in steps), one after the other.
+
+    Args:
+        observable: B, an observable of one state.
+        steps: step numbers: 0 is the initial state, N the last one, -1 the last one too; ``range(N + 1)`` the whole
+            trajectory. In the order in which they are wanted.
+
+    Raises:
+        BadInput: for no step, or something that is no whole number. A step that the evolution does not have raises
+            ``BadProblem`` when the map is made.
+    """
+
+    def __init__(self, observable: Observable, steps: int | Sequence[int]) -> None:
+        super().__init__(observable)
+        given = [steps] if isinstance(steps, int | np.integer) else list(steps)
+        if not given or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in given):
+            raise BadInput(f"AtSteps: expected a step number or a sequence of them, got {steps!r}")
+        self.steps = tuple(int(n) for n in given)
+        self.size = observable.size * len(self.steps)
+
+
+class TimeIntegral(_InTime):
+    """y = ∫ B(u) dt over all steps, by the trapezoidal rule: dt (½ B(u_0) + B(u_1) + ... + ½ B(u_N)).
+
+    Args:
+        observable: B, an observable of one state.
+        dt: the length of a step.
+
+    Raises:
+        BadInput: for a length that is not above 0.
+    """
+
+    def __init__(self, observable: Observable, dt: float) -> None:
+        super().__init__(observable)
+        if not (np.isfinite(dt) and dt > 0.0):
+            raise BadInput(f"TimeIntegral: expected a step length above 0, got {dt!r}")
+        self.dt = float(dt)
+        self.size = observable.size
+
+
+def looks(observable: Observable, num_steps: int) -> list[Look]:
+    """What an observable looks at, in the order of steps. One of a single state looks at the last one. Local.
+
+    Raises:
+        BadProblem: for a step that there is not.
+    """
+    return sorted(_looks(observable, num_steps, 0), key=lambda look: look.step)
+
+
+def _looks(observable: Observable, num_steps: int, start: int) -> list[Look]:
+    if isinstance(observable, AtSteps):
+        wrong = [n for n in observable.steps if not -num_steps - 1 <= n <= num_steps]
+        if wrong:
+            raise BadProblem(f"AtSteps: expected steps from 0 to {num_steps}, got {wrong[0]}")
+        size = observable.observable.size
+        return [
+            Look(n if n >= 0 else num_steps + 1 + n, observable.observable, start + i * size, 1.0)
+            for i, n in enumerate(observable.steps)
+        ]
+    if isinstance(observable, TimeIntegral):
+        ends = (0, num_steps)
+        weights = [observable.dt * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
+        return [Look(n, observable.observable, start, w) for n, w in enumerate(weights)]
+    if isinstance(observable, Stack) and observable.needs_steps:
+        found = []
+        for part in observable.parts:
+            found += _looks(part, num_steps, start)
+            start += part.size
+        return found
+    return [Look(num_steps, observable, start, 1.0)]

@@ -1,0 +1,59 @@
+"""What a user may change between two calls: Functions and Constants that are neither state nor control."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from relax import parallel
+from relax.factors import Key
+from relax.forms import holds, values_of
+from relax.problem import Control
+from relax.residual import Residual
+
+Array = npt.NDArray[np.float64]
+
+
+class Parameters:
+    """Snapshots of a residual's parameters, and keys for what depends on nothing else. Collective, as are all methods.
+
+    Args:
+        residual: the residual.
+        but: a parameter that is set by the solution itself, the time of a step.
+
+    Attributes:
+        operator_key: names ∂F/∂u as long as no parameter in it changes.
+        everything_key: names what depends on any parameter.
+    """
+
+    def __init__(self, residual: Residual, but: Control | None = None) -> None:
+        self._comm = residual.comm
+        self._registers = [p for p in residual.parameters if p is not but]
+        self._in_operator = [holds(residual.weak.J, p) for p in self._registers]
+        self._values = self._present()
+        self.operator_key = Key()
+        self.everything_key = Key()
+
+    def _present(self) -> list[Array]:
+        return [values_of(p).copy() for p in self._registers]
+
+    def snapshot(self) -> list[Array]:
+        """The values now; the very list of the last time while they stay the same. Keys are renewed where they must."""
+        now = self._present()
+        changed = [not np.array_equal(a, b) for a, b in zip(now, self._values, strict=True)]
+        if not now or not parallel.any_rank(self._comm, any(changed)):
+            return self._values
+        if parallel.any_rank(self._comm, any(c and held for c, held in zip(changed, self._in_operator, strict=True))):
+            self.operator_key = Key()
+        self.everything_key = Key()
+        self._values = now
+        return self._values
+
+    def take(self) -> list[Array]:
+        """Copies of the values as they stand, to be given back by ``install``. Local."""
+        return self._present()
+
+    def install(self, values: list[Array]) -> None:
+        """Write values. Local."""
+        for parameter, value in zip(self._registers, values, strict=True):
+            values_of(parameter)[...] = value

@@ -1,0 +1,96 @@
+"""Time steps from a spatial residual: backward Euler, Crank–Nicolson and what lies between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import ufl
+from dolfinx import default_scalar_type, fem
+
+from relax.coefficients import Coefficient
+from relax.errors import BadProblem
+from relax.evolution import Evolution
+from relax.problem import Control, Problem
+
+
+def theta_evolution(
+    residual: ufl.Form,
+    state: fem.Function,
+    *,
+    initial: Coefficient | fem.Function,
+    dt: float,
+    num_steps: int,
+    theta: float | Literal["midpoint"] = 0.5,
+    controls: Sequence[Control] = (),
+    per_step: Sequence[Control] = (),
+    bcs: Sequence[fem.DirichletBC] = (),
+    time: fem.Constant | None = None,
+    start: float = 0.0,
+    initial_is_fixed: bool = False,
+    name: str = "pde",
+) -> Evolution:
+    """(u_t, v) + R(u, m, t; v) = 0 for all test functions v, u = u_0 at the start, in steps of length dt.
+
+    Collective. The theta-method: with k = dt and R_n = R(u_n, m_n, t_n; v),
+
+        (u_n - u_{n-1}, v) + k [θ R_n + (1 - θ) R(u_{n-1}, m_n, t_{n-1}; v)] = 0.
+
+    θ = 1 is backward Euler (of first order), θ = ½ Crank–Nicolson (of second order, no damping). ``"midpoint"`` is the
+    implicit midpoint rule, k R((u_n + u_{n-1})/2, m_n, t_n - k/2): of second order, and it keeps quadratic invariants
+    of nonlinear and of time-dependent equations. A per-step control is constant within its step.
+
+    Args:
+        residual: R, a UFL form in the state and one test function; u_t stands nowhere.
+        state: u.
+        initial: u_0, as in :class:`relax.Evolution`: a Function in the state's space is a control.
+        dt: the length of a step, in the units of time.
+        num_steps: how many.
+        theta: θ in (0, 1], or "midpoint". Below ½ no step is stable for stiff equations.
+        controls: Functions and Constants in R, or values of boundary conditions. The initial state is not named here.
+        per_step: those of ``controls`` with one value per step.
+        bcs: Dirichlet conditions of the state, the same in each step.
+        time: the scalar Constant in R that stands for t.
+        start: the time of u_0.
+        initial_is_fixed: a Function as ``initial`` is data, not a control.
+        name: as in :class:`relax.Problem`.
+
+    Raises:
+        BadProblem: when these do not fit together, on every rank.
+    """
+    if theta != "midpoint" and not (isinstance(theta, int | float) and 0.0 < theta <= 1.0):
+        raise BadProblem(f"theta: expected a number above 0 and at most 1, or 'midpoint', got {theta!r}")
+    if not isinstance(residual, ufl.Form) or len(residual.arguments()) != 1:
+        raise BadProblem("residual: expected a UFL form in one test function; u_t is added to it here")
+    if not isinstance(state, fem.Function):
+        raise BadProblem(f"state: expected a dolfinx.fem.Function, got {type(state).__name__}")
+    if not float(dt) > 0.0:
+        raise BadProblem(f"dt: expected a length above 0, got {dt!r}")
+    V, (v,) = state.function_space, residual.arguments()
+    previous = fem.Function(V, name="previous")
+    k = fem.Constant(V.mesh, default_scalar_type(dt))
+    change = ufl.inner(state - previous, v) * ufl.dx(domain=V.mesh)
+
+    def at(u: ufl.core.expr.Expr, back: float) -> ufl.Form:
+        """R at another state, and so many steps before the end of the step."""
+        moved = {state: u} if u is not state else {}
+        if time is not None and back:
+            moved[time] = time - back * k
+        return ufl.replace(residual, moved) if moved else residual
+
+    if theta == "midpoint":
+        form = change + k * at((state + previous) / 2, 0.5)
+    else:
+        form = change + k * (theta * at(state, 0.0))
+        if theta < 1:
+            form += k * ((1 - theta) * at(previous, 1.0))
+    own = list(controls)
+    if not own and initial_is_fixed:
+        raise BadProblem("controls: expected at least one, since the initial state is none (initial_is_fixed)")
+    if not own or (isinstance(initial, fem.Function) and not initial_is_fixed):
+        own.insert(0, previous)
+    step = Problem(residual=form, state=state, controls=own, bcs=bcs, name=name)
+    return Evolution(
+        step=step, previous=previous, initial=initial, num_steps=num_steps, per_step=per_step, time=time, dt=k,
+        start=start, initial_is_fixed=initial_is_fixed,
+    )  # fmt: skip
