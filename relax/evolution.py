@@ -72,7 +72,8 @@ class Evolution:
         is_control = isinstance(given, fem.Function) and not self.initial_is_fixed
         if is_control and not any(c is initial for c in named):
             named.insert(0, initial)
-        object.__setattr__(self, "controls", tuple(named))
+        # The initial state can stand in the steps, too: it is one control for both.
+        object.__setattr__(self, "controls", tuple({id(c): c for c in named}.values()))
 
     @property
     def state(self) -> fem.Function:
@@ -93,6 +94,19 @@ class Evolution:
     def mesh(self) -> mesh.Mesh:
         """The mesh of the state."""
         return self.step.mesh
+
+    @property
+    def single_step(self) -> Problem:
+        """One step as a stationary problem whose first control is ``previous``, then the step's others.
+
+        For networks in the loop: ``SolutionLayer(ReducedMap(evolution.single_step, ...))`` takes u_{n-1} and the
+        controls of step n to u_n. ``time``, where there is one, is then for the caller to set.
+        """
+        step = self.step
+        others = [c for c in step.controls if c is not self.previous]
+        return Problem(
+            residual=step.residual, state=step.state, controls=[self.previous, *others], bcs=step.bcs, name=step.name
+        )
 
     def is_per_step(self, control: Control) -> bool:
         """Whether this control has a value of its own in each step."""

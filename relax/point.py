@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ class Point:
     """Where a problem was solved: local arrays with ghosts, so that going back there needs no communication.
 
     Attributes:
-        key: names the point, and its operator.
+        key: names its operator, which other points can share.
+        here: names the point itself.
         lasting: for each control a name for as long as its ∂F/∂m stays what it is, where that outlasts the point or
             costs next to nothing to renew: then it is kept as a matrix. None otherwise; empty for none at all.
     """
@@ -27,3 +28,4 @@ class Point:
     parameters: list[Array]
     key: Key
     lasting: tuple[Key | None, ...] = ()
+    here: Key = field(default_factory=Key)

@@ -165,7 +165,9 @@ def control_values(G: ReducedMap, *functions: Any) -> Array:
     Args:
         G: the map whose control layout counts.
         functions: one per control, in the problem's order (a single one serves all): a function of x, x of shape
-            (3, num_points) as DOLFINx has it; a number or an array; for a field also a UFL expression.
+            (3, num_points) as DOLFINx has it; a number or an array; for a field also a UFL expression. For a control
+            with a value in each step of an evolution: one of these for all steps, or a list of one for each step (an
+            array whose first axis is the steps).
 
     Returns:
         (size_in,).
@@ -179,7 +181,23 @@ def control_values(G: ReducedMap, *functions: Any) -> Array:
         raise BadInput(
             f"control_values: expected 1 or {len(controls)} functions, one per control, got {len(functions)}"
         )
-    return G.layout.join([_control_part(G, c, f) for c, f in zip(controls, given, strict=True)])
+    parts: list[Array] = []
+    for control, value in zip(controls, given, strict=True):
+        if isinstance(G.problem, Evolution) and G.problem.is_per_step(control):
+            parts += _step_parts(G, control, value, G.problem.num_steps)
+        else:
+            parts.append(_control_part(G, control, value))
+    return G.layout.join(parts)
+
+
+def _step_parts(G: ReducedMap, control: fem.Function | fem.Constant, value: Any, num_steps: int) -> list[Array]:
+    """Owned values of a control with a value in each step. Collective."""
+    length = len(value) if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim) else None
+    if length == num_steps:
+        return [_control_part(G, control, v) for v in value]
+    if length is not None and length != int(np.prod(control.ufl_shape, dtype=np.int64)):
+        raise BadInput(f"control_values: expected a value for each of {num_steps} steps, or one for all, got {length}")
+    return [_control_part(G, control, value)] * num_steps
 
 
 def _control_part(G: ReducedMap, control: fem.Function | fem.Constant, value: Any) -> Array:

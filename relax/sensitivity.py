@@ -46,13 +46,9 @@ class Sensitivity:
 
     def _current(self, i: int, point: Point) -> None:
         """Make matrix and rows of control i those of the registers' point."""
-        stamp = self._lasting(i, point) or point.key
+        stamp = self._lasting(i, point) or point.here
         held = self._stamps[i]
-        known = held is not None and held() is stamp
-        if known and stamp is point.key and self._residual.operator_is_constant:
-            # Points with one operator share their key, but ∂F/∂m can still differ between them (a source exp(m)).
-            known = False
-        if known:
+        if held is not None and held() is stamp:
             return
         if not self._created[i]:
             self._matrices[i] = self._residual.create_sensitivity(i)

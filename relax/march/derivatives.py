@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relax.errors import SolveFailed
+from relax.log import LongRun
 from relax.march.plan import Run
 from relax.march.storage import Walk
 from relax.point import Point
@@ -64,7 +65,7 @@ class MarchDerivatives:
         with self._parameters():
             duals: Array = np.zeros((len(seeds), march.residual.num_owned))
             total = _Total(march, len(seeds))
-            for n, before, after in self._walk.backward():
+            for n, before, after in self._told(self._walk.backward()):
                 observation.add_adjoints(n + 1, after, seeds, duals)
                 with self._step(n, before, after) as point:
                     adjoints = self._adjoints(point, duals)
@@ -121,7 +122,7 @@ class MarchDerivatives:
             duals: Array = np.zeros((len(seeds), march.residual.num_owned))
             second: Array = np.zeros_like(duals)
             total = _Total(march, len(seeds))
-            for n, before, after in walk.backward():
+            for n, before, after in self._told(walk.backward()):
                 observation.add_adjoints(n + 1, after[0], seeds, duals)
                 observation.add_seconds(n + 1, after[0], seeds, after[1:][which], second)
                 with self._step(n, before[0], after[0]) as point:
@@ -197,6 +198,14 @@ class MarchDerivatives:
         residual.adjoint.x.scatter_forward()
 
     # -- where we are --------------------------------------------------------------------------------------------------
+
+    def _told(self, steps: Iterator[tuple[int, Array, Array]]) -> Iterator[tuple[int, Array, Array]]:
+        """The steps of a walk backwards, with a word now and then about how far it has come."""
+        evolution = self._march.evolution
+        with LongRun(f"{evolution.name}: adjoint steps", evolution.num_steps) as progress:
+            for n, before, after in steps:
+                yield n, before, after
+                progress.reached(evolution.num_steps - n)
 
     @contextmanager
     def _parameters(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from relax.evolution import Evolution
 from relax.factors import Key
-from relax.problem import Control, Problem
+from relax.problem import Control
 
 Array = npt.NDArray[np.float64]
 
@@ -21,15 +21,6 @@ def expanded(evolution: Evolution) -> tuple[Control, ...]:
     for control in evolution.controls:
         found += [control] * (evolution.num_steps if evolution.is_per_step(control) else 1)
     return tuple(found)
-
-
-def step_problem(evolution: Evolution) -> Problem:
-    """One step with the state before it as the first control: everything that derivatives through time need."""
-    step = evolution.step
-    others = [c for c in step.controls if c is not evolution.previous]
-    return Problem(
-        residual=step.residual, state=step.state, controls=[evolution.previous, *others], bcs=step.bcs, name=step.name
-    )
 
 
 @dataclass(frozen=True)
@@ -80,6 +71,8 @@ class Run:
         initial: u_0.
         parts: a part for each expanded control.
         parameters: a snapshot.
+        operator_key: names ∂F/∂u where it depends on parameters alone.
+        everything_key: names what else depends on parameters alone.
         key: names what is the same in all steps of this run.
         step_keys: name what belongs to one step of it.
     """
@@ -87,5 +80,7 @@ class Run:
     initial: Array
     parts: list[Array]
     parameters: list[Array]
+    operator_key: Key
+    everything_key: Key
     key: Key
     step_keys: list[Key]

@@ -17,7 +17,7 @@ from relax.evolution import Evolution
 from relax.factors import Key
 from relax.forms import compiled, holds, num_owned, values_of
 from relax.march.affine import AffineMatrix, scalars_in, slopes
-from relax.march.plan import Plan, Run, step_problem
+from relax.march.plan import Plan, Run
 from relax.observe import Observable
 from relax.operators import Operators
 from relax.parameters import Parameters
@@ -57,7 +57,7 @@ class StepSystem:
     ) -> None:
         self.evolution = evolution
         self.plan = Plan(evolution)
-        problem = step_problem(evolution)
+        problem = evolution.single_step
         self.residual = Residual(problem, observable.parameters)
         self.parameters = Parameters(self.residual, evolution.time)
         self._settings = settings
@@ -122,14 +122,14 @@ class StepSystem:
         Local.
         """
         if form is None:
-            return lambda run, n: self.parameters.everything_key
+            return lambda run, n: run.everything_key
         if self._changes(form, but_constants=False):
             return (lambda run, n: run.step_keys[n]) if affine else None
         if any(holds(form, c) for c in self.residual.controls):
             return lambda run, n: run.key
         if form is self.residual.weak.J:
-            return lambda run, n: self.parameters.operator_key
-        return lambda run, n: self.parameters.everything_key
+            return lambda run, n: run.operator_key
+        return lambda run, n: run.everything_key
 
     def operator_key(self, run: Run, n: int) -> Key:
         """Names ∂F/∂u in the step from u_n to u_{n+1}. Local."""
@@ -149,7 +149,8 @@ class StepSystem:
         N = self.evolution.num_steps
         initial = self.evolution.initial_state.x.array.copy() if self.plan.initial is None else parts[self.plan.initial]
         parameters = self.parameters.snapshot()
-        return Run(np.array(initial), parts, parameters, Key(), [Key() for _ in range(N)])
+        keys = self.parameters.operator_key, self.parameters.everything_key, Key(), [Key() for _ in range(N)]
+        return Run(np.array(initial), parts, parameters, *keys)
 
     def begin(self, run: Run) -> None:
         """Before any step of a run is installed: its parameters are. Local."""
@@ -159,7 +160,7 @@ class StepSystem:
             c for c, place in zip(self.residual.controls[1:], self.plan.places, strict=True) if not place.per_step
         ]
         fields = any(isinstance(c, fem.Function) for c in shared)
-        self._stamp = run.key if fields else self.parameters.everything_key
+        self._stamp = run.key if fields else run.everything_key
         if self.plan.initial is not None:
             self.evolution.initial_state.x.array[:] = run.initial
 
@@ -177,7 +178,8 @@ class StepSystem:
         if after is not None:
             self.residual.state.x.array[:] = after
         lasting = tuple(None if lasts is None else lasts(run, n) for lasts in self._holdings)
-        return Point(before if after is None else after, parts, run.parameters, self.operator_key(run, n), lasting)
+        state = before if after is None else after
+        return Point(state, parts, run.parameters, self.operator_key(run, n), lasting, run.step_keys[n])
 
     def solve(self, run: Run, n: int, before: Array) -> Array:
         """u_{n+1} from u_n: local values with ghosts.
