@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relax._petsc import NEWTON as NEWTON
     from relax.boundary import clamp as clamp
     from relax.boundary import clamp_boundary as clamp_boundary
+    from relax.complex_layer import ComplexLayer as ComplexLayer
     from relax.eigenmap import EigenMap as EigenMap
     from relax.errors import BadInput as BadInput
     from relax.errors import BadProblem as BadProblem
@@ -75,6 +76,7 @@ _HOMES = {
     "relax.prior": ("SmoothnessPrior", "IdentityPrior", "BlockPrior"),
     "relax.invert": ("gauss_newton", "lbfgs", "Result", "Stats", "Status"),
     "relax.layer": ("SolutionLayer",),
+    "relax.complex_layer": ("ComplexLayer",),
     "relax.teams": ("Teams",),
     "relax.errors": (
         "RelaxError",

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 
 from relax import parallel
 from relax.errors import BadInput
-from relax.layout import as_rows
-
-if TYPE_CHECKING:
-    from relax.reduced import ReducedMap
+from relax.layout import ControlLayout, as_rows
 
 Array = npt.NDArray[np.float64]
 
 # Directions that go through one block solve; more are taken in turns, so that memory stays a few states.
 BLOCK = 64
+
+
+class Map(Protocol):
+    """What a linearisation point needs to know of its map."""
+
+    comm: MPI.Comm
+    layout: ControlLayout
+    size_in: int
+    size_out: int
+
+    def dot(self, a: Array, b: Array) -> float:
+        """The inner product of two control vectors over all ranks."""
 
 
 class Derivatives(Protocol):
@@ -48,7 +58,7 @@ class Linearization:
         value: G(m), (size_out,).
     """
 
-    def __init__(self, G: ReducedMap, derivatives: Derivatives, value: Array) -> None:
+    def __init__(self, G: Map, derivatives: Derivatives, value: Array) -> None:
         self.value = value
         self._G = G
         self._open: Derivatives | None = derivatives

@@ -21,8 +21,8 @@ GROUPS = {
     "description": "meshes boundary coefficients problem evolution theta observe quadrature forms pdes",
     "solution": "weak solver boundary_map residual symmetry packing factors point sensitivity operators parameters "
     "linearization steady march samples reduced verify eigenmap",
-    "use": "prior invert layer teams output plot slices tables job case truths progress ending checking run info "
-    "cli __main__",
+    "use": "prior invert layer complex_layer teams output fields series plot slices tables job case truths progress "
+    "ending checking report run info cli __main__",
 }
 RANK_OF = {name: rank for rank, names in enumerate(GROUPS.values()) for name in names.split()}
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
@@ -95,8 +95,8 @@ def equations_see_only_the_description(me, tree):
 
 
 def torch_stays_where_it_belongs(me, tree):
-    """Only the layer, training and relaxation import torch: the engine works without it."""
-    if me not in ("layer", "train", "relaxation"):
+    """Only the layers, training and relaxation import torch: the engine works without it."""
+    if me not in ("layer", "complex_layer", "train", "relaxation"):
         yield from ((line, name) for line, name in imports(tree) if name.split(".")[0] == "torch")
 
 
@@ -203,7 +203,7 @@ def test_imports_are_cheap(statement, absent):
 def test_public_names():
     """Every name that the package promises is there."""
     for name in relax.__all__:
-        if name != "SolutionLayer":
+        if name not in ("SolutionLayer", "ComplexLayer"):
             assert getattr(relax, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Solver'"):
         _ = relax.Solver

@@ -32,10 +32,15 @@ class MarchDerivatives:
     - second order: the derivative of the adjoint along (du_n, dm), on a walk that carries du_n with u_n.
     """
 
-    def __init__(self, march: March, run: Run, walk: Walk) -> None:
+    def __init__(self, march: March, run: Run, walk: Walk | None = None) -> None:
         self._march = march
         self._run = run
-        self._walk = walk
+        self._given = walk
+
+    @property
+    def _walk(self) -> Walk:
+        assert self._given is not None, "without a walk there are tangents along a run, step by step, alone"
+        return self._given
 
     @property
     def is_everywhere_the_same(self) -> bool:
@@ -50,11 +55,11 @@ class MarchDerivatives:
         changes = np.zeros((len(directions), observation.size))
         with self._parameters():
             parts = [march.layout.split(row) for row in directions]
-            du = self._initial_tangents(parts)
+            du = self.initial_tangents(parts)
             before = self._run.initial
             for n, state in self._walk.records():
                 if n > 0:
-                    du = self._advance_tangents(n - 1, before, state, du, parts)
+                    du = self.advance(n - 1, before, state, du, parts)
                 observation.add_tangents(n, state, du, changes)
                 before = state
         return changes
@@ -77,14 +82,23 @@ class MarchDerivatives:
             march.note(self._walk)
             return total.joined()
 
-    def _initial_tangents(self, parts: list[list[Array]]) -> Array:
+    def initial_tangents(self, parts: list[list[Array]]) -> Array:
         """du_0 for each direction: (k, local)."""
         place = self._march.system.plan.initial
         if place is None:
             return np.zeros((len(parts), len(self._run.initial)))
         return np.array([of_direction[place] for of_direction in parts]).reshape(len(parts), -1)
 
-    def _advance_tangents(self, n: int, before: Array, after: Array, du: Array, parts: list[list[Array]]) -> Array:
+    def advance(
+        self,
+        n: int,
+        before: Array,
+        after: Array,
+        du: Array,
+        parts: list[list[Array]],
+        *,
+        counted_as: str = "tangent",
+    ) -> Array:
         """du_{n+1} from du_n, (k, local), at a step whose two states are known."""
         march = self._march
         plan, residual = march.system.plan, march.residual
@@ -92,7 +106,7 @@ class MarchDerivatives:
             directions: list[list[Array]] = [[du[i], *plan.of_step(p, n)] for i, p in enumerate(parts)]
             with march.system.operators.factor_here(point.key, derivatives=True) as factor:
                 owned = march.system.sensitivity.state_tangents(point, directions, factor)
-        march.counts["tangent"] += len(du)
+        march.counts[counted_as] += len(du)
         result = np.empty((len(du), len(after)))
         register = residual.tangent_state.x
         for row, values in zip(result, owned, strict=True):
@@ -146,9 +160,9 @@ class MarchDerivatives:
             state = self._walk.held(n + 1)
             if state is None:
                 state = march.advance(run, n, record[0])
-            return np.vstack([state[None, :], self._advance_tangents(n, record[0], state, record[1:], parts)])
+            return np.vstack([state[None, :], self.advance(n, record[0], state, record[1:], parts)])
 
-        first = np.vstack([run.initial[None, :], self._initial_tangents(parts)])
+        first = np.vstack([run.initial[None, :], self.initial_tangents(parts)])
         walk = march.storage.walk(first, advance)
         walk.forward(lambda n, record: None)
         return walk

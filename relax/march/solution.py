@@ -12,7 +12,7 @@ from relax import _petsc
 from relax.evolution import Evolution
 from relax.forms import num_owned
 from relax.layout import ControlLayout
-from relax.linearization import Derivatives
+from relax.linearization import BLOCK, Derivatives
 from relax.log import LongRun
 from relax.march.derivatives import MarchDerivatives
 from relax.march.observation import Observation
@@ -59,8 +59,39 @@ class March:
         self.observation = Observation(observable, self.system)
 
     def values(self, rows: Array) -> Array:
-        """Observations at several controls: (k, size_in) -> (k, size_out)."""
-        return np.array([self._value_at(row) for row in rows]).reshape(len(rows), self.observation.size)
+        """Observations at several controls: (k, size_in) -> (k, size_out); in block solves where steps are affine."""
+        values = np.zeros((len(rows), self.observation.size))
+        if len(rows) > 1 and self.residual.is_affine:
+            for start in range(0, len(rows), BLOCK):
+                for n, states in self._states_together(rows[start : start + BLOCK]):
+                    self._see_each(n, states, values[start : start + BLOCK])
+        else:
+            for i in range(len(rows)):
+                values[i] = self._value_at(rows[i])
+        return values
+
+    def _see_each(self, n: int, states: Array, values: Array) -> None:
+        """Add what is seen of each of several u_n to y: (k, local), (k, size_out)."""
+        for i in range(len(states)):
+            self.observation.add_value(n, states[i], values[i])
+
+    def _states_together(self, rows: Array) -> Iterator[tuple[int, Array]]:
+        """(n, the u_n at several controls, (k, local)) of affine steps, u_n(m) = u_n(0) + u_n'(0) m, in block solves.
+
+        At the end the registers hold the last one of them.
+        """
+        base = self.begin(np.zeros(self.layout.size))
+        parts = [self.layout.split(row) for row in rows]
+        tangents = MarchDerivatives(self, base)
+        du, before = tangents.initial_tangents(parts), base.initial
+        last = (before, before)
+        for n, state in self.states(base):
+            if n > 0:
+                changed = tangents.advance(n - 1, before, state, du, parts, counted_as="forward")
+                last = (before + du[-1], state + changed[-1])
+                du, before = changed, state
+            yield n, state + du
+        self.system.install(self.begin(rows[-1]), self.evolution.num_steps - 1, *last)
 
     def _value_at(self, row: Array) -> Array:
         run = self.begin(row)
@@ -87,8 +118,24 @@ class March:
             yield n, self.evolution.time_at(n)
 
     def linearize(self, rows: Array) -> list[tuple[Derivatives, Array]]:
-        """Derivatives and observations at several controls."""
-        return [self._linearize(row) for row in rows]
+        """Derivatives and observations at several controls; in block solves where steps are affine, and states kept."""
+        if len(rows) == 1 or not self.residual.is_affine or not self.storage.keeps_all:
+            return [self._linearize(row) for row in rows]
+        found = []
+        for start in range(0, len(rows), BLOCK):
+            found += self._linearize_together(rows[start : start + BLOCK])
+        return found
+
+    def _linearize_together(self, rows: Array) -> list[tuple[Derivatives, Array]]:
+        values = np.zeros((len(rows), self.observation.size))
+        records: list[list[Array]] = [[] for _ in rows]
+        for n, states in self._states_together(rows):
+            self._see_each(n, states, values)
+            for i in range(len(rows)):
+                records[i].append(states[i].copy())
+        runs = [self.begin(rows[i]) for i in range(len(rows))]
+        points = [MarchDerivatives(self, run, self.storage.kept(r)) for run, r in zip(runs, records, strict=True)]
+        return list(zip(points, values, strict=True))
 
     def _linearize(self, row: Array) -> tuple[Derivatives, Array]:
         run = self.begin(row)

@@ -80,25 +80,35 @@ class Storage:
         if isinstance(schedule, NoneCheckpointSchedule):
             raise BadInput("storage: this schedule stores nothing for adjoints; leave storage None for values alone")
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every state is kept in memory."""
+        return self._schedule is None
+
+    def kept(self, records: list[Array]) -> Walk:
+        """A walk that has been gone already, with all its records."""
+        return _KeepAll(records)
+
     def walk(self, first: Array, advance: Advance) -> Walk:
         """A new walk from a record; ``advance(n, record n)`` is record n + 1. Collective."""
         if self._schedule is None:
-            return _KeepAll(first, advance, self._num_steps)
+            return _KeepAll([first], advance, self._num_steps)
         return _Scheduled(first, advance, self._num_steps, self._schedule, self._comm)
 
 
 class _KeepAll:
     """Every record in memory."""
 
-    def __init__(self, first: Array, advance: Advance, num_steps: int) -> None:
-        self.first = first
-        self._records = [first]
+    def __init__(self, records: list[Array], advance: Advance | None = None, num_steps: int = 0) -> None:
+        self.first = records[0]
+        self._records = records
         self._advance = advance
         self._num_steps = num_steps
-        self.most = num_steps + 1
+        self.most = max(num_steps + 1, len(records))
 
     def forward(self, visit: Visit) -> None:
-        visit(0, self._records[0])
+        assert self._advance is not None
+        visit(0, self.first)
         for n in range(self._num_steps):
             self._records.append(self._advance(n, self._records[n]))
             visit(n + 1, self._records[n + 1])
@@ -110,7 +120,7 @@ class _KeepAll:
         return self._records[n]
 
     def backward(self) -> Iterator[tuple[int, Array, Array]]:
-        for n in reversed(range(self._num_steps)):
+        for n in reversed(range(len(self._records) - 1)):
             yield n, self._records[n], self._records[n + 1]
 
 
@@ -138,7 +148,7 @@ class _Scheduled:
         self._start()
 
     def _start(self) -> None:
-        self._schedule = copy.deepcopy(self._fresh)
+        self._schedule = _unused(self._fresh)
         self._memory: dict[int, _Item] = {}
         self._disk = _Disk(self._comm)
         # Records that the adjoint of a step is to find: by the number of the step.
@@ -255,6 +265,15 @@ class _Scheduled:
         # The two states of the step at hand are not stored: they are worked with.
         work = {id(a) for pair in self._work.values() for a in pair} - held
         self.most = max(self.most, len(held) + max(0, len(work) - 2) + self._disk.num_arrays)
+
+
+def _unused(schedule: Any) -> Any:
+    """A copy to be used up. Its own lists are new, what is in them is not: a schedule can be thousands of actions."""
+    fresh = copy.copy(schedule)
+    for name, value in vars(fresh).items():
+        if isinstance(value, list | dict | set):
+            setattr(fresh, name, copy.copy(value))
+    return fresh
 
 
 class _Disk:

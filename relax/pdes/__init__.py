@@ -1,5 +1,5 @@
 """Equations, one file each. A PDE is a function that returns a ``Problem``; its docstring is the equation."""
 
-from relax.pdes import poisson
+from relax.pdes import burgers, heat, poisson, schrodinger
 
-__all__ = ["poisson"]
+__all__ = ["burgers", "heat", "poisson", "schrodinger"]

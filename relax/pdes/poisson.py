@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
-
-import numpy as np
 import ufl
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 from ufl.core.expr import Expr
 
-from relax import meshes, parallel
-from relax.boundary import clamp, clamp_boundary
 from relax.coefficients import Coefficient, as_coefficient
-from relax.errors import BadInput
-from relax.meshes import Tag
+from relax.pdes.data import BoundaryData, check_positive, conditions, minus_fluxes
 from relax.problem import Problem
-
-BoundaryData: TypeAlias = Mapping[Tag, Coefficient]
 
 
 def diffusion(
@@ -71,7 +62,7 @@ def source(
     V = fem.functionspace(mesh, ("Lagrange", degree))
     m = fem.Function(V, name="source")
     k = as_coefficient(conductivity, V)
-    _check_positive(k, V)
+    check_positive("poisson.source: expected a conductivity", k, V)
     return _problem("poisson_source", V, k, m, m, dirichlet, neumann)
 
 
@@ -87,37 +78,6 @@ def _problem(
     """-div(k grad u) = f with this boundary data."""
     u, v = fem.Function(V, name="u"), ufl.TestFunction(V)
     residual = ufl.inner(k * ufl.grad(u), ufl.grad(v)) * ufl.dx - f * v * ufl.dx
-    for tag, q in (neumann or {}).items():
-        residual -= as_coefficient(q, V) * v * meshes.ds(V.mesh, tag)
-    return Problem(residual=residual, state=u, controls=[control], bcs=_conditions(V, dirichlet, neumann), name=name)
-
-
-def _conditions(
-    V: fem.FunctionSpace, dirichlet: BoundaryData | None, neumann: BoundaryData | None
-) -> list[fem.DirichletBC]:
-    if dirichlet is None:
-        if neumann:
-            raise BadInput(
-                "poisson: got neumann= without dirichlet=, which alone clamps the whole boundary to 0; "
-                "name the clamped part, such as dirichlet={'left': 0.0}"
-            )
-        return [clamp_boundary(V)]
-    if not dirichlet:
-        raise BadInput("poisson: expected a clamped part, got dirichlet={}: u would be known up to a constant only")
-    both = set(dirichlet) & set(neumann or {})
-    if both:
-        raise BadInput(f"poisson: {sorted(map(str, both))} are in dirichlet= and in neumann=; expected one of them")
-    return [clamp(V, tag, value) for tag, value in dirichlet.items()]
-
-
-def _check_positive(k: Expr, V: fem.FunctionSpace) -> None:
-    """Refuse a conductivity known to be zero or less somewhere; a UFL expression is taken on trust. Collective."""
-    if isinstance(k, fem.Function):
-        values = k.x.array
-    elif isinstance(k, fem.Constant):
-        values = np.asarray(k.value)
-    else:
-        return
-    least = -parallel.largest(V.mesh.comm, float(np.max(-values, initial=-np.inf)))
-    if not least > 0.0:
-        raise BadInput(f"poisson.source: expected a conductivity above 0 everywhere, got {least:g} at the least")
+    residual = minus_fluxes(residual, V, v, neumann)
+    bcs = conditions("poisson", V, dirichlet, neumann)
+    return Problem(residual=residual, state=u, controls=[control], bcs=bcs, name=name)
