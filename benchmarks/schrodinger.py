@@ -98,8 +98,8 @@ def energies() -> None:
     """The 2-D harmonic oscillator: E = n_x + n_y + 1."""
     exact = np.array([1.0, 2.0, 2.0, 3.0, 3.0, 3.0])
     cases = []
-    for n in (12, 24, 48):
-        mesh = relax.meshes.rectangle((-6.0, -6.0), (6.0, 6.0), (n, n))
+    for n in (16, 32, 64):
+        mesh = relax.meshes.rectangle((-5.5, -5.5), (5.5, 5.5), (n, n))
         x = ufl.SpatialCoordinate(mesh)
         found = schrodinger.eigenstates(mesh, 0.5 * ufl.inner(x, x), 6)
         cases.append((f"{n} x {n}", float(np.abs(found.energies / exact - 1.0).max())))

@@ -18,7 +18,7 @@ import typer
 
 from relax.parallel_start import launched_ranks, one_thread_per_rank
 
-_RUN_HELP = """Solve the inverse problem of a job file and write its output folder.
+_RUN_HELP = """Solve the inverse problem or the control job of a file and write its output folder.
 
 A job names a mesh, an equation, where it is observed, the data, a prior, a method and a folder:
 
@@ -43,6 +43,21 @@ A job names a mesh, an equation, where it is observed, the data, a prior, a meth
     [output]
     folder = "results/my_job"             # relative to the current folder
 
+An equation in time is observed at [observe] steps. A job with a [target] instead of [data] drives one number per step
+so that the last state is as wanted; mpi_jobs/README.md has all tables.
+
+\b
+    [pde]
+    name = "schrodinger.dipole"           # other keys are num_steps, dt, initial, potential, degree
+    num_steps = 100
+    dt = 0.1
+    [target]
+    populations = [0, 1, 0]               # of the lowest eigenstates, after the last step; or state = 2
+    [prior]
+    std = 2.0
+    [method]
+    name = "lbfgs"
+
 Paths of the job start from its project folder: the nearest folder, from the job file's own upwards, with a
 pyproject.toml or a .git; else the job file's own. A module of yours is looked for there, beside the job file, and in
 the current folder.
@@ -57,8 +72,8 @@ Exit status: 0 done, 1 failed, 2 wrong job or command line, 3 not converged (the
 
 _CHECK_HELP = """Check the derivatives of an equation of your own: Taylor orders, adjoint identity, Hessian symmetry.
 
-MODULE:FUNCTION is a function of a mesh, or of nothing, that returns a relax.Problem or a relax.ReducedMap; or the name
-of one that relax has, such as poisson.diffusion.
+MODULE:FUNCTION is a function of a mesh, or of nothing, that returns a relax.Problem, a relax.Evolution or a
+relax.ReducedMap; or the name of one that relax has, such as poisson.diffusion or heat.evolution.
 
 \b
     relax check my_equations:cubic_reaction

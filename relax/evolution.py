@@ -28,11 +28,12 @@ class Evolution:
     Args:
         step: the equation of one step. Its name is that of the evolution.
         previous: the Function in the step's residual that holds the state before the step.
-        initial: u_0: a Function in the state's space, a number, a function of x, or a UFL expression.
+        initial: u_0: a Function in the state's space, which stays live; a number, a function of x, or a UFL expression,
+            as they are now.
         num_steps: N, at least 1.
         per_step: controls of the step that have a value of their own in each step.
         time: a scalar Constant in the step's residual, in an expression of an observable, or both: at step n it holds
-            ``start + n * dt``, the time at the step's end.
+            ``start + n * dt``, the time at the step's end. After a call it holds the time of the step last worked at.
         dt: the length of a step, in the units of ``time``: a number, or a scalar Constant, which stays live. Needed
             with ``time``; without it steps are told by their number alone.
         start: the time of u_0.
@@ -112,12 +113,17 @@ class Evolution:
         """Whether this control has a value of its own in each step."""
         return any(control is c for c in self.per_step)
 
-    def time_at(self, n: int) -> float | None:
-        """The time of u_n, or None where the length of a step is not known."""
+    @property
+    def step_length(self) -> float | None:
+        """``dt`` as it is now, or None where it is not known."""
         if self.dt is None:
             return None
-        dt = float(self.dt.value) if isinstance(self.dt, fem.Constant) else float(self.dt)
-        return float(self.start) + n * dt
+        return float(self.dt.value) if isinstance(self.dt, fem.Constant) else float(self.dt)
+
+    def time_at(self, n: int) -> float | None:
+        """The time of u_n, or None where the length of a step is not known."""
+        dt = self.step_length
+        return None if dt is None else float(self.start) + n * dt
 
     def place(self, n: int) -> str:
         """Where u_n is, in words."""
@@ -144,6 +150,17 @@ def _check(evolution: Evolution) -> None:
         raise BadProblem(
             "initial: a Function must be in the space of the step's state; interpolate one of another space first"
         )
+    if (
+        isinstance(evolution.initial, fem.Function)
+        and not evolution.initial_is_fixed
+        and evolution.initial is not previous
+        and evolution.initial in step.residual.coefficients()
+        and not any(evolution.initial is c for c in step.controls)
+    ):
+        raise BadProblem(
+            "initial is a control and stands in the step's residual, too: name it among the controls of the step, so "
+            "that derivatives see both"
+        )
     if evolution.initial is step.state:
         raise BadProblem("initial is the state itself, which the steps overwrite; expected another Function")
     if evolution.initial_is_fixed and any(c is previous or c is evolution.initial for c in step.controls):
@@ -165,5 +182,22 @@ def _check(evolution: Evolution) -> None:
             raise BadProblem("time: the length of a step is not known; pass dt= as well")
         if any(time is c for c in step.controls):
             raise BadProblem("time is set by the steps; expected it not to be among the controls")
-    if dt is not None and not isinstance(dt, fem.Constant) and not (np.isfinite(dt) and float(dt) > 0.0):
-        raise BadProblem(f"dt: expected a length above 0, got {dt!r}")
+    if dt is not None:
+        check_length(dt, "dt")
+    if not np.isfinite(evolution.start):
+        raise BadProblem(f"start: expected a finite time, got {evolution.start!r}")
+
+
+def check_length(dt: object, what: str) -> float:
+    """The length of a step, a number or a scalar Constant, as a number. Local.
+
+    Raises:
+        BadProblem: unless it is finite and above 0.
+    """
+    try:
+        length = float(dt.value if isinstance(dt, fem.Constant) else dt)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        length = float("nan")
+    if not (np.isfinite(length) and length > 0.0):
+        raise BadProblem(f"{what}: expected a finite length above 0, got {dt!r}")
+    return length

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import ufl
 from dolfinx import fem
 from ufl.algorithms import expand_derivatives
+from ufl.corealg.traversal import traverse_unique_terminals, unique_pre_traversal
 
 from relax.problem import Control
 
@@ -18,6 +19,13 @@ Array = npt.NDArray[np.float64]
 def holds(form: ufl.Form, terminal: Control) -> bool:
     """Whether the Function or Constant stands in the form."""
     return any(terminal is t for t in (*form.coefficients(), *form.constants()))
+
+
+def jumps_with(form: ufl.Form, terminal: Control) -> bool:
+    """Whether a condition in the form depends on the Function or Constant: a jump that no derivative sees."""
+    nodes = (node for integral in form.integrals() for node in unique_pre_traversal(integral.integrand()))
+    conditions = (node.ufl_operands[0] for node in nodes if isinstance(node, ufl.classes.Conditional))
+    return any(terminal is t for condition in conditions for t in traverse_unique_terminals(condition))
 
 
 def along(form: ufl.Form, variable: ufl.core.expr.Expr, direction: object) -> ufl.Form:
@@ -51,6 +59,13 @@ def compiled(form: ufl.Form | list[ufl.Form] | None) -> fem.Form | list[fem.Form
 def values_of(terminal: Control) -> Array:
     """The live values of a Function (owned and ghosts) or a Constant. Local."""
     return terminal.x.array if isinstance(terminal, fem.Function) else terminal.value
+
+
+def present(control: Control) -> Array:
+    """What a control holds: owned values of a field, the entries of a constant. Local."""
+    if isinstance(control, fem.Function):
+        return control.x.array[: num_owned(control.function_space)]
+    return np.asarray(control.value, dtype=np.float64).reshape(-1)
 
 
 def num_owned(V: fem.FunctionSpace) -> int:

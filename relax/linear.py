@@ -9,6 +9,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 from petsc4py import PETSc
 
+from relax import parallel
 from relax._petsc import Options, first_line, inserted, ksp_reason, refused_options
 from relax.errors import SolveFailed
 
@@ -266,7 +267,8 @@ class LinearSolver:
         size = b.norm()
         ratio = x.norm() / size if size > 0.0 else np.inf
         trusted = self._seen.get(direction or "", 0.0)
-        if trusted > 0.0 and ratio <= _AS_LARGE * trusted:
+        # Norms need not be the same to the last bit on all ranks, and what follows is collective.
+        if trusted > 0.0 and not parallel.any_rank(self.comm, not ratio <= _AS_LARGE * trusted):
             return
         apply(x, r)  # type: ignore[operator]
         r.aypx(-1.0, b)

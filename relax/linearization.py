@@ -31,7 +31,13 @@ class Map(Protocol):
 
 
 class Derivatives(Protocol):
-    """Derivative products at one solved point, for up to ``BLOCK`` rows at once. Collective."""
+    """Derivative products at one solved point, for up to ``BLOCK`` rows at once. Collective.
+
+    Attributes:
+        hessian_block: how many rows ``hessian_actions`` takes at once.
+    """
+
+    hessian_block: int
 
     @property
     def is_everywhere_the_same(self) -> bool:
@@ -52,7 +58,7 @@ class Linearization:
 
     Collective, as is every method. Factors are kept while memory lasts (``Newton.factor_memory``) and made again when
     they are asked for after that; ``close`` gives them free at once. Of an evolution it owns the trajectory, or as much
-    of it as ``storage=`` says.
+    of it as ``storage=`` says; ``hvp`` then holds tangents beside as many states, those of up to eight directions.
 
     Attributes:
         value: G(m), (size_out,).
@@ -100,9 +106,10 @@ class Linearization:
         which = np.broadcast_to(np.arange(len(given)).reshape(directions.shape[:-1]), lead).ravel()
         seed_rows = as_rows(np.broadcast_to(seeds, (*lead, G.size_out)))
         blocks = []
-        for start in range(0, len(which), BLOCK):
-            distinct, number = np.unique(which[start : start + BLOCK], return_inverse=True)
-            blocks.append(derivatives.hessian_actions(seed_rows[start : start + BLOCK], given[distinct], number))
+        for start in range(0, len(which), derivatives.hessian_block):
+            end = start + derivatives.hessian_block
+            distinct, number = np.unique(which[start:end], return_inverse=True)
+            blocks.append(derivatives.hessian_actions(seed_rows[start:end], given[distinct], number))
         return _joined(blocks, G.size_in).reshape(*lead, G.size_in)
 
     def matrix(self) -> Array:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from petsc4py import PETSc
 
 from relax import _petsc
-from relax.errors import SolveFailed
+from relax.errors import BadInput, SolveFailed
 from relax.factors import Factor, FactorStore, Key
 from relax.linear import LinearSolver
 from relax.log import timed
@@ -43,6 +43,7 @@ class Operators:
     ) -> None:
         self._residual = residual
         self._assemble = assemble if assemble is not None else residual.assemble_matrix
+        self._closed = False
         self.prefix = f"relax_{name}_"
         self.options, lin_options = self._resolved(_petsc.preset(options))
         memory = settings.factor_memory
@@ -66,6 +67,15 @@ class Operators:
         solver = LinearSolver(residual.comm, prefix, options, self_adjoint=residual.is_self_adjoint)
         return Factor(solver.placed(residual.create_matrix(), residual.assemble_matrix), solver)
 
+    def check_open(self) -> None:
+        """Raise when these have been closed. Local, and the same on all ranks.
+
+        Raises:
+            BadInput: then.
+        """
+        if self._closed:
+            raise BadInput("this map has been closed; make a new one for more solves")
+
     @contextmanager
     def factor_here(self, key: Key, *, derivatives: bool = False) -> Iterator[Factor]:
         """The factor of the operator at the point that the registers hold, kept from before or made now.
@@ -76,6 +86,7 @@ class Operators:
             key: names the point.
             derivatives: for tangent and adjoint solves, which may have solver options of their own.
         """
+        self.check_open()
         store = self.lin_factors if derivatives else self.factors
         factor = store.find(key)
         fresh = factor is None
@@ -92,7 +103,8 @@ class Operators:
             raise
 
     def close(self) -> None:
-        """Free the factors."""
+        """Free the factors; a second time does nothing."""
+        self._closed = True
         self.factors.destroy()
         if self.lin_factors is not self.factors:
             self.lin_factors.destroy()

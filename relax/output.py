@@ -4,11 +4,22 @@
 job.toml        a copy of the job
 history.jsonl   one JSON object per iteration, written as it ends
 sensors.csv     observation points, data, noise; a data file for another job
-fields.bp       truth, recovery and state for ParaView (VTX), at full degree
+fields.bp       truth, recovery and (last) state for ParaView (VTX), at full degree
 fields.xdmf     the same at the degree of the mesh, with ``fields.h5``
-figure.png      truth, recovery, sensors, convergence
+figure.png      truth, recovery, sensors, convergence; of a control job density and control over time
 control.npy     the last control, from which ``--resume`` starts
 summary.json    versions, ranks, timings, solves, errors; written last: where it is, the run has ended
+==============  =====================================================================================
+
+Of an equation in time there are more:
+
+==============  =====================================================================================
+states.bp       a time series of the state for ParaView (VTX), at full degree; of a wave function its
+                density as well
+strip.png       frames of the state side by side, all of one size, with one scale; ``summary.json`` has
+                their size, number, steps and times
+control.csv     of a control job, for each step: its number, the time at its end, the control in it,
+                the populations after it
 ==============  =====================================================================================
 """
 
@@ -28,12 +39,14 @@ from mpi4py import MPI
 
 from relax import parallel
 from relax.errors import BadInput
+from relax.fields import in_one_element, in_spaces, num_bytes, parts_of
 
 Array = npt.NDArray[np.float64]
 
 JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL = (
     "job.toml", "history.jsonl", "sensors.csv", "summary.json", "figure.png", "control.npy"
 )  # fmt: skip
+STATES, STRIP, DRIVE = "states.bp", "strip.png", "control.csv"
 _FIELDS = ("fields.bp", "fields.xdmf", "fields.h5")
 _SPARE_BYTES = 16 * 2**20
 
@@ -104,7 +117,7 @@ def _clear(folder: Path, resume: bool) -> None:
         ) from None
     kept = {HISTORY, CONTROL, JOB} if resume else {JOB}
     # The mark of a finished run goes first, so that a run killed from here on does not pass for the old one.
-    for name in (SUMMARY, HISTORY, SENSORS, FIGURE, CONTROL, *_FIELDS):
+    for name in (SUMMARY, HISTORY, SENSORS, FIGURE, CONTROL, STATES, STRIP, DRIVE, *_FIELDS):
         path = folder / name
         if name in kept:
             continue
@@ -213,51 +226,23 @@ def write_fields(folder: Path, fields: dict[str, fem.Function]) -> list[str]:
     Returns:
         The names of the fields written.
     """
-    parts = [part for name, u in fields.items() for part in _parts(name, u)]
+    parts = [part.field for name, u in fields.items() for part in parts_of(name, u)]
     domain = parts[0].function_space.mesh
-    elements = [u.function_space.ufl_element() for u in parts]
-    family = "DG" if any(e.discontinuous for e in elements) else "Lagrange"
-    degree = max(1, *(e.degree for e in elements))
-    dofmaps = [u.function_space.dofmap for u in parts]
-    num_bytes = sum(8 * d.index_map.size_global * d.index_map_bs for d in dofmaps)
-    parallel.on_rank_0(domain.comm, lambda: check_space(folder, 6 * num_bytes))
-
-    by_shape: dict[tuple[int, ...], list[fem.Function]] = {}
-    for u in parts:
-        by_shape.setdefault(tuple(u.function_space.value_shape), []).append(u)
-    full = [v for group in by_shape.values() for v in _interpolated(group, family, degree)]
-    with io.VTXWriter(domain.comm, folder / _FIELDS[0], full, engine="BP4") as file:
+    parallel.on_rank_0(domain.comm, lambda: check_space(folder, 6 * num_bytes(parts)))
+    with io.VTXWriter(domain.comm, folder / _FIELDS[0], _interpolated(parts, in_one_element(parts)), "BP4") as file:
         file.write(0.0)
     mesh_degree = domain.ufl_domain().ufl_coordinate_element().degree
     with io.XDMFFile(domain.comm, folder / _FIELDS[1], "w") as file:
         file.write_mesh(domain)
-        for group in by_shape.values():
-            for v in _interpolated(group, "Lagrange", mesh_degree):
-                file.write_function(v, 0.0)
+        for v in _interpolated(parts, in_spaces(parts, "Lagrange", mesh_degree)):
+            file.write_function(v, 0.0)
     return [u.name for u in parts]
 
 
-def _parts(name: str, u: fem.Function) -> list[fem.Function]:
-    """Copies of a field, or of the parts of a mixed one, with their names."""
-    V = u.function_space
-    if V.num_sub_spaces > 0 and V.dofmap.bs == 1:
-        return [part for i in range(V.num_sub_spaces) for part in _parts(f"{name}_{i}", u.sub(i).collapse())]
-    part = fem.Function(V, name=name)
-    part.x.array[:] = u.x.array
-    return [part]
-
-
-def _interpolated(group: Sequence[fem.Function], family: str, degree: int) -> list[fem.Function]:
-    """Fields of one shape in one space of this family and degree."""
-    V = group[0].function_space
-    shape = tuple(V.value_shape)
-    W = fem.functionspace(V.mesh, (family, degree, shape) if shape else (family, degree))
-    result = []
-    for u in group:
-        v = fem.Function(W, name=u.name)
+def _interpolated(fields: Sequence[fem.Function], others: Sequence[fem.Function]) -> Sequence[fem.Function]:
+    for u, v in zip(fields, others, strict=True):
         v.interpolate(u)
-        result.append(v)
-    return result
+    return others
 
 
 def _plain(value: Any) -> Any:

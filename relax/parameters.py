@@ -1,6 +1,12 @@
-"""What a user may change between two calls: Functions and Constants that are neither state nor control."""
+"""What a user may change between two calls: Functions and Constants that are neither state nor control.
+
+Those that stand in the residual or in the observable, and the values of boundary conditions.
+"""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +14,7 @@ import numpy.typing as npt
 from relax import parallel
 from relax.factors import Key
 from relax.forms import holds, values_of
-from relax.problem import Control
+from relax.problem import Control, is_value_of
 from relax.residual import Residual
 
 Array = npt.NDArray[np.float64]
@@ -28,14 +34,17 @@ class Parameters:
 
     def __init__(self, residual: Residual, but: Control | None = None) -> None:
         self._comm = residual.comm
-        self._registers = [p for p in residual.parameters if p is not but]
-        self._in_operator = [holds(residual.weak.J, p) for p in self._registers]
+        registers = [p for p in residual.parameters if p is not but]
+        controls = residual.controls
+        values = [bc.g for bc in residual.problem.bcs if not any(is_value_of(bc, c) for c in (*controls, *registers))]
+        self._views = [partial(values_of, p) for p in registers] + [partial(_value_of, g) for g in values]
+        self._in_operator = [holds(residual.weak.J, p) for p in registers] + [False] * len(values)
         self._values = self._present()
         self.operator_key = Key()
         self.everything_key = Key()
 
     def _present(self) -> list[Array]:
-        return [values_of(p).copy() for p in self._registers]
+        return [np.array(view()) for view in self._views]
 
     def snapshot(self) -> list[Array]:
         """The values now; the very list of the last time while they stay the same. Keys are renewed where they must."""
@@ -55,5 +64,11 @@ class Parameters:
 
     def install(self, values: list[Array]) -> None:
         """Write values. Local."""
-        for parameter, value in zip(self._registers, values, strict=True):
-            values_of(parameter)[...] = value
+        for view, value in zip(self._views, values, strict=True):
+            view()[...] = value
+
+
+def _value_of(g: Any) -> Array:
+    """The live values of what a boundary condition takes its values from: DOLFINx keeps the C++ object alone. Local."""
+    values: Array = g.x.array if hasattr(g, "x") else g.value
+    return values

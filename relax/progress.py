@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 
 from mpi4py import MPI
 
+from relax.log import logger
+
 
 class Progress:
     """Messages and steps of a run. No method communicates; on ranks other than 0 all do nothing.
@@ -17,12 +20,15 @@ class Progress:
     Args:
         comm: the ranks of the run.
         rtol: the reduction of the gradient norm at which the run ends; the bar is full there.
+        unit: of the misfit, in the plural.
         show: False for a silent run.
     """
 
-    def __init__(self, comm: MPI.Comm, rtol: float, *, show: bool = True) -> None:
+    def __init__(self, comm: MPI.Comm, rtol: float, *, unit: str = "noise levels", show: bool = True) -> None:
         self._speaks = show and comm.rank == 0
         self._rtol = rtol
+        self._unit = unit
+        self._rerouted: list[tuple[logging.StreamHandler[Any], Any]] = []
         self._first_gradient: float | None = None
         self._start = time.perf_counter()
         self._bar: Any = None
@@ -52,13 +58,14 @@ class Progress:
         gradient = float(step["gradient_norm"])
         if self._first_gradient is None:
             self._first_gradient = gradient
-        words = f"misfit {step['misfit_in_noise_levels']:.3g} noise levels  |g| {gradient:.2e}"
+        words = f"misfit {step['misfit_in_noise_levels']:.3g} {self._unit}  |g| {gradient:.2e}"
         if self._bar is None:
             cg = f"  cg {step['cg_iterations']}" if step.get("cg_iterations") else ""
             self._print(f"step {step['step']:<3} {words}{cg}  {time.perf_counter() - self._start:.1f} s")
             return
         if self._task is None:
             self._bar.start()
+            self._log_above_the_bar()
             self._task = self._bar.add_task("", total=1.0, words="")
         if 0.0 < gradient < self._first_gradient:
             self._done = max(self._done, math.log(gradient / self._first_gradient) / math.log(self._rtol))
@@ -72,11 +79,21 @@ class Progress:
             self._speaks = False
             sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
+    def _log_above_the_bar(self) -> None:
+        """Lines of the log (a long march says how far it is) go by way of the bar, which would be torn by them."""
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler and handler.stream is sys.__stderr__:
+                # While the bar is up, sys.stderr is rich's own and prints above it.
+                self._rerouted.append((handler, handler.setStream(sys.stderr)))
+
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._task is not None:
             self._bar.stop()
             self._task = None
+        for handler, stream in self._rerouted:
+            handler.setStream(stream)
+        self._rerouted.clear()
 
 
 def _on_terminal() -> bool:

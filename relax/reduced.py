@@ -78,6 +78,10 @@ class ReducedMap:
                 f"the observable depends on the control {hidden[0]} directly; expected one of the state alone. A "
                 "term in the control belongs to the optimiser, as a prior or a penalty"
             )
+        if isinstance(problem, Evolution) and any(p is problem.previous for p in observable.parameters):
+            raise BadProblem(
+                "the observable depends on `previous`, which the steps overwrite; AtSteps looks at any step's state"
+            )
         self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
         self.solution: Steady | March
         if isinstance(problem, Evolution):
@@ -193,9 +197,15 @@ def control_values(G: ReducedMap, *functions: Any) -> Array:
 def _step_parts(G: ReducedMap, control: fem.Function | fem.Constant, value: Any, num_steps: int) -> list[Array]:
     """Owned values of a control with a value in each step. Collective."""
     length = len(value) if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim) else None
+    entries = int(np.prod(control.ufl_shape, dtype=np.int64))
+    if length == num_steps == entries > 1 and all(np.ndim(v) == 0 and not callable(v) for v in value):
+        raise BadInput(
+            f"control_values: {num_steps} numbers can be one for each step or the {entries} entries of one value; pass "
+            "a list of values, one for each step"
+        )
     if length == num_steps:
         return [_control_part(G, control, v) for v in value]
-    if length is not None and length != int(np.prod(control.ufl_shape, dtype=np.int64)):
+    if length is not None and length != entries:
         raise BadInput(f"control_values: expected a value for each of {num_steps} steps, or one for all, got {length}")
     return [_control_part(G, control, value)] * num_steps
 

@@ -68,17 +68,37 @@ def bounding_box(domain: mesh.Mesh) -> tuple[Array, Array]:
 def gather(u: fem.Function) -> Picture | None:
     """The picture of a scalar field on rank 0, None on the others.
 
-    Collective. The field is interpolated to degree 1 and, in three dimensions, cut half-way up the last axis.
+    Collective. The field is interpolated to degree 1, but on a line, where it keeps its degree, and, in three
+    dimensions, cut half-way up the last axis.
     """
+    drawn = fem.Function(drawing_space(u))
+    drawn.interpolate(u)
+    pictures = gather_values(drawn.function_space, drawn.x.array[None, :])
+    return None if pictures is None else pictures[0]
+
+
+def drawing_space(u: fem.Function) -> fem.FunctionSpace:
+    """The space to interpolate a scalar field to for :func:`gather_values`. Collective."""
     domain = u.function_space.mesh
+    degree = max(1, int(u.function_space.ufl_element().degree)) if domain.geometry.dim == 1 else 1
+    return fem.functionspace(domain, ("Lagrange", degree))
+
+
+def gather_values(V: fem.FunctionSpace, fields: Array) -> list[Picture] | None:
+    """Pictures of several fields in one drawing space on rank 0, None on the others.
+
+    Collective.
+
+    Args:
+        V: as :func:`drawing_space` makes it.
+        fields: (num_fields, num_local) owned and ghost values.
+    """
+    domain = V.mesh
     gdim, comm = domain.geometry.dim, domain.comm
-    linear = fem.Function(fem.functionspace(domain, ("Lagrange", 1)))
-    linear.interpolate(u)
-    V = linear.function_space
     num_cells = domain.topology.index_map(domain.topology.dim).size_local
     simplices = np.array(_SIMPLICES[domain.topology.cell_type])
     cells = V.dofmap.list[:num_cells].astype(np.int64)[:, simplices].reshape(-1, simplices.shape[1])
-    points, values, cut = V.tabulate_dof_coordinates()[:, :gdim], linear.x.array, None
+    points, values, cut = V.tabulate_dof_coordinates()[:, :gdim], fields.T, None
     if gdim == 3:
         low, high = bounding_box(domain)
         cut = 0.5 * float(low[2] + high[2])
@@ -97,7 +117,7 @@ def gather(u: fem.Function) -> Picture | None:
     # A plane through a vertex or an edge of a cell cuts it in less than a triangle.
     ordered = np.sort(cells, axis=1)
     whole = (ordered[:, 1:] != ordered[:, :-1]).all(axis=1)
-    return Picture(points[first], cells[whole], values[first], cut)
+    return [Picture(points[first], cells[whole], column, cut) for column in values[first].T]
 
 
 def cut_tetrahedra(points: Array, cells: Indices, values: Array, level: float) -> tuple[Array, Indices, Array]:
@@ -106,11 +126,11 @@ def cut_tetrahedra(points: Array, cells: Indices, values: Array, level: float) -
     Args:
         points: (num_points, 3).
         cells: (num_cells, 4).
-        values: (num_points,), linear in each cell.
+        values: (num_points, ...), linear in each cell.
         level: the height of the plane.
 
     Returns:
-        Points (n, 2), triangles (m, 3), values (n,).
+        Points (n, 2), triangles (m, 3), values (n, ...).
     """
     above = points[cells, 2] > level
     crossing = above[:, _EDGES[:, 0]] != above[:, _EDGES[:, 1]]
@@ -125,4 +145,4 @@ def cut_tetrahedra(points: Array, cells: Indices, values: Array, level: float) -
     t = (level - points[a, 2]) / (points[b, 2] - points[a, 2])
     where = points[a, :2] + t[:, None] * (points[b, :2] - points[a, :2])
     triangles = np.concatenate([three, four[:, [0, 1, 2]], four[:, [1, 2, 3]]])
-    return where, triangles, values[a] + t * (values[b] - values[a])
+    return where, triangles, values[a] + t.reshape(-1, *[1] * (values.ndim - 1)) * (values[b] - values[a])

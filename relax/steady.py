@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
-from dolfinx import fem
 
 from relax import _petsc
 from relax.errors import BadProblem, SolveFailed
 from relax.factors import Factor, Key
-from relax.forms import num_owned
+from relax.forms import present
+from relax.forward import ForwardSolver
 from relax.layout import ControlLayout
 from relax.linearization import BLOCK, Derivatives
 from relax.observe import Observable
@@ -22,7 +22,7 @@ from relax.point import Point
 from relax.problem import Problem
 from relax.residual import Residual
 from relax.sensitivity import Sensitivity, solve_adjoints
-from relax.solver import Newton, NewtonSolver, check_linear, solve_linear
+from relax.solver import Newton
 
 Array = npt.NDArray[np.float64]
 
@@ -57,10 +57,8 @@ class Steady:
         self.operators = Operators(self.residual, problem.name, settings, options)
         self.sensitivity = Sensitivity(self.residual)
         self.parameters = Parameters(self.residual)
-        self._settings = settings
         self._guess = problem.state.x.array.copy()
-        self._newton: NewtonSolver | None = None
-        self._known_linear = False
+        self._forward = ForwardSolver(self.residual, self.operators, settings)
 
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out)."""
@@ -82,13 +80,7 @@ class Steady:
 
     def present_parts(self) -> list[Array]:
         """What the controls hold now: owned values of a field, the entries of a constant."""
-        parts = []
-        for control in self.residual.controls:
-            if isinstance(control, fem.Function):
-                parts.append(control.x.array[: num_owned(control.function_space)])
-            else:
-                parts.append(np.asarray(control.value, dtype=np.float64).reshape(-1))
-        return parts
+        return [present(control) for control in self.residual.controls]
 
     def _observe(self) -> Array:
         return finite(self.observable.value(self.residual.state))
@@ -101,29 +93,13 @@ class Steady:
         parameters = self.parameters.snapshot()
         key = self.parameters.operator_key if residual.operator_is_constant else Key()
         if residual.is_linear:
-            with self.operators.factor_here(key) as factor:
-                solve_linear(residual, factor)
-                if not self._known_linear:
-                    self._known_linear = check_linear(residual, factor)
+            self._forward.linear(key)
         else:
-            self._solve_nonlinear()
+            self._forward.nonlinear(self._guess)
         self.counts["forward"] += 1
         # Of an affine problem ∂F/∂m is the same everywhere.
         lasting = (self.parameters.everything_key,) * len(parts) if residual.is_affine else ()
         return Point(residual.state.x.array.copy(), parts, parameters, key, lasting)
-
-    def _solve_nonlinear(self) -> None:
-        operators = self.operators
-        if self._newton is None:
-            self._newton = NewtonSolver(self.residual, self._settings, operators.prefix, operators.options)
-        factor = operators.factors.take()
-        try:
-            self._newton.solve(factor, self._guess)
-        except SolveFailed:
-            operators.factors.discard(factor)
-            self._newton.destroy()
-            self._newton = None
-            raise
 
     def _affine_batch(self, rows: Array) -> Iterator[tuple[Point, Array]]:
         """Points and values at several controls of an affine problem: u(m) = u(0) + u'(0) m, in block solves."""
@@ -144,9 +120,7 @@ class Steady:
 
     def close(self) -> None:
         """Free the factors and matrices."""
-        # SNES first: it holds a factor's matrix, whose communicator may go with the factor.
-        if self._newton is not None:
-            self._newton.destroy()
+        self._forward.close()
         self.operators.close()
         self.sensitivity.destroy()
 
@@ -174,6 +148,8 @@ class SteadyDerivatives:
     - adjoint: Aᵀ λ = B'(u)ᵀ dy, dm = -(∂F/∂m)ᵀ λ;
     - second-order adjoint: the derivative of the adjoint equation along (dm, du).
     """
+
+    hessian_block = BLOCK
 
     def __init__(self, solution: Steady, point: Point) -> None:
         self._solution = solution

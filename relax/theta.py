@@ -10,7 +10,7 @@ from dolfinx import default_scalar_type, fem
 
 from relax.coefficients import Coefficient
 from relax.errors import BadProblem
-from relax.evolution import Evolution
+from relax.evolution import Evolution, check_length
 from relax.problem import Control, Problem
 
 
@@ -19,7 +19,7 @@ def theta_evolution(
     state: fem.Function,
     *,
     initial: Coefficient | fem.Function,
-    dt: float,
+    dt: float | fem.Constant,
     num_steps: int,
     theta: float | Literal["midpoint"] = 0.5,
     controls: Sequence[Control] = (),
@@ -38,16 +38,18 @@ def theta_evolution(
 
     θ = 1 is backward Euler (of first order), θ = ½ Crank–Nicolson (of second order, no damping). ``"midpoint"`` is the
     implicit midpoint rule, k R((u_n + u_{n-1})/2, m_n, t_n - k/2): of second order, and it keeps quadratic invariants
-    of nonlinear and of time-dependent equations. A per-step control is constant within its step.
+    of nonlinear and of time-dependent equations. A per-step control is constant within its step. u_t is that of the
+    whole state: where a part of it has none (a pressure), write the step yourself. Boundary values that change in time
+    are a per-step control that is the value of a :func:`relax.clamp`.
 
     Args:
         residual: R, a UFL form in the state and one test function; u_t stands nowhere.
         state: u.
         initial: u_0, as in :class:`relax.Evolution`: a Function in the state's space is a control.
-        dt: the length of a step, in the units of time.
+        dt: the length of a step, in the units of time: a number, or a scalar Constant, which stays live.
         num_steps: how many.
         theta: θ in (0, 1], or "midpoint". Below ½ no step is stable for stiff equations.
-        controls: Functions and Constants in R, or values of boundary conditions. The initial state is not named here.
+        controls: Functions and Constants in R, or values of boundary conditions. The initial state need not be named.
         per_step: those of ``controls`` with one value per step.
         bcs: Dirichlet conditions of the state, the same in each step.
         time: the scalar Constant in R that stands for t.
@@ -58,17 +60,16 @@ def theta_evolution(
     Raises:
         BadProblem: when these do not fit together, on every rank.
     """
-    if theta != "midpoint" and not (isinstance(theta, int | float) and 0.0 < theta <= 1.0):
+    if theta != "midpoint" and not (type(theta) in (int, float) and 0.0 < theta <= 1.0):
         raise BadProblem(f"theta: expected a number above 0 and at most 1, or 'midpoint', got {theta!r}")
     if not isinstance(residual, ufl.Form) or len(residual.arguments()) != 1:
         raise BadProblem("residual: expected a UFL form in one test function; u_t is added to it here")
     if not isinstance(state, fem.Function):
         raise BadProblem(f"state: expected a dolfinx.fem.Function, got {type(state).__name__}")
-    if not float(dt) > 0.0:
-        raise BadProblem(f"dt: expected a length above 0, got {dt!r}")
+    length = check_length(dt, "dt")
     V, (v,) = state.function_space, residual.arguments()
     previous = fem.Function(V, name="previous")
-    k = fem.Constant(V.mesh, default_scalar_type(dt))
+    k = dt if isinstance(dt, fem.Constant) else fem.Constant(V.mesh, default_scalar_type(length))
     change = ufl.inner(state - previous, v) * ufl.dx(domain=V.mesh)
 
     def at(u: ufl.core.expr.Expr, back: float) -> ufl.Form:
@@ -88,6 +89,8 @@ def theta_evolution(
     if not own and initial_is_fixed:
         raise BadProblem("controls: expected at least one, since the initial state is none (initial_is_fixed)")
     if not own or (isinstance(initial, fem.Function) and not initial_is_fixed):
+        if initial in residual.coefficients() and not any(initial is c for c in own):
+            own.append(initial)
         own.insert(0, previous)
     step = Problem(residual=form, state=state, controls=own, bcs=bcs, name=name)
     return Evolution(

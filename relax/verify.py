@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relax.errors import CheckFailed, SolveFailed
+from relax.evolution import Evolution
 from relax.layout import as_rows
 from relax.log import logger
 from relax.parallel import from_rank_0, rank_0_prints
@@ -107,6 +108,8 @@ def check_map(G: ReducedMap, m: npt.ArrayLike | None = None, *, seed: int = 0) -
         SolveFailed: when the map cannot be evaluated at ``m``.
     """
     registers = [G.problem.state, *G.problem.controls]
+    if isinstance(G.problem, Evolution):
+        registers += [r for r in (G.problem.previous, G.problem.time) if r is not None]
     kept = [_register(r).copy() for r in registers]
     counts = dict(G.counts)
     try:

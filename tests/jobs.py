@@ -44,9 +44,73 @@ folder = "results/small"
 """
 
 
-def changed(*substitutions: tuple[str, str]) -> str:
-    """The small job with some of its text replaced."""
-    text = SMALL_JOB
+# Four steps of the heat equation, seen after two of them.
+HEAT_JOB = """
+[mesh]
+generator = "unit_square"
+n = 6
+
+[pde]
+name = "heat.evolution"
+num_steps = 4
+dt = 0.01
+
+[observe]
+points = 10
+steps = [2, 4]
+seed = 1
+
+[data]
+truth = "inclusions"
+noise = 0.02
+seed = 2
+
+[prior]
+length = 0.5
+std = 0.5
+
+[output]
+folder = "results/heat"
+frames = 3
+"""
+
+# A particle in a box on (0, 2), from its ground state to the next one, in about six periods of the resonance.
+CONTROL_JOB = """
+[mesh]
+generator = "interval"
+n = 8
+lower = 0.0
+upper = 2.0
+
+[pde]
+name = "schrodinger.dipole"
+num_steps = 50
+dt = 0.2
+
+[target]
+populations = [0, 1, 0]
+
+[start]
+shape = "sine"
+periods = 6
+amplitude = 0.3
+
+[prior]
+std = 2.0
+
+[method]
+name = "lbfgs"
+rtol = 1e-4
+
+[output]
+folder = "results/control"
+frames = 6
+"""
+
+
+def changed(*substitutions: tuple[str, str], of: str = SMALL_JOB) -> str:
+    """A job, the small one by default, with some of its text replaced."""
+    text = of
     for old, new in substitutions:
         assert old in text, old
         text = text.replace(old, new)

@@ -55,7 +55,7 @@ def test_keywords_of_the_equation_keep_their_kind_and_tags_become_numbers() -> N
         ("length = 0.5", "length = -1.0", ["[prior] length", "> 0", "-1"]),
         ("length = 0.5", "length = nan", ["[prior] length", "finite"]),
         ("std = 0.5", "std = inf", ["[prior] std", "finite"]),
-        ("source = 10.0", 'source = "much"', ["[pde] source", "a number", "'much'"]),
+        ("source = 10.0", "source = [[1.0]]", ["[pde] source", "a number", "[[1.0]]"]),
         ("source = 10.0", "mesh = 1", ["[pde]", "[mesh]"]),
         ('name = "poisson.diffusion"', "", ["[pde] name", "missing"]),
         ("noise = 0.02", "", ["[data]", "noise"]),
@@ -107,7 +107,9 @@ def test_the_jobs_of_this_project_are_valid_and_have_their_files(path: Path) -> 
     file = job.read(path)
     assert file.root == ROOT
     assert file.job.mesh.file is None or (ROOT / file.job.mesh.file).exists()
-    assert file.job.pde.name in case.built_in_pdes() and file.job.data.truth in truths.TRUTHS
+    assert file.job.pde.name in case.built_in_pdes()
+    assert (file.job.data is None) == (file.job.target is not None)
+    assert file.job.data is None or file.job.data.truth in truths.TRUTHS
     assert path.with_suffix(".sbatch").exists()
 
 
@@ -130,6 +132,7 @@ def build(text: str) -> str:
         ("poisson.diffusion", "nowhere:function", ["no module 'nowhere'", "looked in"]),
         ("poisson.diffusion", "math:sine", ["no function 'sine'"]),
         ("source = 10.0", "sorce = 10.0", ["[pde] sorce", "did you mean 'source'?"]),
+        ("source = 10.0", 'source = "much"', ["[pde] source", "a number", "'much'"]),
         ("source = 10.0", "dirichlet = { nowhere = 0.0 }", ["nowhere", "left"]),
         ("inclusions", "inclusion", ["[data] truth", "inclusions"]),
         ("points = 12", 'points = "nowhere.csv"', ["[observe] points", "nowhere.csv", "no such"]),

@@ -84,9 +84,11 @@ def test_slots_and_recomputation_are_what_revolve_promises(slots):
         assert G.counts["adjoint"] == N
         forward = [a for a in _actions(Revolve(N, slots)) if type(a).__name__ == "Forward"]
         assert G.counts["forward"] == sum(a.n1 - a.n0 for a in forward)
-    with make(heat) as G:
-        products(G)
+    with make(heat) as G, G.linearize(G.present_control()) as lin:
         assert G.counts["stored"] == N + 1
+        lin.hvp(np.ones(G.size_out), np.ones((3, G.size_in)))
+        # Each state with the tangents of three directions.
+        assert G.counts["stored"] == 4 * (N + 1)
 
 
 def _actions(schedule):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from relax import parallel
 from relax.errors import BadInput
 from relax.factors import Key
+from relax.linearization import BLOCK
 
 if TYPE_CHECKING:
     from relax.eigenmap.map import EigenMap
@@ -57,6 +58,8 @@ class EigenDerivatives:
     """
 
     is_everywhere_the_same = False
+
+    hessian_block = BLOCK
 
     def __init__(self, G: EigenMap, point: EigenPoint) -> None:
         self._G = G

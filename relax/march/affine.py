@@ -13,7 +13,7 @@ from dolfinx import fem
 from petsc4py import PETSc
 
 from relax.factors import Key
-from relax.forms import compiled, holds
+from relax.forms import compiled, holds, jumps_with
 from relax.weak import WeakForm
 
 
@@ -37,6 +37,8 @@ def scalars_in(form: ufl.Form, constants: Sequence[fem.Constant]) -> list[Scalar
 
 def slopes(weak: WeakForm, form: ufl.Form, scalars: Sequence[Scalar]) -> list[ufl.Form | None] | None:
     """The derivative of a form in each scalar; None unless it is affine in all of them together."""
+    if any(jumps_with(form, s.constant) for s in scalars):
+        return None
     found = [weak.in_constant(form, s.constant, s.entry) for s in scalars]
     for slope in found:
         if slope is not None and any(holds(slope, s.constant) for s in scalars):

@@ -32,6 +32,9 @@ class MarchDerivatives:
     - second order: the derivative of the adjoint along (du_n, dm), on a walk that carries du_n with u_n.
     """
 
+    #: Tangents are held along the whole trajectory.
+    hessian_block = 8
+
     def __init__(self, march: March, run: Run, walk: Walk | None = None) -> None:
         self._march = march
         self._run = run
@@ -231,6 +234,7 @@ class MarchDerivatives:
             yield
         finally:
             parameters.install(users)
+            self._march.system.end()
 
     @contextmanager
     def _step(self, n: int, before: Array, after: Array) -> Iterator[Point]:

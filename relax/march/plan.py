@@ -69,6 +69,7 @@ class Run:
 
     Attributes:
         initial: u_0.
+        dt: the length of a step, where it is known.
         parts: a part for each expanded control.
         parameters: a snapshot.
         operator_key: names ∂F/∂u where it depends on parameters alone.
@@ -78,6 +79,7 @@ class Run:
     """
 
     initial: Array
+    dt: float | None
     parts: list[Array]
     parameters: list[Array]
     operator_key: Key

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from dolfinx import fem
 
 from relax import _petsc
 from relax.evolution import Evolution
-from relax.forms import num_owned
+from relax.forms import present
 from relax.layout import ControlLayout
 from relax.linearization import BLOCK, Derivatives
 from relax.log import LongRun
@@ -171,11 +170,7 @@ class March:
         """What the controls hold now, the same for each step: owned values of a field, the entries of a constant."""
         parts = []
         for control in self.evolution.controls:
-            if isinstance(control, fem.Function):
-                part = control.x.array[: num_owned(control.function_space)]
-            else:
-                part = np.asarray(control.value, dtype=np.float64).reshape(-1)
-            parts += [part] * (self.evolution.num_steps if self.evolution.is_per_step(control) else 1)
+            parts += [present(control)] * (self.evolution.num_steps if self.evolution.is_per_step(control) else 1)
         return parts
 
     def close(self) -> None:

@@ -5,8 +5,10 @@ Records are arrays that are never changed once they are stored: a state, or a st
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +31,7 @@ class Walk(Protocol):
 
     Attributes:
         first: record 0.
-        most: the most records that were held at once, in memory and on disk together.
+        most: the most states and tangents that were held at once, in memory and on disk together.
     """
 
     first: Array
@@ -104,7 +106,7 @@ class _KeepAll:
         self._records = records
         self._advance = advance
         self._num_steps = num_steps
-        self.most = max(num_steps + 1, len(records))
+        self.most = max(num_steps + 1, len(records)) * _num_states(self.first)
 
     def forward(self, visit: Visit) -> None:
         assert self._advance is not None
@@ -264,7 +266,8 @@ class _Scheduled:
         held = {id(a) for item in self._memory.values() for a in item.arrays()}
         # The two states of the step at hand are not stored: they are worked with.
         work = {id(a) for pair in self._work.values() for a in pair} - held
-        self.most = max(self.most, len(held) + max(0, len(work) - 2) + self._disk.num_arrays)
+        records = len(held) + max(0, len(work) - 2) + self._disk.num_arrays
+        self.most = max(self.most, records * _num_states(self.first))
 
 
 def _unused(schedule: Any) -> Any:
@@ -276,6 +279,11 @@ def _unused(schedule: Any) -> Any:
     return fresh
 
 
+def _num_states(record: Array) -> int:
+    """How many arrays of the size of a state a record is."""
+    return 1 if record.ndim == 1 else len(record)
+
+
 class _Disk:
     """Items in files: each rank its own, in a folder that goes when this does. Collective to write and to read."""
 
@@ -283,16 +291,13 @@ class _Disk:
         self._comm = comm
         self._kept: tempfile.TemporaryDirectory[str] | None = None
         self._shapes: dict[int, tuple[bool, int]] = {}
+        #: How many records are on disk.
+        self.num_arrays = 0
 
     @property
     def _folder(self) -> Path:
         assert self._kept is not None
         return Path(self._kept.name)
-
-    @property
-    def num_arrays(self) -> int:
-        """How many records are on disk. Local."""
-        return sum(int(start) + steps for start, steps in self._shapes.values())
 
     def __setitem__(self, n: int, item: _Item) -> None:
         with parallel.together(self._comm):
@@ -307,26 +312,41 @@ class _Disk:
                     f"storage: a state cannot be written to {place} ({error.strerror}); "
                     "set TMPDIR to a folder with room, or store in memory"
                 ) from error
+        self._forget(n)
         self._shapes[n] = (item.start is not None, len(item.steps or []))
+        self.num_arrays += len(item.arrays())
 
     def __getitem__(self, n: int) -> _Item:
         has_start, steps = self._shapes[n]
         arrays: list[Array] = []
         with parallel.together(self._comm):
-            arrays = [np.load(self._folder / f"{n}-{i}.npy") for i in range(int(has_start) + steps)]
+            try:
+                arrays = [np.load(self._folder / f"{n}-{i}.npy") for i in range(int(has_start) + steps)]
+            except (OSError, ValueError) as error:
+                raise BadInput(f"storage: a state in {self._folder} cannot be read back ({error})") from error
         return _Item(arrays[0] if has_start else None, arrays[int(has_start) :] if steps else None)
+
+    def _forget(self, n: int) -> None:
+        has_start, steps = self._shapes.pop(n, (False, 0))
+        self.num_arrays -= int(has_start) + steps
 
     def pop(self, n: int) -> _Item:
         """Read and forget."""
         item = self[n]
-        del self._shapes[n]
-        for path in self._folder.glob(f"{n}-*.npy"):
-            path.unlink()
+        self._forget(n)
+        self._remove([f"{n}-{i}.npy" for i in range(len(item.arrays()))])
         return item
 
     def clear(self) -> None:
         """Forget all. Local."""
         self._shapes.clear()
+        self.num_arrays = 0
         if self._kept is not None:
-            for path in self._folder.glob("*.npy"):
-                path.unlink()
+            with contextlib.suppress(OSError):
+                self._remove(os.listdir(self._folder))
+
+    def _remove(self, names: list[str]) -> None:
+        """Delete files; what cannot be deleted goes with the folder. Local: it raises on no rank."""
+        for name in names:
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()

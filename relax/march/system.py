@@ -12,10 +12,11 @@ from dolfinx import fem, la
 from petsc4py import PETSc
 
 from relax import _petsc
-from relax.errors import SolveFailed
+from relax.errors import BadProblem, SolveFailed
 from relax.evolution import Evolution
 from relax.factors import Key
-from relax.forms import compiled, holds, num_owned, values_of
+from relax.forms import compiled, holds, jumps_with, num_owned, values_of
+from relax.forward import ForwardSolver
 from relax.march.affine import AffineMatrix, scalars_in, slopes
 from relax.march.plan import Plan, Run
 from relax.observe import Observable
@@ -25,7 +26,7 @@ from relax.point import Point
 from relax.problem import Control
 from relax.residual import Residual
 from relax.sensitivity import Sensitivity
-from relax.solver import Newton, NewtonSolver, check_linear, solve_linear
+from relax.solver import Newton
 
 Array = npt.NDArray[np.float64]
 
@@ -60,7 +61,6 @@ class StepSystem:
         problem = evolution.single_step
         self.residual = Residual(problem, observable.parameters)
         self.parameters = Parameters(self.residual, evolution.time)
-        self._settings = settings
         self._constants = [c for c in problem.controls if isinstance(c, fem.Constant)]
         weak = self.residual.weak
         sensitivity_forms = [
@@ -85,9 +85,13 @@ class StepSystem:
         self.sensitivity = Sensitivity(
             self.residual, {i: partial(self._write_sensitivity, i) for i in self._sensitivity_affine}
         )
-        self._newton: NewtonSolver | None = None
-        self._known_linear = False
+        self._forward = ForwardSolver(self.residual, self.operators, settings)
         self._stamp = Key()
+        self._current: Run | None = None
+        if weak.is_linear and jumps_with(weak.F, evolution.state):
+            raise BadProblem(
+                "step: a condition in its residual depends on the state, which is not differentiable there; smooth it"
+            )
         self._source = self._source_of_linear_steps()
 
     # -- what changes, and when ----------------------------------------------------------------------------------------
@@ -150,10 +154,13 @@ class StepSystem:
         initial = self.evolution.initial_state.x.array.copy() if self.plan.initial is None else parts[self.plan.initial]
         parameters = self.parameters.snapshot()
         keys = self.parameters.operator_key, self.parameters.everything_key, Key(), [Key() for _ in range(N)]
-        return Run(np.array(initial), parts, parameters, *keys)
+        return Run(np.array(initial), self.evolution.step_length, parts, parameters, *keys)
 
     def begin(self, run: Run) -> None:
-        """Before any step of a run is installed: its parameters are. Local."""
+        """The parameters of a run are installed, if another run's were: before any step of it is. Local."""
+        if self._current is run:
+            return
+        self._current = run
         self.parameters.install(run.parameters)
         # What terms hold besides scalars is parameters, where no field that all steps share stands in them.
         shared = [
@@ -164,14 +171,19 @@ class StepSystem:
         if self.plan.initial is not None:
             self.evolution.initial_state.x.array[:] = run.initial
 
+    def end(self) -> None:
+        """Parameters are the user's again: the next step of any run installs its own. Local."""
+        self._current = None
+
     def tell_time(self, n: int) -> None:
-        """Set the time to that of u_n. Local."""
-        time, evolution = self.evolution.time, self.evolution
-        if time is not None:
-            values_of(time)[...] = evolution.time_at(n)
+        """Set the time to that of u_n of the present run. Local."""
+        time, run = self.evolution.time, self._current
+        if time is not None and run is not None and run.dt is not None:
+            values_of(time)[...] = self.evolution.start + n * run.dt
 
     def install(self, run: Run, n: int, before: Array, after: Array | None = None) -> Point:
         """The registers hold the step from u_n to u_{n+1}, and u_{n+1} where it is given. Local."""
+        self.begin(run)
         parts = [before, *self.plan.of_step(run.parts, n)]
         self.residual.install(parts)
         self.tell_time(n + 1)
@@ -190,55 +202,34 @@ class StepSystem:
         point = self.install(run, n, before)
         residual = self.residual
         try:
-            if not residual.is_linear:
-                self._solve_nonlinear(before)
+            if residual.is_linear:
+                self._forward.linear(point.key, None if self._source is None else self._source.at(run, point))
             else:
-                with self.operators.factor_here(point.key) as factor:
-                    solve_linear(residual, factor, None if self._source is None else self._source.at(run, point))
-                    if not self._known_linear:
-                        self._known_linear = check_linear(residual, factor)
+                self._forward.nonlinear(before)
         except SolveFailed as failure:
             raise SolveFailed(f"{self.evolution.name}: {self.evolution.place(n + 1)}: {failure}") from failure
         return residual.state.x.array.copy()
 
-    def _solve_nonlinear(self, guess: Array) -> None:
-        operators = self.operators
-        if self._newton is None:
-            self._newton = NewtonSolver(self.residual, self._settings, operators.prefix, operators.options)
-        factor = operators.factors.take()
-        try:
-            self._newton.solve(factor, guess)
-        except SolveFailed:
-            operators.factors.discard(factor)
-            self._newton.destroy()
-            self._newton = None
-            raise
-
     def _source_of_linear_steps(self) -> LinearSource | None:
         """F(0, u_{n-1}, m_n) by matrices, where ``previous`` goes through one. Local."""
-        if (
-            not self.residual.is_linear
-            or self._holdings[0] is None
-            or holds(self.residual.weak.J, self.evolution.previous)
-        ):
+        weak, previous = self.residual.weak, self.evolution.previous
+        if not weak.is_linear or self._holdings[0] is None or holds(weak.J, previous) or jumps_with(weak.F, previous):
             return None
         by_matrix = [0]
         for i, (control, lasts) in enumerate(zip(self.residual.controls, self._holdings, strict=True)):
             # Affine in the control: a source. What is the same in all steps is assembled once, with the rest.
-            form = self.residual.weak.sensitivities[i]
+            form = weak.sensitivities[i]
             is_field = i > 0 and isinstance(control, fem.Function) and self.evolution.is_per_step(control)
-            if is_field and lasts is not None and form is not None:
+            if is_field and lasts is not None and form is not None and not jumps_with(weak.F, control):
                 if not any(holds(form, c) for c in self.residual.controls):
                     by_matrix.append(i)
         zeroed = [self.evolution.state, *(self.residual.controls[i] for i in by_matrix)]
-        rest = self.residual.weak.at_zero(zeroed)
+        rest = weak.at_zero(zeroed)
         return LinearSource(self, tuple(by_matrix), rest, rest is not None and self._changes(rest, but_constants=False))
 
     def close(self) -> None:
         """Free the factors and matrices."""
-        # SNES first: it holds a factor's matrix, whose communicator may go with the factor.
-        if self._newton is not None:
-            self._newton.destroy()
+        self._forward.close()
         self.operators.close()
         self.sensitivity.destroy()
         for affine in (self._operator_affine, *self._sensitivity_affine.values()):

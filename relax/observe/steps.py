@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,7 @@ class AtSteps(_InTime):
 
     def __init__(self, observable: Observable, steps: int | Sequence[int]) -> None:
         super().__init__(observable)
-        given = [steps] if isinstance(steps, int | np.integer) else list(steps)
+        given = list(steps) if isinstance(steps, Iterable) else [steps]
         if not given or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in given):
             raise BadInput(f"AtSteps: expected a step number or a sequence of them, got {steps!r}")
         self.steps = tuple(int(n) for n in given)
@@ -80,18 +80,27 @@ class TimeIntegral(_InTime):
 
     Args:
         observable: B, an observable of one state.
-        dt: the length of a step.
+        dt: the length of a step: a number, or the Constant of the evolution, as it is when the map is made.
 
     Raises:
         BadInput: for a length that is not above 0.
     """
 
-    def __init__(self, observable: Observable, dt: float) -> None:
+    def __init__(self, observable: Observable, dt: float | fem.Constant) -> None:
         super().__init__(observable)
-        if not (np.isfinite(dt) and dt > 0.0):
-            raise BadInput(f"TimeIntegral: expected a step length above 0, got {dt!r}")
-        self.dt = float(dt)
+        self.dt = dt
+        if not (np.isfinite(self._length) and self._length > 0.0):
+            raise BadInput(f"TimeIntegral: expected a finite step length above 0, got {dt!r}")
         self.size = observable.size
+
+    @property
+    def _length(self) -> float:
+        return float(self.dt.value) if isinstance(self.dt, fem.Constant) else float(self.dt)
+
+    def weights(self, num_steps: int) -> list[float]:
+        """The weight of each step."""
+        ends = (0, num_steps)
+        return [self._length * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
 
 
 def looks(observable: Observable, num_steps: int) -> list[Look]:
@@ -114,8 +123,7 @@ def _looks(observable: Observable, num_steps: int, start: int) -> list[Look]:
             for i, n in enumerate(observable.steps)
         ]
     if isinstance(observable, TimeIntegral):
-        ends = (0, num_steps)
-        weights = [observable.dt * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
+        weights = observable.weights(num_steps)
         return [Look(n, observable.observable, start, w) for n, w in enumerate(weights)]
     if isinstance(observable, Stack) and observable.needs_steps:
         found = []

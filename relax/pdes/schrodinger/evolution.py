@@ -16,7 +16,7 @@ from relax import parallel
 from relax.boundary import clamp_boundary
 from relax.coefficients import Coefficient, as_coefficient, interpolated
 from relax.errors import BadInput
-from relax.evolution import Evolution
+from relax.evolution import Evolution, check_length
 from relax.pdes.schrodinger.eigenstates import eigenstates
 from relax.pdes.schrodinger.hamiltonian import hamiltonian, potential_coefficient
 from relax.problem import Control, Problem
@@ -54,9 +54,9 @@ def evolution(
     Args:
         mesh: an interval, a plane mesh, or one in space.
         potential: V, a number, a function of x, or a UFL expression, in which ``time`` may stand.
-        initial: ψ at the start: a function of x that gives complex or real values (n,), or both parts (2, n); a
-            Function in the state's space; a real scalar Function, such as an eigenstate; a UFL expression of one part
-            or two; or a number. Values at the walls are taken to be zero.
+        initial: ψ at the start, as it is now: a function of x that gives complex or real values (n,), or both parts
+            (2, n); a Function in the state's space; a real scalar Function, such as an eigenstate; a UFL expression of
+            one part or two; or a number. Values at the walls are taken to be zero.
         dt: the length of a step.
         num_steps: how many.
         controls: what to differentiate with respect to, in the order of the control vector: "initial", the pair
@@ -92,7 +92,7 @@ def evolution(
         V_x: Expr = static
     else:
         V_x = potential_coefficient(potential, scalar)
-    k = fem.Constant(mesh, default_scalar_type(dt))
+    k = fem.Constant(mesh, default_scalar_type(check_length(dt, "dt")))
     if time is not None:
         V_x = ufl.replace(V_x, {time: time - k / 2})
     if "field" in wanted:

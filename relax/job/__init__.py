@@ -1,0 +1,21 @@
+"""Job files: TOML into pydantic models, and messages that name the mistake and the nearest right spelling.
+
+Nothing here knows a mesh or a solver; :mod:`relax.case` turns a :class:`Job` into those.
+"""
+
+from relax.job.files import JobFile, parse, project_root, read
+from relax.job.messages import nearest
+from relax.job.sections import Job, MeshSection, SolverSection, StartSection, StorageSection
+
+__all__ = [
+    "Job",
+    "JobFile",
+    "MeshSection",
+    "SolverSection",
+    "StartSection",
+    "StorageSection",
+    "nearest",
+    "parse",
+    "project_root",
+    "read",
+]

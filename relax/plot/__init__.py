@@ -1,0 +1,7 @@
+"""Figures, drawn by rank 0 from what was gathered there. Matplotlib is imported when drawing."""
+
+from relax.plot.control import Drive, draw_control
+from relax.plot.inverse import Panel, States, can_draw, draw_inverse
+from relax.plot.strip import draw_strip
+
+__all__ = ["Drive", "Panel", "States", "can_draw", "draw_control", "draw_inverse", "draw_strip"]

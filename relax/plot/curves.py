@@ -1,0 +1,42 @@
+"""The history of a run: misfit and gradient norm over the steps of the method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from relax.plot.style import BLUE, RED, bare
+
+METHODS = {"gauss_newton": "Gauss-Newton step", "lbfgs": "L-BFGS step"}
+
+
+def convergence(upper: Any, lower: Any, history: Sequence[dict[str, Any]], *, method: str, unit: str) -> None:
+    """Draw the history into two axes, one above the other.
+
+    Args:
+        upper: for the misfit.
+        lower: for the gradient norm.
+        history: one dict per iteration, as in ``history.jsonl``.
+        method: a key of ``METHODS``.
+        unit: of the misfit.
+    """
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
+
+    for axis, key, colour, label in (
+        (upper, "misfit_in_noise_levels", RED, f"misfit / {unit}"),
+        (lower, "gradient_norm", BLUE, "gradient norm"),
+    ):
+        pairs = [(h["step"], h[key]) for h in history if h.get(key)]
+        marks = {"marker": "o", "markersize": 3.5} if len(pairs) < 40 else {}
+        if pairs:
+            axis.semilogy(*zip(*pairs, strict=True), color=colour, linewidth=1.4, **marks)
+        axis.set_title(label, color=colour, loc="left")
+        axis.grid(True, which="major", alpha=0.25)
+        if pairs and max(v for _, v in pairs) < 30.0 * min(v for _, v in pairs):
+            # Less than a decade or two would otherwise have one labelled tick.
+            axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+            axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.yaxis.set_minor_locator(NullLocator())
+        bare(axis)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lower.set_xlabel(METHODS[method])

@@ -1,0 +1,83 @@
+"""What an inverse problem leaves: fields, sensors, figures, errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ufl
+from dolfinx import fem
+from mpi4py import MPI
+
+from relax import case, output, parallel, plot, series, tables
+from relax.case import InverseCase
+from relax.evolution import Evolution
+from relax.job import Job
+from relax.report import common
+
+Array = npt.NDArray[np.float64]
+
+
+class InverseReport:
+    """Of one inverse problem. Collective, as are all methods but ``closing``."""
+
+    def __init__(self, job: Job, found: InverseCase) -> None:
+        self._job = job
+        self._found = found
+
+    def errors(self, predicted: Array) -> dict[str, Any]:
+        """Misfit, and the error against the truth, while the controls hold the recovery."""
+        found = self._found
+        errors = {"misfit_in_noise_levels": common.misfit(found, predicted)}
+        if found.truth is not None:
+            comm = found.G.comm
+            errors["relative_l2"] = _norm(comm, found.control - found.truth) / _norm(comm, found.truth)
+        return {"errors": errors, "noise_level": float(found.noise.max())}
+
+    def write(self, folder: Path, value: Array, predicted: Array, history: list[dict[str, Any]]) -> dict[str, Any]:
+        """Fields, sensors, figures, while state and controls hold the recovery; more entries of the summary."""
+        found = self._found
+        comm, recovery, state = found.G.comm, found.control, found.problem.state
+        fields = {"recovery": recovery, "state": state}
+        panels = [plot.Panel("recovery", recovery)]
+        if found.truth is not None:
+            fields = {"truth": found.truth, **fields}
+            panels = [plot.Panel("truth", found.truth), *panels]
+        output.write_fields(folder, fields)
+        parallel.on_rank_0(comm, lambda: tables.write(folder / output.SENSORS, self._sensors(predicted)))
+        more: dict[str, Any] = {}
+        states = None
+        if isinstance(found.problem, Evolution):
+            trajectory = series.record(folder, found.G, value, frames=self._job.output.frames)
+            states = plot.States(trajectory.frames, trajectory.label, common.time_unit(found.problem))
+            more = common.write_strip(folder, found.problem, trajectory)
+        drawn = plot.draw_inverse(
+            comm, folder / output.FIGURE, panels if plot.can_draw(recovery) else [], found.points, history,
+            label=recovery.name.replace("_", " "), method=self._job.method.name, states=states,
+        )  # fmt: skip
+        if not drawn:
+            common.left_out(output.FIGURE)
+        return more
+
+    def _sensors(self, predicted: Array) -> dict[str, Array]:
+        found = self._found
+        columns: dict[str, Array] = dict(zip(("x", "y", "z"), found.points.T, strict=False))
+        wanted = {"value": found.data, "sigma": found.noise, "predicted": predicted, "exact": found.exact}
+        for stem, values in wanted.items():
+            if values is not None:
+                names = case.columns(stem, found.components, found.steps)
+                columns.update(case.as_columns(values, found.components, names))
+        return columns
+
+    def closing(self, summary: dict[str, Any]) -> str:
+        """How it went, in words."""
+        errors = summary["errors"]
+        error = f", relative L2 error {errors['relative_l2']:.3f}" if "relative_l2" in errors else ""
+        return f"misfit {errors['misfit_in_noise_levels']:.3f} noise levels{error}"
+
+
+def _norm(comm: MPI.Comm, expression: Any) -> float:
+    local = fem.assemble_scalar(fem.form(ufl.inner(expression, expression) * ufl.dx))
+    return float(np.sqrt(parallel.sum_over_ranks(comm, np.array([float(np.real(local))]))[0]))
