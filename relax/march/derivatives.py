@@ -133,6 +133,7 @@ class MarchDerivatives:
     def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
         """d/dε of the gradients along directions[which]: (k, size_out), (l, size_in), (k,) -> (k, size_in)."""
         march, observation = self._march, self._march.observation
+        sensitivity = march.system.sensitivity
         with self._parameters():
             parts = [march.layout.split(row) for row in directions]
             walk = self._walk_with_tangents(parts)
@@ -140,13 +141,17 @@ class MarchDerivatives:
             second: Array = np.zeros_like(duals)
             total = _Total(march, len(seeds))
             for n, before, after in self._told(walk.backward()):
-                observation.add_adjoints(n + 1, after[0], seeds, duals)
                 observation.add_seconds(n + 1, after[0], seeds, after[1:][which], second)
                 with self._step(n, before[0], after[0]) as point:
-                    adjoints = self._adjoints(point, duals)
-                    steps = [[before[1 + i], *march.system.plan.of_step(p, n)] for i, p in enumerate(parts)]
-                    found = self._second_step(point, adjoints, second, after[1:], steps, which)
-                    duals = march.system.sensitivity.gradients(point, adjoints, duals, which=(0,))[0]
+                    if march.residual.is_affine:
+                        # The steps have no curvature: only that of the observation is carried back.
+                        found = sensitivity.gradients(point, self._adjoints(point, second), second)
+                    else:
+                        observation.add_adjoints(n + 1, after[0], seeds, duals)
+                        adjoints = self._adjoints(point, duals)
+                        steps = [[before[1 + i], *march.system.plan.of_step(p, n)] for i, p in enumerate(parts)]
+                        found = self._second_step(point, adjoints, second, after[1:], steps, which)
+                        duals = sensitivity.gradients(point, adjoints, duals, which=(0,))[0]
                 second = found[0]
                 total.add(n, found)
             first = walk.first
@@ -191,8 +196,6 @@ class MarchDerivatives:
         """
         march = self._march
         residual = march.residual
-        if residual.is_affine:
-            return march.system.sensitivity.gradients(point, self._adjoints(point, duals), duals)
         rhs = duals.copy()
         for i, k in enumerate(which):
             self._install_second(adjoints[i], tangents[k], steps[k])
