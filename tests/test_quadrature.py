@@ -9,7 +9,7 @@ import ufl
 from contract import COMM
 from dolfinx import fem
 
-from relax import Functional, ReducedMap, check_map, meshes, parallel, residual
+from relax import Functional, ReducedMap, check_map, meshes, parallel, weak
 from relax.observe import functional
 from relax.quadrature import with_fixed_degrees
 
@@ -48,7 +48,7 @@ def test_one_rule_makes_the_derivative_the_derivative(steep):
 
 def test_without_it_the_derivative_is_another_functions(steep, monkeypatch):
     """The negative control: UFL alone gives the derivative a rule of its own."""
-    monkeypatch.setattr(residual, "with_fixed_degrees", lambda form: form)
+    monkeypatch.setattr(weak, "with_fixed_degrees", lambda form: form)
     problem, make = steep
     with make() as G:
         m = G.present_control()
