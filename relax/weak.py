@@ -15,7 +15,7 @@ from dolfinx import fem
 from ufl.algorithms import expand_derivatives
 
 from relax import _compat
-from relax.forms import along, holds, nonzero, summed
+from relax.forms import along, holds, jumps_with, nonzero, summed
 from relax.problem import Control, Problem
 from relax.quadrature import with_fixed_degrees
 
@@ -69,10 +69,11 @@ class WeakForm:
     @cached_property
     def is_affine(self) -> bool:
         """F is affine in state and controls together."""
-        if not self.operator_is_constant:
+        registers = (self.state, *self.controls)
+        if not self.operator_is_constant or any(jumps_with(self.F, r) for r in registers):
             return False
         form = self.tangent_source
-        return form is None or not any(holds(form, r) for r in (self.state, *self.controls))
+        return form is None or not any(holds(form, r) for r in registers)
 
     # -- first order ---------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dolfinx import default_scalar_type, fem
 from relax import Evolution, Problem, clamp_boundary, theta_evolution
 from relax.boundary import clamp, value_space
 
-dS, ds, dx, dot, grad, inner = ufl.dS, ufl.ds, ufl.dx, ufl.dot, ufl.grad, ufl.inner
+ds, dx, dot, grad, inner = ufl.ds, ufl.dx, ufl.dot, ufl.grad, ufl.inner
 STEPS = 3
 
 
@@ -227,7 +227,7 @@ def upwind(mesh):
     out = 0.5 * (dot(beta, n) + ufl.sqrt(dot(beta, n) ** 2 + 0.01))
     R = (
         (ufl.exp(c) * u * v - u * inner(beta, grad(v)) - c * v) * dx
-        + (out("+") * u("+") - out("-") * u("-")) * ufl.jump(v) * dS
+        + (out("+") * u("+") - out("-") * u("-")) * ufl.jump(v) * ufl.dS
         + out * u * v * ds
     )
     return theta_evolution(
@@ -241,7 +241,7 @@ def numbers_on_facets(mesh):
     u, v, initial = fem.Function(V), ufl.TestFunction(V), fem.Function(V, name="initial")
     initial.interpolate(bump)
     a, b = number(mesh, 0.4), fem.Constant(mesh, np.array([0.5, 1.0]))
-    R = a * ufl.jump(u) * ufl.jump(v) * dS + b[0] * u * v * ds(domain=mesh) + b[1] * u * v * dx
+    R = a * ufl.jump(u) * ufl.jump(v) * ufl.dS + b[0] * u * v * ds(domain=mesh) + b[1] * u * v * dx
     return theta_evolution(
         R, u, initial=initial, dt=0.05, num_steps=STEPS, controls=[a, b], per_step=[a, b], name="facets"
     )
