@@ -394,3 +394,14 @@ def test_many_runs_hold_few_factors():
         for i in range(3):
             everything(G, G.present_control() + 0.01 * i)
         assert len(G.solution.system.operators.factors._factors) <= 2
+
+
+def test_a_parameter_that_is_changed_right_after_a_point_was_made():
+    """No other run in between: the point has the parameters of its own run all the same."""
+    G = make(evolutions.heat)
+    lin = G.linearize(G.present_control())
+    w = np.ones(G.size_out)
+    gradient = lin.vjp(w)
+    G.problem.dt.value = 3.0 * float(G.problem.dt.value)
+    same(lin.vjp(w), gradient)
+    assert float(G.problem.dt.value) == pytest.approx(0.15)

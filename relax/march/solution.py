@@ -60,13 +60,16 @@ class March:
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out); in block solves where steps are affine."""
         values = np.zeros((len(rows), self.observation.size))
-        if len(rows) > 1 and self.residual.is_affine:
-            for start in range(0, len(rows), BLOCK):
-                for n, states in self._states_together(rows[start : start + BLOCK]):
-                    self._see_each(n, states, values[start : start + BLOCK])
-        else:
-            for i in range(len(rows)):
-                values[i] = self._value_at(rows[i])
+        try:
+            if len(rows) > 1 and self.residual.is_affine:
+                for start in range(0, len(rows), BLOCK):
+                    for n, states in self._states_together(rows[start : start + BLOCK]):
+                        self._see_each(n, states, values[start : start + BLOCK])
+            else:
+                for i in range(len(rows)):
+                    values[i] = self._value_at(rows[i])
+        finally:
+            self.system.end()
         return values
 
     def _see_each(self, n: int, states: Array, values: Array) -> None:
@@ -111,18 +114,27 @@ class March:
 
     def trajectory(self, row: Array) -> Iterator[tuple[int, float | None]]:
         """(n, time of u_n) with the state's register holding u_n."""
-        for n, state in self.states(self.begin(row)):
-            self.residual.state.x.array[:] = state
-            self.system.tell_time(n)
-            yield n, self.evolution.time_at(n)
+        run = self.begin(row)
+        try:
+            for n, state in self.states(run):
+                self.system.begin(run)
+                self.residual.state.x.array[:] = state
+                self.system.tell_time(n)
+                yield n, self.evolution.time_at(n)
+        finally:
+            self.system.end(run)
 
     def linearize(self, rows: Array) -> list[tuple[Derivatives, Array]]:
         """Derivatives and observations at several controls; in block solves where steps are affine, and states kept."""
-        if len(rows) == 1 or not self.residual.is_affine or not self.storage.keeps_all:
-            return [self._linearize(row) for row in rows]
-        found = []
-        for start in range(0, len(rows), BLOCK):
-            found += self._linearize_together(rows[start : start + BLOCK])
+        found: list[tuple[Derivatives, Array]] = []
+        try:
+            if len(rows) == 1 or not self.residual.is_affine or not self.storage.keeps_all:
+                found += [self._linearize(row) for row in rows]
+            else:
+                for start in range(0, len(rows), BLOCK):
+                    found += self._linearize_together(rows[start : start + BLOCK])
+        finally:
+            self.system.end()
         return found
 
     def _linearize_together(self, rows: Array) -> list[tuple[Derivatives, Array]]:

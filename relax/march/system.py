@@ -171,9 +171,14 @@ class StepSystem:
         if self.plan.initial is not None:
             self.evolution.initial_state.x.array[:] = run.initial
 
-    def end(self) -> None:
-        """Parameters are the user's again: the next step of any run installs its own. Local."""
-        self._current = None
+    def end(self, run: Run | None = None) -> None:
+        """Parameters are the user's again: the next step of any run installs its own. Local.
+
+        Args:
+            run: only if it is this one that is under way.
+        """
+        if run is None or self._current is run:
+            self._current = None
 
     def tell_time(self, n: int) -> None:
         """Set the time to that of u_n of the present run. Local."""
