@@ -67,6 +67,13 @@ def theta_evolution(
     if not isinstance(state, fem.Function):
         raise BadProblem(f"state: expected a dolfinx.fem.Function, got {type(state).__name__}")
     length = check_length(dt, "dt")
+    if initial is state:
+        raise BadProblem("initial is the state itself, which the steps overwrite; expected another Function")
+    if isinstance(controls, fem.Function | fem.Constant) or isinstance(per_step, fem.Function | fem.Constant):
+        raise BadProblem("controls and per_step: expected lists of Functions and Constants, got a single one")
+    for i, control in enumerate(controls):
+        if not isinstance(control, fem.Function | fem.Constant):
+            raise BadProblem(f"controls[{i}]: expected a Function or a Constant, got {type(control).__name__}")
     V, (v,) = state.function_space, residual.arguments()
     previous = fem.Function(V, name="previous")
     k = dt if isinstance(dt, fem.Constant) else fem.Constant(V.mesh, default_scalar_type(length))
@@ -85,7 +92,8 @@ def theta_evolution(
         form = change + k * (theta * at(state, 0.0))
         if theta < 1:
             form += k * ((1 - theta) * at(previous, 1.0))
-    own = list(controls)
+    # The initial state may be named, and need not be.
+    own = [c for c in controls if c is not initial or c in residual.coefficients()]
     if not own and initial_is_fixed:
         raise BadProblem("controls: expected at least one, since the initial state is none (initial_is_fixed)")
     if not own or (isinstance(initial, fem.Function) and not initial_is_fixed):

@@ -105,7 +105,7 @@ def test_derivatives_are_derivatives():
 
 def test_files_go_when_the_map_does(shared_tmp, monkeypatch):
     """Each rank's states lie under TMPDIR while they are needed, and nothing is left."""
-    monkeypatch.setattr("tempfile.tempdir", str(shared_tmp))
+    monkeypatch.setenv("TMPDIR", str(shared_tmp))
     before = set(os.listdir(shared_tmp))
     G = make(heat, SingleDiskStorageSchedule())
     lin = G.linearize(G.present_control())
@@ -119,7 +119,7 @@ def test_files_go_when_the_map_does(shared_tmp, monkeypatch):
 
 
 def test_a_disk_that_cannot_be_written(shared_tmp, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(shared_tmp / "nowhere"))
+    monkeypatch.setenv("TMPDIR", str(shared_tmp / "nowhere"))
     G = make(heat, SingleDiskStorageSchedule())
     error = raised_everywhere(BadInput, lambda: G.linearize(G.present_control()))
     assert "TMPDIR" in str(error)

@@ -303,13 +303,17 @@ class _Disk:
         with parallel.together(self._comm):
             try:
                 if self._kept is None:
-                    self._kept = tempfile.TemporaryDirectory(prefix="relax-states-", ignore_cleanup_errors=True)
+                    # Python passes over a TMPDIR that does not exist: the states would fill another disk.
+                    place = os.environ.get("TMPDIR") or None
+                    self._kept = tempfile.TemporaryDirectory(
+                        prefix="relax-states-", dir=place, ignore_cleanup_errors=True
+                    )
                 for i, array in enumerate(item.arrays()):
                     np.save(self._folder / f"{n}-{i}.npy", array)
             except OSError as error:
-                place = self._kept.name if self._kept else tempfile.gettempdir()
+                there = self._kept.name if self._kept else os.environ.get("TMPDIR") or tempfile.gettempdir()
                 raise BadInput(
-                    f"storage: a state cannot be written to {place} ({error.strerror}); "
+                    f"storage: a state cannot be written to {there} ({error.strerror}); "
                     "set TMPDIR to a folder with room, or store in memory"
                 ) from error
         self._forget(n)

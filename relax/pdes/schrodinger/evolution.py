@@ -140,9 +140,12 @@ def dipole(
         direction: e, as in :func:`evolution`.
         degree: polynomial degree of ψ.
     """
-    if isinstance(initial, int | np.integer) and not isinstance(initial, bool):
-        if initial < 1:
-            raise BadInput(f"initial: expected the number of an eigenstate, 1 for the ground state, got {initial}")
+    if isinstance(initial, float | bool | int | np.number):
+        if not isinstance(initial, int | np.integer) or isinstance(initial, bool) or initial < 1:
+            raise BadInput(
+                "initial: expected the number of an eigenstate, 1 for the ground state, or a wave function, "
+                f"got {initial!r}"
+            )
         initial = eigenstates(mesh, potential, int(initial), degree=degree).states[-1]
     return evolution(
         mesh, potential, initial=initial, dt=dt, num_steps=num_steps, controls=["field"], direction=direction,
