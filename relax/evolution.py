@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import ufl
 from dolfinx import fem, mesh
 
 from relax.coefficients import Coefficient, interpolated
 from relax.errors import BadProblem
-from relax.problem import Control, Problem
+from relax.problem import Control, Problem, is_value_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,17 +151,13 @@ def _check(evolution: Evolution) -> None:
         raise BadProblem(
             "initial: a Function must be in the space of the step's state; interpolate one of another space first"
         )
-    if (
-        isinstance(evolution.initial, fem.Function)
-        and not evolution.initial_is_fixed
-        and evolution.initial is not previous
-        and evolution.initial in step.residual.coefficients()
-        and not any(evolution.initial is c for c in step.controls)
-    ):
-        raise BadProblem(
-            "initial is a control and stands in the step's residual, too: name it among the controls of the step, so "
-            "that derivatives see both"
-        )
+    initial = evolution.initial
+    if isinstance(initial, fem.Function) and not evolution.initial_is_fixed and initial is not previous:
+        if stands_in(initial, step.residual, step.bcs) and not any(initial is c for c in step.controls):
+            raise BadProblem(
+                "initial is a control, and stands in the step's residual or gives boundary values, too: name it among "
+                "the controls of the step, so that derivatives see both"
+            )
     if evolution.initial is step.state:
         raise BadProblem("initial is the state itself, which the steps overwrite; expected another Function")
     if evolution.initial_is_fixed and any(c is previous or c is evolution.initial for c in step.controls):
@@ -186,6 +183,11 @@ def _check(evolution: Evolution) -> None:
         check_length(dt, "dt")
     if not np.isfinite(evolution.start):
         raise BadProblem(f"start: expected a finite time, got {evolution.start!r}")
+
+
+def stands_in(function: fem.Function, residual: ufl.Form, bcs: Sequence[fem.DirichletBC]) -> bool:
+    """Whether a Function stands in a residual or is the value of a boundary condition. Local."""
+    return function in residual.coefficients() or any(is_value_of(bc, function) for bc in bcs)
 
 
 def check_length(dt: object, what: str) -> float:

@@ -10,7 +10,7 @@ from dolfinx import default_scalar_type, fem
 
 from relax.coefficients import Coefficient
 from relax.errors import BadProblem
-from relax.evolution import Evolution, check_length
+from relax.evolution import Evolution, check_length, stands_in
 from relax.problem import Control, Problem
 
 
@@ -93,11 +93,12 @@ def theta_evolution(
         if theta < 1:
             form += k * ((1 - theta) * at(previous, 1.0))
     # The initial state may be named, and need not be.
-    own = [c for c in controls if c is not initial or c in residual.coefficients()]
+    own = [c for c in controls if c is not initial or stands_in(c, residual, bcs)]
     if not own and initial_is_fixed:
         raise BadProblem("controls: expected at least one, since the initial state is none (initial_is_fixed)")
     if not own or (isinstance(initial, fem.Function) and not initial_is_fixed):
-        if initial in residual.coefficients() and not any(initial is c for c in own):
+        is_named = any(initial is c for c in own)
+        if isinstance(initial, fem.Function) and stands_in(initial, residual, bcs) and not is_named:
             own.append(initial)
         own.insert(0, previous)
     step = Problem(residual=form, state=state, controls=own, bcs=bcs, name=name)

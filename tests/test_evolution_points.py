@@ -63,6 +63,8 @@ def test_the_initial_state_need_not_be_named_twice(in_residual, on_boundary):
             m = G.present_control()
             with G.linearize(m + 0.5) as lin:
                 found.append([G(m), *products(lin)])
+            # Both could be wrong alike.
+            assert check_map(G).failures == []
     for a, b in zip(*found, strict=True):
         close(b, a)
 

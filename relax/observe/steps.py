@@ -89,7 +89,11 @@ class TimeIntegral(_InTime):
     def __init__(self, observable: Observable, dt: float | fem.Constant) -> None:
         super().__init__(observable)
         self.dt = dt
-        if not (np.isfinite(self._length) and self._length > 0.0):
+        try:
+            length = self._length
+        except (TypeError, ValueError):
+            length = float("nan")
+        if not (np.isfinite(length) and length > 0.0):
             raise BadInput(f"TimeIntegral: expected a finite step length above 0, got {dt!r}")
         self.size = observable.size
 
