@@ -44,8 +44,7 @@ def check(name: str, mesh_file: Path | None, n: int, seed: int, comm: MPI.Comm =
     few = {p.name: _FEW_STEPS[p.name] for p in needed if p.name in _FEW_STEPS and p.kind is not p.POSITIONAL_ONLY}
     required = [p for p in needed if p.name not in few]
     if len(required) > 1:
-        names = ", ".join(p.name for p in required)
-        raise BadInput(f"{name} needs {names}; expected a function of a mesh alone, with defaults for all else")
+        raise BadInput(_how_to_check(name, [p.name for p in required[1:]], few))
     if required:
         domain = meshes.read(mesh_file, comm) if mesh_file is not None else meshes.unit_square(n, comm=comm)
         by_name = required[0].kind is inspect.Parameter.KEYWORD_ONLY
@@ -63,3 +62,16 @@ def check(name: str, mesh_file: Path | None, n: int, seed: int, comm: MPI.Comm =
         return check_map(made, seed=seed)
     finally:
         made.close()
+
+
+def _how_to_check(name: str, missing: list[str], few: dict[str, float]) -> str:
+    """What to write for a function that needs more than a mesh. Local."""
+    module, _, function = name.replace(":", ".").rpartition(".")
+    home = module if ":" in name else f"relax.pdes.{module}"
+    given = [f"{key}={value}" for key, value in few.items()] + [f"{key}=..." for key in missing]
+    return (
+        f"{name} needs {', '.join(missing)} as a keyword besides a mesh, which is all that it gets here. Check a "
+        f"function of your own: in my_equations.py\n\n    import {home}\n\n    def f(mesh):\n"
+        f"        return {home}.{function}(mesh, {', '.join(given)})\n\n"
+        "and then `relax check my_equations:f`"
+    )

@@ -28,6 +28,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,14 @@ def _inspect(folder: Path, overwrite: bool, resume: bool) -> None:
     if resume and not (folder / CONTROL).exists():
         raise BadInput(f"{folder}: nothing to resume: there is no {CONTROL} of an earlier run")
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise BadInput(f"{folder}: cannot write in {nearest}; choose another folder with --output")
+    try:
+        # Permissions alone do not tell: root may write anywhere, but not in what is no disk, such as /proc.
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"{folder}: cannot write in {nearest} ({error.strerror}); choose another folder with --output"
+        ) from None
     check_space(nearest, 0)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,12 +84,13 @@ def read(path: Path) -> Table:
     return Table(path, {name: values[:, j].copy() for j, name in enumerate(names)})
 
 
-def write(path: Path, columns: dict[str, Array]) -> None:
+def write(path: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write columns of numbers, with every digit, so that :func:`read` gives them back bit for bit."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows([repr(float(v)) for v in row] for row in zip(*columns.values(), strict=True))
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        writer.writerows([repr(v) for v in row] for row in rows)
 
 
 def _is_number(entry: str) -> bool:

@@ -183,6 +183,10 @@ class TestTables:
         read = tables.read(tmp_path / "t.csv").columns
         assert all((read[name] == columns[name]).all() for name in columns)
 
+    def test_whole_numbers_are_written_as_such(self, tmp_path: Path) -> None:
+        tables.write(tmp_path / "t.csv", {"step": np.arange(1, 3), "time": np.array([1.0, 2.5])})
+        assert (tmp_path / "t.csv").read_text().split() == ["step,time", "1,1.0", "2,2.5"]
+
     @pytest.mark.parametrize(
         ("text", "expected"),
         [

@@ -130,6 +130,12 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs() -> No
                 output.inspect(COMM, folder / "locked" / "out")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+def test_what_is_no_disk_is_not_called_a_full_one() -> None:
+    with pytest.raises(BadInput, match="cannot write in /proc"):
+        output.inspect(COMM, Path("/proc/relax/out"))
+
+
 def test_a_full_disk_is_found_before_the_parallel_write(monkeypatch: pytest.MonkeyPatch) -> None:
     with jobs.shared_folder() as folder:
         usage = type("Usage", (), {"free": 1000})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import basix.ufl
@@ -154,6 +155,20 @@ def test_the_strip_is_cut_by_the_numbers_in_the_summary(dim: int) -> None:
         assert entry is not None and entry["frames"] == 4 and entry["steps"] == [0, 2, 4, 6]
         assert entry["times"] == pytest.approx([0.0, 0.02, 0.04, 0.06])
         parallel.on_rank_0(COMM, lambda: check_strip(folder / "strip.png", entry))
+
+
+def test_times_in_the_summary_are_free_of_rounding() -> None:
+    pytest.importorskip("matplotlib")
+    with jobs.shared_folder() as folder:
+        _, G = heat(meshes.interval(4, (0.0, 1.0)), num_steps=3)
+        found = series.record(folder, G, G.present_control(), frames=4)
+        G.close()
+        if found.frames is not None:
+            frames = [replace(frame, time=0.1 * frame.step) for frame in found.frames]
+            found = replace(found, frames=frames)
+            assert frames[3].time != 0.3
+        entry = plot.draw_strip(COMM, folder / "strip.png", found, "t")
+        assert entry is not None and entry["times"] == [0.0, 0.1, 0.2, 0.3] and entry["steps"] == [0, 1, 2, 3]
 
 
 def check_strip(path: Path, entry: dict) -> None:

@@ -17,6 +17,7 @@ import relax
 from relax import case, cli, job, log, output, parallel, pdes, progress, tables
 from relax.errors import BadInput
 from relax.plot import style
+from relax.plot.curves import convergence
 from relax.run import Outcome, run_job
 
 COMM = MPI.COMM_WORLD
@@ -126,6 +127,28 @@ class TestInverse:
             found.G.close()
             found.prior.close()
 
+    def test_truth_and_recovery_on_a_line_share_an_axis(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("matplotlib")
+        drawn = {}
+
+        def look(plt, figure, path):
+            figure.canvas.draw()
+            drawn.update({axis.get_ylabel() or axis.get_title(loc="left"): axis for axis in figure.axes})
+            plt.close(figure)
+
+        monkeypatch.setattr(style, "save", look)
+        line = ('generator = "unit_square"\nn = 6', 'generator = "interval"\nn = 12\nlower = 0.0\nupper = 1.0')
+        with jobs.shared_folder() as folder:
+            run(folder, heat(line))
+        if COMM.rank > 0:
+            return
+        assert set(drawn) == {"initial state", "misfit / noise", "gradient norm", "x", "u"}
+        field = drawn["initial state"]
+        assert [text.get_text() for text in field.get_legend().get_texts()] == ["truth", "recovery"]
+        assert len(field.get_lines()) == 2 and drawn["u"].yaxis.label.get_rotation() == 0.0
+        boxes = [text.get_window_extent() for text in field.get_xticklabels() if text.get_text()]
+        assert 2 <= len(boxes) and all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+
     def test_a_shared_field_is_recovered_too(self) -> None:
         with jobs.shared_folder() as folder:
             text = heat(("dt = 0.01", 'dt = 0.05\ncontrols = ["source"]'), ("steps = [2, 4]", 'steps = "all"'))
@@ -190,6 +213,8 @@ class TestControl:
             assert list(columns) == ["step", "time", "control", *shares]
             assert (columns["control"] == control).all() and len(control) == 50
             assert np.allclose(columns["time"], 0.2 * np.arange(1, 51)) and columns["step"].tolist()[-1] == 50.0
+            rows = (folder / "out" / "control.csv").read_text().splitlines()
+            assert rows[1].startswith("1,0.2,") and rows[-1].startswith("50,")
             assert np.allclose([columns[s][-1] for s in shares], summary["populations"], rtol=1e-10)
             energy = 0.2 * np.sum(control**2)
             assert summary["control"]["energy"] == pytest.approx(energy)
@@ -246,6 +271,23 @@ class TestControl:
         assert case.fidelity(np.array([-1e-17, 1.0]), np.array([1.0, 0.0])) == 0.0
 
 
+@pytest.mark.parametrize("values", [[1.3], [1.2, 1.05], [6.0, 2.1], [40.0, 1.5], [90.0, 1.1], [5e4, 1.0]], ids=str)
+@pytest.mark.parametrize("band", [None, (0.8, 1.2)])
+def test_the_misfit_has_two_numbers_at_its_axis(values: list[float], band: tuple[float, float] | None) -> None:
+    pytest.importorskip("matplotlib")
+    history = [{"step": i, "misfit_in_noise_levels": v, "gradient_norm": 1e-9 * v} for i, v in enumerate(values)]
+    with style.pyplot() as plt:
+        figure, axes = plt.subplots(2, 1)
+        convergence(*axes, history, method="lbfgs", unit="noise", band=band)
+        figure.canvas.draw()
+        for axis in axes:
+            low, high = axis.get_ylim()
+            ticks = zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)
+            labels = [text.get_text() for at, text in ticks if low <= at <= high and text.get_text()]
+            assert len(set(labels)) >= 2
+        plt.close(figure)
+
+
 # -- the command line --------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +329,24 @@ def test_check_knows_equations_in_time(capfd: pytest.CaptureFixture[str], name: 
     status, out, err = execute(capfd, "check", name, "--n", "2")
     assert status == 0, err
     assert ("Taylor order" in out) == (COMM.rank == 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "call"),
+    [
+        ("burgers.evolution", "viscosity", "relax.pdes.burgers.evolution(mesh, dt=0.05, num_steps=4, viscosity=...)"),
+        (
+            "schrodinger.evolution",
+            "initial",
+            "relax.pdes.schrodinger.evolution(mesh, dt=0.05, num_steps=4, initial=...)",
+        ),
+    ],
+)
+def test_check_says_what_it_lacks(capfd: pytest.CaptureFixture[str], name: str, missing: str, call: str) -> None:
+    status, _, err = execute(capfd, "check", name, "--n", "2")
+    assert status == 2
+    if COMM.rank == 0:
+        assert f"{name} needs {missing} as a keyword besides a mesh" in err and call in err and "def f(mesh)" in err
 
 
 def test_only_equations_are_equations() -> None:

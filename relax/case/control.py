@@ -15,11 +15,14 @@ from relax.errors import BadInput, BadProblem
 from relax.evolution import Evolution
 from relax.job import Job, JobFile, StartSection
 from relax.observe import Observable
-from relax.pdes.schrodinger import Populations, eigenstates
+from relax.pdes.schrodinger import Populations, eigenstates, norm
 from relax.prior import IdentityPrior
 from relax.reduced import ReducedMap
 
 Array = npt.NDArray[np.float64]
+
+# How far from 1 the integral of |psi|^2 may be at the start: interpolation is no better on a coarse mesh.
+_NORM_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def build(file: JobFile, domain: mesh.Mesh) -> ControlCase:
         raise BadInput(f"[target]: {job.pde.name} is no equation in time; expected one that returns a relax.Evolution")
     _check_control(job, problem)
     states = _states(file, problem)
+    _check_norm(problem)
     V = problem.state.function_space
     watched = Populations(V, states)
     if job.target.state is not None:
@@ -117,6 +121,17 @@ def _states(file: JobFile, problem: Evolution) -> list[fem.Function]:
             f"[target]: {file.job.pde.name}: {error}; states and populations are those of a wave function"
         ) from error
     return found.states
+
+
+def _check_norm(problem: Evolution) -> None:
+    """See that the first wave function has norm 1: populations of another would not be shares of one. Collective."""
+    psi = problem.initial_state
+    found = float(norm(psi).value(psi)[0])
+    if not abs(found - 1.0) <= _NORM_TOLERANCE:
+        raise BadInput(
+            f"[pde] initial: expected a wave function with norm 1, the integral of |psi|^2, got {found:.6g}; scale it, "
+            "or start from an eigenstate"
+        )
 
 
 def _potential(file: JobFile, problem: Evolution) -> Any:

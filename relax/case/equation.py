@@ -16,7 +16,7 @@ from dolfinx import mesh
 from mpi4py import MPI
 
 from relax import meshes, parallel, pdes
-from relax.errors import BadInput
+from relax.errors import BadInput, BadProblem
 from relax.evolution import Evolution
 from relax.job import Job, JobFile, MeshSection, StorageSection, nearest
 from relax.observe import Observable
@@ -53,7 +53,11 @@ def function_of(file: JobFile, comm: MPI.Comm) -> Callable[..., Any]:
 
 def build_equation(file: JobFile, domain: mesh.Mesh) -> Problem | Evolution:
     """The equation of a job on its mesh. Collective."""
-    made = function_of(file, domain.comm)(domain, **file.job.pde.keywords)
+    function = function_of(file, domain.comm)
+    try:
+        made = function(domain, **file.job.pde.keywords)
+    except (BadInput, BadProblem) as error:
+        raise BadInput(f"[pde]: {error}") from error
     if not isinstance(made, Problem | Evolution):
         kind = type(made).__name__
         raise BadInput(

@@ -131,11 +131,16 @@ def _steps(job: Job, problem: Problem | Evolution, table: tables.Table | None) -
         given, place = steps_in(table), f"[data] file: the columns of {table.path}"
     wrong = [n for n in given if not -last - 1 <= n <= last]
     if wrong:
-        raise BadInput(f"{place}: expected steps from 0 to {last}, as [pde] has num_steps = {last}, got {wrong[0]}")
+        raise BadInput(
+            f"{place}: expected steps from 0 to {last}, or from the end -1 to {-last - 1}, as [pde] has num_steps = "
+            f"{last}, got {wrong[0]}"
+        )
     steps = tuple(n if n >= 0 else last + 1 + n for n in given)
-    twice = [n for i, n in enumerate(steps) if n in steps[:i]]
-    if twice:
-        raise BadInput(f"{place}: step {twice[0]} is there twice")
+    for i, n in enumerate(steps):
+        if n in steps[:i]:
+            first = given[steps.index(n)]
+            same = f"step {n} is there twice" if first == given[i] else f"{first} and {given[i]} are both step {n}"
+            raise BadInput(f"{place}: {same}; expected each step once")
     return steps or (last,)
 
 

@@ -66,7 +66,7 @@ def draw_inverse(
         panels: fields on one mesh, all on the same colour scale.
         points: (num_points, gdim) sensors.
         history: one dict per iteration, as in ``history.jsonl``.
-        label: what the colours are, beside the colour bar.
+        label: what the colours are, beside the colour bar; on a line the y axis.
         method: of the optimisation.
         states: for a row below: some frames, on a line all of them as one image over time.
 
@@ -93,8 +93,11 @@ def _draw(
     states: States | None,
 ) -> None:
     shape = maps.height_over_width(pictures[0]) if pictures else 0.9
-    stacked = len(titles) > 1 and shape < 0.75
-    rows, columns = (len(titles), 1) if stacked else (1, max(len(titles), 1))
+    on_a_line = bool(pictures) and pictures[0].dim == 1
+    # Functions on a line share one axis.
+    num = min(len(titles), 1) if on_a_line else len(titles)
+    stacked = num > 1 and shape < 0.75
+    rows, columns = (num, 1) if stacked else (1, max(num, 1))
     width = 6.2 if stacked else 4.3
     narrowest = 0.0 if states is None else 9.0
     size = (max(width * columns * bool(titles) + 4.2, narrowest), max(4.3, rows * ((width - 1.6) * shape + 0.55) + 0.3))
@@ -106,15 +109,14 @@ def _draw(
         left, right = figure.subfigures(1, 2, width_ratios=[size[0] - 4.0, 4.0]) if titles else (None, figure)
         if left is not None:
             axes = list(left.subplots(rows, columns, squeeze=False).flat)
-            if pictures[0].dim == 1:
-                maps.lines(axes, titles, pictures, points)
+            if on_a_line:
+                maps.lines(axes[0], titles, pictures, points, label)
             else:
                 # The first panel is the truth where there is one: an overshoot of the recovery must not wash out its
                 # colours.
                 maps.maps(left, axes, titles, pictures, points, label, stacked=stacked, ruled_by_first=True)
         upper, lower = right.subplots(2, 1, sharex=True)
-        convergence(upper, lower, history, method=method, unit="noise")
-        upper.axhspan(0.8, 1.2, color=style.RED, alpha=0.12, linewidth=0)
+        convergence(upper, lower, history, method=method, unit="noise", band=(0.8, 1.2))
         if row is not None and states is not None and states.frames is not None:
             draw_states(row, states.frames, states.label, states.unit)
         style.save(plt, whole, path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from relax.plot.style import BLUE, INK, SENSOR, bare, colours
+from relax.plot.style import BLUE, INK, RED, SENSOR, bare, colours, few_ticks
 from relax.series import Frame
 from relax.slices import Picture
 
@@ -71,22 +71,43 @@ def maps(
     bar = figure.colorbar(
         image, ax=list(axes), shrink=0.8, pad=0.02, aspect=36, extend="both" if clipped else "neither"
     )
-    bar.outline.set_visible(False)
-    bar.set_label(label)
+    _label_bar(bar, label)
 
 
-def lines(axes: Sequence[Any], titles: Sequence[str], pictures: Sequence[Picture], points: Array) -> None:
-    """Functions on a line, with sensors below, on one scale."""
+def lines(axis: Any, titles: Sequence[str], pictures: Sequence[Picture], points: Array, label: str) -> None:
+    """Functions on a line in one axis, told apart by a legend, with sensors below.
+
+    Args:
+        axis: where they go.
+        titles: what each is called.
+        pictures: the functions, the most important one last: it is drawn as a full line, on top.
+        points: (num_points, 1) sensors.
+        label: of the y axis.
+    """
     values = np.concatenate([p.values for p in pictures])
     room = 0.08 * (float(np.ptp(values)) or 1.0)
-    for axis, title, picture in zip(axes, titles, pictures, strict=True):
+    for title, picture in zip(titles, pictures, strict=True):
         order = np.argsort(picture.points[:, 0])
-        axis.plot(picture.points[order, 0], picture.values[order], color=BLUE)
-        axis.scatter(points[:, 0], np.full(len(points), values.min() - room), s=9, **SENSOR)
-        axis.set_ylim(values.min() - 2 * room, values.max() + room)
-        axis.set_title(title)
-        axis.set_xlabel("x")
-        bare(axis)
+        last = picture is pictures[-1]
+        look = {"color": BLUE, "linestyle": "-"} if last else {"color": RED, "linestyle": "--"}
+        axis.plot(picture.points[order, 0], picture.values[order], label=title, linewidth=1.6, **look)
+    axis.scatter(points[:, 0], np.full(len(points), values.min() - room), s=9, **SENSOR)
+    axis.set_ylim(values.min() - 2 * room, values.max() + room)
+    if len(titles) > 1:
+        axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(titles))
+    else:
+        axis.set_title(titles[0])
+    axis.set_xlabel("x")
+    axis.set_ylabel(label)
+    few_ticks(axis)
+    bare(axis)
+
+
+def _label_bar(bar: Any, label: str) -> None:
+    """Name what the colours are: a symbol upright, words along the bar."""
+    bar.outline.set_visible(False)
+    upright = {"rotation": 0, "ha": "left", "va": "center"} if len(label) <= 3 else {}
+    bar.set_label(label, **upright)
 
 
 def image_over_time(figure: Any, axis: Any, frames: Sequence[Frame], label: str, unit: str) -> None:
@@ -99,9 +120,7 @@ def image_over_time(figure: Any, axis: Any, frames: Sequence[Frame], label: str,
     image = axis.pcolormesh(times, x, values.T, cmap=name, vmin=low, vmax=high, shading="gouraud", rasterized=True)
     axis.set_ylabel("x")
     axis.set_xlabel(unit)
-    bar = figure.colorbar(image, ax=axis, pad=0.02, aspect=24)
-    bar.outline.set_visible(False)
-    bar.set_label(label)
+    _label_bar(figure.colorbar(image, ax=axis, pad=0.02, aspect=24), label)
 
 
 def some_of(frames: Sequence[Frame], num: int) -> list[Frame]:

@@ -58,7 +58,8 @@ def _draw(path: Path, series: Series, unit: str) -> dict[str, Any]:
         "width": _WIDTH,
         "height": int(pixels.shape[0]),
         "steps": [frame.step for frame in frames],
-        "times": [frame.time for frame in frames],
+        # Sums of dt carry rounding that no reader wants to see.
+        "times": [float(f"{frame.time:.12g}") for frame in frames],
     }
 
 
@@ -100,6 +101,7 @@ def _line(figure: Any, axis: Any, first: Picture, values: Array, label: str) -> 
     room = 0.05 * (float(np.ptp(values)) or 1.0)
     axis.set_ylim(values.min() - room, values.max() + room)
     axis.set_title(label, loc="left", fontsize=8, fontweight="normal")
+    style.few_ticks(axis)
     style.bare(axis)
     return [line], lambda picture: line.set_ydata(picture.values[order])
 

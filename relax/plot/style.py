@@ -53,6 +53,13 @@ def save(plt: Any, figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
+def few_ticks(axis: Any) -> None:
+    """So few numbers along x that they stay apart in a narrow panel."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+
+
 def bare(axis: Any) -> None:
     """Take away the two sides of the frame that carry no ticks."""
     axis.spines[["top", "right"]].set_visible(False)

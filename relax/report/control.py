@@ -68,9 +68,9 @@ def _energy(drive: plot.Drive) -> float:
     return float(np.sum(drive.control**2 * np.diff(drive.times)))
 
 
-def _columns(drive: plot.Drive, with_time: bool) -> dict[str, Array]:
+def _columns(drive: plot.Drive, with_time: bool) -> dict[str, npt.NDArray[Any]]:
     """A row for each step: the control in it, and what is there at its end."""
-    columns: dict[str, Array] = {"step": np.array(range(1, len(drive.control) + 1), dtype=np.float64)}
+    columns: dict[str, npt.NDArray[Any]] = {"step": np.arange(1, len(drive.control) + 1)}
     if with_time:
         columns["time"] = drive.times[1:]
     columns["control"] = drive.control

@@ -55,7 +55,7 @@ class InverseReport:
             more = common.write_strip(folder, found.problem, trajectory)
         drawn = plot.draw_inverse(
             comm, folder / output.FIGURE, panels if plot.can_draw(recovery) else [], found.points, history,
-            label=recovery.name.replace("_", " "), method=self._job.method.name, states=states,
+            label=_words(recovery.name), method=self._job.method.name, states=states,
         )  # fmt: skip
         if not drawn:
             common.left_out(output.FIGURE)
@@ -76,6 +76,11 @@ class InverseReport:
         errors = summary["errors"]
         error = f", relative L2 error {errors['relative_l2']:.3f}" if "relative_l2" in errors else ""
         return f"misfit {errors['misfit_in_noise_levels']:.3f} noise levels{error}"
+
+
+def _words(name: str) -> str:
+    """A control's name as words."""
+    return "initial state" if name == "initial" else name.replace("_", " ")
 
 
 def _norm(comm: MPI.Comm, expression: Any) -> float:
