@@ -30,7 +30,6 @@ from relax import (
     meshes,
     theta_evolution,
 )
-from relax.linear import LinearSolver
 
 
 def several_looks(problem):
@@ -253,51 +252,6 @@ def test_trajectory():
     assert times == pytest.approx([0.2 + 0.05 * n for n in range(STEPS + 1)])
 
 
-# -- what is made how often --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def factored(monkeypatch):
-    """How often an operator has been factored."""
-    done, original = [], LinearSolver.factor
-    monkeypatch.setattr(LinearSolver, "factor", lambda self, matrix: (done.append(1), original(self, matrix))[1])
-    return done
-
-
-def everything(G, m):
-    rng = np.random.default_rng(4)
-    with G.linearize(m) as lin:
-        lin.vjp(rng.standard_normal((2, G.size_out)))
-        lin.jvp(rng.standard_normal((5, G.size_in)))
-        lin.hvp(rng.standard_normal(G.size_out), rng.standard_normal(G.size_in))
-
-
-@pytest.mark.parametrize(
-    ("name", "times"), [("heat", [1, 1]), ("heat_source_alone", [1, 1]), ("heat_sources", [1, 2]), ("boundary", [1, 1])]
-)
-def test_a_constant_operator_is_factored_once(factored, name, times):
-    """For both directions and all runs; one with a shared control in it once a run."""
-    with make(getattr(evolutions, name)) as G:
-        m = G.present_control()
-        everything(G, m)
-        assert len(factored) == times[0]
-        everything(G, m + 0.1)
-        assert len(factored) == times[1]
-
-
-def test_an_affine_operator_is_assembled_once(monkeypatch):
-    """H0 + c X: its terms once for the map's shared fields, and never the whole again."""
-    with make(evolutions.bilinear) as G:
-        m = G.present_control()
-        G(m)
-        done, original = [], type(G.residual).assemble_matrix
-        monkeypatch.setattr(type(G.residual), "assemble_matrix", lambda self, A: (done.append(1), original(self, A))[1])
-        everything(G, m)
-        # The base of the terms for this run; new factors take their sparsity from an assembly as well.
-        created = len(G.solution.system.operators.factors._factors)
-        assert len(done) <= 1 + created
-
-
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
@@ -386,14 +340,6 @@ def test_a_dt_that_is_changed():
     same(G(m), twice(m))
     assert np.abs(G(m) - y).max() > 1e-4
     assert G.problem.time_at(2) == pytest.approx(0.05)
-
-
-def test_many_runs_hold_few_factors():
-    """Nonlinear steps need one operator a step; factors that nobody needs are used again."""
-    with make(evolutions.burgers, solver=Newton(factor_memory=1.0)) as G:
-        for i in range(3):
-            everything(G, G.present_control() + 0.01 * i)
-        assert len(G.solution.system.operators.factors._factors) <= 2
 
 
 def test_a_parameter_that_is_changed_right_after_a_point_was_made():
