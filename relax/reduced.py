@@ -1,4 +1,4 @@
-"""The reduced map m -> u(m) -> y = B(u(m)) of a problem and an observable."""
+"""The reduced map m -> u(m) -> y = B(u(m)) of a problem, stationary or in time, and an observable."""
 
 from __future__ import annotations
 
@@ -39,19 +39,24 @@ class ReducedMap:
     After a call the problem's state and controls hold the point at which it last worked.
 
     Args:
-        problem: the PDE.
-        observable: what is seen of the state.
+        problem: the PDE: a ``Problem``, or an ``Evolution`` in time.
+        observable: what is seen of the state; of an evolution, of its last state, unless ``AtSteps`` or
+            ``TimeIntegral`` say otherwise.
         solver: tolerances of Newton's method; memory for kept factors.
         options: PETSc options, under those of the command line and over the defaults, or the name of a preset
             ("direct", "direct_symmetric", "amg_cg", "amg_gmres"). Keys that start with ``lin_`` are for tangent and
             adjoint solves alone. Prefixes on the command line: ``-relax_<name>_`` and ``-relax_<name>_lin_``.
         layout: "replicated" or "owned".
-        storage: for equations in time only; leave it None for a stationary problem.
+        storage: for equations in time: which states a linearisation point holds, and which it computes again, as a
+            schedule of the package ``checkpoint_schedules`` that has not been used yet; it serves any number of points.
+            Files go to a folder under ``TMPDIR``, each rank its own. None holds all states in memory. Derivatives are
+            the same bit for bit (on one rank, where PETSc's solves are).
 
     Attributes:
         size_in: the length of the control vector that this rank hands over.
         size_out: the length of an observation.
-        counts: how many states, tangents and adjoints have been solved for, each right-hand side counted.
+        counts: how many states, tangents and adjoints have been solved for, each right-hand side counted, and each step
+            of an evolution; of an evolution also ``stored``, the most states and tangents that a point held at once.
 
     Raises:
         BadProblem: when problem and observable do not fit together.
