@@ -284,7 +284,6 @@ def test_check(
     status: int,
     expected: str,
 ) -> None:
-    pytest.importorskip("relax.verify")
     with jobs.shared_folder() as folder:
         jobs.write(folder / "checked.py", CHECKED)
         monkeypatch.chdir(folder)
@@ -298,7 +297,6 @@ def test_check(
 
 
 def test_check_knows_the_equations_of_relax(capfd: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("relax.verify")
     status, out, err = execute(capfd, "check", "poisson.diffusion", "--n", "4")
     assert status == 0, err
     assert bool(out) == (COMM.rank == 0)

@@ -342,6 +342,13 @@ def test_a_dt_that_is_changed():
     assert G.problem.time_at(2) == pytest.approx(0.05)
 
 
+def test_points_of_a_batch_are_counted():
+    """States that are held for a batch of affine runs are counted as those of a single one are."""
+    with make() as G:
+        G.linearize_each(np.stack([G.present_control()] * 3))
+        assert G.counts["stored"] == STEPS + 1
+
+
 def test_a_parameter_that_is_changed_right_after_a_point_was_made():
     """No other run in between: the point has the parameters of its own run all the same."""
     G = make(evolutions.heat)

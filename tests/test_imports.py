@@ -190,6 +190,8 @@ def test_files_are_short():
             "from relax import ReducedMap, PointValues, check_map, gauss_newton",
             ["torch", "matplotlib", "typer", "pydantic"],
         ),
+        # Not every DOLFINx comes with SLEPc, nor with checkpoint_schedules: only those who use them need them.
+        ("import relax; relax.pdes, relax.EigenMap, relax.ReducedMap", ["slepc4py", "checkpoint_schedules", "torch"]),
         ("import relax.cli", ["dolfinx", "torch", "petsc4py", "mpi4py", "matplotlib"]),
     ],
 )

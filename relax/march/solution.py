@@ -145,7 +145,10 @@ class March:
             for i in range(len(rows)):
                 records[i].append(states[i].copy())
         runs = [self.begin(rows[i]) for i in range(len(rows))]
-        points = [MarchDerivatives(self, run, self.storage.kept(r)) for run, r in zip(runs, records, strict=True)]
+        walks = [self.storage.kept(r) for r in records]
+        for walk in walks:
+            self.note(walk)
+        points = [MarchDerivatives(self, run, walk) for run, walk in zip(runs, walks, strict=True)]
         return list(zip(points, values, strict=True))
 
     def _linearize(self, row: Array) -> tuple[Derivatives, Array]:

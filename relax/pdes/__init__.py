@@ -1,4 +1,4 @@
-"""Equations, one file each. A PDE is a function that returns a ``Problem``; its docstring is the equation."""
+"""Equations: a function returns a ``Problem`` or an ``Evolution``, and its docstring is the equation."""
 
 from relax.pdes import burgers, heat, poisson, schrodinger
 
