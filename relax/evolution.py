@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import ufl
@@ -12,6 +12,7 @@ from dolfinx import fem, mesh
 from relax.coefficients import Coefficient, interpolated
 from relax.errors import BadProblem
 from relax.problem import Control, Problem, is_value_of
+from relax.substitution import Substitution
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +40,9 @@ class Evolution:
             with ``time``; without it steps are told by their number alone.
         start: the time of u_0.
         initial_is_fixed: a Function as ``initial`` is data, not a control; its values when a run begins count.
+        substitution: the steps are equations for another unknown w, u = T(w) at every node. Initial states, observables
+            and trajectories are those of u all the same; ``step.state`` and ``previous`` hold w within a step, and
+            ``single_step`` is the step in w.
 
     Raises:
         BadProblem: when these do not fit together, on every rank.
@@ -53,6 +57,7 @@ class Evolution:
     dt: float | fem.Constant | None = None
     start: float = 0.0
     initial_is_fixed: bool = False
+    substitution: Substitution | None = None
     #: Everything to differentiate with respect to, in the order of the control vector.
     controls: tuple[Control, ...] = field(init=False)
     #: u_0; where it is no control its values when a run begins count.
@@ -106,9 +111,7 @@ class Evolution:
         """
         step = self.step
         others = [c for c in step.controls if c is not self.previous]
-        return Problem(
-            residual=step.residual, state=step.state, controls=[self.previous, *others], bcs=step.bcs, name=step.name
-        )
+        return replace(step, controls=[self.previous, *others])
 
     def is_per_step(self, control: Control) -> bool:
         """Whether this control has a value of its own in each step."""

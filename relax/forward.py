@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from relax.continuation import Continuation
 from relax.errors import SolveFailed
 from relax.factors import Key
+from relax.forms import values_of
 from relax.operators import Operators
 from relax.residual import Residual
 from relax.solver import Newton, NewtonSolver, check_linear, solve_linear
 
 Array = npt.NDArray[np.float64]
+
+# The logarithm of the ratio between stages of a continuation: at first, and when to give up.
+_STAGE = float(np.log(4.0))
+_SHORTEST = 0.02
 
 
 class ForwardSolver:
@@ -47,11 +53,53 @@ class ForwardSolver:
                 self._known_linear = check_linear(self._residual, factor)
 
     def nonlinear(self, guess: Array) -> None:
-        """The state by Newton's method, from local values.
+        """The state by Newton's method, from local values; by the problem's continuation where that fails.
 
         Raises:
             SolveFailed: with the reason in words.
         """
+        try:
+            self._by_newton(guess)
+        except SolveFailed as failure:
+            path = self._residual.problem.continuation
+            if path is None:
+                raise
+            self._continued(path, guess, failure)
+
+    def _continued(self, path: Continuation, guess: Array, first: SolveFailed) -> None:
+        """Stages of a geometric path; one that fails is cut in two.
+
+        Raises:
+            SolveFailed: where even short stages fail, with what the direct way failed of, too.
+        """
+        register = values_of(path.constant)
+        wanted = float(register)
+        state, length = guess, np.log(wanted / path.easy)
+        done, stage = 0.0, 1.0 / max(1.0, np.ceil(abs(length) / _STAGE))
+        try:
+            register[...] = path.easy
+            self._by_newton(state)
+            while done < 1.0:
+                state = self._residual.state.x.array.copy()
+                ahead = min(1.0, done + stage)
+                register[...] = wanted if ahead == 1.0 else path.easy * np.exp(ahead * length)
+                try:
+                    self._by_newton(state)
+                except SolveFailed:
+                    if abs(length) * stage < _SHORTEST:
+                        raise
+                    stage /= 2.0
+                else:
+                    done = ahead
+        except SolveFailed as failure:
+            raise SolveFailed(
+                f"{first}. Continuation from {path.easy:g} towards {wanted:g} failed, too, at {float(register):g}: "
+                f"{failure}"
+            ) from failure
+        finally:
+            register[...] = wanted
+
+    def _by_newton(self, guess: Array) -> None:
         operators = self._operators
         operators.check_open()
         if self._newton is None:

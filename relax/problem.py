@@ -9,6 +9,7 @@ from typing import TypeAlias
 import ufl
 from dolfinx import fem, mesh
 
+from relax.continuation import Continuation
 from relax.errors import BadProblem
 
 Control: TypeAlias = fem.Function | fem.Constant
@@ -29,6 +30,7 @@ class Problem:
             (``fem.Constant``), in ``residual``, in the value of one of ``bcs``, or in both.
         bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself.
         name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
+        continuation: an easier equation to begin with where Newton's method fails from its first guess.
 
     Raises:
         BadProblem: when these do not fit together. Every rank sees the same problem, so all ranks raise.
@@ -39,6 +41,7 @@ class Problem:
     controls: Sequence[Control]
     bcs: Sequence[fem.DirichletBC] = field(default=())
     name: str = "pde"
+    continuation: Continuation | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "controls", tuple(self.controls))
@@ -94,3 +97,6 @@ def _check(problem: Problem) -> None:
             raise BadProblem(
                 f"controls[{i}] ({control}) stands neither in the residual nor as the value of a boundary condition"
             )
+    path = problem.continuation
+    if path is not None and (path.constant not in terminals or any(path.constant is c for c in problem.controls)):
+        raise BadProblem("continuation: expected a Constant that stands in the residual and is no control")

@@ -28,6 +28,7 @@ def theta_evolution(
     time: fem.Constant | None = None,
     start: float = 0.0,
     initial_is_fixed: bool = False,
+    lumped: bool = False,
     name: str = "pde",
 ) -> Evolution:
     """(u_t, v) + R(u, m, t; v) = 0 for all test functions v, u = u_0 at the start, in steps of length dt.
@@ -55,6 +56,8 @@ def theta_evolution(
         time: the scalar Constant in R that stands for t.
         start: the time of u_0.
         initial_is_fixed: a Function as ``initial`` is data, not a control.
+        lumped: take (u_t, v) by the rule of the vertices, which makes the mass matrix of Lagrange elements of degree 1
+            diagonal.
         name: as in :class:`relax.Problem`.
 
     Raises:
@@ -77,7 +80,8 @@ def theta_evolution(
     V, (v,) = state.function_space, residual.arguments()
     previous = fem.Function(V, name="previous")
     k = dt if isinstance(dt, fem.Constant) else fem.Constant(V.mesh, default_scalar_type(length))
-    change = ufl.inner(state - previous, v) * ufl.dx(domain=V.mesh)
+    rule = {"quadrature_rule": "vertex", "quadrature_degree": 1} if lumped else {}
+    change = ufl.inner(state - previous, v) * ufl.dx(domain=V.mesh, metadata=rule)
 
     def at(u: ufl.core.expr.Expr, back: float) -> ufl.Form:
         """R at another state, and so many steps before the end of the step."""

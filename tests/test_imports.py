@@ -18,10 +18,11 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8"), filename=str(path)) f
 # Each group imports only from itself and from groups above it.
 GROUPS = {
     "foundation": "_compat _petsc errors log parallel parallel_start layout linear eigensolver cache",
-    "description": "meshes boundary coefficients problem evolution theta observe quadrature forms pdes",
+    "description": "meshes boundary coefficients continuation substitution problem evolution theta observe quadrature "
+    "forms pdes",
     "solution": "weak solver boundary_map residual symmetry packing factors point sensitivity operators forward "
     "parameters linearization steady march samples reduced verify eigenmap",
-    "use": "prior invert layer complex_layer teams output fields series plot slices tables job case truths progress "
+    "use": "prior invert layer complex_layer teams relaxation output fields series plot slices tables job case truths progress "
     "ending checking report run info cli __main__",
 }
 RANK_OF = {name: rank for rank, names in enumerate(GROUPS.values()) for name in names.split()}

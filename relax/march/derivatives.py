@@ -81,7 +81,7 @@ class MarchDerivatives:
                 duals = found[0]
                 total.add(n, found)
             observation.add_adjoints(0, self._run.initial, seeds, duals)
-            total.add_initial(duals)
+            total.add_initial(self._of_initial(duals))
             march.note(self._walk)
             return total.joined()
 
@@ -90,7 +90,25 @@ class MarchDerivatives:
         place = self._march.system.plan.initial
         if place is None:
             return np.zeros((len(parts), len(self._run.initial)))
-        return np.array([of_direction[place] for of_direction in parts]).reshape(len(parts), -1)
+        changes = np.array([of_direction[place] for of_direction in parts]).reshape(len(parts), -1)
+        substitution = self._march.evolution.substitution
+        return changes if substitution is None else changes * substitution.unknown_slope(self._run.parts[place])
+
+    def _of_initial(self, duals: Array) -> Array:
+        """What arrives at the start as dual vectors of the initial state that is given: (k, owned). Local."""
+        place, substitution = self._march.system.plan.initial, self._march.evolution.substitution
+        if place is None or substitution is None:
+            return duals
+        return duals * substitution.unknown_slope(self._run.parts[place])[: duals.shape[1]]
+
+    def _bent_initial(self, duals: Array, parts: list[list[Array]], which: npt.NDArray[np.int64]) -> Array | float:
+        """What the curvature of a substitution at the start adds, along directions[which]: (k, owned). Local."""
+        place, substitution = self._march.system.plan.initial, self._march.evolution.substitution
+        if place is None or substitution is None:
+            return 0.0
+        directions = np.array([parts[k][place] for k in which])
+        bent: Array = (directions * substitution.unknown_curvature(self._run.parts[place]))[:, : duals.shape[1]]
+        return duals * bent
 
     def advance(
         self,
@@ -143,7 +161,7 @@ class MarchDerivatives:
             for n, before, after in self._told(walk.backward()):
                 observation.add_seconds(n + 1, after[0], seeds, after[1:][which], second)
                 with self._step(n, before[0], after[0]) as point:
-                    if march.residual.is_affine:
+                    if march.residual.is_affine and march.evolution.substitution is None:
                         # The steps have no curvature: only that of the observation is carried back.
                         found = sensitivity.gradients(point, self._adjoints(point, second), second)
                     else:
@@ -156,7 +174,8 @@ class MarchDerivatives:
                 total.add(n, found)
             first = walk.first
             observation.add_seconds(0, first[0], seeds, first[1:][which], second)
-            total.add_initial(second)
+            observation.add_adjoints(0, first[0], seeds, duals)
+            total.add_initial(self._of_initial(second) + self._bent_initial(duals, parts, which))
             march.note(walk)
             return total.joined()
 

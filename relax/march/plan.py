@@ -76,6 +76,7 @@ class Run:
         everything_key: names what else depends on parameters alone.
         key: names what is the same in all steps of this run.
         step_keys: name what belongs to one step of it.
+        is_base: it starts from zero whatever the controls say, and others are told by their difference from it.
     """
 
     initial: Array
@@ -86,3 +87,4 @@ class Run:
     everything_key: Key
     key: Key
     step_keys: list[Key]
+    is_base: bool

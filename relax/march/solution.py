@@ -82,24 +82,30 @@ class March:
 
         At the end the registers hold the last one of them.
         """
-        base = self.begin(np.zeros(self.layout.size))
         parts = [self.layout.split(row) for row in rows]
+        base = self.begin(np.zeros(self.layout.size), from_zero=True)
         tangents = MarchDerivatives(self, base)
-        du, before = tangents.initial_tangents(parts), base.initial
+        du = np.array([self.system.initial_unknown(of_row) for of_row in parts]) - base.initial
+        before = base.initial
         last = (before, before)
         for n, state in self.states(base):
             if n > 0:
                 changed = tangents.advance(n - 1, before, state, du, parts, counted_as="forward")
                 last = (before + du[-1], state + changed[-1])
                 du, before = changed, state
-            yield n, state + du
+            states = state + du
+            for i in range(len(states)):
+                self.system.check(states[i], n)
+            yield n, states
         self.system.install(self.begin(rows[-1]), self.evolution.num_steps - 1, *last)
+        self.observation.show(self.evolution.num_steps, last[1])
 
     def _value_at(self, row: Array) -> Array:
         run = self.begin(row)
         value = np.zeros(self.observation.size)
         for n, state in self.states(run):
             self.observation.add_value(n, state, value)
+        self.observation.show(self.evolution.num_steps, state)
         return value
 
     def states(self, run: Run) -> Iterator[tuple[int, Array]]:
@@ -118,8 +124,7 @@ class March:
         try:
             for n, state in self.states(run):
                 self.system.begin(run)
-                self.residual.state.x.array[:] = state
-                self.system.tell_time(n)
+                self.observation.show(n, state)
                 yield n, self.evolution.time_at(n)
         finally:
             self.system.end(run)
@@ -165,15 +170,19 @@ class March:
         self.note(walk)
         return MarchDerivatives(self, run, walk), value
 
-    def begin(self, row: Array) -> Run:
-        """A run at a control vector, ready to be stepped through."""
-        run = self.system.run(self.layout.split(row))
+    def begin(self, row: Array, *, from_zero: bool = False) -> Run:
+        """A run at a control vector, ready to be stepped through; ``from_zero`` whatever initial state it holds."""
+        parts = self.layout.split(row)
+        is_given = self.system.plan.initial is None or not from_zero
+        run = self.system.run(parts, None if is_given else np.zeros_like(self.evolution.initial_state.x.array))
         self.system.begin(run)
         return run
 
     def advance(self, run: Run, n: int, state: Array) -> Array:
         """u_{n+1} from u_n."""
         after = self.system.solve(run, n, state)
+        if not run.is_base:
+            self.system.check(after, n + 1)
         self.counts["forward"] += 1
         return after
 

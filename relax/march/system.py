@@ -148,13 +148,38 @@ class StepSystem:
 
     # -- runs and steps ------------------------------------------------------------------------------------------------
 
-    def run(self, parts: list[Array]) -> Run:
-        """A run with these expanded controls and the parameters as they are now."""
+    def initial_unknown(self, parts: list[Array]) -> Array:
+        """What the steps start from with these expanded controls: u_0, or its unknown. Local."""
+        place, substitution = self.plan.initial, self.evolution.substitution
+        state: Array = self.evolution.initial_state.x.array if place is None else parts[place]
+        return np.array(state) if substitution is None else substitution.unknown(state)
+
+    def check(self, unknown: Array, n: int) -> None:
+        """Refuse an unknown at step n from which the state cannot be had.
+
+        Raises:
+            SolveFailed: naming the step.
+        """
+        evolution = self.evolution
+        if evolution.substitution is not None:
+            place = f"{evolution.name}: {evolution.place(n)}"
+            evolution.substitution.check(evolution.mesh.comm, unknown, place)
+
+    def run(self, parts: list[Array], initial: Array | None = None) -> Run:
+        """A run with these expanded controls and the parameters as they are now.
+
+        Args:
+            parts: the controls.
+            initial: what the steps start from, where it is not what the controls say.
+        """
         N = self.evolution.num_steps
-        initial = self.evolution.initial_state.x.array.copy() if self.plan.initial is None else parts[self.plan.initial]
+        is_base = initial is not None
+        if initial is None:
+            initial = self.initial_unknown(parts)
+            self.check(initial, 0)
         parameters = self.parameters.snapshot()
         keys = self.parameters.operator_key, self.parameters.everything_key, Key(), [Key() for _ in range(N)]
-        return Run(np.array(initial), self.evolution.step_length, parts, parameters, *keys)
+        return Run(initial, self.evolution.step_length, parts, parameters, *keys, is_base)
 
     def begin(self, run: Run) -> None:
         """The parameters of a run are installed, if another run's were: before any step of it is. Local."""
@@ -169,7 +194,7 @@ class StepSystem:
         fields = any(isinstance(c, fem.Function) for c in shared)
         self._stamp = run.key if fields else run.everything_key
         if self.plan.initial is not None:
-            self.evolution.initial_state.x.array[:] = run.initial
+            self.evolution.initial_state.x.array[:] = run.parts[self.plan.initial]
 
     def end(self, run: Run | None = None) -> None:
         """Parameters are the user's again: the next step of any run installs its own. Local.

@@ -1,5 +1,5 @@
 """Equations: a function returns a ``Problem`` or an ``Evolution``, and its docstring is the equation."""
 
-from relax.pdes import burgers, heat, poisson, schrodinger
+from relax.pdes import burgers, hamilton_jacobi, heat, poisson, schrodinger
 
-__all__ = ["burgers", "heat", "poisson", "schrodinger"]
+__all__ = ["burgers", "hamilton_jacobi", "heat", "poisson", "schrodinger"]
