@@ -91,6 +91,15 @@ def sum_over_ranks(comm: MPI.Comm, values: Array) -> Array:
     return total
 
 
+def sum_in_place(comm: MPI.Comm, values: npt.NDArray[Any]) -> None:
+    """Replace a contiguous float32 or float64 array by its elementwise sum over the ranks. Collective.
+
+    One reduction and no copy, for large arrays; the last bit may differ between ranks, see :func:`sum_over_ranks`.
+    """
+    if comm.size > 1:
+        comm.Allreduce(MPI.IN_PLACE, values, op=MPI.SUM)
+
+
 def dot(comm: MPI.Comm, a: Array, b: Array) -> float:
     """Inner product of two distributed arrays, each rank holding its part. Collective."""
     return float(sum_over_ranks(comm, np.array([float(np.dot(a, b))]))[0])

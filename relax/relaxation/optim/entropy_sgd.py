@@ -1,0 +1,181 @@
+"""Descent on the local entropy, and on its noiseless limit, the Moreau envelope."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from relax.relaxation.optim.base import Closure, RelaxationOptimizer
+from relax.relaxation.optim.langevin import local_means, move_to_means
+from relax.relaxation.optim.noise import Noise
+from relax.relaxation.optim.schedules import Scheduled
+from relax.relaxation.optim.working import one_step
+
+
+class EntropySGD(RelaxationOptimizer):
+    """Gradient descent on the local entropy u(x, t), by a Langevin chain at every step.
+
+    u_t = -1/2 |grad u|^2 + 1/(2 beta) Lap u, u(., 0) = f, has grad u(x, t) = (x - E y)/t with y distributed as
+    exp(-beta (f(y) + |y - x|^2/(2t))). One step, from y = mu = x, calls the closure ``inner_steps`` times, each time at
+    the present y and as a rule with a new mini-batch:
+
+        y  <- y - inner_lr (grad f(y) + weight_decay y + (y - x)/t) + sqrt(2 inner_lr/beta) N(0, I)
+        mu <- averaging mu + (1 - averaging) y
+
+    and then x <- x - lr (x - mu), with momentum. So ``lr`` is a fraction of the way to mu, 1 the whole of it, and does
+    not contain 1/t: scoping and a learning-rate schedule do not work against each other.
+
+    Chaudhari, Choromanska, Soatto, LeCun, Baldassi, Borgs, Chayes, Sagun, Zecchina, "Entropy-SGD: Biasing gradient
+    descent into wide valleys", ICLR 2017; Chaudhari, Oberman, Osher, Soatto, Carlier, "Deep relaxation: partial
+    differential equations for optimizing deep neural networks", 2018. Where their public code departs from the paper:
+
+    - Noise. The paper's line adds sqrt(inner_lr) eps N(0, I), the code sqrt(2 inner_lr) eps N(0, I). Here ``beta`` is
+      that of the Gibbs weight; :func:`beta_from_eps` converts eps under either reading.
+    - Averaging. The paper puts the weight 0.75 on the new y, the code on the old mu. Here it is on the old mu, as in
+      the code: about seven of the last points count, instead of fewer than two.
+    - Scoping. The public Python code never advances the step that its schedule depends on. Here it advances by one
+      with each ``step()``.
+    - Inner momentum. The code applies it to the gradient of the loss alone and adds spring and noise after it; that
+      chain has another temperature than its beta says. Here it acts on their sum, with noise scaled by
+      sqrt(1 - inner_momentum), which keeps the temperature to first order in inner_lr. Its velocity starts at zero in
+      each step, as in the code.
+    - Outer momentum. The Lua code discards it together with the plain gradient; the Python code applies it to x - mu,
+      as is done here.
+    - Weight decay is part of f, in the inner loop; the Python code adds it in the outer step as well.
+
+    Advice: choose t so that (x - mu)/t is about as large as a gradient. lr = 1 together with momentum 0.9 is a setting
+    for networks with batch normalisation; plain networks diverge with it.
+
+    Args:
+        params: parameters or groups of them; a group may have its own value of every number below but ``inner_steps``.
+        lr: the fraction of the way to mu, dimensionless.
+        t: time of the equation, so that 1/t is the stiffness of the spring; a number, or a schedule over the steps such
+            as ``t_from_spring(Exponential(1e-4, 1e-3))``. inner_lr/t must be below 2.
+        beta: inverse temperature in units of 1/loss; a number (inf: no noise) or a schedule.
+        inner_steps: calls of the closure in a step; 5 to 20 in the papers.
+        inner_lr: step of the chain; 0.1 to 1 in the papers.
+        averaging: weight of the old mu, in [0, 1); 0 makes mu the last point.
+        momentum: of the outer step.
+        inner_momentum: of the chain.
+        nesterov: make both of them Nesterov's.
+        weight_decay: adds weight_decay/2 |y|^2 to f.
+        maximize: ascend instead.
+        seed: of the noise; None takes one from torch's global generator.
+        generator: the noise itself, on the device of the parameters, instead of a seed.
+        exact_noise: draw every number from torch's normal generator; without it a large tensor on a CPU gets noise of
+            the same distribution, resolved to 2^-20, from a table (see ``Noise``).
+        check_finite: raise when a loss is not finite.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        *,
+        t: Scheduled,
+        beta: Scheduled,
+        inner_steps: int = 20,
+        inner_lr: float = 0.1,
+        averaging: float = 0.75,
+        momentum: float = 0.0,
+        inner_momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        exact_noise: bool = False,
+        check_finite: bool = True,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "t": t,
+            "beta": beta,
+            "inner_steps": inner_steps,
+            "inner_lr": inner_lr,
+            "averaging": averaging,
+            "momentum": momentum,
+            "inner_momentum": inner_momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults, noise=Noise(seed, generator, exact_noise), check_finite=check_finite)
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Any:
+        """One step, ``inner_steps`` calls of the closure.
+
+        Returns:
+            What the first call gave: the loss at the weights before the step.
+
+        Raises:
+            BadInput: without a closure, or when the closure returns no loss.
+            NotConverged: when a loss is not finite. Whatever is raised, also by the closure, the weights, the noise
+                and the count of steps are then those before the step.
+        """
+        with one_step(self, closure) as step:
+            move_to_means(self, step, local_means(step))
+        return step.loss
+
+
+class ProximalPoint(RelaxationOptimizer):
+    """Gradient descent on the Moreau envelope min_y f(y) + |x - y|^2/(2t): the limit beta = inf of the local entropy.
+
+    One step descends from y = x, ``inner_steps`` times, towards prox_{tf}(x):
+
+        y <- y - inner_lr (grad f(y) + weight_decay y + (y - x)/t)
+
+    and then x <- x - lr (x - y), with momentum. lr = 1 is the proximal point method. The same as the noiseless
+    Entropy-SGD that takes the last point instead of an average, the "H-ESGD" of the research code behind Chaudhari,
+    Oberman, Osher, Soatto, Carlier 2018, whose noise of 1e-8 and averaging weight of 1e-4 are left out here.
+
+    Args:
+        params: parameters or groups of them; a group may have its own value of every number below but ``inner_steps``.
+        lr: the fraction of the way to y, dimensionless.
+        t: time, so that 1/t is the stiffness of the spring; a number or a schedule. inner_lr/t must be below 2.
+        inner_steps: calls of the closure in a step.
+        inner_lr: step of the inner descent.
+        momentum: of the outer step.
+        inner_momentum: of the inner descent; its velocity starts at zero in each step.
+        nesterov: make both of them Nesterov's.
+        weight_decay: adds weight_decay/2 |y|^2 to f.
+        maximize: ascend instead.
+        check_finite: raise when a loss is not finite.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        *,
+        t: Scheduled,
+        inner_steps: int = 20,
+        inner_lr: float = 0.25,
+        momentum: float = 0.0,
+        inner_momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        check_finite: bool = True,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "t": t,
+            "inner_steps": inner_steps,
+            "inner_lr": inner_lr,
+            "momentum": momentum,
+            "inner_momentum": inner_momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults, noise=Noise(seed=0), check_finite=check_finite)
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Any:
+        """One step, ``inner_steps`` calls of the closure; returns and raises as ``EntropySGD.step`` does."""
+        with one_step(self, closure) as step:
+            move_to_means(self, step, local_means(step))
+        return step.loss

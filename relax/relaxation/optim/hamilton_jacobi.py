@@ -1,0 +1,117 @@
+"""Descent along the fixed point p = grad f(x - t p) of the inviscid Hamilton–Jacobi equation."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+
+from relax.relaxation.optim.base import Closure, RelaxationOptimizer
+from relax.relaxation.optim.noise import Noise
+from relax.relaxation.optim.schedules import Scheduled
+from relax.relaxation.optim.working import Part, Step, chosen, descend_part, one_step
+
+Tensor: TypeAlias = torch.Tensor
+
+
+class HamiltonJacobi(RelaxationOptimizer):
+    """Gradient descent on u(x, t) of u_t = -1/2 |grad u|^2, u(., 0) = f, whose gradient is constant along
+    characteristics: p = grad u(x, t) solves p = grad f(x - t p), an implicit gradient step.
+
+    One step starts at p = grad f(x) and iterates ``iterations`` times, with damping:
+
+        p <- damping p + (1 - damping) grad f(x - t p)
+
+    and then x <- x - lr p, with momentum. It calls the closure 1 + ``iterations`` times. With t = 0 or no iterations it
+    is ``torch.optim.SGD``.
+
+    The iteration converges where every eigenvalue lambda of the Hessian has
+    -1 < t lambda < (1 + damping)/(1 - damping), which is 7 for the default: beyond t lambda = -1 characteristics have
+    crossed and p is not unique. A quadratic with eigenvalue lambda has p = lambda x/(1 + t lambda).
+
+    This is the "HJ" of Chaudhari, Oberman, Osher, Soatto, Carlier, "Deep relaxation", 2018, in the form of the
+    research code's final runs (damping 0.75, 4 to 10 iterations); weight decay is part of f there as here.
+
+    Args:
+        params: parameters or groups of them; a group may have its own value of every number below but ``iterations``.
+        lr: learning rate.
+        t: time of the equation, in units of learning rate; a number or a schedule.
+        iterations: of the fixed point.
+        damping: weight of the old p, in [0, 1).
+        momentum: of the descent.
+        nesterov: make it Nesterov's.
+        weight_decay: adds weight_decay/2 |x|^2 to f.
+        maximize: ascend instead.
+        check_finite: raise when a loss is not finite.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.1,
+        *,
+        t: Scheduled,
+        iterations: int = 5,
+        damping: float = 0.75,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        check_finite: bool = True,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "t": t,
+            "iterations": iterations,
+            "damping": damping,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults, noise=Noise(seed=0), check_finite=check_finite)
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Any:
+        """One step, 1 + ``iterations`` calls of the closure.
+
+        Returns:
+            What the first call gave: the loss at the weights before the step.
+
+        Raises:
+            BadInput: without a closure, or when the closure returns no loss.
+            NotConverged: when a loss is not finite. Whatever is raised, also by the closure, the weights and the count
+                of steps are then those before the step.
+        """
+        with one_step(self, closure) as step:
+            slopes = _fixed_points(step)
+            for part, p in zip(step.parts, slopes, strict=True):
+                if part.live:
+                    torch._foreach_copy_(part.points, part.start)
+                    which = sorted(part.live)
+                    descend_part(self, part, chosen(p, which), which)
+        return step.loss
+
+
+def _fixed_points(step: Step) -> list[list[Tensor]]:
+    times = [part.setting("t") for part in step.parts]
+    step.evaluate()
+    slopes = [_first_slopes(part) for part in step.parts]
+    for _ in range(step.settings["iterations"]):
+        for part, p, t in zip(step.parts, slopes, times, strict=True):
+            torch._foreach_copy_(part.points, part.start)
+            torch._foreach_add_(part.points, p, alpha=-t)
+        step.evaluate()
+        for part, p in zip(step.parts, slopes, strict=True):
+            live, forces = part.forces()
+            if live:
+                torch._foreach_lerp_(chosen(p, live), forces, 1.0 - part.group["damping"])
+    return slopes
+
+
+def _first_slopes(part: Part) -> list[Tensor]:
+    slopes = [torch.zeros_like(x) for x in part.start]
+    live, forces = part.forces()
+    if live:
+        torch._foreach_copy_(chosen(slopes, live), forces)
+    return slopes

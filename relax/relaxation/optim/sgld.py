@@ -1,0 +1,95 @@
+"""Langevin dynamics on the loss itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from relax.relaxation.optim.base import Closure, RelaxationOptimizer
+from relax.relaxation.optim.noise import Noise
+from relax.relaxation.optim.schedules import Scheduled
+from relax.relaxation.optim.working import chosen, descend_with_noise, one_step, velocities
+
+
+class SGLD(RelaxationOptimizer):
+    """Stochastic gradient Langevin dynamics, x <- x - lr (grad f(x) + weight_decay x) + sqrt(2 lr/beta) N(0, I).
+
+    For small lr and a fixed f it samples exp(-beta f). On a quadratic with eigenvalue lambda the variance is
+    1/(beta lambda (1 - lr lambda/2)), exactly. With beta = inf it is ``torch.optim.SGD``.
+
+    Welling, Teh, "Bayesian learning via stochastic gradient Langevin dynamics", ICML 2011, writes the step with lr/2
+    and noise of variance lr for the posterior exp(-U): that is lr/2 here with beta = 1 and f = U. With momentum it is
+    the SGHMC of Chen, Fox, Guestrin, ICML 2014: the noise, scaled by sqrt(1 - momentum), enters the velocity, and the
+    temperature stays, to first order in lr.
+
+    Args:
+        params: parameters or groups of them; a group may have its own value of every number below.
+        lr: learning rate, the step in time of the dynamics.
+        beta: inverse temperature in units of 1/loss; a number (inf: no noise) or a schedule.
+        momentum: of the dynamics.
+        nesterov: make it Nesterov's.
+        weight_decay: adds weight_decay/2 |x|^2 to f.
+        maximize: ascend instead.
+        seed: of the noise; None takes one from torch's global generator.
+        generator: the noise itself, on the device of the parameters, instead of a seed.
+        exact_noise: draw every number from torch's normal generator; without it a large tensor on a CPU gets noise of
+            the same distribution, resolved to 2^-20, from a table (see ``Noise``).
+        check_finite: raise when the loss is not finite.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.1,
+        *,
+        beta: Scheduled,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        exact_noise: bool = False,
+        check_finite: bool = True,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "beta": beta,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults, noise=Noise(seed, generator, exact_noise), check_finite=check_finite)
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Any:
+        """One step, one call of the closure.
+
+        Returns:
+            What it gave: the loss at the weights before the step.
+
+        Raises:
+            BadInput: without a closure, or when the closure returns no loss.
+            NotConverged: when the loss is not finite; the weights are then those before the step.
+        """
+        with one_step(self, closure, moves=False) as step:
+            betas = [part.setting("beta") for part in step.parts]
+            step.evaluate()
+            # Whatever can fail does so before the first weight moves.
+            found = [part.forces() for part in step.parts]
+            step.noise.ready(point.device for part in step.parts for point in part.points)
+            for part, beta, (live, forces) in zip(step.parts, betas, found, strict=True):
+                group = part.group
+                descend_with_noise(
+                    chosen(part.points, live),
+                    [force.clone() for force in forces] if group["momentum"] else forces,
+                    chosen(velocities(self, part), live),
+                    step.noise,
+                    lr=float(group["lr"]),
+                    beta=beta,
+                    momentum=group["momentum"],
+                    nesterov=group["nesterov"],
+                )
+        return step.loss
