@@ -152,6 +152,7 @@ class MarchDerivatives:
         """d/dε of the gradients along directions[which]: (k, size_out), (l, size_in), (k,) -> (k, size_in)."""
         march, observation = self._march, self._march.observation
         sensitivity = march.system.sensitivity
+        is_curved = not march.residual.is_affine or march.evolution.substitution is not None
         with self._parameters():
             parts = [march.layout.split(row) for row in directions]
             walk = self._walk_with_tangents(parts)
@@ -160,12 +161,14 @@ class MarchDerivatives:
             total = _Total(march, len(seeds))
             for n, before, after in self._told(walk.backward()):
                 observation.add_seconds(n + 1, after[0], seeds, after[1:][which], second)
+                # Looks take the state's register for themselves: all of them come before the step is installed.
+                if is_curved:
+                    observation.add_adjoints(n + 1, after[0], seeds, duals)
                 with self._step(n, before[0], after[0]) as point:
-                    if march.residual.is_affine and march.evolution.substitution is None:
+                    if not is_curved:
                         # The steps have no curvature: only that of the observation is carried back.
                         found = sensitivity.gradients(point, self._adjoints(point, second), second)
                     else:
-                        observation.add_adjoints(n + 1, after[0], seeds, duals)
                         adjoints = self._adjoints(point, duals)
                         steps = [[before[1 + i], *march.system.plan.of_step(p, n)] for i, p in enumerate(parts)]
                         found = self._second_step(point, adjoints, second, after[1:], steps, which)

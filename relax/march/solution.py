@@ -165,6 +165,8 @@ class March:
             def visit(n: int, state: Array) -> None:
                 self.observation.add_value(n, state, value)
                 progress.reached(n)
+                if n == self.evolution.num_steps:
+                    self.observation.show(n, state)
 
             walk.forward(visit)
         self.note(walk)

@@ -16,9 +16,16 @@ from relax.coefficients import Coefficient, as_coefficient
 from relax.continuation import Continuation
 from relax.errors import BadInput
 from relax.evolution import Evolution
+from relax.pdes.hamilton_jacobi.arguments import check_beta, check_number, check_stabilisation, lagrange
 from relax.pdes.hamilton_jacobi.cole_hopf import SMALLEST, ColeHopf
-from relax.pdes.hamilton_jacobi.slopes import check_number, largest_cell, largest_size, largest_slope, value_range
-from relax.pdes.hamilton_jacobi.stabilisation import check_simplices, graph_viscosity
+from relax.pdes.hamilton_jacobi.slopes import (
+    easy_beta,
+    largest_cell,
+    largest_size,
+    largest_slope,
+    value_range,
+)
+from relax.pdes.hamilton_jacobi.stabilisation import upwind_viscosity
 from relax.pdes.unsteady import initial_state
 from relax.theta import theta_evolution
 
@@ -57,14 +64,17 @@ def viscous_evolution(
 
     Route "direct": (u_s, v) + ½ (|grad u|², v) + (grad g · grad u, v) + (1/(2 beta)) (grad u, grad v) = 0 for all v by
     :func:`relax.theta_evolution`, each step by Newton's method, with continuation in beta where that fails. Where the
-    cell Péclet number h beta |grad u + grad g| is above 2 these equations overshoot; then graph viscosity and a lumped
-    mass matrix make them monotone for any beta, at first order in h, for degree 1 and theta = 1.
+    cell Péclet number h beta |grad u + grad g| is above 2 these equations overshoot; then, for any beta, a viscosity of
+    first order in h and (for degree 1) a lumped mass matrix keep extremes and slopes from growing, for theta = 1: on
+    intervals the steps are monotone, in the plane and in space nearly so on meshes of good shape.
 
     Route "cole_hopf": phi = exp(-beta (u - min f)) at every node solves
     phi_s = -grad g · grad phi + (1/(2 beta)) Lap phi, one linear solve a step with a factor that is kept; ∫ phi is
     conserved to rounding where there is no g. The control, observables and trajectories are those of u all the same.
-    With degree 1 and a cell Péclet number above 1 the mass matrix is lumped, so that phi stays positive on meshes
-    without obtuse angles. It refuses where phi would lose its digits: where beta (max f - min f) is above some 24.
+    With degree 1 and a cell Péclet number above 1 the mass matrix is lumped, so that phi stays positive, without a
+    drift, on meshes without obtuse angles. It refuses where phi would lose its digits, that is where
+    beta (max f - min f) is above some 24, and where h beta |grad g| is above 2. ``evolution.state`` holds u after a
+    call and in a trajectory, and phi after a derivative.
 
     Route "auto": "cole_hopf" where the cell Péclet number is below 0.4 and phi keeps its digits, else "direct".
 
@@ -84,13 +94,15 @@ def viscous_evolution(
     Raises:
         BadInput, BadProblem: on every rank, for what does not fit, and for "cole_hopf" where phi would lose its digits.
     """
-    beta, t = check_number(NAME, "beta", beta), check_number(NAME, "t", t)
-    _check_words(route, stabilisation)
-    V = fem.functionspace(mesh, ("Lagrange", degree))
+    beta, t = check_beta(NAME, beta), check_number(NAME, "t", t)
+    if route not in ("direct", "cole_hopf", "auto"):
+        raise BadInput(f"{NAME}: route: expected 'direct', 'cole_hopf' or 'auto', got {route!r}")
+    check_stabilisation(NAME, stabilisation)
+    V = lagrange(NAME, mesh, degree)
     initial = initial_state(f, V)
-    drift = _drift(drift_potential, V)
-    speed = largest_slope(initial, V) + (0.0 if drift is None else largest_size(drift, V))
-    peclet = largest_cell(V) * beta * speed
+    drift, drift_speed = _drift(drift_potential, V)
+    speed = largest_slope(initial, V) + drift_speed
+    peclet, drift_peclet = largest_cell(V) * beta * speed, largest_cell(V) * beta * drift_speed
     least, largest = value_range(initial)
     if not np.isfinite([least, largest, speed]).all():
         raise BadInput(
@@ -99,6 +111,11 @@ def viscous_evolution(
     exponent, allowed = beta * (largest - least), -float(np.log(SMALLEST))
     if route == "auto":
         route = "cole_hopf" if peclet <= _ACCURATE and exponent <= allowed else "direct"
+    if route == "cole_hopf" and drift_peclet > _OVERSHOOTS:
+        raise BadInput(
+            f"{NAME}: route='cole_hopf': expected h beta |grad g| of at most {_OVERSHOOTS:g}, got {drift_peclet:.3g}: "
+            "the equation of phi would overshoot. Use route='direct', or a finer mesh"
+        )
     if route == "cole_hopf" and exponent > allowed:
         raise BadInput(
             f"{NAME}: route='cole_hopf': phi = exp(-beta (u - min f)) would lose its digits: beta (max f - min f) is "
@@ -107,9 +124,7 @@ def viscous_evolution(
     setting = _Setting(initial, beta, t, num_steps, theta, drift, speed)
     if route == "cole_hopf":
         return setting.cole_hopf(lumped=degree == 1 and peclet > _NEGATIVE, shift=least)
-    stabilised = stabilisation is True or (stabilisation == "auto" and peclet > _OVERSHOOTS)
-    if stabilised:
-        check_simplices(NAME, V)
+    stabilised = peclet > _OVERSHOOTS if stabilisation == "auto" else bool(stabilisation)
     return setting.direct(stabilised=stabilised)
 
 
@@ -133,17 +148,19 @@ class _Setting:
         nu, p = 1 / (2 * beta), ufl.grad(u)
         weak = nu * ufl.inner(p, ufl.grad(v)) * ufl.dx + (ufl.inner(p, p) / 2 + self._drifted(p)) * v * ufl.dx
         if stabilised:
-            weak += graph_viscosity(u, v, nu, self.drift)
+            weak += upwind_viscosity(u, v, nu, self.drift)
         lumped = stabilised and V.ufl_element().degree == 1
         evolution = self._evolution(weak, u, lumped=lumped, implicit=stabilised)
-        easy = min(self.beta, 1.0 / max(self.speed * largest_cell(V), 1e-300))
-        return replace(evolution, step=replace(evolution.step, continuation=Continuation(beta, easy)))
+        path = Continuation(beta, easy_beta(self.beta, self.speed, V))
+        return replace(evolution, step=replace(evolution.step, continuation=path))
 
     def cole_hopf(self, *, lumped: bool, shift: float) -> Evolution:
         """Steps in phi. Collective."""
         V = self.initial.function_space
         phi, v = fem.Function(V, name="u"), ufl.TestFunction(V)
-        weak = ufl.inner(ufl.grad(phi), ufl.grad(v)) / (2 * self.beta) * ufl.dx
+        # A Constant, not a number: forms are compiled once for all beta.
+        beta = fem.Constant(V.mesh, default_scalar_type(self.beta))
+        weak = ufl.inner(ufl.grad(phi), ufl.grad(v)) / (2 * beta) * ufl.dx
         if self.drift is not None:
             weak += self._drifted(ufl.grad(phi)) * v * ufl.dx
         evolution = self._evolution(weak, phi, lumped=lumped, implicit=lumped)
@@ -162,14 +179,21 @@ class _Setting:
         )
 
 
-def _drift(potential: Coefficient | None, V: fem.FunctionSpace) -> Expr | None:
-    """grad g, or None where it is zero. Collective."""
-    drift = None if potential is None else ufl.grad(as_coefficient(potential, V))
-    return None if isinstance(drift, Zero) else drift
-
-
-def _check_words(route: object, stabilisation: object) -> None:
-    if route not in ("direct", "cole_hopf", "auto"):
-        raise BadInput(f"{NAME}: route: expected 'direct', 'cole_hopf' or 'auto', got {route!r}")
-    if stabilisation not in (True, False, "auto"):
-        raise BadInput(f"{NAME}: stabilisation: expected True, False or 'auto', got {stabilisation!r}")
+def _drift(potential: Coefficient | None, V: fem.FunctionSpace) -> tuple[Expr | None, float]:
+    """grad g and its largest length; (None, 0) where there is none. Collective."""
+    if potential is None:
+        return None, 0.0
+    if isinstance(potential, fem.Function):
+        space = potential.function_space
+        if space.mesh is not V.mesh or space.value_shape or int(space.ufl_element().degree) < 1:
+            raise BadInput(
+                f"{NAME}: drift_potential: expected a scalar Function of degree 1 or more on the mesh of the equation, "
+                f"got {potential.name!r}; interpolate it there first"
+            )
+    drift = ufl.grad(as_coefficient(potential, V))
+    if isinstance(drift, Zero):
+        return None, 0.0
+    speed = largest_size(drift, V)
+    if not np.isfinite(speed):
+        raise BadInput(f"{NAME}: drift_potential: expected finite slopes, got {speed:g}")
+    return drift, speed

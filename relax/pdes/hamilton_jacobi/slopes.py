@@ -9,7 +9,6 @@ from ufl.core.expr import Expr
 
 from relax import _compat, parallel
 from relax.coefficients import Coefficient, interpolated
-from relax.errors import BadInput
 
 
 def largest_slope(u: Expr, V: fem.FunctionSpace) -> float:
@@ -49,6 +48,17 @@ def largest_cell(V: fem.FunctionSpace) -> float:
     return diameter / max(V.ufl_element().degree, 1)
 
 
+def easy_beta(beta: float, speed: float, V: fem.FunctionSpace) -> float:
+    """Where continuation begins: the Péclet number of the whole domain, not of a cell, is at most 10.
+
+    Collective. In a long step, or without time, what is known at one end has to find its way to the other.
+    """
+    x = V.mesh.geometry.x
+    ends = np.concatenate([np.min(x, axis=0, initial=np.inf), np.min(-x, axis=0, initial=np.inf)])
+    lower, minus_upper = np.split(parallel.smallest(V.mesh.comm, ends), 2)
+    return min(beta, 10.0 / max(speed * float(np.max(-minus_upper - lower)), 1e-300))
+
+
 def cell_peclet(f: Coefficient, V: fem.FunctionSpace, *, beta: float) -> float:
     """The cell Péclet number h beta |grad f|: the largest slope by the largest cell, its diameter over the degree of V.
 
@@ -60,17 +70,3 @@ def cell_peclet(f: Coefficient, V: fem.FunctionSpace, *, beta: float) -> float:
         beta: the inverse temperature, above 0.
     """
     return largest_cell(V) * beta * largest_slope(interpolated(f, V), V)
-
-
-def check_number(equation: str, name: str, value: object, *, zero: bool = False) -> float:
-    """A finite number above 0, or of at least 0. Local.
-
-    Raises:
-        BadInput: otherwise.
-    """
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    number = float(value) if is_number else float("nan")  # type: ignore[arg-type]
-    if not np.isfinite(number) or number < 0.0 or (number == 0.0 and not zero):
-        least = "of at least 0" if zero else "above 0"
-        raise BadInput(f"{equation}: {name}: expected a finite number {least}, got {value!r}")
-    return number

@@ -13,8 +13,9 @@ from relax.coefficients import Coefficient, interpolated
 from relax.continuation import Continuation
 from relax.errors import BadInput
 from relax.pdes.data import BoundaryData, conditions
-from relax.pdes.hamilton_jacobi.slopes import check_number, largest_cell, value_range
-from relax.pdes.hamilton_jacobi.stabilisation import check_simplices, graph_viscosity
+from relax.pdes.hamilton_jacobi.arguments import check_beta, check_number, check_stabilisation, lagrange
+from relax.pdes.hamilton_jacobi.slopes import easy_beta, largest_cell, value_range
+from relax.pdes.hamilton_jacobi.stabilisation import upwind_viscosity
 from relax.problem import Problem
 
 NAME = "hamilton_jacobi_steady"
@@ -40,8 +41,8 @@ def viscous(
     Weakly: (discount u + ½ |grad u|² - f, v) + (1/(2 beta)) (grad u, grad v) = 0 for all v that vanish on Gamma_D.
 
     Newton's method starts from what ``problem.state`` holds, zero here, with continuation in beta where that fails.
-    Where the cell Péclet number h beta |grad u| is above 2 the equations take up graph viscosity and the rule of the
-    vertices, as :func:`viscous_evolution` does: monotone for degree 1, of first order in h.
+    Where the cell Péclet number h beta |grad u| is above 2 the equations take up a viscosity of first order in h and,
+    for degree 1, the rule of the vertices, as :func:`viscous_evolution` does.
 
     Args:
         mesh: the mesh.
@@ -56,34 +57,31 @@ def viscous(
     Raises:
         BadInput, BadProblem: on every rank, for what does not fit.
     """
-    beta, discount = check_number(NAME, "beta", beta), check_number(NAME, "discount", discount, zero=True)
-    if stabilisation not in (True, False, "auto"):
-        raise BadInput(f"{NAME}: stabilisation: expected True, False or 'auto', got {stabilisation!r}")
+    beta, discount = check_beta(NAME, beta), check_number(NAME, "discount", discount, zero=True)
+    check_stabilisation(NAME, stabilisation)
     if discount == 0.0 and not dirichlet:
         raise BadInput(
             f"{NAME}: with discount = 0 and no clamped part u is known up to a constant at most; expected a discount "
             "above 0, or dirichlet={'left': 0.0, ...}"
         )
-    V = fem.functionspace(mesh, ("Lagrange", degree))
+    V = lagrange(NAME, mesh, degree)
     bcs = conditions(NAME, V, dirichlet or {}, may_float=True)
     cost = interpolated(f, V)
     cost.name = "cost"
     speed = _slopes(cost, bcs, discount)
-    stabilised = stabilisation is True or (stabilisation == "auto" and largest_cell(V) * beta * speed > _OVERSHOOTS)
-    if stabilised:
-        check_simplices(NAME, V)
+    peclet = largest_cell(V) * beta * speed
+    stabilised = peclet > _OVERSHOOTS if stabilisation == "auto" else bool(stabilisation)
     u, v = fem.Function(V, name="u"), ufl.TestFunction(V)
     register = fem.Constant(mesh, default_scalar_type(beta))
     nu, p = 1 / (2 * register), ufl.grad(u)
     rule = {"quadrature_rule": "vertex", "quadrature_degree": 1} if stabilised and degree == 1 else {}
-    residual = (discount * u - cost) * v * ufl.dx(domain=mesh, metadata=rule)
+    rate = fem.Constant(mesh, default_scalar_type(discount))
+    residual = (rate * u - cost) * v * ufl.dx(domain=mesh, metadata=rule)
     residual += ufl.inner(p, p) / 2 * v * ufl.dx + nu * ufl.inner(p, ufl.grad(v)) * ufl.dx
     if stabilised:
-        residual += graph_viscosity(u, v, nu)
-    easy = min(beta, 1.0 / max(speed * largest_cell(V), 1e-300))
-    return Problem(
-        residual=residual, state=u, controls=[cost], bcs=bcs, name=NAME, continuation=Continuation(register, easy)
-    )
+        residual += upwind_viscosity(u, v, nu)
+    path = Continuation(register, easy_beta(beta, speed, V))
+    return Problem(residual=residual, state=u, controls=[cost], bcs=bcs, name=NAME, continuation=path)
 
 
 def _slopes(cost: fem.Function, bcs: list[fem.DirichletBC], discount: float) -> float:
