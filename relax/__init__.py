@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relax import meshes as meshes
     from relax import observe as observe
     from relax import pdes as pdes
+    from relax import relaxation as relaxation
     from relax._petsc import AMG_CG as AMG_CG
     from relax._petsc import AMG_GMRES as AMG_GMRES
     from relax._petsc import DIRECT as DIRECT
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from relax.boundary import clamp as clamp
     from relax.boundary import clamp_boundary as clamp_boundary
     from relax.complex_layer import ComplexLayer as ComplexLayer
+    from relax.continuation import Continuation as Continuation
     from relax.eigenmap import EigenMap as EigenMap
     from relax.errors import BadInput as BadInput
     from relax.errors import BadProblem as BadProblem
@@ -55,7 +57,16 @@ if TYPE_CHECKING:
     from relax.problem import Problem as Problem
     from relax.reduced import ReducedMap as ReducedMap
     from relax.reduced import control_values as control_values
+    from relax.relaxation import SGLD as SGLD
+    from relax.relaxation import ElasticSGD as ElasticSGD
+    from relax.relaxation import EntropySGD as EntropySGD
+    from relax.relaxation import HamiltonJacobi as HamiltonJacobi
+    from relax.relaxation import HeatSmoothing as HeatSmoothing
+    from relax.relaxation import Parle as Parle
+    from relax.relaxation import ProximalPoint as ProximalPoint
+    from relax.relaxation import RelaxedLandscape as RelaxedLandscape
     from relax.solver import Newton as Newton
+    from relax.substitution import Substitution as Substitution
     from relax.teams import Teams as Teams
     from relax.theta import theta_evolution as theta_evolution
     from relax.verify import MapReport as MapReport
@@ -65,6 +76,8 @@ _HOMES = {
     "relax.problem": ("Problem",),
     "relax.boundary": ("clamp", "clamp_boundary"),
     "relax.evolution": ("Evolution",),
+    "relax.continuation": ("Continuation",),
+    "relax.substitution": ("Substitution",),
     "relax.theta": ("theta_evolution",),
     "relax.observe": ("Observable", "PointValues", "FieldValues", "Functional", "Stack", "AtSteps", "TimeIntegral"),
     "relax.solver": ("Newton",),
@@ -77,6 +90,16 @@ _HOMES = {
     "relax.invert": ("gauss_newton", "lbfgs", "Result", "Stats", "Status"),
     "relax.layer": ("SolutionLayer",),
     "relax.complex_layer": ("ComplexLayer",),
+    "relax.relaxation": (
+        "RelaxedLandscape",
+        "EntropySGD",
+        "HamiltonJacobi",
+        "HeatSmoothing",
+        "ProximalPoint",
+        "SGLD",
+        "Parle",
+        "ElasticSGD",
+    ),
     "relax.teams": ("Teams",),
     "relax.errors": (
         "RelaxError",
@@ -88,7 +111,7 @@ _HOMES = {
         "CheckFailed",
     ),
 }
-_MODULES = ("errors", "invert", "meshes", "observe", "pdes")
+_MODULES = ("errors", "invert", "meshes", "observe", "pdes", "relaxation")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [*_HOME_OF, *_MODULES, "init"]  # noqa: PLE0604

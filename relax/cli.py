@@ -18,7 +18,7 @@ import typer
 
 from relax.parallel_start import launched_ranks, one_thread_per_rank
 
-_RUN_HELP = """Solve the inverse problem or the control job of a file and write its output folder.
+_RUN_HELP = """Run the job of a file and write its output folder.
 
 A job names a mesh, an equation, where it is observed, the data, a prior, a method and a folder:
 
@@ -57,6 +57,25 @@ so that the last state is as wanted; mpi_jobs/README.md has all tables.
     std = 2.0
     [method]
     name = "lbfgs"
+
+A job with a [landscape] relaxes a function of x; one with [data] and [misfit] recovers up to three numbers by relaxing
+their misfit over a box. Neither has a [prior], and --resume is not for them: they keep nothing to go on from.
+
+\b
+    [pde]
+    name = "hamilton_jacobi.viscous_evolution"
+    beta = 2.0                            # t, num_steps, route = "cole_hopf", "direct" or "auto"
+    [landscape]
+    function = "rugged"                   # or "my_module:my_function" of x
+    [descent]
+    starts = 40
+
+\b
+    [data]
+    truth = [0.85, 1.2]
+    noise = 0.03
+    [misfit]
+    box = [[0.7, 1.7], [0.7, 1.7]]        # num = 24, beta = 20.0, starts = 5
 
 Paths of the job start from its project folder: the nearest folder, from the job file's own upwards, with a
 pyproject.toml or a .git; else the job file's own. A module of yours is looked for there, beside the job file, and in

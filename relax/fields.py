@@ -133,7 +133,11 @@ def in_spaces(fields: Sequence[fem.Function], family: str, degree: int) -> list[
     return found
 
 
+def num_values(V: fem.FunctionSpace) -> int:
+    """Degrees of freedom of a space over all ranks. Local."""
+    return int(V.dofmap.index_map.size_global * V.dofmap.index_map_bs)
+
+
 def num_bytes(fields: Sequence[fem.Function]) -> int:
     """What the values of these take over all ranks. Local."""
-    dofmaps = [u.function_space.dofmap for u in fields]
-    return sum(8 * d.index_map.size_global * d.index_map_bs for d in dofmaps)
+    return sum(8 * num_values(u.function_space) for u in fields)

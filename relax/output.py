@@ -21,6 +21,16 @@ strip.png       frames of the state side by side, all of one size, with one scal
 control.csv     of a control job, for each step: its number, the time at its end, the control in it,
                 the populations after it
 ==============  =====================================================================================
+
+Jobs that relax have a summary and a figure, and
+
+==============  =====================================================================================
+result.json     of a landscape: the range, the integral of exp(-beta u) and the local minima over time; of
+                a misfit: the numbers found, how many starts are solved
+descents.csv    for each start: where it is, where it leads
+samples.csv     of a misfit: the lattice over its box, the misfit, the relaxed one
+states.bp       of a landscape, with ``strip.png``, as above
+==============  =====================================================================================
 """
 
 from __future__ import annotations
@@ -48,6 +58,7 @@ JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL = (
     "job.toml", "history.jsonl", "sensors.csv", "summary.json", "figure.png", "control.npy"
 )  # fmt: skip
 STATES, STRIP, DRIVE = "states.bp", "strip.png", "control.csv"
+RESULT, DESCENTS, SAMPLES = "result.json", "descents.csv", "samples.csv"
 _FIELDS = ("fields.bp", "fields.xdmf", "fields.h5")
 _SPARE_BYTES = 16 * 2**20
 
@@ -124,7 +135,7 @@ def _clear(folder: Path, resume: bool) -> None:
         ) from None
     kept = {HISTORY, CONTROL, JOB} if resume else {JOB}
     # The mark of a finished run goes first, so that a run killed from here on does not pass for the old one.
-    for name in (SUMMARY, HISTORY, SENSORS, FIGURE, CONTROL, STATES, STRIP, DRIVE, *_FIELDS):
+    for name in (SUMMARY, HISTORY, SENSORS, FIGURE, CONTROL, STATES, STRIP, DRIVE, RESULT, DESCENTS, SAMPLES, *_FIELDS):
         path = folder / name
         if name in kept:
             continue
@@ -188,9 +199,9 @@ def write_text(folder: Path, name: str, text: str) -> None:
     os.replace(temporary, folder / name)
 
 
-def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write ``summary.json``. On one rank."""
-    write_text(folder, SUMMARY, json.dumps(_plain(summary), indent=2) + "\n")
+def write_json(folder: Path, name: str, content: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all. On one rank."""
+    write_text(folder, name, json.dumps(_plain(content), indent=2) + "\n")
 
 
 def save_control(folder: Path, control: Array) -> None:

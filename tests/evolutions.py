@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import basix.ufl
 import numpy as np
 import ufl
 from dolfinx import default_scalar_type, fem
 
-from relax import Evolution, Problem, clamp_boundary, theta_evolution
+from relax import Evolution, Problem, Substitution, clamp_boundary, theta_evolution
 from relax.boundary import clamp, value_space
 
 ds, dx, dot, grad, inner = ufl.ds, ufl.dx, ufl.dot, ufl.grad, ufl.inner
@@ -148,9 +150,58 @@ def initial_in_the_steps(mesh):
     return theta_evolution(R, u, initial=initial, dt=0.1, num_steps=STEPS, controls=[initial], name="drawn_back")
 
 
+class HyperbolicSine(Substitution):
+    """u = sinh(w)."""
+
+    def state(self, w):
+        return np.sinh(w)
+
+    def state_slope(self, w):
+        return np.cosh(w)
+
+    def state_curvature(self, w):
+        return np.sinh(w)
+
+    def unknown(self, u):
+        return np.arcsinh(u)
+
+    def unknown_slope(self, u):
+        return 1.0 / np.sqrt(1.0 + u**2)
+
+    def unknown_curvature(self, u):
+        return -u / (1.0 + u**2) ** 1.5
+
+    def check(self, comm, w, place):
+        """Every w will do."""
+
+
+def substituted(mesh):
+    """Nonlinear steps for another unknown, a number per step, the initial state in the steps, too."""
+    V, u, v = parts(mesh)
+    initial, r = fem.Function(V, name="initial"), number(mesh, 1.0)
+    initial.interpolate(bump)
+    R = (inner(grad(u), grad(v)) + (r * u**3 - initial) * v) * dx
+    evolution = theta_evolution(
+        R, u, initial=initial, dt=0.1, num_steps=STEPS, theta=1, controls=[r, initial], per_step=[r], name="sinh"
+    )
+    return replace(evolution, substitution=HyperbolicSine())
+
+
+def substituted_source(mesh):
+    """Affine steps for another unknown, from an initial state that is no control."""
+    V, u, v = parts(mesh)
+    s, given = fem.Function(V, name="s"), fem.Function(V)
+    given.interpolate(bump)
+    R = (inner(grad(u), grad(v)) - s * v) * dx
+    evolution = theta_evolution(
+        R, u, initial=given, dt=0.1, num_steps=STEPS, controls=[s], initial_is_fixed=True, name="sinh_source"
+    )
+    return replace(evolution, substitution=HyperbolicSine())
+
+
 ALL = [
     heat, heat_sources, heat_source_alone, heating, burgers, cubic, semi_implicit, bilinear, boundary,
-    initial_in_the_steps,
+    initial_in_the_steps, substituted, substituted_source,
 ]  # fmt: skip
 
 

@@ -182,7 +182,7 @@ def test_shift(route, stabilisation):
 def test_contraction_order_and_concavity(route, dim):
     """|u[f] - u[g]| <= |f - g| in the sup norm, f <= g has u[f] <= u[g], u is concave in f: exactly on monotone steps.
 
-    But for concavity on the direct route in the plane: graph viscosity is not convex in u there.
+    But for concavity on the direct route in the plane, where viscosity is not convex in u.
     """
     domain, f = (meshes.interval(20), lambda x: hills([x[0], 0.3])) if dim == 1 else (meshes.unit_square(5), hills)
     beta = 8.0 if route == "cole_hopf" else 1e4

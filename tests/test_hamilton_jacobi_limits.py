@@ -172,7 +172,7 @@ def test_extremes_in_space():
 
 
 def test_error_in_the_plane():
-    """A sum of two functions of one variable has the sum of their limits. Far from its order of 1 on coarse meshes."""
+    """A sum of two functions of one variable has the sum of their limits. Below its order of 1 on coarse meshes."""
     gaps = []
     for n in (20, 40):
         u, x = final(viscous_evolution(meshes.unit_square(n), both, beta=1e5, t=0.2, num_steps=n // 2))

@@ -22,8 +22,8 @@ GROUPS = {
     "forms pdes",
     "solution": "weak solver boundary_map residual symmetry packing factors point sensitivity operators forward "
     "parameters linearization steady march samples reduced verify eigenmap",
-    "use": "prior invert layer complex_layer teams relaxation output fields series plot slices tables job case truths progress "
-    "ending checking report run info cli __main__",
+    "use": "prior invert layer complex_layer teams relaxation output fields series plot slices tables job case truths "
+    "progress ending checking report run info cli __main__",
 }
 RANK_OF = {name: rank for rank, names in enumerate(GROUPS.values()) for name in names.split()}
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}

@@ -107,9 +107,10 @@ def test_the_jobs_of_this_project_are_valid_and_have_their_files(path: Path) -> 
     file = job.read(path)
     assert file.root == ROOT
     assert file.job.mesh.file is None or (ROOT / file.job.mesh.file).exists()
-    assert file.job.pde.name in case.built_in_pdes()
-    assert (file.job.data is None) == (file.job.target is not None)
-    assert file.job.data is None or file.job.data.truth in truths.TRUTHS
+    name = file.job.pde.name
+    assert name in case.built_in_pdes() or (ROOT / f"{name.partition(':')[0].replace('.', '/')}.py").exists()
+    assert file.job.kind != "inverse" or file.job.data.truth in truths.TRUTHS
+    assert file.job.landscape is None or file.job.landscape.function in case.LANDSCAPES
     assert path.with_suffix(".sbatch").exists()
 
 

@@ -1,4 +1,4 @@
-"""From the tables of a job to the objects they describe: mesh, equation, observations, data or target."""
+"""From the tables of a job to the objects they describe: mesh, equation, observations, data or target, landscape."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ from typing import TypeAlias
 
 from mpi4py import MPI
 
-from relax.case import control, inverse
+from relax.case import control, inverse, landscape, misfit
 from relax.case.control import ControlCase, fidelity
 from relax.case.equation import build_mesh, built_in_pdes, find_function
 from relax.case.inverse import InverseCase
+from relax.case.landscape import LandscapeCase
+from relax.case.landscapes import LANDSCAPES
+from relax.case.misfit import MisfitCase
 from relax.case.points import as_columns, columns, random_points
 from relax.job import JobFile
 
 __all__ = [
+    "LANDSCAPES",
     "Case",
     "ControlCase",
     "InverseCase",
+    "LandscapeCase",
+    "MisfitCase",
     "as_columns",
     "build",
     "build_mesh",
@@ -27,16 +33,22 @@ __all__ = [
     "random_points",
 ]
 
-Case: TypeAlias = InverseCase | ControlCase
+Case: TypeAlias = InverseCase | ControlCase | LandscapeCase | MisfitCase
 
 
 def build(file: JobFile, comm: MPI.Comm = MPI.COMM_WORLD) -> Case:
-    """Everything that a job describes, ready to be optimised.
+    """Everything that a job describes, ready to be solved.
 
     Collective.
 
     Raises:
         BadInput: on every rank, naming the table and key that does not fit.
     """
-    domain = build_mesh(file.job.mesh, file.root, comm)
-    return (control if file.job.target is not None else inverse).build(file, domain)
+    job = file.job
+    if job.kind == "misfit":
+        # Each team of ranks has a mesh of its own.
+        return misfit.build(file, comm)
+    domain = build_mesh(job.mesh, file.root, comm)
+    if job.kind == "landscape":
+        return landscape.build(file, domain)
+    return (control if job.kind == "control" else inverse).build(file, domain)

@@ -53,6 +53,16 @@ class ControlCase:
     phase = "control"
 
     @property
+    def ranks(self) -> int:
+        """Of the run."""
+        return int(self.G.comm.size)
+
+    @property
+    def num_controls(self) -> int:
+        """Values of the control on all ranks."""
+        return self.problem.num_steps
+
+    @property
     def control(self) -> fem.Constant:
         """The number that the steps drive; its values over time are the control vector."""
         control: fem.Constant = self.problem.controls[0]
@@ -67,7 +77,7 @@ def fidelity(populations: Array, wanted: Array) -> float:
 def build(file: JobFile, domain: mesh.Mesh) -> ControlCase:
     """The control job of a file on its mesh. Collective."""
     job = file.job
-    assert job.target is not None
+    assert job.target is not None and job.prior is not None
     problem = build_equation(file, domain)
     if not isinstance(problem, Evolution):
         raise BadInput(f"[target]: {job.pde.name} is no equation in time; expected one that returns a relax.Evolution")
@@ -153,6 +163,7 @@ def _potential(file: JobFile, problem: Evolution) -> Any:
 
 def _first_guess(job: Job, num_steps: int) -> Array:
     """(num_steps,) numbers around the prior's mean, not all zero."""
+    assert job.prior is not None
     start = job.start or StartSection()
     amplitude = start.amplitude if start.amplitude is not None else 0.1 * job.prior.std
     middle = (np.arange(num_steps) + 0.5) / num_steps

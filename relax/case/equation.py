@@ -43,19 +43,24 @@ def build_mesh(section: MeshSection, root: Path, comm: MPI.Comm) -> mesh.Mesh:
     return (meshes.unit_square if section.generator == "unit_square" else meshes.unit_cube)(n[0], comm=comm)
 
 
-def function_of(file: JobFile, comm: MPI.Comm) -> Callable[..., Any]:
-    """The function that [pde] names, when it takes the keywords of [pde]. Collective."""
+def function_of(file: JobFile, comm: MPI.Comm, *more: str) -> Callable[..., Any]:
+    """The function that [pde] names, when it takes the keywords of [pde] and these ``more``. Collective."""
     name, keywords = file.job.pde.name, file.job.pde.keywords
-    function = find_function(name, [file.root, file.path.parent, Path.cwd()], comm)
-    check_keywords(function, name, keywords)
+    function = find_function(name, places_of(file), comm)
+    check_keywords(function, name, keywords, *more)
     return function
 
 
-def build_equation(file: JobFile, domain: mesh.Mesh) -> Problem | Evolution:
-    """The equation of a job on its mesh. Collective."""
-    function = function_of(file, domain.comm)
+def places_of(file: JobFile) -> list[Path]:
+    """The folders in which modules of a job are looked for. Local."""
+    return [file.root, file.path.parent, Path.cwd()]
+
+
+def build_equation(file: JobFile, domain: mesh.Mesh, **more: Any) -> Problem | Evolution:
+    """The equation of a job on its mesh, with ``more`` keywords than those of [pde]. Collective."""
+    function = function_of(file, domain.comm, *more)
     try:
-        made = function(domain, **file.job.pde.keywords)
+        made = function(domain, **file.job.pde.keywords, **more)
     except (BadInput, BadProblem) as error:
         raise BadInput(f"[pde]: {error}") from error
     if not isinstance(made, Problem | Evolution):
@@ -149,8 +154,10 @@ def find_function(name: str, folders: list[Path], comm: MPI.Comm) -> Callable[..
     return own
 
 
-def check_keywords(function: Callable[..., Any], name: str, keywords: dict[str, Any]) -> None:
+def check_keywords(function: Callable[..., Any], name: str, keywords: dict[str, Any], *more: str) -> None:
     """See that ``function(mesh, **keywords)`` is a call that Python accepts, and that words stand where words may.
+
+    ``more`` are keywords that another table than [pde] gives.
 
     Raises:
         BadInput: naming the keyword that is unknown, missing or no number, and those there are.
@@ -167,7 +174,12 @@ def check_keywords(function: Callable[..., Any], name: str, keywords: dict[str, 
             raise BadInput(
                 f"[pde] {key}: expected a number, a list of numbers, or a table of tag = number, got {value!r}"
             )
-    missing = [p.name for p in named if p.default is p.empty and p.name not in keywords]
+    for key in more:
+        if key in keywords:
+            raise BadInput(f"[pde] {key}: another table of this job gives it; remove this key")
+        if key not in known and not takes_any:
+            raise BadInput(f"[pde] name: {name} has no keyword {key!r}, which this kind of job gives it")
+    missing = [p.name for p in named if p.default is p.empty and p.name not in (*keywords, *more)]
     if missing:
         raise BadInput(f"[pde]: {name} needs {', '.join(missing)} as well (it takes: {', '.join(known)})")
     if not parameters:

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from dolfinx import fem, mesh
 
-from relax import parallel, tables, truths
+from relax import truths
+from relax.case.data import data_of, sensors_of
 from relax.case.equation import build_equation, build_map
-from relax.case.points import columns, from_columns, points_of, read_table, steps_in
-from relax.errors import BadInput, PointsOutsideMesh
+from relax.errors import BadInput
 from relax.evolution import Evolution
+from relax.fields import num_values
 from relax.job import Job, JobFile
-from relax.observe import AtSteps, Observable, PointValues
 from relax.prior import SmoothnessPrior
 from relax.problem import Problem
 from relax.reduced import ReducedMap, control_values
@@ -60,6 +60,16 @@ class InverseCase:
         return self.prior.mean
 
     @property
+    def ranks(self) -> int:
+        """Of the run."""
+        return int(self.G.comm.size)
+
+    @property
+    def num_controls(self) -> int:
+        """Values of the control on all ranks."""
+        return num_values(self.control.function_space)
+
+    @property
     def control(self) -> fem.Function:
         """The field to recover; it holds the control of the last evaluation of G."""
         control: fem.Function = self.problem.controls[0]
@@ -69,35 +79,22 @@ class InverseCase:
 def build(file: JobFile, domain: mesh.Mesh) -> InverseCase:
     """The inverse problem of a job on its mesh. Collective."""
     job = file.job
-    assert job.data is not None
+    assert job.data is not None and job.prior is not None
     problem = build_equation(file, domain)
     _check_control(job, problem)
-    table = None
-    if job.data.file is not None:
-        path = file.root / job.data.file
-        table = parallel.on_rank_0(domain.comm, lambda: read_table("[data] file", path))
-    steps = _steps(job, problem, table)
-    points = points_of(file, domain, table)
-    try:
-        values = PointValues(problem.state.function_space, points)
-    except PointsOutsideMesh as error:
-        where = "[data] file" if job.observe is None else "[observe] points"
-        raise BadInput(f"{where}: {error} (points are counted from 0, in the order of the file)") from error
-    observable: Observable = values if steps is None else AtSteps(values, steps)
-    G = build_map(job, problem, observable)
-    components = values.size // len(points)
+    sensors = sensors_of(file, problem)
+    G = build_map(job, problem, sensors.observable)
     exact = truth = None
-    if table is not None:
-        data, noise = _measured(job, table, len(points), components, steps)
-    else:
+    if job.data.truth is not None:
         exact, truth = _true(job, problem, G)
-        noise = _level(float(job.data.noise or 0.0), exact)
-        data = exact + noise * np.random.default_rng(job.data.seed).standard_normal(G.size_out)
+    data, noise = data_of(job, sensors, exact)
     prior = SmoothnessPrior(
         problem.controls[0].function_space, length=float(job.prior.length or 0.0), std=job.prior.std,
         mean=job.prior.mean, layout=job.solver.layout,
     )  # fmt: skip
-    return InverseCase(problem, G, prior, points, components, steps, data, noise, exact, truth)
+    return InverseCase(
+        problem, G, prior, sensors.points, sensors.components, sensors.steps, data, noise, exact, truth
+    )  # fmt: skip
 
 
 def _check_control(job: Job, problem: Problem | Evolution) -> None:
@@ -116,64 +113,6 @@ def _check_control(job: Job, problem: Problem | Evolution) -> None:
         )
 
 
-def _steps(job: Job, problem: Problem | Evolution, table: tables.Table | None) -> tuple[int, ...] | None:
-    """The steps that are observed: those of [observe], of the data file, or the last one."""
-    asked = None if job.observe is None else job.observe.steps
-    if not isinstance(problem, Evolution):
-        if asked is not None:
-            raise BadInput(f"[observe] steps: {job.pde.name} is no equation in time; remove this key")
-        return None
-    last, place = problem.num_steps, "[observe] steps"
-    if asked == "all":
-        return tuple(range(1, last + 1))
-    given = list(asked or [])
-    if asked is None and table is not None:
-        given, place = steps_in(table), f"[data] file: the columns of {table.path}"
-    wrong = [n for n in given if not -last - 1 <= n <= last]
-    if wrong:
-        raise BadInput(
-            f"{place}: expected steps from 0 to {last}, or from the end -1 to {-last - 1}, as [pde] has num_steps = "
-            f"{last}, got {wrong[0]}"
-        )
-    steps = tuple(n if n >= 0 else last + 1 + n for n in given)
-    for i, n in enumerate(steps):
-        if n in steps[:i]:
-            first = given[steps.index(n)]
-            same = f"step {n} is there twice" if first == given[i] else f"{first} and {given[i]} are both step {n}"
-            raise BadInput(f"{place}: {same}; expected each step once")
-    return steps or (last,)
-
-
-def _measured(
-    job: Job, table: tables.Table, num_points: int, components: int, steps: tuple[int, ...] | None
-) -> tuple[Array, Array]:
-    """Data and their standard deviations from the columns of a file."""
-    assert job.data is not None
-    if table.num_rows != num_points:
-        raise BadInput(f"[data] file: {table.path} has {table.num_rows} rows for {num_points} points of [observe]")
-    wanted = columns("value", components, steps)
-    data = from_columns(table, wanted, components)
-    if data is None and steps is not None and len(steps) == 1:
-        data = from_columns(table, columns("value", components, None), components)
-    if data is None:
-        raise BadInput(
-            f"[data] file: {table.path} needs the column(s) {', '.join(wanted)}; got {', '.join(table.columns)}"
-        )
-    sigma = from_columns(table, columns("sigma", components, steps), components)
-    if sigma is None and steps is not None:
-        once = from_columns(table, columns("sigma", components, None), components)
-        sigma = None if once is None else np.tile(once, len(steps))
-    if sigma is None and job.data.noise is None:
-        raise BadInput(f"[data] noise: give a fraction of the largest value, or a column sigma in {table.path}")
-    if sigma is not None and job.data.noise is not None:
-        raise BadInput(f"[data] noise: {table.path} has a column sigma already; remove one of them")
-    if sigma is not None:
-        if not (sigma > 0).all():
-            raise BadInput(f"[data] file: {table.path}: expected every sigma above 0, got {sigma.min():g}")
-        return data, sigma
-    return data, _level(float(job.data.noise or 0.0), data)
-
-
 def _true(job: Job, problem: Problem | Evolution, G: ReducedMap) -> tuple[Array, fem.Function]:
     """Observations of the named truth, and the truth."""
     assert job.data is not None
@@ -190,10 +129,3 @@ def _true(job: Job, problem: Problem | Evolution, G: ReducedMap) -> tuple[Array,
     truth = fem.Function(control.function_space, name="truth")
     truth.x.array[:] = control.x.array
     return exact, truth
-
-
-def _level(noise: float, values: Array) -> Array:
-    largest = float(np.abs(values).max())
-    if largest == 0.0:
-        raise BadInput("[data] noise: all observations are 0, so there is no scale for the noise; is there a source?")
-    return np.full(len(values), noise * largest)

@@ -5,12 +5,16 @@ Nothing here knows a mesh or a solver; :mod:`relax.case` turns a :class:`Job` in
 
 from relax.job.files import JobFile, parse, project_root, read
 from relax.job.messages import nearest
-from relax.job.sections import Job, MeshSection, SolverSection, StartSection, StorageSection
+from relax.job.relaxed import DescentSection, MisfitSection
+from relax.job.sections import DataSection, Job, MeshSection, SolverSection, StartSection, StorageSection
 
 __all__ = [
+    "DataSection",
+    "DescentSection",
     "Job",
     "JobFile",
     "MeshSection",
+    "MisfitSection",
     "SolverSection",
     "StartSection",
     "StorageSection",

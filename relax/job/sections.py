@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-Positive: TypeAlias = Annotated[float, Field(gt=0)]
-Count: TypeAlias = Annotated[int, Field(ge=1)]
-Seed: TypeAlias = Annotated[int, Field(ge=0)]
-Text: TypeAlias = Annotated[str, Field(min_length=1)]
-Numbers: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=3)]
-Counts: TypeAlias = Annotated[list[Count], Field(min_length=1, max_length=3)]
+from relax.job.base import Count, Counts, Numbers, Positive, Section, Seed, Text, as_list
+from relax.job.relaxed import DescentSection, LandscapeSection, MisfitSection
 
 Preset: TypeAlias = Literal["direct", "direct_symmetric", "amg_cg", "amg_gmres"]
 
@@ -36,24 +33,14 @@ SCHEDULES: dict[str, tuple[str, ...]] = {
 _MAX_STEPS = {"gauss_newton": 50, "lbfgs": 500}
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
 def _as_steps(value: Any) -> Any:
     if value == "all":
         return value
-    steps = _as_list(value)
+    steps = as_list(value)
     whole = isinstance(steps, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in steps)
     if not whole or not steps:
         raise ValueError(f'expected the number of a step, a list of them, or "all", got {value!r}')
     return steps
-
-
-class Section(BaseModel):
-    """A table of the job file: immutable, no unknown keys, no silent conversions, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class MeshSection(Section):
@@ -61,9 +48,9 @@ class MeshSection(Section):
 
     file: Text | None = None
     generator: Literal["interval", "unit_square", "rectangle", "unit_cube", "disk"] | None = None
-    n: Annotated[Counts | None, BeforeValidator(_as_list)] = None
-    lower: Annotated[Numbers | None, BeforeValidator(_as_list)] = None
-    upper: Annotated[Numbers | None, BeforeValidator(_as_list)] = None
+    n: Annotated[Counts | None, BeforeValidator(as_list)] = None
+    lower: Annotated[Numbers | None, BeforeValidator(as_list)] = None
+    upper: Annotated[Numbers | None, BeforeValidator(as_list)] = None
     h: Positive | None = None
 
     @model_validator(mode="after")
@@ -125,13 +112,13 @@ class ObserveSection(Section):
 
 
 class DataSection(Section):
-    """Synthetic data from a named ``truth`` with ``noise`` and ``seed``, or measured data from a CSV ``file``.
+    """Synthetic data from a ``truth`` with ``noise`` and ``seed``, or measured data from a CSV ``file``.
 
-    ``noise`` is the standard deviation as a fraction of the largest observation in size. A measured file may carry a
-    column ``sigma`` instead.
+    The truth of a field has a name; that of the numbers of a [misfit] is a list of them. ``noise`` is the standard
+    deviation as a fraction of the largest observation in size. A measured file may carry a column ``sigma`` instead.
     """
 
-    truth: Text | None = None
+    truth: Text | Numbers | None = None
     file: Text | None = None
     noise: Positive | None = None
     seed: Seed = 0
@@ -253,11 +240,21 @@ class OutputSection(Section):
     frames: Count = 50
 
 
+# Tables that a kind of job has no use for.
+_USELESS: dict[str, tuple[str, ...]] = {
+    "inverse": ("descent",),
+    "control": ("descent",),
+    "landscape": ("observe", "data", "start", "prior", "method"),
+    "misfit": ("start", "prior", "descent"),
+}
+
+
 class Job(Section):
     """A whole job file, valid in itself; whether its files, tags and names exist is seen when it runs.
 
     With [data] it is an inverse problem, which recovers a field. With [target] it is a control job, which drives a
-    number per step so that the last state is as wanted.
+    number per step so that the last state is as wanted. With [landscape] it relaxes a function of x. With [data] and
+    [misfit] it recovers up to three numbers, by relaxing their misfit.
     """
 
     mesh: MeshSection
@@ -266,10 +263,22 @@ class Job(Section):
     data: DataSection | None = None
     target: TargetSection | None = None
     start: StartSection | None = None
-    prior: PriorSection
+    landscape: LandscapeSection | None = None
+    descent: DescentSection | None = None
+    misfit: MisfitSection | None = None
+    prior: PriorSection | None = Field(default=None, validate_default=True)
     method: MethodSection = MethodSection()  # type: ignore[call-arg]
     solver: SolverSection = SolverSection()
     output: OutputSection
+
+    @property
+    def kind(self) -> Literal["inverse", "control", "landscape", "misfit"]:
+        """What the job is about: the table that makes it so."""
+        if self.landscape is not None:
+            return "landscape"
+        if self.misfit is not None:
+            return "misfit"
+        return "control" if self.target is not None else "inverse"
 
     @field_validator("pde")
     @classmethod
@@ -278,23 +287,39 @@ class Job(Section):
             raise ValueError("`mesh` is not a keyword of [pde]; the table [mesh] describes it")
         return pde
 
+    @field_validator("prior")
+    @classmethod
+    def _prior_where_needed(cls, prior: PriorSection | None, info: ValidationInfo) -> PriorSection | None:
+        # A table that is wrong itself is not among the values.
+        relaxes = any(info.data.get(table, "wrong") is not None for table in ("landscape", "misfit"))
+        if prior is None and not relaxes:
+            raise PydanticCustomError("missing", "Field required")
+        return prior
+
     @model_validator(mode="after")
     def _one_kind(self) -> Job:
-        if (self.data is None) == (self.target is None):
-            if self.data is None:
-                raise ValueError("[data]: this table is missing; or [target], for a job that drives a control")
+        named = [table for table in ("target", "landscape", "misfit") if getattr(self, table) is not None]
+        if len(named) > 1:
+            raise ValueError(f"[{named[0]}], [{named[1]}]: expected one of them, each makes a job of its own kind")
+        if self.data is None and (not named or self.misfit is not None):
+            others = "" if named else "; or [target], for a job that drives a control, or [landscape]"
+            raise ValueError(f"[data]: this table is missing{others}")
+        if self.data is not None and self.target is not None:
             raise ValueError("[data], [target]: expected one of them: an inverse problem or a control job")
+        useless = [table for table in _USELESS[self.kind] if table in self.model_fields_set]
+        if useless:
+            raise ValueError(f"[{useless[0]}]: {_article(self.kind)} job has no use for this table; remove it")
         if self.data is not None:
-            self._check_inverse(self.data)
-        else:
+            self._check_data(self.data)
+        if self.kind == "inverse":
+            self._check_inverse()
+        elif self.kind == "control":
             self._check_control()
+        else:
+            self._check_relaxed()
         return self
 
-    def _check_inverse(self, data: DataSection) -> None:
-        if self.start is not None:
-            raise ValueError("[start]: an inverse problem starts from [prior] mean; this table is for a [target]")
-        if self.prior.length is None:
-            raise ValueError("[prior] length: this key is missing: the correlation length of the field to recover")
+    def _check_data(self, data: DataSection) -> None:
         if data.truth is not None and self.observe is None:
             raise ValueError("synthetic data need the table [observe] with `points`, a number or a CSV file")
         if data.file is not None and self.observe is not None and isinstance(self.observe.points, int):
@@ -302,9 +327,35 @@ class Job(Section):
                 "[observe] points: random points have no measured values; name a CSV file of points, or remove "
                 "[observe] when [data] file has the coordinates"
             )
+        dim = None if self.misfit is None else len(self.misfit.box)
+        if isinstance(data.truth, str) and dim is not None:
+            raise ValueError(f"[data] truth: expected {dim} number(s), one for each of the box, got {data.truth!r}")
+        if isinstance(data.truth, list) and len(data.truth) != dim:
+            wanted = "the name of a field" if dim is None else f"{dim} number(s), one for each of the box"
+            raise ValueError(f"[data] truth: expected {wanted}, got {data.truth}")
+
+    def _check_inverse(self) -> None:
+        if self.start is not None:
+            raise ValueError("[start]: an inverse problem starts from [prior] mean; this table is for a [target]")
+        if self.prior is not None and self.prior.length is None:
+            raise ValueError("[prior] length: this key is missing: the correlation length of the field to recover")
 
     def _check_control(self) -> None:
         if self.observe is not None:
             raise ValueError("[observe]: a job with a [target] looks at the last state alone; remove this table")
-        if self.prior.length is not None:
+        if self.prior is not None and self.prior.length is not None:
             raise ValueError("[prior] length: the numbers of a control in time are independent; remove this key")
+
+    def _check_relaxed(self) -> None:
+        if self.solver.layout == "owned":
+            raise ValueError(
+                f"[solver] layout: {_article(self.kind)} job has no control to distribute; remove this key"
+            )
+        if self.landscape is not None and self.solver.storage is not None:
+            raise ValueError("[solver] storage: a landscape job looks at each state as it comes; remove this key")
+        if self.misfit is not None and self.method.name != "gauss_newton":
+            raise ValueError("[method] name: a misfit job ends with 'gauss_newton'; remove this key")
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind == "inverse" else f"a {kind}"

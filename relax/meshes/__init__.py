@@ -4,12 +4,13 @@ A mesh is a plain ``dolfinx.mesh.Mesh``. Its tags are kept beside it: :func:`tag
 """
 
 from relax.meshes.files import read
-from relax.meshes.generators import disk, interval, rectangle, unit_cube, unit_square
+from relax.meshes.generators import box, disk, interval, rectangle, unit_cube, unit_square
 from relax.meshes.tags import Tag, Tags, cells, ds, dx, facets, set_tags, tags_of
 
 __all__ = [
     "Tag",
     "Tags",
+    "box",
     "cells",
     "disk",
     "ds",

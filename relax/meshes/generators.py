@@ -76,15 +76,39 @@ def rectangle(
 
 
 def unit_cube(n: int, *, cell: str = "tetrahedron", comm: MPI.Comm = MPI.COMM_WORLD) -> mesh.Mesh:
-    """The unit cube in ``n`` x ``n`` x ``n`` cubes, each six tetrahedra or one hexahedron.
+    """The unit cube in ``n`` x ``n`` x ``n`` cubes, each six tetrahedra or one hexahedron; tags as :func:`box`.
 
-    Collective. Tags: 1 "left" and 2 "right" (x = 0, 1), 3 "bottom" and 4 "top" (z = 0, 1), 5 "front" and 6 "back"
-    (y = 0, 1).
+    Collective.
     """
-    _check_counts("unit_cube", [n])
-    cell_type = _cell_type(cell, 3)
-    domain = mesh.create_unit_cube(comm, n, n, n, cell_type=cell_type, ghost_mode=mesh.GhostMode.shared_facet)
-    return _tag_sides(domain, [0.0] * 3, [1.0] * 3)
+    return box((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (n, n, n), cell=cell, comm=comm)
+
+
+def box(
+    lower: tuple[float, float, float],
+    upper: tuple[float, float, float],
+    n: tuple[int, int, int],
+    *,
+    cell: str = "tetrahedron",
+    comm: MPI.Comm = MPI.COMM_WORLD,
+) -> mesh.Mesh:
+    """A box in ``n[0]`` by ``n[1]`` by ``n[2]`` parts, each six tetrahedra or one hexahedron.
+
+    Collective. Tags: 1 "left" and 2 "right" (lowest and highest x), 3 "bottom" and 4 "top" (z), 5 "front" and 6 "back"
+    (y).
+
+    Args:
+        lower: the corner with the lowest coordinates.
+        upper: the corner with the highest.
+        n: how many parts along x, y and z.
+        cell: "tetrahedron" or "hexahedron".
+        comm: the communicator of the mesh.
+    """
+    _check_counts("box", n)
+    _check_corners("box", lower, upper)
+    corners = [np.array(lower, dtype=np.float64), np.array(upper, dtype=np.float64)]
+    ghosts = mesh.GhostMode.shared_facet
+    domain = mesh.create_box(comm, corners, list(n), cell_type=_cell_type(cell, 3), ghost_mode=ghosts)
+    return _tag_sides(domain, lower, upper)
 
 
 def disk(

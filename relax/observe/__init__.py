@@ -2,8 +2,9 @@
 
 from relax.observe.base import Observable, Stack
 from relax.observe.fields import FieldValues
+from relax.observe.finder import points_inside
 from relax.observe.functional import Functional
-from relax.observe.points import PointValues, points_inside
+from relax.observe.points import PointValues
 from relax.observe.steps import AtSteps, TimeIntegral
 
 __all__ = [

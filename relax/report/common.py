@@ -7,48 +7,48 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dolfinx import fem
 
 from relax import output, plot, series
-from relax.case import Case
+from relax.case import Case, ControlCase, InverseCase, LandscapeCase, MisfitCase
 from relax.evolution import Evolution
+from relax.fields import num_values
 from relax.log import logger
+from relax.problem import Problem
 
 Array = npt.NDArray[np.float64]
 
 
-def sizes(found: Case) -> dict[str, int]:
+def sizes(found: InverseCase | ControlCase | MisfitCase) -> dict[str, int]:
     """Cells, values of state and control, observations, and steps of an equation in time. Local."""
-    problem, control = found.problem, found.control
+    of_mesh = sizes_of_state(found.problem)
+    steps = {key: of_mesh.pop(key) for key in ("steps",) if key in of_mesh}
+    return {**of_mesh, "control": found.num_controls, "observations": found.G.size_out, **steps}
+
+
+def sizes_of_state(problem: Problem | Evolution) -> dict[str, int]:
+    """Cells, values of the state, and steps of an equation in time. Local."""
     domain = problem.mesh
     counted = {
         "cells": int(domain.topology.index_map(domain.topology.dim).size_global),
-        "state": _length(problem.state.function_space),
-        "control": _length(control.function_space) if isinstance(control, fem.Function) else _num_steps(problem),
-        "observations": found.G.size_out,
+        "state": num_values(problem.state.function_space),
     }
     return counted | ({"steps": problem.num_steps} if isinstance(problem, Evolution) else {})
 
 
-def _length(V: fem.FunctionSpace) -> int:
-    return int(V.dofmap.index_map.size_global * V.dofmap.index_map_bs)
-
-
-def _num_steps(problem: object) -> int:
-    return problem.num_steps if isinstance(problem, Evolution) else 0
-
-
 def opening(name: str, found: Case) -> str:
     """The first line of a run: what it is about and how large. Local."""
-    counted = sizes(found)
+    if isinstance(found, LandscapeCase):
+        counted = sizes_of_state(found.problem)
+        unknowns, seen = f"{counted['state']} values", f"{found.ranks} rank(s)"
+    else:
+        counted = sizes(found)
+        unknowns = f"{counted['state']} state and {counted['control']} control values"
+        seen = f"{counted['observations']} observations, {found.ranks} rank(s)"
     steps = f"{counted['steps']} steps, " if "steps" in counted else ""
-    return (
-        f"{name}: {counted['state']} state and {counted['control']} control values, {counted['cells']} cells, {steps}"
-        f"{counted['observations']} observations, {found.G.comm.size} rank(s)"
-    )
+    return f"{name}: {unknowns}, {counted['cells']} cells, {steps}{seen}"
 
 
-def misfit(found: Case, predicted: Array) -> float:
+def misfit(found: InverseCase | ControlCase | MisfitCase, predicted: Array) -> float:
     """sqrt of the mean of ((y - d) / sigma)^2. Local."""
     return float(np.sqrt(np.mean(((predicted - found.data) / found.noise) ** 2)))
 

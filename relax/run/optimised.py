@@ -1,23 +1,21 @@
-"""Running a job: build, optimise, write."""
+"""Jobs that optimise a field or a control in time, step by step."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from mpi4py import MPI
 
-from relax import case, info, output, parallel, report
+from relax import case, output, parallel, report
 from relax.errors import BadInput
 from relax.invert import Result, gauss_newton, lbfgs
-from relax.job import Job, JobFile, parse
+from relax.job import Job, parse
 from relax.progress import Progress
+from relax.run.session import Outcome, Session
 
 Array = npt.NDArray[np.float64]
 
@@ -28,90 +26,35 @@ _METHODS: dict[str, Callable[..., Result]] = {"gauss_newton": gauss_newton, "lbf
 _SAME = ("mesh", "pde", "observe", "data", "target", "prior")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a run.
-
-    Attributes:
-        converged: whether the method reached its tolerance.
-        folder: where the results are.
-        summary: the content of ``summary.json``.
-    """
-
-    converged: bool
-    folder: Path
-    summary: dict[str, Any]
-
-
-@dataclass
-class _Clock:
-    """Wall time of this rank, by phase."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-
-
-def run_job(
-    file: JobFile,
-    *,
-    folder: Path | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    show: bool = True,
-    comm: MPI.Comm = MPI.COMM_WORLD,
-) -> Outcome:
-    """Solve the inverse problem or the control job of a file and write its output folder.
-
-    Collective.
+def run(session: Session, *, overwrite: bool, resume: bool) -> Outcome:
+    """Recover the field, or drive the control, of a job. Collective.
 
     Args:
-        file: the job, as ``relax.job.read`` gives it; the same on every rank.
-        folder: the output folder; by default that of the job.
+        session: the run.
         overwrite: replace an earlier run.
         resume: start from the last control that an earlier run of this job left in the folder.
-        show: print progress on rank 0.
-        comm: the ranks of the run.
-
-    Raises:
-        RelaxError: on every rank. A method that does not converge is no error: see ``Outcome.converged``.
     """
-    job, clock = file.job, _Clock()
-    folder = folder if folder is not None else Path(job.output.folder)
-    unit = "noise levels" if job.target is None else "tolerances"
-    progress = Progress(comm, job.method.rtol, unit=unit, show=show)
+    job, folder, comm = session.job, session.folder, session.comm
     if resume and job.solver.layout == "owned":
         raise BadInput('--resume: needs [solver] layout = "replicated"; an owned control is not kept')
     before = parallel.on_rank_0(comm, lambda: _earlier_steps(folder, job)) if resume else []
-    output.inspect(comm, folder, overwrite=overwrite, resume=resume)
-    with clock.phase("build"):
-        found = case.build(file, comm)
+    found = session.build(overwrite=overwrite, resume=resume)
+    assert isinstance(found, case.InverseCase | case.ControlCase)
     reporter = report.report_of(job, found)
-    output.clear(comm, folder, resume=resume)
-    parallel.on_rank_0(comm, lambda: output.write_text(folder, output.JOB, file.text))
-    progress.say(report.opening(job.pde.name, found))
     try:
-        with clock.phase(found.phase):
-            result = _optimise(job, found, folder, progress, before, resume)
+        with session.phase(found.phase):
+            result = _optimise(job, found, folder, session.progress, before, resume)
     finally:
-        progress.close()
+        session.progress.close()
 
     history = before + [_shifted(step, before) for step in result.history[1 if before else 0 :]]
-    with clock.phase("write"):
+    with session.phase("write"):
         predicted = found.G(result.value)
         summary = _summary(job, found, result, history, reporter.errors(predicted))
         summary |= reporter.write(folder, result.value, predicted, history)
     found.G.close()
     found.prior.close()
-    # Times and versions come last: what a reader looks for first is above them.
-    summary |= {"seconds": clock.seconds, "versions": info.versions()}
-    parallel.on_rank_0(comm, lambda: output.write_summary(folder, summary))
-    progress.say(f"{summary['status']}; {summary['steps']} steps, {reporter.closing(summary)}; results in {folder}")
-    return Outcome(result.converged, folder, summary)
+    return session.finish(summary, f"{summary['status']}; {summary['steps']} steps, {reporter.closing(summary)}")
 
 
 def _earlier_steps(folder: Path, job: Job) -> list[dict[str, Any]]:
@@ -135,7 +78,12 @@ def _shifted(step: dict[str, Any], before: list[dict[str, Any]]) -> dict[str, An
 
 
 def _optimise(
-    job: Job, found: case.Case, folder: Path, progress: Progress, before: list[dict[str, Any]], resume: bool
+    job: Job,
+    found: case.InverseCase | case.ControlCase,
+    folder: Path,
+    progress: Progress,
+    before: list[dict[str, Any]],
+    resume: bool,
 ) -> Result:
     comm, G = found.G.comm, found.G
     m0 = parallel.on_rank_0(comm, lambda: output.load_control(folder, G.size_in)) if resume else found.start
@@ -162,7 +110,11 @@ def _optimise(
 
 
 def _summary(
-    job: Job, found: case.Case, result: Result, history: list[dict[str, Any]], errors: dict[str, Any]
+    job: Job,
+    found: case.InverseCase | case.ControlCase,
+    result: Result,
+    history: list[dict[str, Any]],
+    errors: dict[str, Any],
 ) -> dict[str, Any]:
     stats = asdict(result.stats)
     solves = {key: history[-1].get(key, stats[key]) for key in ("forward", "tangent", "adjoint")}

@@ -1,0 +1,25 @@
+"""What the tables of a job file are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+Seed: TypeAlias = Annotated[int, Field(ge=0)]
+Text: TypeAlias = Annotated[str, Field(min_length=1)]
+Numbers: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=3)]
+Counts: TypeAlias = Annotated[list[Count], Field(min_length=1, max_length=3)]
+
+
+class Section(BaseModel):
+    """A table of the job file: immutable, no unknown keys, no silent conversions, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def as_list(value: Any) -> Any:
+    """A number as a list of one; anything else as it is."""
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value

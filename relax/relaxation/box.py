@@ -1,0 +1,81 @@
+"""The box of a few parameters: its lattice, points in it, and times that fit it. Dimensionless, without MPI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from relax.errors import BadInput
+from relax.relaxation.arguments import Array, at_least
+
+# By default: cells of the box in each direction, in 1, 2 and 3 dimensions; how many times.
+_NUM = (200, 24, 12)
+_TIMES = 12
+# sqrt(t / beta), how far a relaxed value looks, from half a cell to half the box.
+_FARTHEST = 0.5
+
+
+def default_times(beta: float, cells: Sequence[int]) -> Array:
+    """Geometric times at which sqrt(t/beta) goes from half a cell to half of the unit box. Local."""
+    return np.asarray(beta * np.geomspace(0.5 / max(cells), _FARTHEST, _TIMES) ** 2)
+
+
+def lattice(shape: Sequence[int]) -> Array:
+    """The nodes of a lattice over the unit box, both ends among them, the last coordinate fastest: (prod(shape), d)."""
+    axes = [np.linspace(0.0, 1.0, n) for n in shape]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(shape))
+
+
+def checked_box(box: npt.ArrayLike, dim: int) -> Array:
+    """The box as (dim, 2).
+
+    Raises:
+        BadInput: unless it has finite bounds for each number.
+    """
+    try:
+        bounds = np.asarray(box, dtype=np.float64)
+    except (TypeError, ValueError) as cause:
+        raise BadInput(f"box: expected lower and upper bounds, an array of shape ({dim}, 2): {cause}") from cause
+    if bounds.shape != (dim, 2):
+        raise BadInput(
+            f"box: expected a lower and an upper bound for each of {dim} number(s), got shape {bounds.shape}"
+        )
+    if not np.isfinite(bounds).all() or not (bounds[:, 0] < bounds[:, 1]).all():
+        raise BadInput(f"box: expected finite bounds, each lower one below its upper one, got {bounds.tolist()}")
+    return bounds
+
+
+def checked_num(num: int | Sequence[int] | None, dim: int) -> tuple[int, ...]:
+    """Cells of the box in each direction.
+
+    Raises:
+        BadInput: unless there are two or more in each.
+    """
+    given = [_NUM[dim - 1]] * dim if num is None else list(num) if isinstance(num, Sequence) else [num] * dim
+    if len(given) != dim:
+        raise BadInput(f"num: expected one number of cells, or {dim} of them, got {num!r}")
+    return tuple(at_least(n, 2, "num") for n in given)
+
+
+def checked_starts(starts: int | npt.ArrayLike, box: Array) -> Array:
+    """Starts (k, d): so many in each direction, in the middle of equal parts of the box, or those given.
+
+    Raises:
+        BadInput: for points outside the box.
+    """
+    low, sides = box[:, 0], box[:, 1] - box[:, 0]
+    if isinstance(starts, int | np.integer):
+        n = at_least(int(starts), 1, "starts")
+        middles = [(np.arange(n) + 0.5) / n] * len(box)
+        return low + sides * np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, len(box))
+    try:
+        found = np.asarray(starts, dtype=np.float64)
+    except (TypeError, ValueError) as cause:
+        raise BadInput(f"starts: expected a number, or points of shape (k, {len(box)}): {cause}") from cause
+    if found.ndim != 2 or found.shape[1] != len(box) or len(found) == 0:
+        raise BadInput(f"starts: expected a number, or points of shape (k, {len(box)}), got shape {found.shape}")
+    if not ((found >= box[:, 0]) & (found <= box[:, 1])).all():
+        raise BadInput(f"starts: expected points in the box {box.tolist()}, got some outside")
+    return found
