@@ -13,6 +13,7 @@ from dolfinx.mesh import Mesh
 
 from relax.coefficients import Coefficient
 from relax.errors import BadInput
+from relax.evolution import Evolution
 from relax.observe import FieldValues
 from relax.pdes.hamilton_jacobi import viscous_evolution
 from relax.reduced import ReducedMap
@@ -90,7 +91,7 @@ def checked_times(times: npt.ArrayLike) -> Array:
 def relaxed(
     mesh: Mesh, f: Coefficient, *, beta: float, times: Array, num_steps: int | Sequence[int], degree: int, **how: Any
 ) -> History:
-    """Solve from each time to the next, each interval an evolution of its own from the last field. Collective.
+    """Solve from each time to the next, each interval with steps of its own from the last field. Collective.
 
     The first interval is cut at 1/64, 1/16 and 1/4 of its length, and each part takes its number of steps. Where
     ``theta`` is None the first part is solved by backward Euler, which damps what Crank–Nicolson would carry along.
@@ -105,34 +106,67 @@ def relaxed(
         how: further arguments of ``viscous_evolution``.
     """
     intervals = len(times) - 1
-    counts: list[int] = [num_steps] * intervals if np.ndim(num_steps) == 0 else list(num_steps)  # type: ignore
-    if len(counts) != intervals:
+    given: list[int] = [num_steps] * intervals if np.ndim(num_steps) == 0 else list(num_steps)  # type: ignore
+    if len(given) != intervals:
         raise BadInput(f"num_steps: expected a number, or one for each of {intervals} intervals, got {num_steps!r}")
+    counts = [at_least(count, 1, "num_steps") for count in given]
     cut = np.concatenate([[0.0], [part * times[1] for part in _CUTS], times[1:]])
-    counts = [counts[0]] * len(_CUTS) + counts
     start: Coefficient = f
     u: fem.Function | None = None
     fields: list[Array] = []
     routes = []
-    for length, count in zip(np.diff(cut), counts, strict=True):
-        if u is not None or how.get("theta") is not None:
-            here = how
-        else:
-            here = {**how, "theta": 1.0}
-        evolution = viscous_evolution(
-            mesh, start, beta=beta, t=float(length), num_steps=at_least(count, 1, "num_steps"), degree=degree, **here
-        )
-        if u is None:
-            u = fem.Function(evolution.state.function_space, name="u")
-            u.interpolate(evolution.initial_state)
+    runs = _Runs()
+    try:
+        for length, count in zip(np.diff(cut), [counts[0]] * len(_CUTS) + counts, strict=True):
+            here = how if u is not None or how.get("theta") is not None else {**how, "theta": 1.0}
+            evolution = viscous_evolution(
+                mesh, start, beta=beta, t=float(length), num_steps=count, degree=degree, **here
+            )
+            if u is None:
+                u = fem.Function(evolution.state.function_space, name="u")
+                u.interpolate(evolution.initial_state)
+                fields.append(u.x.array.copy())
+            routes.append("direct" if evolution.substitution is None else "cole_hopf")
+            runs.follow(evolution, u)
             fields.append(u.x.array.copy())
-        routes.append("direct" if evolution.substitution is None else "cole_hopf")
-        with ReducedMap(evolution, FieldValues(evolution.state.function_space), layout="owned") as G:
-            for _ in G.trajectory(G.present_control()):
-                pass
-            u.interpolate(evolution.state)
-        u.x.scatter_forward()
-        fields.append(u.x.array.copy())
-        start = u
+            start = u
+    finally:
+        runs.close()
     assert u is not None
     return History(u.function_space, cut, fields, tuple(routes[len(_CUTS) :]))
+
+
+class _Runs:
+    """Runs of evolutions one after the other, of which most are the same equation with another length of steps.
+
+    Such a one is solved by the map that solved the one before, with the constants of the new one: what takes time on a
+    small mesh is to make a map. Collective, as are all methods.
+    """
+
+    def __init__(self) -> None:
+        self._map: ReducedMap | None = None
+        self._kind: tuple[Any, ...] = ()
+
+    def follow(self, evolution: Evolution, u: fem.Function) -> None:
+        """Run an evolution from u; u is then its last state."""
+        form = evolution.step.residual
+        kind = (form.signature(), evolution.num_steps, type(evolution.substitution))
+        if self._map is None or kind != self._kind:
+            self.close()
+            self._map = ReducedMap(evolution, FieldValues(evolution.state.function_space), layout="owned")
+            self._kind = kind
+        G = self._map
+        assert isinstance(G.problem, Evolution)
+        for mine, theirs in zip(G.problem.step.residual.constants(), form.constants(), strict=True):
+            mine.value[...] = theirs.value
+        G.problem.initial_state.interpolate(u)
+        for _ in G.trajectory(G.present_control()):
+            pass
+        u.interpolate(G.problem.state)
+        u.x.scatter_forward()
+
+    def close(self) -> None:
+        """Free the map."""
+        if self._map is not None:
+            self._map.close()
+        self._map = None
