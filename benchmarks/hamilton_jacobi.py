@@ -114,7 +114,7 @@ def refinement(sizes: tuple[int, ...]) -> None:
         parts = "  ".join(f"{what} {100 * s / c.wall:2.0f} %" for what, s in c.spent.items())
         say(
             f"  {c.dofs:>7} unknowns {c.newton / STEPS:6.2f} {per_newton:7.2f} {per_dof:8.1f}   ({parts})   "
-            f"{c.wall:.1f} s"
+            f"{c.wall:.1f} s, {c.cpu:.1f} of them busy"
         )
     if len(costs) > 1:
         for what, values in (("linear iterations", linear), ("microseconds an unknown a step", clock)):

@@ -75,7 +75,9 @@ def _interpolate_ufl(result: fem.Function, value: Expr) -> None:
     domains = extract_domains(value)
     if len(domains) != 1 or domains[0] != V.mesh.ufl_domain():
         raise BadInput(f"expected an expression on the same mesh as the space, got {value}; plain numbers need no UFL")
-    result.interpolate(fem.Expression(value, _compat.interpolation_points(V)))
+    # Between elements that DOLFINx knows, nothing has to be compiled.
+    given = value if isinstance(value, fem.Function) else fem.Expression(value, _compat.interpolation_points(V))
+    result.interpolate(given)
 
 
 def _numbers(value: Any, shape: tuple[int, ...]) -> Array:

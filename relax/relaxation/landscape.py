@@ -65,8 +65,8 @@ class RelaxedLandscape:
             each interval.
         degree: of the elements; by default 2, and 1 where h beta |grad f| is above 2, so that the equation has to be
             stabilised.
-        theta: of the time steps, as in ``viscous_evolution``; 1 (backward Euler) damps what a rough f leaves in the
-            first steps of the default.
+        theta: of the time steps, as in ``viscous_evolution``, but for backward Euler up to t_1/64 where it is None:
+            that damps what is rough in f, which Crank–Nicolson would carry along.
         stabilisation: as in ``viscous_evolution``.
 
     Attributes:
@@ -104,12 +104,13 @@ class RelaxedLandscape:
         if isinstance(beta, float | np.floating) and math.isinf(beta):
             raise BadInput("beta: expected a finite number; relax.relaxation.hopf_lax is the limit of beta = infinity")
         self.beta = positive(beta, "beta")
-        if degree is None:
-            steep = cell_peclet(f, fem.functionspace(mesh, ("Lagrange", 2)), beta=self.beta)
-            degree = 1 if steep > _OVERSHOOTS else 2
-        if degree not in (1, 2):
+        if degree not in (None, 1, 2):
             raise BadInput(f"degree: expected 1 or 2, got {degree!r}")
-        self.cell_peclet = cell_peclet(f, fem.functionspace(mesh, ("Lagrange", degree)), beta=self.beta)
+        self.cell_peclet = self._steepness(f, degree or 2)
+        if degree is None and self.cell_peclet > _OVERSHOOTS:
+            self.cell_peclet = self._steepness(f, 1)
+            degree = 1
+        degree = degree or 2
         self.times = checked_times(times)
         self._history = relaxed(
             mesh,
@@ -138,6 +139,10 @@ class RelaxedLandscape:
         self._recovery: Recovery | None = None
         self._derivatives: dict[int, tuple[Array, Array]] = {}
         self._is_open = True
+
+    def _steepness(self, f: Coefficient, degree: int) -> float:
+        """The cell Péclet number of f on elements of this degree. Collective."""
+        return cell_peclet(f, fem.functionspace(self.mesh, ("Lagrange", degree)), beta=self.beta)
 
     @staticmethod
     def padding(*, beta: float, t: float, slope: float) -> float:
