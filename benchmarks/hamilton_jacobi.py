@@ -27,6 +27,7 @@ from relax.solver import NewtonSolver
 COMM = MPI.COMM_WORLD
 BETA, STEPS, DT = 2.0, 3, 0.01
 SIZES = (32, 64, 128, 256, 512, 706)
+REPEATS = 2
 EVENTS = {
     "F": "SNESFunctionEval", "J": "SNESJacobianEval", "set-up": "PCSetUp", "AMG cycles": "PCApply",
 }  # fmt: skip
@@ -133,11 +134,10 @@ def routes(n: int) -> None:
     ]
     maps = [made(n, route, options) for _, route, options in kinds]
     controls = [G.present_control() for G in maps]
-    taken = seconds(*(lambda G=G, m=m: G(m) for G, m in zip(maps, controls, strict=True)), repeats=2)
+    taken = seconds(*(lambda G=G, m=m: G(m) for G, m in zip(maps, controls, strict=True)), repeats=REPEATS)
     rows = [(kind[0], t / STEPS, t / taken[0], None) for kind, t in zip(kinds, taken, strict=True)]
-    table(
-        f"a step, {(n + 1) ** 2} unknowns, factors and set-ups kept where the operator stays; ratio to the first", rows
-    )
+    what = f"a step, {(n + 1) ** 2} unknowns, factors and set-ups kept where the operator stays; ratio to the first"
+    table(what, rows, repeats=REPEATS)
     for G in maps:
         G.close()
 

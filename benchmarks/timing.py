@@ -34,11 +34,11 @@ def seconds(*runs: Callable[[], object], repeats: int = REPEATS) -> list[float]:
     return [statistics.median(t) for t in times]
 
 
-def table(title: str, rows: Sequence[tuple[str, float, float, float | None]]) -> None:
+def table(title: str, rows: Sequence[tuple[str, float, float, float | None]], *, repeats: int = REPEATS) -> None:
     """Print rows of (what, milliseconds, ratio, bound) on rank 0; a bound of None is for information."""
     if MPI.COMM_WORLD.rank != 0:
         return
-    print(f"\n{title} ({MPI.COMM_WORLD.size} rank{'s' if MPI.COMM_WORLD.size > 1 else ''}, median of {REPEATS})")
+    print(f"\n{title} ({MPI.COMM_WORLD.size} rank{'s' if MPI.COMM_WORLD.size > 1 else ''}, median of {repeats})")
     for what, value, ratio, bound in rows:
         verdict = "" if bound is None else f"  must be <= {bound:g}  {'ok' if ratio <= bound else 'MISSED'}"
         print(f"  {what:<58}{1e3 * value:10.2f} ms{ratio:9.3f}{verdict}", flush=True)
