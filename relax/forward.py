@@ -74,13 +74,13 @@ class ForwardSolver:
         """
         register = values_of(path.constant)
         wanted = float(register)
-        state, length = guess, np.log(wanted / path.easy)
+        length = np.log(wanted / path.easy)
         done, stage = 0.0, 1.0 / max(1.0, np.ceil(abs(length) / _STAGE))
         try:
             register[...] = path.easy
-            self._by_newton(state)
+            self._by_newton(guess)
+            state = self._residual.state.x.array.copy()
             while done < 1.0:
-                state = self._residual.state.x.array.copy()
                 ahead = min(1.0, done + stage)
                 register[...] = wanted if ahead == 1.0 else path.easy * np.exp(ahead * length)
                 try:
@@ -90,7 +90,7 @@ class ForwardSolver:
                         raise
                     stage /= 2.0
                 else:
-                    done = ahead
+                    done, state = ahead, self._residual.state.x.array.copy()
         except SolveFailed as failure:
             raise SolveFailed(
                 f"{first}. Continuation from {path.easy:g} towards {wanted:g} failed, too, at {float(register):g}: "
