@@ -129,7 +129,7 @@ def hills_on_a_line(x):
 
 
 def is_stabilised(problem):
-    """Whether graph viscosity stands in the residual: square roots do nowhere else."""
+    """Whether the upwind viscosity stands in the residual: square roots do nowhere else."""
     return "Sqrt" in repr(problem.residual)
 
 
