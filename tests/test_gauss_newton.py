@@ -114,9 +114,9 @@ def test_newton_converges_superlinearly():
     found = gauss_newton(G, d, noise=SIGMA, prior=prior, hessian="newton", rtol=1e-11, atol=0.0)
     norms = np.array([entry["gradient_norm"] for entry in found.history])
     ratios = norms[1:] / norms[:-1]
-    # The forcing term √(|g|/|g₀|) makes the rate at least 3/2: each ratio near the end is far below the one before.
+    # The forcing term √(|g|/|g₀|) makes the rate 3/2: near the end each ratio is of that size.
     assert found.converged
-    assert ratios[-1] < 0.2 * ratios[-2] < 0.2 * 0.2 * ratios[-3]
+    assert np.all(ratios[-3:] <= 5.0 * np.sqrt(norms[-4:-1] / norms[0]))
     prior.close()
 
 
