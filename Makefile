@@ -4,6 +4,7 @@
 ENTER := environment/enter
 PYTEST ?=
 RANKS ?= 2 3
+WORKERS ?= auto
 JOB ?= mpi_jobs/poisson_inverse.toml
 
 .DEFAULT_GOAL := help
@@ -19,10 +20,11 @@ help:
 demo:
 	$(ENTER) mpirun -n 2 relax run $(JOB) --overwrite
 
-# Several ranks go without pytest's cache, which is one folder, and have to be told about colours: Open MPI gives each
+# On one rank a worker for each core takes the tests of one class or file after the other: they share what they compile
+# and solve. Several ranks go without pytest's cache, which is one folder, and have to be told about colours: Open MPI gives each
 # of them a terminal.
 test:
-	$(ENTER) python3 -m pytest tests $(PYTEST)
+	$(ENTER) python3 -m pytest tests -n $(WORKERS) --dist loadscope $(PYTEST)
 	@set -e; if [ -t 1 ]; then colour=yes; else colour=no; fi; \
 	for n in $(RANKS); do \
 	    set -- mpirun -n $$n python3 -m pytest tests -p no:cacheprovider --color=$$colour $(PYTEST); \
