@@ -90,9 +90,9 @@ def _inspect(folder: Path, overwrite: bool, resume: bool) -> None:
         )
     if not (overwrite or resume):
         if (folder / SUMMARY).exists():
+            goes_on = ", --resume goes on from its last step" if (folder / CONTROL).exists() else ""
             raise BadInput(
-                f"{folder}: holds a finished run; --overwrite replaces it, --output writes to another folder, "
-                "--resume goes on from its last step"
+                f"{folder}: holds a finished run; --overwrite replaces it, --output writes to another folder{goes_on}"
             )
         if (folder / CONTROL).exists():
             raise BadInput(

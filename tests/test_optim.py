@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from optim_contract import CURVATURES, OptimizerContract, Trainer, equal, parameter, quadratic
+from optim_common import CURVATURES, Trainer, equal, parameter, quadratic
+from optim_contract import OptimizerContract
 
 from relax.errors import BadInput
 from relax.relaxation.optim import (

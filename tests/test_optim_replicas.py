@@ -9,7 +9,7 @@ import pytest
 import torch
 from contract import COMM, everyone_has, raised_everywhere
 from mpi4py import MPI
-from optim_contract import CURVATURES, Trainer, equal, parameter, quadratic
+from optim_common import CURVATURES, Trainer, equal, parameter, quadratic
 
 from relax import parallel
 from relax.errors import BadInput, RelaxError

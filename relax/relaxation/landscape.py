@@ -18,7 +18,7 @@ from relax.coefficients import Coefficient
 from relax.errors import BadInput
 from relax.log import logger
 from relax.observe.finder import CellFinder, as_points
-from relax.pdes.hamilton_jacobi import cell_peclet
+from relax.pdes.hamilton_jacobi.slopes import OVERSHOOTS, cell_peclet
 from relax.prior.identity import positive
 from relax.relaxation import minima
 from relax.relaxation.arguments import Array, at_least
@@ -29,9 +29,6 @@ from relax.relaxation.nodal import PointEvaluator
 from relax.relaxation.recovery import Recovery, pairs
 
 __all__ = ["Descent", "Minimisers", "RelaxedLandscape"]
-
-# Above it the equation is stabilised, which is for elements of degree 1.
-_OVERSHOOTS = 2.0
 
 
 class RelaxedLandscape:
@@ -107,7 +104,7 @@ class RelaxedLandscape:
         if degree not in (None, 1, 2):
             raise BadInput(f"degree: expected 1 or 2, got {degree!r}")
         self.cell_peclet = self._steepness(f, degree or 2)
-        if degree is None and self.cell_peclet > _OVERSHOOTS:
+        if degree is None and self.cell_peclet > OVERSHOOTS:
             self.cell_peclet = self._steepness(f, 1)
             degree = 1
         degree = degree or 2
@@ -125,13 +122,13 @@ class RelaxedLandscape:
         )
         self.space = self._history.space
         self.routes = self._history.routes
-        if self.cell_peclet > _OVERSHOOTS and stabilisation is not False and "direct" in self.routes:
+        if self.cell_peclet > OVERSHOOTS and stabilisation is not False and "direct" in self.routes:
             logger.warning(
                 "RelaxedLandscape: the cell Péclet number h beta |grad f| is %.3g, so the equation is stabilised, at "
                 "first order in h: it acts as if beta were smaller where f is steep. Above %g take smaller cells, a "
                 "smaller beta, or a domain without the steepest parts of f.",
                 self.cell_peclet,
-                _OVERSHOOTS,
+                OVERSHOOTS,
             )
         # A Function is callable, too: in UFL's way.
         self._function = f if callable(f) and not isinstance(f, Expr) else None

@@ -19,6 +19,7 @@ from relax.evolution import Evolution
 from relax.pdes.hamilton_jacobi.arguments import check_beta, check_number, check_stabilisation, lagrange
 from relax.pdes.hamilton_jacobi.cole_hopf import SMALLEST, ColeHopf
 from relax.pdes.hamilton_jacobi.slopes import (
+    OVERSHOOTS,
     easy_beta,
     largest_cell,
     largest_size,
@@ -33,9 +34,9 @@ Route = Literal["direct", "cole_hopf", "auto"]
 Theta = float | Literal["midpoint"]
 
 NAME = "hamilton_jacobi"
-# Cell Péclet numbers h beta |grad u|: Galerkin equations overshoot above the first, Cole–Hopf with the consistent mass
-# matrix loses positivity above the second, and is as accurate as the direct route below the third.
-_OVERSHOOTS, _NEGATIVE, _ACCURATE = 2.0, 1.0, 0.4
+# Cell Péclet numbers h beta |grad u|: Cole–Hopf with the consistent mass matrix loses positivity above the first, and
+# is as accurate as the direct route below the second.
+_NEGATIVE, _ACCURATE = 1.0, 0.4
 
 
 def viscous_evolution(
@@ -111,9 +112,9 @@ def viscous_evolution(
     exponent, allowed = beta * (largest - least), -float(np.log(SMALLEST))
     if route == "auto":
         route = "cole_hopf" if peclet <= _ACCURATE and exponent <= allowed else "direct"
-    if route == "cole_hopf" and drift_peclet > _OVERSHOOTS:
+    if route == "cole_hopf" and drift_peclet > OVERSHOOTS:
         raise BadInput(
-            f"{NAME}: route='cole_hopf': expected h beta |grad g| of at most {_OVERSHOOTS:g}, got {drift_peclet:.3g}: "
+            f"{NAME}: route='cole_hopf': expected h beta |grad g| of at most {OVERSHOOTS:g}, got {drift_peclet:.3g}: "
             "the equation of phi would overshoot. Use route='direct', or a finer mesh"
         )
     if route == "cole_hopf" and exponent > allowed:
@@ -124,7 +125,7 @@ def viscous_evolution(
     setting = _Setting(initial, beta, t, num_steps, theta, drift, speed)
     if route == "cole_hopf":
         return setting.cole_hopf(lumped=degree == 1 and peclet > _NEGATIVE, shift=least)
-    stabilised = peclet > _OVERSHOOTS if stabilisation == "auto" else bool(stabilisation)
+    stabilised = peclet > OVERSHOOTS if stabilisation == "auto" else bool(stabilisation)
     return setting.direct(stabilised=stabilised)
 
 

@@ -10,6 +10,9 @@ from ufl.core.expr import Expr
 from relax import _compat, parallel
 from relax.coefficients import Coefficient, interpolated
 
+#: The cell Péclet number above which a Galerkin method may overshoot.
+OVERSHOOTS = 2.0
+
 
 def largest_slope(u: Expr, V: fem.FunctionSpace) -> float:
     """The largest |grad u| in the points of a space of cells, one degree below that of V.

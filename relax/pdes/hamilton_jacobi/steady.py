@@ -14,12 +14,11 @@ from relax.continuation import Continuation
 from relax.errors import BadInput
 from relax.pdes.data import BoundaryData, conditions
 from relax.pdes.hamilton_jacobi.arguments import check_beta, check_number, check_stabilisation, lagrange
-from relax.pdes.hamilton_jacobi.slopes import easy_beta, largest_cell, value_range
+from relax.pdes.hamilton_jacobi.slopes import OVERSHOOTS, easy_beta, largest_cell, value_range
 from relax.pdes.hamilton_jacobi.stabilisation import upwind_viscosity
 from relax.problem import Problem
 
 NAME = "hamilton_jacobi_steady"
-_OVERSHOOTS = 2.0
 
 
 def viscous(
@@ -70,7 +69,7 @@ def viscous(
     cost.name = "cost"
     speed = _slopes(cost, bcs, discount)
     peclet = largest_cell(V) * beta * speed
-    stabilised = peclet > _OVERSHOOTS if stabilisation == "auto" else bool(stabilisation)
+    stabilised = peclet > OVERSHOOTS if stabilisation == "auto" else bool(stabilisation)
     u, v = fem.Function(V, name="u"), ufl.TestFunction(V)
     register = fem.Constant(mesh, default_scalar_type(beta))
     nu, p = 1 / (2 * register), ufl.grad(u)
@@ -89,8 +88,10 @@ def _slopes(cost: fem.Function, bcs: list[fem.DirichletBC], discount: float) -> 
     least, largest = value_range(cost)
     if not np.isfinite([least, largest]).all():
         raise BadInput(f"{NAME}: f: expected finite values, got values from {least:g} to {largest:g}")
-    floor = least if discount > 0.0 else 0.0
-    given = cost.copy()
-    for bc in bcs:
-        bc.set(given.x.array, None, discount)
-    return float(np.sqrt(2.0 * max(largest - min(floor, value_range(given)[0] if discount > 0.0 else 0.0), 0.0)))
+    floor = 0.0
+    if discount > 0.0:
+        given = cost.copy()
+        for bc in bcs:
+            bc.set(given.x.array, None, discount)
+        floor = min(least, value_range(given)[0])
+    return float(np.sqrt(2.0 * max(largest - floor, 0.0)))
