@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from relax import observe as observe
     from relax import pdes as pdes
     from relax import relaxation as relaxation
+    from relax import train as train
     from relax._petsc import AMG_CG as AMG_CG
     from relax._petsc import AMG_GMRES as AMG_GMRES
     from relax._petsc import DIRECT as DIRECT
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from relax.substitution import Substitution as Substitution
     from relax.teams import Teams as Teams
     from relax.theta import theta_evolution as theta_evolution
+    from relax.train import HalfInverse as HalfInverse
     from relax.verify import MapReport as MapReport
     from relax.verify import check_map as check_map
 
@@ -100,6 +102,7 @@ _HOMES = {
         "Parle",
         "ElasticSGD",
     ),
+    "relax.train": ("HalfInverse",),
     "relax.teams": ("Teams",),
     "relax.errors": (
         "RelaxError",
@@ -111,7 +114,7 @@ _HOMES = {
         "CheckFailed",
     ),
 }
-_MODULES = ("errors", "invert", "meshes", "observe", "pdes", "relaxation")
+_MODULES = ("errors", "invert", "meshes", "observe", "pdes", "relaxation", "train")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [*_HOME_OF, *_MODULES, "init"]  # noqa: PLE0604

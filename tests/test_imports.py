@@ -21,9 +21,9 @@ GROUPS = {
     "description": "meshes boundary coefficients continuation substitution problem evolution theta observe quadrature "
     "forms pdes",
     "solution": "weak solver boundary_map residual symmetry packing factors point sensitivity operators forward "
-    "parameters linearization steady march samples reduced verify eigenmap",
-    "use": "prior invert layer complex_layer teams relaxation output fields series plot slices tables job case truths "
-    "progress ending checking report run info cli __main__",
+    "parameters linearization steady march samples reduced dense verify eigenmap",
+    "use": "prior invert layer complex_layer teams relaxation train output fields series plot slices tables job case "
+    "truths progress ending checking report run info cli __main__",
 }
 RANK_OF = {name: rank for rank, names in enumerate(GROUPS.values()) for name in names.split()}
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}

@@ -1,0 +1,40 @@
+"""Training with physics: half-inverse gradients, and physical gradients with their inverses.
+
+Names are loaded when first used, so that torch is loaded only by those who use it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relax.train.half_inverse import HalfInverse as HalfInverse
+    from relax.train.half_inverse import StepReport as StepReport
+
+_HOMES = {
+    "half_inverse": ("HalfInverse", "StepReport"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME_OF]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'relax.train' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(f"relax.train.{_HOME_OF[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "torch":
+            raise ImportError(
+                f"relax.train.{name} needs torch, which is not installed: on Debian `apt install python3-torch`, "
+                "or `pip install torch`"
+            ) from error
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,360 @@
+"""Half-inverse gradients as a torch optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from relax.errors import BadInput
+from relax.log import logger
+from relax.teams import Teams
+from relax.train.direct import Direction, by_blocks, by_gram, by_svd
+from relax.train.exchange import Exchange
+from relax.train.jacobian import BatchJacobian
+from relax.train.krylov import by_krylov
+from relax.train.outputs import Outputs
+from relax.train.spectrum import Filter, Symmetric
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Tensor: TypeAlias = torch.Tensor
+#: Computes the outputs, (batch, outputs), with their graph, and the loss from them; no ``backward``.
+Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
+
+METHODS = ("auto", "gram", "svd", "krylov")
+# What "auto" takes for too many rows of a Gram matrix: 1 GiB, and about a minute for its eigenvalues.
+_MOST_ROWS = 11_000
+# The squares of smaller singular values are lost in a Gram matrix.
+_LEAST_RCOND_OF_GRAM = 1e-7
+# What rows by layers and an ordinary sweep may differ by; where samples know of each other it is a large part.
+_AGREEMENT = 1e-3
+# By how much |d| may differ from what a kept factor says.
+_AGED = 0.1
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step of :class:`HalfInverse` did. Dimensionless but for losses.
+
+    Attributes:
+        loss: before the step, of all teams.
+        predicted: by how much it should fall to first order: lr gᵀ J d. A step that meets the target of a quadratic
+            loss exactly realises half of it.
+        actual: by how much it fell on the same batch; None unless ``measure=True``.
+        lr: of the first group, as used: below its setting where ``cap`` says so.
+        singular_values: of the Jacobian, falling; of ``krylov`` those that it has found.
+        kept: how many of them took part.
+        method: "gram", "svd" or "krylov".
+        iterations: of ``krylov``; else 0.
+        by_layers: whether the Jacobian was found by layers, not by a sweep for each row. Always so for ``krylov``.
+    """
+
+    loss: float
+    predicted: float
+    actual: float | None
+    lr: float
+    singular_values: Array
+    kept: int
+    method: str
+    iterations: int
+    by_layers: bool
+
+
+class HalfInverse(torch.optim.Optimizer):
+    """theta <- theta - lr V S^(-power) Uᵀ dL/dy, with J = dy/dtheta = U S Vᵀ over the whole batch.
+
+    power = 1/2 is the half-inverse gradient of Schnell, Holl and Thuerey, "Half-Inverse Gradients for Physical Deep
+    Learning", ICLR 2022; 1 is Gauss–Newton, -1 gradient descent. To first order y moves by -lr K^((1 - power)/2) dL/dy
+    with K = J Jᵀ. No momentum: the direction is used as it is.
+
+    ::
+
+        optimizer = HalfInverse(net.parameters(), lr=1.0)
+
+        def closure():
+            y = layer(net(x))                              # (batch, outputs), any torch graph, SolutionLayer or not
+            return y, ((y - target) ** 2).sum() / len(y)
+
+        loss = optimizer.step(closure)
+
+    How it is computed: d = Jᵀ (J Jᵀ)^(-(1 + power)/2) dL/dy, so neither V nor a pseudo-inverse is needed. The autograd
+    graph behind y is read for the dense and convolution layers that parameters are in. One sweep for each output, of
+    all samples at once, brings the sensitivities of the layers; a ``SolutionLayer`` in the graph sees them as one block
+    of adjoint directions per sample. From sensitivities and inputs of the layers comes J Jᵀ in float64, then its
+    eigenvalues, then one ordinary backward sweep gives d. Other uses of a parameter (normalisations, gains) take the
+    backward step of their own node for each row. The rows are compared with that sweep in each step. Where they differ,
+    since samples know of each other (batch normalisation in training) or do not come first (recurrent layers inside
+    torch), each row of J takes a sweep of its own from then on: right, but batch times as dear, and a warning says so.
+
+    Scales. The step is not free of units: c y in the place of y, under an L2 loss, multiplies it by c^(1 - power). A
+    batch repeated k times, with a mean loss, multiplies it by k^(-(1 + power)/2), with the sum by k^((1 - power)/2).
+    ``batch_invariant=True`` multiplies by batch^((1 + power)/2): under a mean loss the step is then that of one copy,
+    and Gauss–Newton's is the usual one. Linear stability for a loss of curvature c in y: lr c s_max^(1 - power) < 2.
+
+    Small singular values dominate the step: ``rcond`` decides how much of the noise of J is let in. A float32 network
+    has noise of 1e-7 s_max. Noise of a solver counts less than that, since it is in all rows alike: with adjoints to a
+    relative 1e-6 the step of a Poisson problem is right to 7e-8 at rcond = 1e-2, to 3e-7 at the default 1e-5, to 5e-7
+    at 1e-6 (``benchmarks/half_inverse_noise.py``). relax solves to 1e-10 and better.
+
+    Ranks. Without ``teams`` a step is local: every rank that holds the same batch and weights takes the same step. With
+    ``teams`` it is collective over ``teams.comm``: each team's closure returns its own samples, and its part of a loss
+    that is a sum over the samples of all teams (a mean is a sum divided by the whole batch). Physics in the closure is
+    on a mesh over ``teams.space``. Factors of J are exchanged, never J; all ranks take the same step to the last bit,
+    equal to that of one process to rounding. Weights are rank 0's from the start.
+
+    Gradients in ``p.grad`` are neither read nor written. Terms of the loss that do not go through y (a penalty on the
+    weights) have no part in the step.
+
+    Args:
+        params: parameters or groups of them, real; a group may have its own ``lr``.
+        lr: of the step, in units that make lr S^(-power) dL/dy a change of y over a change of theta.
+        power: of the inverse singular values, from -1 to 1.
+        rcond: singular values up to ``rcond * s_max`` are left out.
+        method: "gram" as above, on the side of the parameters where they are fewer than the outputs; "svd" by TSQR, for
+            rcond below 1e-7; "krylov" by products with J and Jᵀ alone, a regularised half-inverse, with memory
+            independent of outputs * parameters (see :mod:`relax.train.krylov`); "auto" is "gram", or "svd" for such
+            an rcond, or "krylov" for more than 11 000 rows and columns.
+        damping: lambda in (s² + lambda² s_max²)^(-(1 + power)/2), instead of or beside leaving out.
+        metric: M, of y: (outputs,) for a diagonal, or (outputs, outputs), symmetric positive definite, such as a mass
+            matrix. J becomes M^(1/2) J and dL/dy its representer in M; the step then does not depend on the mesh.
+        batch_invariant: see above.
+        cap: lower lr to cap * 2/(c s_max^(1 - power)), c the largest curvature of the loss in y, found by power
+            iteration; 0.5 is careful, 1 the bound of linear stability.
+        sub_batches: cut each team's samples into so many runs, and leave out what they have in common: eigenvalues of
+            small matrices, nothing exchanged. None for the whole.
+        keep_factor: use the eigenvalues and eigenvectors of J Jᵀ for so many steps, or until |d| differs by a tenth
+            from what they say. For full batches: sample i of the next step must be sample i of this one.
+        krylov_steps: at most so many products with J and Jᵀ each.
+        krylov_tolerance: stop when they change the result by so much of its norm.
+        measure: call the closure again after each step, without a graph, for ``report.actual``.
+        teams: see above.
+
+    Attributes:
+        report: what the last step did, a :class:`StepReport`; None before the first.
+
+    Raises:
+        BadInput: on every rank, for settings out of their range, other closures, other shapes.
+        NotConverged: on every rank, for outputs, losses or derivatives that are not finite. The weights are then those
+            before the step.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: float = 1.0,
+        power: float = 0.5,
+        rcond: float = 1e-5,
+        method: str = "auto",
+        damping: float = 0.0,
+        metric: Tensor | npt.ArrayLike | None = None,
+        batch_invariant: bool = False,
+        cap: float | None = None,
+        sub_batches: int | None = None,
+        keep_factor: int = 1,
+        krylov_steps: int = 80,
+        krylov_tolerance: float = 1e-8,
+        measure: bool = False,
+        teams: Teams | None = None,
+    ) -> None:
+        if method not in METHODS:
+            raise BadInput(f"HalfInverse: expected one of {', '.join(METHODS)} as method, got {method!r}")
+        self.method = method
+        self.batch_invariant = batch_invariant
+        self.sub_batches = sub_batches
+        self.keep_factor = keep_factor
+        self.krylov_steps = krylov_steps
+        self.krylov_tolerance = krylov_tolerance
+        self.measure = measure
+        self.report: StepReport | None = None
+        self._metric = metric
+        self._exchange = Exchange(teams)
+        self._by_layers = True
+        self._kept: tuple[int, Symmetric] | None = None
+        self._check_counts()
+        super().__init__(params, {"lr": lr, "power": power, "rcond": rcond, "damping": damping, "cap": cap})
+        self._exchange.same_start(self._params())
+
+    # -- the step ------------------------------------------------------------------------------------------------------
+
+    def step(self, closure: Closure | None = None) -> Tensor:
+        """Take a step, and return the loss before it, of all teams. Collective over the teams.
+
+        Args:
+            closure: computes the outputs y, (batch, outputs), and the loss from them, and returns both.
+        """
+        params = self._params()
+        with self._exchange.together():
+            outputs = Outputs.of(closure, self._metric)
+        J = BatchJacobian(outputs.y, params, outputs.basis, self._exchange, by_layers=self._by_layers)
+        g = self._exchange.all_rows(outputs.gradient.reshape(-1))
+        loss = float(self._exchange.sum(np.array([outputs.loss]))[0])
+        found, method = self._direction(J, g)
+        scale = (J.num_rows / outputs.y.shape[1]) ** (0.5 * (1.0 + self._setting("power")))
+        scale = scale if self.batch_invariant else 1.0
+        limit = self._limit(outputs, found)
+        start = 0
+        with torch.no_grad():
+            for group in self.param_groups:
+                lr = min(float(group["lr"]), limit) * scale
+                for p in group["params"]:
+                    if p.requires_grad:
+                        own = torch.from_numpy(found.d[start : start + p.numel()])
+                        p.add_(own.view(p.shape).to(p), alpha=-lr)
+                        start += p.numel()
+        lr = min(float(self.param_groups[0]["lr"]), limit) * scale
+        actual = self._fall(closure, loss) if self.measure else None
+        self.report = StepReport(
+            loss, lr * found.slope, actual, lr, found.singular_values, found.kept, method, found.iterations, J.by_layers
+        )
+        return outputs.total(loss)
+
+    def _direction(self, J: BatchJacobian, g: Array) -> tuple[Direction, str]:
+        phi = Filter(self._setting("power"), self._setting("rcond"), self._setting("damping"))
+        if not np.any(g):
+            return Direction(np.zeros(J.num_columns), 0.0, np.zeros(1), 0), self.method
+        method = self.method
+        if method == "auto":
+            method = "svd" if phi.rcond < _LEAST_RCOND_OF_GRAM else "gram"
+            if min(J.num_rows, J.num_columns) > _MOST_ROWS:
+                method = "krylov"
+        if method == "krylov":
+            return by_krylov(J, g, phi, iterations=self.krylov_steps, tolerance=self.krylov_tolerance), method
+        found = self._from_matrix(J, g, phi, method)
+        if J.by_layers and self._exchange.any(found.discrepancy > _AGREEMENT):
+            J.by_layers = False
+            J.forget()
+            self._kept = None
+            found = self._from_matrix(J, g, phi, method)
+        if self._by_layers and not J.by_layers:
+            logger.warning(
+                "HalfInverse: samples of the batch know of each other, or parameters are used in a way that the graph "
+                "does not show; each row of the Jacobian takes a sweep of its own from here on"
+            )
+            self._by_layers = False
+        return found, method
+
+    def _from_matrix(self, J: BatchJacobian, g: Array, phi: Filter, method: str) -> Direction:
+        if method == "svd":
+            return by_svd(J, g, phi)
+        if self.sub_batches is not None:
+            return by_blocks(J, g, phi, self.sub_batches)
+        age, factor = self._kept or (0, None)
+        self._kept = None
+        if factor is not None and len(factor.eigenvalues) == J.num_rows < J.num_columns:
+            found = by_gram(J, g, phi, factor)
+            if not self._exchange.any(found.discrepancy > _AGED):
+                self._keep(age + 1, found)
+                return replace(found, discrepancy=0.0)
+        found = by_gram(J, g, phi)
+        self._keep(1, found)
+        return found
+
+    def _keep(self, age: int, found: Direction) -> None:
+        if age < self.keep_factor and found.factor is not None:
+            self._kept = age, found.factor
+
+    def _limit(self, outputs: Outputs, found: Direction) -> float:
+        """What ``cap`` allows as lr."""
+        cap = self._setting("cap")
+        if cap is None or not found.kept:
+            return math.inf
+        curvature = outputs.largest_curvature(self._exchange)
+        scale = found.singular_values[0] ** (1.0 - self._setting("power"))
+        return math.inf if curvature <= 0.0 else float(cap * 2.0 / (curvature * scale))
+
+    def _fall(self, closure: Closure | None, before: float) -> float:
+        assert closure is not None
+        with torch.no_grad(), self._exchange.together():
+            _, loss = closure()
+        return before - float(self._exchange.sum(np.array([float(loss)]))[0])
+
+    # -- settings and state --------------------------------------------------------------------------------------------
+
+    def _params(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+
+    def _setting(self, key: str) -> Any:
+        return self.param_groups[0][key]
+
+    def _check_counts(self) -> None:
+        for name in ("sub_batches", "keep_factor", "krylov_steps"):
+            value = getattr(self, name)
+            if value is not None and (value != int(value) or value < 1):
+                raise BadInput(f"HalfInverse: expected a whole number >= 1 as {name}, got {value!r}")
+        if self.keep_factor > 1 and self.sub_batches is not None:
+            raise BadInput("HalfInverse: expected keep_factor=1 with sub_batches, whose factors are not kept")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, with an ``lr`` of their own if wished.
+
+        Raises:
+            BadInput: for settings out of their range, or other settings than the first group's: they share one J.
+        """
+        if isinstance(param_group, dict):
+            settings = {**self.defaults, **param_group}
+            _check(settings)
+            for key in ("power", "rcond", "damping", "cap"):
+                if self.param_groups and settings[key] != self.param_groups[0][key]:
+                    raise BadInput(f"HalfInverse: expected one {key} for all groups, which share one Jacobian")
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:
+            if p.is_complex() or not p.is_floating_point():
+                raise BadInput(f"HalfInverse: expected real parameters, got {p.dtype}; torch.view_as_real gives them")
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._exchange.is_shared:
+            raise TypeError("HalfInverse: an optimiser with teams cannot be copied or pickled; state_dict() can")
+        return {**self.__dict__, **super().__getstate__()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings, and a factor that is kept: ``torch.save`` and ``load`` take it."""
+        saved = super().state_dict()
+        factor = None
+        if self._kept is not None:
+            factor = {key: torch.from_numpy(np.array(a)) for key, a in self._kept[1].state().items()}
+        saved["half_inverse"] = {
+            "age": self._kept[0] if self._kept else 0,
+            "factor": factor,
+            "by_layers": self._by_layers,
+        }
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue a saved run: the next steps are those that the saved optimiser would have taken, to the bit."""
+        if "half_inverse" not in state_dict:
+            raise BadInput(
+                f"HalfInverse.load_state_dict: expected the state of a HalfInverse, got one with {sorted(state_dict)}"
+            )
+        own = state_dict["half_inverse"]
+        super().load_state_dict(state_dict)
+        self._by_layers = own["by_layers"]
+        self._kept = None
+        if own["factor"] is not None:
+            factor = Symmetric.restored({key: np.array(t.numpy()) for key, t in own["factor"].items()})
+            self._kept = own["age"], factor
+
+
+def _check(settings: dict[str, Any]) -> None:
+    rules: Sequence[tuple[str, Callable[[float], bool], str]] = (
+        ("lr", lambda v: 0.0 <= v < math.inf, "a finite number >= 0"),
+        ("power", lambda v: -1.0 <= v <= 1.0, "a number from -1 to 1"),
+        ("rcond", lambda v: 0.0 <= v < 1.0, "a number in [0, 1)"),
+        ("damping", lambda v: 0.0 <= v < math.inf, "a finite number >= 0"),
+        ("cap", lambda v: 0.0 < v < math.inf, "a finite number > 0, or None"),
+    )
+    for key, holds, words in rules:
+        value = settings[key]
+        if key == "cap" and value is None:
+            continue
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not holds(number):
+            raise BadInput(f"HalfInverse: expected {words} as {key}, got {value!r}")

@@ -1,0 +1,87 @@
+"""The half-inverse step from products with J and Jᵀ alone."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from relax.train.direct import Direction
+from relax.train.jacobian import BatchJacobian
+from relax.train.spectrum import Filter
+
+Array: TypeAlias = npt.NDArray[np.float64]
+
+# A direction that rounding has left nothing of.
+_NOTHING = 1e-13
+# Steps between two looks at the result.
+_LOOK = 4
+
+
+def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, tolerance: float) -> Direction:
+    """d ≈ Jᵀ phi(J Jᵀ) g from Golub–Kahan bidiagonalisation started at g: a regularised half-inverse.
+
+    k steps give U (m, k) with orthonormal columns, u_1 = g/|g|, and a bidiagonal B with Uᵀ J Jᵀ U = B Bᵀ; then
+    phi(J Jᵀ) g ≈ |g| U phi(B Bᵀ) e_1. B keeps small singular values that its square would lose. Each step costs one
+    product with J and one with Jᵀ; memory is k vectors of length m, whatever the number of parameters.
+
+    Small singular values dominate a half-inverse step and are the last to be found, so a limit on the steps acts as a
+    filter: modes that the space has not resolved are left out or damped. The filter on the singular values of B is
+    smooth, phi(s) s⁴/(s⁴ + (rcond s_max)⁴), since a value at a hard edge would jump with every step of the iteration.
+    SLEPc's MFN applies functions of a matrix, too; it has powers by composition only, squares J, stops with an error
+    where the space is exhausted, and does not tell the spectrum.
+
+    Args:
+        J: m rows, p columns.
+        g: (m,).
+        phi: of the singular values.
+        iterations: at most so many steps.
+        tolerance: stop when a step changes the result by so much of its norm.
+    """
+    size = float(np.linalg.norm(g))
+    U = np.empty((min(iterations, len(g)), len(g)))
+    alphas: list[float] = []
+    betas: list[float] = []
+    v: Array = np.zeros(J.num_columns)
+    u = np.array(g / size)
+    before: Array = np.empty(0)
+    for k in range(len(U)):
+        U[k] = u
+        pulled = J.vjp(u) - (betas[-1] if betas else 0.0) * v
+        alpha = float(np.linalg.norm(pulled))
+        if alpha <= _NOTHING * max([alpha, *alphas, *betas]) or alpha == 0.0:
+            # The space is exhausted. What is left of g has no part in J: a singular value of zero.
+            alphas.append(0.0)
+            break
+        v = np.array(pulled / alpha)
+        alphas.append(alpha)
+        if k % _LOOK == _LOOK - 1:
+            after, _ = _of_bidiagonal(alphas, betas, size, phi)
+            change = np.linalg.norm(after - np.append(before, np.zeros(len(after) - len(before))))
+            if len(before) and change <= tolerance * np.linalg.norm(after):
+                break
+            before = after
+        pushed = J.jvp(v) - alpha * u
+        for _ in range(2):
+            # Twice is enough: vectors of the space so far must not come back by rounding.
+            pushed -= U[: k + 1].T @ (U[: k + 1] @ pushed)
+        beta = float(np.linalg.norm(pushed))
+        if beta <= _NOTHING * max(alphas):
+            break
+        u = np.array(pushed / beta)
+        betas.append(beta)
+    coefficients, s = _of_bidiagonal(alphas, betas[: len(alphas) - 1], size, phi)
+    w = U[: len(alphas)].T @ coefficients
+    d = J.vjp(w)
+    return Direction(d, float(J.vjp(g) @ d), s, int(np.count_nonzero(phi.keeps(s, s[0]))), iterations=len(alphas))
+
+
+def _of_bidiagonal(alphas: list[float], betas: list[float], size: float, phi: Filter) -> tuple[Array, Array]:
+    """|g| phi(B Bᵀ) e_1 with the smooth filter, and the singular values of B, falling."""
+    B = np.diag(alphas) + np.diag(betas[: len(alphas) - 1], -1)
+    P, s, _ = np.linalg.svd(B)
+    edge = (phi.rcond * s[0]) ** 4
+    smooth = Filter(phi.power, 0.0, phi.damping)
+    weights = smooth(s, s[0]) * s**4 / np.where(s > 0.0, s**4 + edge, 1.0)
+    return np.asarray(P @ (weights * (size * P[0]))), s

@@ -1,0 +1,237 @@
+"""From the graph behind a batch of outputs to the rows of its Jacobian, in one sweep for each output.
+
+Samples do not know of each other, so one sweep serves all of them: its cotangent is the same output of every sample. A
+``SolutionLayer`` in the graph sees all sweeps together, as a block of adjoint directions for each sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch.autograd.graph import GradientEdge
+
+from relax.train.graph import Meeting, Unstructured, meetings
+from relax.train.parts import Outer, Part, Rows
+
+Tensor: TypeAlias = torch.Tensor
+
+# Rows of a Jacobian that are computed together, and numbers in them.
+_SWEEPS, _CHUNK = 64, 2**22
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where each parameter's columns are in a Jacobian.
+
+    Attributes:
+        params: in the order of the columns.
+    """
+
+    params: Sequence[Tensor]
+
+    @property
+    def total(self) -> int:
+        """The number of columns."""
+        return sum(p.numel() for p in self.params)
+
+    def of(self, which: int, start: int = 0, length: int | None = None) -> slice:
+        """Those of a parameter, or of a run of its numbers."""
+        first = sum(p.numel() for p in self.params[:which]) + start
+        return slice(first, first + (self.params[which].numel() if length is None else length))
+
+
+def structured(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> list[Part]:
+    """The rows C[:, j]ᵀ dy_b/dθ of samples b, by the layers that parameters are in.
+
+    Args:
+        y: (B, o), with its graph, which is kept.
+        params: θ.
+        basis: C, (o, o).
+
+    Raises:
+        Unstructured: where the graph does not show how parameters meet samples.
+    """
+    found = meetings(y, params)
+    if not found:
+        raise Unstructured
+    B, o = y.shape
+    seeds = basis.T.to(y.dtype)[:, None, :].expand(o, B, o)
+    edges = [GradientEdge(meeting.node, 0) for meeting in found]
+    deltas = torch.func.vmap(lambda seed: torch.autograd.grad(y, edges, seed, retain_graph=True))(seeds)
+    columns = Columns(params)
+    parts: dict[tuple[object, ...], Part] = {}
+    for meeting, delta in zip(found, deltas, strict=True):
+        for key, part in _pieces(meeting, delta.detach(), columns, B):
+            parts[key] = _joined(parts[key], part) if key in parts else part
+    _check_disjoint(list(parts))
+    return list(parts.values())
+
+
+def by_rows(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> list[Part]:
+    """The same by a sweep for each output of each sample: right for any graph, B times as dear."""
+    B, o = y.shape
+
+    def sweep(seed: Tensor) -> tuple[Tensor, ...]:
+        return _given(torch.autograd.grad(y, params, seed, retain_graph=True, allow_unused=True), params)
+
+    seeds = torch.zeros(B, o, B, o, dtype=y.dtype, device=y.device)
+    for b in range(B):
+        seeds[b, :, b] = basis.T
+    return [_rows_of(sweep, seeds, Columns(params), range(len(params)))]
+
+
+def _given(found: Sequence[Tensor | None], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True))
+
+
+def _rows_of(
+    sweep: Callable[[Tensor], tuple[Tensor, ...]], seeds: Tensor, columns: Columns, which: Sequence[int]
+) -> Rows:
+    """One sweep for each seed (B, o, ...), as many at once as memory should hold."""
+    B, o = seeds.shape[:2]
+    flat = seeds.reshape(B * o, *seeds.shape[2:])
+    width = sum(columns.params[i].numel() for i in which)
+    step = max(1, min(_SWEEPS, _CHUNK // max(width, flat[0].numel())))
+    found = [
+        torch.cat(
+            [g.detach().double().reshape(len(g), -1) for g in torch.func.vmap(sweep)(flat[start : start + step])], 1
+        )
+        for start in range(0, B * o, step)
+    ]
+
+    def write(J: Tensor, rows: Tensor) -> None:
+        start = 0
+        for i in which:
+            size = columns.params[i].numel()
+            J[..., columns.of(i)] += rows[..., start : start + size]
+            start += size
+
+    return Rows(torch.cat(found).reshape(B, o, width), write)
+
+
+# -- pieces ------------------------------------------------------------------------------------------------------------
+
+
+def _pieces(meeting: Meeting, delta: Tensor, columns: Columns, B: int) -> list[tuple[tuple[object, ...], Part]]:
+    """The pieces of a Jacobian that one meeting gives, each with a name that tells what it is a derivative in."""
+    if meeting.kind == "other":
+        return [(("other", *meeting.others), _other(meeting, delta, columns, B))]
+    if meeting.kind == "convolution":
+        return _convolution(meeting, delta, columns, B)
+    o, q = delta.shape[0], delta.shape[-1]
+    rows = math.prod(delta.shape[1:-1])
+    if rows % B:
+        raise Unstructured
+    T = rows // B
+    delta = delta.reshape(o, B, T, q).transpose(0, 1).double()
+    taken = delta.new_empty(B, T, 0)
+    if meeting.kind == "dense" and meeting.weight is not None:
+        node = meeting.node
+        taken = (node._saved_mat1 if "Addmm" in node.name() else node._saved_self).detach().double()
+        taken = taken.reshape(B, T, -1)
+    write = _writer(columns, meeting, 0, q, 0)
+    key = (meeting.kind == "shift", meeting.weight, meeting.bias, meeting.transposed, 0)
+    return [(key, Outer(delta, _with_ones(taken, meeting.bias), write))]
+
+
+def _convolution(meeting: Meeting, delta: Tensor, columns: Columns, B: int) -> list[tuple[tuple[object, ...], Part]]:
+    """One piece for each group of channels."""
+    node = meeting.node
+    kernel, groups = node._saved_weight.shape[2:], node._saved_groups
+    o, channels = delta.shape[0], delta.shape[2]
+    if delta.shape[1] != B:
+        raise Unstructured
+    delta = delta.reshape(o, B, channels, -1).permute(1, 0, 3, 2).double()
+    T, q = delta.shape[2], channels // groups
+    if meeting.weight is None:
+        taken = delta.new_empty(B, T, 0)
+    else:
+        taken = _patches(
+            node._saved_input.detach().double(), kernel, node._saved_stride, node._saved_padding, node._saved_dilation
+        )
+    n = taken.shape[2] // groups
+    found: list[tuple[tuple[object, ...], Part]] = []
+    for i in range(groups):
+        own = _with_ones(taken[..., i * n : (i + 1) * n], meeting.bias)
+        write = _writer(columns, meeting, i * q * n, q, i * q)
+        key = (False, meeting.weight, meeting.bias, True, i)
+        found.append((key, Outer(delta[..., i * q : (i + 1) * q], own, write)))
+    return found
+
+
+def _other(meeting: Meeting, delta: Tensor, columns: Columns, B: int) -> Rows:
+    """By the node's own backward step, from each sample alone."""
+    if delta.shape[1] != B:
+        raise Unstructured
+    params = [columns.params[i] for i in meeting.others]
+    edge = GradientEdge(meeting.node, 0)
+
+    def sweep(seed: Tensor) -> tuple[Tensor, ...]:
+        return _given(torch.autograd.grad([edge], params, seed, retain_graph=True, allow_unused=True), params)
+
+    o = delta.shape[0]
+    seeds = delta.new_zeros(B, o, *delta.shape[1:])
+    for b in range(B):
+        seeds[b, :, b] = delta[:, b]
+    return _rows_of(sweep, seeds, columns, meeting.others)
+
+
+def _patches(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    """What each output of a convolution sees: (B, channels, ...) to (B, positions, channels * kernel)."""
+    x = torch.nn.functional.pad(x, [p for side in reversed(padding) for p in (side, side)])
+    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
+        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
+    B, channels, dim = x.shape[0], x.shape[1], len(kernel)
+    positions = math.prod(x.shape[2 : 2 + dim])
+    order = [0, *range(2, 2 + dim), 1, *range(2 + dim, 2 + 2 * dim)]
+    return x.permute(order).reshape(B, positions, channels * math.prod(kernel))
+
+
+def _with_ones(a: Tensor, bias: int | None) -> Tensor:
+    return a if bias is None else torch.cat([a, a.new_ones(*a.shape[:2], 1)], 2)
+
+
+def _writer(
+    columns: Columns, meeting: Meeting, start: int, q: int, bias_start: int
+) -> Callable[[Tensor, Tensor], None]:
+    """Puts rows (B, o, q, n) of a weight and its bias into a Jacobian."""
+    transposed = meeting.transposed or meeting.kind == "convolution"
+
+    def write(J: Tensor, rows: Tensor) -> None:
+        n = rows.shape[3]
+        if meeting.bias is not None:
+            n -= 1
+            J[..., columns.of(meeting.bias, bias_start, q)] += rows[..., n]
+        if meeting.weight is not None:
+            own = rows[..., :n] if transposed else rows[..., :n].transpose(2, 3)
+            J[..., columns.of(meeting.weight, start, q * n)] += own.reshape(*rows.shape[:2], q * n)
+
+    return write
+
+
+def _joined(one: Part, other: Part) -> Part:
+    """A weight that is used twice is seen at the positions of both."""
+    if not (isinstance(one, Outer) and isinstance(other, Outer)):
+        raise Unstructured
+    return one.of(torch.cat([one.delta, other.delta], 2), torch.cat([one.a, other.a], 1))
+
+
+def _check_disjoint(keys: Sequence[tuple[object, ...]]) -> None:
+    """A parameter in two pieces would have their products with each other missing."""
+    seen: set[object] = set()
+    for key in keys:
+        own: set[object]
+        if key[0] == "other":
+            own = {(which, 0) for which in key[1:]}
+        else:
+            _, weight, bias, _, group = key
+            own = {(which, group) for which in (weight, bias) if which is not None}
+        if own & seen:
+            raise Unstructured
+        seen |= own
