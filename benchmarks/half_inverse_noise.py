@@ -1,8 +1,8 @@
 """What a half-inverse step does with the noise of its Jacobian: the tolerance of the solver against ``rcond``.
 
 Run: ``environment/enter python3 benchmarks/half_inverse_noise.py``. A network gives the log-conductivity of a Poisson
-problem, y is the solution at 20 points, for 16 samples, the inputs of which have two parameters. The Jacobian comes once
-from adjoints by a direct solver and once by CG with hypre, stopped at a relative residual. The table is
+problem, y is the solution at 20 points, for 16 samples, the inputs of which have two parameters. The Jacobian comes
+once from adjoints by a direct solver and once by CG with hypre, stopped at a relative residual. The table is
 |d - d_direct| / |d_direct| of the step d.
 """
 

@@ -167,19 +167,27 @@ NETWORKS = {
         True,
     ),
     "batch normalisation": (lambda: sequence(nn.Linear(48, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)), False),
-    "positions first": (
-        lambda: sequence(Recurrent(6, 4), nn.Linear(4, 3)),
-        False,
+    "recurrent": (lambda: sequence(Recurrent(6, 4), nn.Linear(4, 3)), True),
+    "attention": (
+        lambda: sequence(
+            shaped(12, 4),
+            nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True),
+            nn.Flatten(),
+            nn.Linear(48, 3),
+        ),
+        True,
     ),
+    "the state of the last position but one": (lambda: sequence(Recurrent(6, 4, which=-2), nn.Linear(4, 3)), True),
 }
 
 
 class Recurrent(torch.nn.Module):
-    """The last state of a recurrent layer, inside which samples do not come first."""
+    """A state of a recurrent layer, inside which samples do not come first."""
 
-    def __init__(self, n, q):
+    def __init__(self, n, q, which=-1):
         super().__init__()
+        self.which = which
         self.layer = torch.nn.GRU(n, q, batch_first=True)
 
     def forward(self, x):
-        return self.layer(x.reshape(len(x), -1, self.layer.input_size))[0][:, -1]
+        return self.layer(x.reshape(len(x), -1, self.layer.input_size))[0][:, self.which]

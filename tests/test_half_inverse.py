@@ -27,6 +27,8 @@ def error(found, wanted):
 def test_one_step_is_the_formula(name, method):
     """All of these have a well-conditioned Jacobian: the methods differ by rounding."""
     make, shown = NETWORKS[name]
+    if name == "attention" and method == "krylov":
+        pytest.skip("torch differentiates its attention once on the CPU")
     x, target = data(5, 48, 3)
     for power in POWERS:
         torch.manual_seed(4)

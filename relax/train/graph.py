@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -27,6 +27,8 @@ class Meeting:
         bias: which parameter is added.
         transposed: whether the product is with the transpose of the weight, as in ``torch.nn.Linear``.
         others: of kind "other": which parameters enter, in whatever way.
+        positions_first: whether rows of a product go through the samples for each position, not the other way round,
+            as inside torch's recurrent and attention layers.
     """
 
     node: Node
@@ -35,6 +37,7 @@ class Meeting:
     bias: int | None = None
     transposed: bool = False
     others: tuple[int, ...] = ()
+    positions_first: bool = False
 
 
 def meetings(y: Tensor, params: Sequence[Tensor]) -> list[Meeting]:
@@ -48,7 +51,12 @@ def meetings(y: Tensor, params: Sequence[Tensor]) -> list[Meeting]:
         Unstructured: where a parameter meets the samples in several ways, one of which is not known here.
     """
     graph = _Graph(y.grad_fn, params)
-    found = [meeting for node in graph.nodes for meeting in [_known(node, graph.number)] if meeting is not None]
+    found = [
+        replace(meeting, positions_first=graph.has_positions_first(node, len(y)))
+        for node in graph.nodes
+        for meeting in [_known(node, graph.number)]
+        if meeting is not None
+    ]
     claimed = {(id(m.node), which) for m in found for which in (m.weight, m.bias) if which is not None}
     used = {which for _, which in claimed}
     cuts: dict[int, tuple[Node, list[int]]] = {}
@@ -107,6 +115,12 @@ class _Graph:
     def above_transpose(self, node: Node) -> list[Node]:
         """The nodes above, where this one is a transpose."""
         return self._above.get(id(node), []) if node.name() == "TBackward0" else []
+
+    def has_positions_first(self, node: Node, samples: int) -> bool:
+        """Whether a node's output is (positions, samples, ...), or its rows are seen so by the node above."""
+        shapes = [_shape(node)]
+        shapes += [_shape(above) for above in self._above.get(id(node), []) if "View" in above.name()]
+        return any(len(shape) > 2 and shape[0] != samples and shape[1] == samples for shape in shapes)
 
     def first_with_samples(self, node: Node, samples: int) -> Node:
         """The first node on the way up whose output has an axis of samples in front; the way must not fork before."""

@@ -88,8 +88,8 @@ class HalfInverse(torch.optim.Optimizer):
     of adjoint directions per sample. From sensitivities and inputs of the layers comes J Jᵀ in float64, then its
     eigenvalues, then one ordinary backward sweep gives d. Other uses of a parameter (normalisations, gains) take the
     backward step of their own node for each row. The rows are compared with that sweep in each step. Where they differ,
-    since samples know of each other (batch normalisation in training) or do not come first (recurrent layers inside
-    torch), each row of J takes a sweep of its own from then on: right, but batch times as dear, and a warning says so.
+    since samples know of each other (batch normalisation in training), each row of J takes a sweep of its own from then
+    on: right, but batch times as dear, and a warning says so.
 
     Scales. The step is not free of units: c y in the place of y, under an L2 loss, multiplies it by c^(1 - power). A
     batch repeated k times, with a mean loss, multiplies it by k^(-(1 + power)/2), with the sum by k^((1 - power)/2).

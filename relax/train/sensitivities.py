@@ -127,12 +127,14 @@ def _pieces(meeting: Meeting, delta: Tensor, columns: Columns, B: int) -> list[t
     if rows % B:
         raise Unstructured
     T = rows // B
-    delta = delta.reshape(o, B, T, q).transpose(0, 1).double()
+    samples_first = not meeting.positions_first
+    delta = (delta.reshape(o, B, T, q) if samples_first else delta.reshape(o, T, B, q).transpose(1, 2)).transpose(0, 1)
+    delta = delta.double()
     taken = delta.new_empty(B, T, 0)
     if meeting.kind == "dense" and meeting.weight is not None:
         node = meeting.node
         taken = (node._saved_mat1 if "Addmm" in node.name() else node._saved_self).detach().double()
-        taken = taken.reshape(B, T, -1)
+        taken = taken.reshape(B, T, -1) if samples_first else taken.reshape(T, B, -1).transpose(0, 1)
     write = _writer(columns, meeting, 0, q, 0)
     key = (meeting.kind == "shift", meeting.weight, meeting.bias, meeting.transposed, 0)
     return [(key, Outer(delta, _with_ones(taken, meeting.bias), write))]
