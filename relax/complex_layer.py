@@ -57,15 +57,16 @@ class ComplexLayer(torch.nn.Module):
     Args:
         G: the map, with an even number of observations.
         teams: share the samples of a batch among teams of ranks.
+        dense: march all samples of a batch at once, as :class:`relax.SolutionLayer` has it.
 
     Raises:
         BadInput: on every rank: when made, for an odd size_out; when called, for a complex m and an odd size_in, or a
             tensor of another shape or kind.
     """
 
-    def __init__(self, G: ReducedMap, *, teams: Teams | None = None) -> None:
+    def __init__(self, G: ReducedMap, *, teams: Teams | None = None, dense: bool = False) -> None:
         super().__init__()
-        self.layer = SolutionLayer(G, teams=teams)
+        self.layer = SolutionLayer(G, teams=teams, dense=dense)
         self._comm = G.comm if teams is None else teams.comm
         if G.size_out % 2 != 0:
             raise BadInput(

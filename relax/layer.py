@@ -7,7 +7,6 @@ travel with the products, and a linearisation point is found by its control: whi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
@@ -16,11 +15,11 @@ import numpy.typing as npt
 import torch
 
 from relax import parallel
+from relax.dense import DenseMap, KnownBatches
 from relax.errors import BadInput, RelaxError
-from relax.linearization import Linearization
 from relax.parallel_start import launched_ranks
 from relax.reduced import ReducedMap
-from relax.samples import hvp_each, jvp_each, second_tangent_each, vjp_each
+from relax.samples import KnownPoints, KnownSamples, Product
 from relax.teams import Teams
 
 Array = npt.NDArray[np.float64]
@@ -51,14 +50,16 @@ class SolutionLayer(torch.nn.Module):
         G: the map. The layer adds no parameters of its own.
         teams: share the samples of a batch among teams of ranks. G is then a map on a mesh over ``teams.space``, the
             same on every team, with the replicated layout; y is whole on every rank of every team.
+        dense: march all samples of a batch at once, by dense matrices (:class:`relax.dense.DenseMap`): for linear
+            systems of up to a few hundred unknowns, with an operator that is affine in numbers, a mesh on one rank.
 
     Raises:
-        BadInput: on every rank, for teams that G is not made for, or a tensor of another shape, of integers or
-            complex numbers, or with NaN in it.
+        BadInput: on every rank, for teams that G is not made for, a map that cannot be marched densely, or a tensor of
+            another shape, of integers or complex numbers, or with NaN in it.
         SolveFailed: on every rank, when a sample cannot be solved for.
     """
 
-    def __init__(self, G: ReducedMap, *, teams: Teams | None = None) -> None:
+    def __init__(self, G: ReducedMap, *, teams: Teams | None = None, dense: bool = False) -> None:
         super().__init__()
         self.G = G
         self.teams = teams
@@ -68,6 +69,7 @@ class SolutionLayer(torch.nn.Module):
                 f"SolutionLayer: expected a map with the replicated layout on a mesh over teams.space "
                 f"({teams.space.size} ranks), got layout {G.layout.kind!r} on {G.comm.size} ranks"
             )
+        self._dense = DenseMap(G) if dense else None
 
     @property
     def size_in(self) -> int:
@@ -82,8 +84,11 @@ class SolutionLayer(torch.nn.Module):
     def forward(self, m: Tensor) -> Tensor:
         """G of each sample: (..., size_in) -> (..., size_out)."""
         parallel.raise_together(self._comm, self._complaint(m))
-        y = _Solve.apply(m.to(device="cpu", dtype=torch.float64), _Call(self.G, self.teams))
+        y = _Solve.apply(m.to(device="cpu", dtype=torch.float64), self._call())
         return y.to(device=m.device, dtype=m.dtype)
+
+    def _call(self) -> _Call:
+        return _Call(self.G, self.teams, KnownPoints(self.G) if self._dense is None else KnownBatches(self._dense))
 
     def _complaint(self, m: Any) -> BadInput | None:
         n = self.G.size_in
@@ -108,29 +113,25 @@ class SolutionLayer(torch.nn.Module):
 class _Call:
     """The linearisation points of one forward pass. Opaque to torch, which would take a list apart."""
 
-    def __init__(self, G: ReducedMap, teams: Teams | None) -> None:
+    def __init__(self, G: ReducedMap, teams: Teams | None, samples: KnownSamples) -> None:
         self.G = G
         self._teams = teams
-        self._known: list[tuple[Array, Linearization]] = []
+        self._samples = samples
 
     def solve(self, m: Array) -> Array:
         """(samples, size_in) -> (samples, size_out). Collective."""
         rows = self._mine(self._checked(m))
         with self._teams_together():
-            new = self.G.linearize_each(rows)
-        self._known += list(zip(rows.copy(), new, strict=True))
-        return self._whole(np.array([point.value for point in new]).reshape(len(rows), self.G.size_out))
+            values = self._samples.solve(rows)
+        return self._whole(values)
 
-    def product(self, of_each: Callable[..., Array], m: Array, *directions: Array) -> Array:
-        """``of_each(points, *directions)`` over the samples, at points kept from the forward pass or made now."""
+    def product(self, which: Product, m: Array, *directions: Array) -> Array:
+        """A product over the samples, at points kept from the forward pass or made now."""
         rows = self._mine(self._checked(m))
         parts = [self._mine(d) for d in directions]
-        length = self.G.size_in if of_each in (vjp_each, hvp_each) else self.G.size_out
-        result: Array = np.empty((0, directions[0].shape[1], length))
+        result: Array = np.empty(0)
         with self._teams_together():
-            points = [self._find(rows[i], hint=i) for i in range(len(rows))]
-            if points:
-                result = of_each(points, *parts)
+            result = self._samples.product(which, rows, *parts)
         return self._whole(result)
 
     def _teams_together(self) -> AbstractContextManager[None]:
@@ -148,22 +149,6 @@ class _Call:
 
     def _whole(self, rows: Array) -> Array:
         return rows if self._teams is None else self._teams.gather(rows)
-
-    def _find(self, row: Array, hint: int) -> Linearization:
-        if self.G.layout.kind == "replicated":
-            # All ranks hold rank 0's control, so they find the same.
-            near = self._known[hint : hint + 1] + self._known
-            for control, point in near:
-                if np.array_equal(control, row):
-                    return point
-        else:
-            same = sum(1 << i for i, (control, _) in enumerate(self._known) if np.array_equal(control, row))
-            agreed = parallel.all_ranks_mask(self.G.comm, same)
-            for i, (_, point) in enumerate(self._known):
-                if agreed >> i & 1:
-                    return point
-        self._known.append((row.copy(), self.G.linearize(row)))
-        return self._known[-1][1]
 
 
 # Shapes below: S sample axes, K an axis of directions, n = size_in, p = size_out.
@@ -272,7 +257,7 @@ class _Vjp(_Product):
 
     @staticmethod
     def forward(m: Tensor, dy: Tensor, call: _Call) -> Tensor:
-        result = call.product(vjp_each, _flat(m, 1), _flat(dy, 2))
+        result = call.product("vjp", _flat(m, 1), _flat(dy, 2))
         return torch.from_numpy(result.reshape(*dy.shape[:-1], call.G.size_in))
 
     @staticmethod
@@ -301,7 +286,7 @@ class _Jvp(_Product):
 
     @staticmethod
     def forward(m: Tensor, dm: Tensor, call: _Call) -> Tensor:
-        result = call.product(jvp_each, _flat(m, 1), _flat(dm, 2))
+        result = call.product("jvp", _flat(m, 1), _flat(dm, 2))
         return torch.from_numpy(result.reshape(*dm.shape[:-1], call.G.size_out))
 
     @staticmethod
@@ -345,7 +330,7 @@ class _Hvp(_Last):
 
     @staticmethod
     def forward(m: Tensor, dy: Tensor, dm: Tensor, call: _Call) -> Tensor:
-        result = call.product(hvp_each, _flat(m, 1), _flat(dy, 2), _flat(dm, 2))
+        result = call.product("hvp", _flat(m, 1), _flat(dy, 2), _flat(dm, 2))
         return torch.from_numpy(result.reshape(*dm.shape))
 
     @staticmethod
@@ -361,7 +346,7 @@ class _SecondTangent(_Last):
 
     @staticmethod
     def forward(m: Tensor, a: Tensor, b: Tensor, call: _Call) -> Tensor:
-        result = call.product(second_tangent_each, _flat(m, 1), _flat(a, 2), _flat(b, 2))
+        result = call.product("second_tangent", _flat(m, 1), _flat(a, 2), _flat(b, 2))
         return torch.from_numpy(result.reshape(*a.shape[:-1], call.G.size_out))
 
     @staticmethod

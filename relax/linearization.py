@@ -122,6 +122,22 @@ class Linearization:
             return self.vjp(np.eye(G.size_out))
         return np.ascontiguousarray(self.jvp(np.eye(G.size_in)).T)
 
+    def vjp_of_many(self, dy: Array) -> Array:
+        """``vjp`` of rows (k, size_out): through the matrix, where that takes fewer solves than k."""
+        return self._checked_seed(dy) @ self.matrix() if len(dy) > self._fewest else self.vjp(dy)
+
+    def jvp_of_many(self, dm: Array) -> Array:
+        """``jvp`` of rows (k, size_in): through the matrix, where that takes fewer solves than k."""
+        if self._G.layout.kind == "owned" or len(dm) <= self._fewest:
+            return self.jvp(dm)
+        return np.asarray(self._G.layout.checked(dm, "direction") @ self.matrix().T)
+
+    @property
+    def _fewest(self) -> int:
+        """How many solves ``matrix`` takes. The same on every rank."""
+        G = self._G
+        return G.size_out if G.layout.kind == "owned" else min(G.size_in, G.size_out)
+
     def dot(self, a: Array, b: Array) -> float:
         """The map's inner product of two control vectors."""
         return self._G.dot(a, b)
