@@ -33,6 +33,7 @@ _collection_errors: list[str] = []
 
 MARKERS = (
     "one_rank: starts processes of its own, which mpirun does not allow inside mpirun; skipped on several ranks",
+    "local: no rank talks to another in it; skipped on several ranks",
     "many_ranks: about what goes on between ranks; skipped on one",
 )
 
@@ -88,6 +89,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if COMM.size > 1 and item.get_closest_marker("one_rank"):
             item.add_marker(pytest.mark.skip(reason="starts processes of its own: one rank only"))
+        if COMM.size > 1 and item.get_closest_marker("local"):
+            item.add_marker(pytest.mark.skip(reason="no rank talks to another in it"))
         if COMM.size == 1 and item.get_closest_marker("many_ranks"):
             item.add_marker(pytest.mark.skip(reason="needs several ranks"))
 

@@ -8,7 +8,7 @@ import numpy as np
 import problems
 import pytest
 import ufl
-from contract import COMM, close
+from contract import close
 from dolfinx import fem
 from mpi4py import MPI
 
@@ -21,6 +21,8 @@ from relax.dense.pencil import Pencil
 from relax.linear import LinearSolver
 from relax.pdes import poisson, schrodinger
 from relax.samples import second_tangent_each
+
+pytestmark = pytest.mark.local
 
 # Both solve the same small systems directly: condition numbers of at most 1e4 times rounding.
 EQUAL = 1e-11
@@ -269,11 +271,3 @@ def test_other_layouts_maps_and_numbers_are_refused():
         D(np.zeros((2, 8)))
     assert D(np.zeros((0, 9))).shape == (0, 9)
     assert D(np.zeros(9)).shape == (9,)
-
-
-@pytest.mark.many_ranks
-def test_a_mesh_on_several_ranks_is_refused():
-    problem = poisson.source(meshes.unit_square(4))
-    with pytest.raises(BadInput, match="COMM_SELF"):
-        DenseMap(ReducedMap(problem, FieldValues(problem.state.function_space)))
-    assert COMM.size > 1

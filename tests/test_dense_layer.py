@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 import relax
 from relax import BadInput, ComplexLayer, FieldValues, ReducedMap, SolutionLayer, meshes, pdes
-from relax.dense import DensePoints
+from relax.dense import DenseMap, DensePoints
 
 
 class DenseLayerContract(LayerContract):
@@ -34,12 +34,12 @@ class DenseLayerContract(LayerContract):
             close(m.grad, lin.vjp(w.numpy()), 1e-11)
 
 
-@pytest.mark.skipif(COMM.size > 1, reason="a dense map is one rank's; teams are tested below")
+@pytest.mark.local
 class TestDipole(DenseLayerContract):
     make = staticmethod(dense_problems.dipole)
 
 
-@pytest.mark.skipif(COMM.size > 1, reason="a dense map is one rank's; teams are tested below")
+@pytest.mark.local
 class TestAdvection(DenseLayerContract):
     make = staticmethod(dense_problems.advection)
 
@@ -147,3 +147,11 @@ def test_a_block_takes_as_few_solves_as_it_can(contract, transform, solves):
         with G.linearize(m[i].numpy()) as lin:
             close(J[i], lin.vjp(np.eye(G.size_out)))
     bench.close()
+
+
+@pytest.mark.many_ranks
+def test_a_mesh_on_several_ranks_is_refused():
+    problem = pdes.poisson.source(meshes.unit_square(4))
+    with pytest.raises(BadInput, match="COMM_SELF"):
+        DenseMap(ReducedMap(problem, FieldValues(problem.state.function_space)))
+    assert COMM.size > 1

@@ -10,6 +10,8 @@ from half_inverse_cases import DTYPE, NETWORKS, by_hand, data, flat, mlp, square
 from relax import HalfInverse
 from relax.train.spectrum import Symmetric
 
+pytestmark = pytest.mark.local
+
 METHODS = ("gram", "svd", "krylov")
 POWERS = (0.5, 1.0, -1.0, 0.2)
 

@@ -11,12 +11,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from mpi4py import MPI
 from scipy.linalg import solve_discrete_lyapunov
 
 from relax.relaxation.optim import SGLD, EntropySGD, HeatSmoothing
 
-pytestmark = pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="no rank talks to another in it")
+pytestmark = pytest.mark.local
 
 CHAINS = 40_000
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mpi4py import MPI
 from scipy.optimize import minimize
 
 from relax.errors import BadInput
 from relax.relaxation import cole_hopf, hopf_lax
 
-pytestmark = pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="no rank talks to another in it")
+pytestmark = pytest.mark.local
 
 
 def wavy(x):
