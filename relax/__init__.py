@@ -71,6 +71,9 @@ if TYPE_CHECKING:
     from relax.teams import Teams as Teams
     from relax.theta import theta_evolution as theta_evolution
     from relax.train import HalfInverse as HalfInverse
+    from relax.train import gauss_newton_inverse as gauss_newton_inverse
+    from relax.train import lbfgs_inverse as lbfgs_inverse
+    from relax.train import physical_gradient as physical_gradient
     from relax.verify import MapReport as MapReport
     from relax.verify import check_map as check_map
 
@@ -102,7 +105,7 @@ _HOMES = {
         "Parle",
         "ElasticSGD",
     ),
-    "relax.train": ("HalfInverse",),
+    "relax.train": ("HalfInverse", "physical_gradient", "gauss_newton_inverse", "lbfgs_inverse"),
     "relax.teams": ("Teams",),
     "relax.errors": (
         "RelaxError",

@@ -6,7 +6,6 @@ travel with the products, and a linearisation point is found by its control: whi
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
@@ -14,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from relax import parallel
+from relax import parallel, torch_threads
 from relax.dense import DenseMap, KnownBatches
 from relax.errors import BadInput, RelaxError
-from relax.parallel_start import launched_ranks
 from relax.reduced import ReducedMap
 from relax.samples import KnownPoints, KnownSamples, Product
 from relax.teams import Teams
@@ -25,9 +23,7 @@ from relax.teams import Teams
 Array = npt.NDArray[np.float64]
 Tensor: TypeAlias = torch.Tensor
 
-if launched_ranks() > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-    # torch takes every core for each rank otherwise, whatever BLAS has been told.
-    torch.set_num_threads(1)
+torch_threads.one_per_rank()
 
 
 class SolutionLayer(torch.nn.Module):

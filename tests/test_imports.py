@@ -22,8 +22,8 @@ GROUPS = {
     "forms pdes",
     "solution": "weak solver boundary_map residual symmetry packing factors point sensitivity operators forward "
     "parameters linearization steady march samples reduced dense verify eigenmap",
-    "use": "prior invert layer complex_layer teams relaxation train output fields series plot slices tables job case "
-    "truths progress ending checking report run info cli __main__",
+    "use": "prior invert torch_threads layer complex_layer teams relaxation train output fields series plot slices "
+    "tables job case truths progress ending checking report run info cli __main__",
 }
 RANK_OF = {name: rank for rank, names in enumerate(GROUPS.values()) for name in names.split()}
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
@@ -97,7 +97,7 @@ def equations_see_only_the_description(me, tree):
 
 def torch_stays_where_it_belongs(me, tree):
     """Only the layers, training and relaxation import torch: the engine works without it."""
-    if me not in ("layer", "complex_layer", "train", "relaxation"):
+    if me not in ("torch_threads", "layer", "complex_layer", "train", "relaxation"):
         yield from ((line, name) for line, name in imports(tree) if name.split(".")[0] == "torch")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from relax import torch_threads
 from relax.errors import BadInput
 from relax.log import logger
 from relax.teams import Teams
@@ -25,6 +26,8 @@ Array: TypeAlias = npt.NDArray[np.float64]
 Tensor: TypeAlias = torch.Tensor
 #: Computes the outputs, (batch, outputs), with their graph, and the loss from them; no ``backward``.
 Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
+
+torch_threads.one_per_rank()
 
 METHODS = ("auto", "gram", "svd", "krylov")
 # What "auto" takes for too many rows of a Gram matrix: 1 GiB, and about a minute for its eigenvalues.

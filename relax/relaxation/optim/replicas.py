@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from mpi4py import MPI
 
-from relax import parallel
+from relax import parallel, torch_threads
 from relax.errors import BadInput
-from relax.parallel_start import launched_ranks
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.langevin import local_means
 from relax.relaxation.optim.noise import Noise, derived_seed, fresh_seed
@@ -21,9 +19,7 @@ from relax.relaxation.optim.working import Step, as_real, chosen, descend, desce
 
 Tensor: TypeAlias = torch.Tensor
 
-if launched_ranks() > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-    # torch takes every core for each rank otherwise, whatever BLAS has been told.
-    torch.set_num_threads(1)
+torch_threads.one_per_rank()
 
 
 class Parle(RelaxationOptimizer):

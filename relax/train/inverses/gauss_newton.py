@@ -1,0 +1,304 @@
+"""Gauss–Newton as a local inverse: the linearised inverse problem, with the prior or damping as regularisation."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+from petsc4py import PETSc
+
+from relax import parallel
+from relax.errors import BadInput, SolveFailed
+from relax.factors import Key
+from relax.invert.krylov import conjugate_gradients
+from relax.layout import as_rows
+from relax.linearization import Linearization
+from relax.prior.base import Prior
+from relax.reduced import ReducedMap
+from relax.teams import Teams
+from relax.train.inverses.base import MapInverse, like, parameters_key
+
+Array = npt.NDArray[np.float64]
+
+# With jacobian="auto" and a prior: at most so many unknowns of the smaller side, and so many numbers in a Jacobian.
+_SIDE, _ENTRIES = 3_000, 20_000_000
+
+
+def gauss_newton_inverse(
+    G: ReducedMap,
+    *,
+    noise: float | Array | None = None,
+    prior: Prior | None = None,
+    steps: int = 1,
+    damping: float = 0.0,
+    rcond: float = 1e-10,
+    jacobian: Literal["auto", "matrix", "products"] = "auto",
+    max_cg: int = 200,
+    cg_rtol: float = 1e-8,
+    teams: Teams | None = None,
+) -> GaussNewtonInverse:
+    """The step dx from x that a linearised inverse problem asks for, J = G'(x), Σ the noise:
+
+    - without a prior: dx = J⁺ dy, the least squares solution of least length, with weights Σ⁻¹; with damping the
+      minimum of ½ |Σ⁻¹ (J dx − dy)|² + ½ damping |dx|² (Levenberg–Marquardt);
+    - with a prior N(mean, C): the minimum of
+
+        ½ |Σ⁻¹ (J dx − dy)|² + ½ (x + dx − mean)ᵀ C⁻¹ (x + dx − mean) + ½ damping dxᵀ C⁻¹ dx,
+
+      a step of ``gauss_newton`` from x to the most probable control for the data G(x) + dy. It pulls x to the prior's
+      mean as far as the data allow, whatever dy is: where dy = 0 it is not zero. Domain knowledge enters here.
+
+    Collective, to make and to call. What to call, and with what: :class:`relax.train.MapInverse`.
+
+    J comes by block adjoint or tangent solves through the factor that the map keeps, whichever are fewer, and the small
+    dense system is that of the observations or of the control, whichever is smaller. Where the derivative is the same
+    everywhere (a linear source) J and this system are made once, for all samples, all steps and all calls, and made
+    again when parameters of the problem change; a correction is then a product with a (size_out, size_in) matrix.
+    Elsewhere each sample is linearised: one forward solve, saved by ``observe``, and a Jacobian.
+
+    Args:
+        G: the map, in the replicated layout.
+        noise: standard deviation of the observations: a number, or one for each. Needed with a prior; without one it
+            only weighs observations against each other, and against damping.
+        prior: N(mean, C) on the controls of G.
+        steps: how many Gauss–Newton steps, each at full length from where the last has led, to the same data.
+        damping: as above, at least 0. It bounds steps where J is nearly singular, and does not pull.
+        rcond: without prior and damping, singular values of Σ⁻¹ J below this fraction of the largest are dropped.
+        jacobian: "matrix" as above; "products" by conjugate gradients preconditioned with the prior, a tangent and an
+            adjoint solve each iteration, for which a prior is needed; "auto" takes the matrix up to 3000 unknowns.
+        max_cg: at most so many iterations of conjugate gradients in a step.
+        cg_rtol: their relative tolerance.
+        teams: share the samples of a batch among teams of ranks.
+
+    Raises:
+        BadInput: on every rank, for arguments that do not fit.
+        SolveFailed: when a solve fails, or the normal equations are singular.
+    """
+    return GaussNewtonInverse(
+        G, noise=noise, prior=prior, steps=steps, damping=damping, rcond=rcond, jacobian=jacobian, max_cg=max_cg,
+        cg_rtol=cg_rtol, teams=teams,
+    )  # fmt: skip
+
+
+class GaussNewtonInverse(MapInverse):
+    """What :func:`gauss_newton_inverse` makes."""
+
+    def __init__(
+        self,
+        G: ReducedMap,
+        *,
+        noise: float | Array | None,
+        prior: Prior | None,
+        steps: int,
+        damping: float,
+        rcond: float,
+        jacobian: str,
+        max_cg: int,
+        cg_rtol: float,
+        teams: Teams | None,
+    ) -> None:
+        super().__init__(G, teams)
+        self.name = "gauss_newton_inverse"
+        self.noise = checked_noise(G, noise, prior, self.name)
+        check_prior(G, prior, self.name)
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+            raise BadInput(f"{self.name}: steps: expected a whole number of at least 1, got {steps!r}")
+        if not 0.0 <= damping < np.inf:
+            raise BadInput(f"{self.name}: damping: expected a finite number of at least 0, got {damping!r}")
+        self.prior = prior
+        self.steps = int(steps)
+        self.damping = float(damping)
+        self._rcond = rcond
+        self._cg: dict[str, Any] = {"max_iterations": max_cg, "rtol": cg_rtol}
+        self._by_matrix = self._use_matrix(jacobian)
+        self._may_share = self._by_matrix and isinstance(G, ReducedMap) and G.residual.is_affine
+        self._shared: tuple[Key, Array, Array] | None = None
+        self._seen: tuple[Array, list[Linearization]] | None = None
+
+    def _use_matrix(self, jacobian: str) -> bool:
+        G = self.G
+        if jacobian not in ("auto", "matrix", "products"):
+            raise BadInput(f"{self.name}: jacobian: expected 'auto', 'matrix' or 'products', got {jacobian!r}")
+        if jacobian == "products" and self.prior is None:
+            raise BadInput(f"{self.name}: jacobian='products' needs a prior, which is its preconditioner")
+        small = min(G.size_in, G.size_out) <= _SIDE and G.size_in * G.size_out <= _ENTRIES
+        return jacobian == "matrix" or (jacobian == "auto" and (small or self.prior is None))
+
+    def observe(self, x: Any) -> Any:
+        """G(x), (..., size_in) -> (..., size_out); the next correction at the same x saves its forward solves.
+
+        Collective.
+        """
+        points = self._checked(x, self.G.size_in, "x")
+        rows, lead = as_rows(points), points.shape[:-1]
+        mine = slice(0, len(rows)) if self.teams is None else self.teams.mine(len(rows))
+        values: Array = np.empty((0, self.G.size_out))
+        if self.teams is None:
+            values = self._observed(rows)
+        else:
+            with parallel.together(self.teams.comm):
+                values = self._observed(rows[mine])
+            values = self.teams.gather(values)
+        return like(x, values.reshape(*lead, self.G.size_out))
+
+    def _observed(self, rows: Array) -> Array:
+        found = self.G.linearize_each(rows) if len(rows) else []
+        self._seen = (rows.copy(), found)
+        return np.array([point.value for point in found]).reshape(len(rows), self.G.size_out)
+
+    # -- the steps -----------------------------------------------------------------------------------------------------
+
+    def _corrections(self, x: Array | None, residual: Array) -> Array:
+        shared = self._shared_step(x)
+        if shared is not None:
+            return self._linear(x, residual, *shared)
+        here = self._needed(x)
+        moved = here.copy()
+        goal: Array | None = None
+        for _ in range(self.steps):
+            points = self._points(moved)
+            values: Array = np.array([point.value for point in points])
+            goal = values + residual if goal is None else goal
+            for i, point in enumerate(points):
+                moved[i] += self._step_at(point, moved[i], goal[i] - values[i])
+                point.close()
+        PETSc.garbage_cleanup(self.G.comm)
+        return moved - here
+
+    def _points(self, rows: Array) -> list[Linearization]:
+        seen, self._seen = self._seen, None
+        if seen is not None and np.array_equal(seen[0], rows):
+            return seen[1]
+        return self.G.linearize_each(rows)
+
+    def _linear(self, x: Array | None, residual: Array, J: Array, back: Array) -> Array:
+        """Steps of a map whose derivative is J everywhere; ``back`` as of ``_way_back``."""
+        dx: Array = np.zeros((len(residual), self.G.size_in))
+        left = residual
+        for _ in range(self.steps):
+            pull = self._pull(None if x is None else x + dx)
+            dx = dx + self._scaled(left, J, pull) @ back
+            if pull is not None:
+                dx -= pull
+            left = residual - dx @ J.T
+        return dx
+
+    def _shared_step(self, x: Array | None) -> tuple[Array, Array] | None:
+        """J and the way back of a map whose derivative is the same everywhere; None of another. Collective."""
+        if not self._may_share:
+            return None
+        key = parameters_key(self.G)
+        if self._shared is None or self._shared[0] is not key:
+            lin = self.G.linearize(np.zeros(self.G.size_in) if x is None else x[0])
+            if not lin.is_everywhere_the_same:
+                self._may_share = False
+                return None
+            J = lin.matrix()
+            self._shared = (key, J, self._way_back(J))
+            lin.close()
+        return self._shared[1:]
+
+    def _step_at(self, point: Linearization, x: Array, residual: Array) -> Array:
+        pull = self._pull(x)
+        if not self._by_matrix:
+            return self._by_products(point, x, residual)
+        J = point.matrix()
+        dx = self._solved(J, self._scaled(residual[None, :], J, None if pull is None else pull[None, :]))[0]
+        return dx if pull is None else dx - pull
+
+    def _pull(self, x: Array | None) -> Array | None:
+        """(x − mean) / (1 + damping): the step without data is minus this. None without a prior."""
+        if self.prior is None:
+            return None
+        return np.asarray((self._needed(x) - self.prior.mean) / (1.0 + self.damping))
+
+    def _scaled(self, residual: Array, J: Array, pull: Array | None) -> Array:
+        """Σ⁻¹ (dy + J pull), rows."""
+        return np.asarray((residual if pull is None else residual + pull @ J.T) / self.noise)
+
+    # With A = Σ⁻¹ J and the metric D = C / (1 + damping), or I / damping, the step is D Aᵀ (I + A D Aᵀ)⁻¹ b − pull,
+    # b = Σ⁻¹ (dy + J pull), and D Aᵀ (I + A D Aᵀ)⁻¹ = (AᵀA + D⁻¹)⁻¹ Aᵀ.
+
+    def _way_back(self, J: Array) -> Array:
+        """W (size_out, size_in) with D Aᵀ (I + A D Aᵀ)⁻¹ b = b W. Collective."""
+        return self._solved(J, np.eye(len(J)))
+
+    def _solved(self, J: Array, b: Array) -> Array:
+        """D Aᵀ (I + A D Aᵀ)⁻¹ b for each row of b (k, size_out): (k, size_in). Collective."""
+        A = J / self.noise[:, None]
+        if self.prior is None and self.damping == 0.0:
+            return np.asarray(b @ _pseudo_inverse(A, self._rcond).T)
+        prior, scale = self.prior, self.damping if self.prior is None else 1.0 + self.damping
+        rows, columns = A.shape
+        if rows <= columns:
+            root = A if prior is None else prior.color_adjoint(A)
+            dual = self._spd_solve(np.eye(rows) + root @ root.T / scale, b) @ A
+            return np.asarray((dual if prior is None else prior.covariance(dual)) / scale)
+        precision = np.eye(columns) if prior is None else prior.precision(np.eye(columns))
+        return self._spd_solve(A.T @ A + scale * 0.5 * (precision + precision.T), b @ A)
+
+    def _spd_solve(self, matrix: Array, rows: Array) -> Array:
+        try:
+            return np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(matrix), rows.T).T)
+        except (scipy.linalg.LinAlgError, ValueError) as error:
+            # The matrix is the same on every rank, and so is this.
+            raise SolveFailed(
+                f"{self.name}: the normal equations of {len(matrix)} unknowns are singular to rounding ({error}); try "
+                "more damping, or a prior with a smaller standard deviation"
+            ) from error
+
+    def _by_products(self, point: Linearization, x: Array, residual: Array) -> Array:
+        """The same step by conjugate gradients. Collective."""
+        prior, scale, weights = self.prior, 1.0 + self.damping, 1.0 / self.noise**2
+        assert prior is not None
+
+        def data_hessian(v: Array) -> Array:
+            return point.vjp(weights * point.jvp(v))
+
+        def metric(v: Array) -> Array:
+            return np.asarray(prior.covariance(v) / scale)
+
+        b = point.vjp(weights * residual) - prior.gradient(x)
+        return conjugate_gradients(data_hessian, metric, b, metric(b), self.G.dot, **self._cg).p
+
+
+def _pseudo_inverse(A: Array, rcond: float) -> Array:
+    """A⁺, singular values below rcond times the largest dropped."""
+    U, s, Vt = scipy.linalg.svd(A, full_matrices=False)
+    kept = s > rcond * s.max(initial=0.0)
+    return np.asarray((Vt[kept].T / s[kept]) @ U[:, kept].T)
+
+
+def checked_noise(G: ReducedMap, noise: float | Array | None, prior: Prior | None, name: str) -> Array:
+    """The noise as a vector (size_out,), 1 where none is needed. Collective.
+
+    Raises:
+        BadInput: when it is missing beside a prior, not positive, or of another length.
+    """
+    if noise is None:
+        if prior is not None:
+            raise BadInput(
+                f"{name}: noise: expected the standard deviation of the observations, which weighs them against the "
+                "prior, got None"
+            )
+        noise = 1.0
+    vector = np.full(G.size_out, noise) if np.ndim(noise) == 0 else noise
+    sigma = parallel.from_rank_0(G.comm, parallel.checked(G.comm, vector, G.size_out, f"{name}: noise"))
+    if sigma.ndim != 1 or sigma.min(initial=1.0) <= 0.0:
+        raise BadInput(f"{name}: noise: expected positive standard deviations, a number or one per observation")
+    return sigma
+
+
+def check_prior(G: ReducedMap, prior: Prior | None, name: str) -> None:
+    """Refuse a prior of other vectors than the controls of G. Local; layouts are replicated.
+
+    Raises:
+        BadInput: then.
+    """
+    if prior is not None and (prior.kind != "replicated" or prior.size != G.size_in):
+        raise BadInput(
+            f"{name}: prior: expected one for {G.size_in} values in layout='replicated', got {prior.size} values in "
+            f"layout={prior.kind!r}"
+        )

@@ -1,0 +1,229 @@
+"""Diffusion backwards: a damped spectral inverse with the eigenpairs of the discrete operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import dolfinx.fem.petsc as fem_petsc
+import numpy as np
+import numpy.typing as npt
+import ufl
+from dolfinx import fem
+from petsc4py import PETSc
+from scipy.special import expit
+
+from relax import eigensolver
+from relax.errors import BadInput
+from relax.evolution import Evolution
+from relax.factors import Key
+from relax.layout import SpaceLayout
+from relax.observe import AtSteps, FieldValues
+from relax.prior.base import Prior
+from relax.reduced import ReducedMap
+from relax.teams import Teams
+from relax.train.inverses.base import MapInverse, parameters_key
+
+Array = npt.NDArray[np.float64]
+
+# How far a mode may be from being one of the propagator, beside the largest gain.
+_STAYS = 1e-6
+# Holl et al. leave a mode alone whose probability to be signal lies between a half and this.
+_SURE = 0.68
+
+
+def heat_inverse(
+    G: ReducedMap,
+    *,
+    modes: int = 64,
+    signal: float | Prior = 1.0,
+    noise: float = 0.0,
+    relative_noise: float = 1e-6,
+    filter: Literal["probability", "wiener"] = "probability",  # noqa: A002 - the word of the field
+    teams: Teams | None = None,
+) -> HeatInverse:
+    """Undo diffusion mode by mode, as far as a mode stands out of the noise.
+
+    Collective, to make and to call: :class:`relax.train.MapInverse`. For ``pdes.heat.evolution`` with its initial state
+    as control and all values of the last state observed, and any other evolution that is linear with a symmetric
+    operator. With φ_k the eigenfunctions of the discrete operator (mass-orthonormal, on any mesh) and g_k what the time
+    steps themselves make of a mode, the residual r has the amplitude a_k = (φ_k, r), and dx = Σ c_k φ_k with
+
+    - ``filter="probability"``: c_k = a_k g_k^(−α_k), α_k = 2 p_k − 1, or 0 where ½ < p_k < 0.68,
+      p_k = e^(−a_k²/2s_k²) / (e^(−a_k²/2s_k²) + e^(−a_k²/2n_k²)): full inversion where p = 1, damping where p < ½
+      (Holl, Koltun and Thuerey, NeurIPS 2022, in code, there for Fourier modes on a grid);
+    - ``filter="wiener"``: c_k = a_k g_k S_k² / (g_k² S_k² + n_k²), the least mean squared error for independent modes
+      of standard deviation S_k under noise n_k (Wiener).
+
+    s_k = |g_k| S_k is the signal in the observation. Noise has two parts,
+    n_k² = (noise |M φ_k|)² + (relative_noise |r|)²: independent errors of the observed values, and errors in proportion
+    to the residual, |r|² = Σ a_k². Modes beyond ``modes`` are left out: take so many that the last is below the noise.
+
+    Args:
+        G: a map with ``FieldValues`` of the whole last state as observable; replicated layout.
+        modes: how many of the slowest modes; those of a cluster are taken together.
+        signal: S_k: a number, or a prior on the initial state, with S_k² = (M φ_k)ᵀ C (M φ_k).
+        noise: standard deviation of each observed value.
+        relative_noise: in units of |r|; the study has 1e-6, the rounding of its data.
+        filter: as above.
+        teams: share the samples of a batch among teams of ranks.
+
+    Raises:
+        BadInput: on every rank, for a map that is not of this kind, or numbers that are not positive.
+        ImportError: without slepc4py, when it is first called.
+        SolveFailed: when the eigenpairs cannot be found.
+    """
+    return HeatInverse(G, modes, signal, noise, relative_noise, filter, teams)
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """Modes of a linear evolution from its initial to its last state.
+
+    Attributes:
+        functions: φ_k in the replicated order, (k, size).
+        duals: M φ_k, likewise: amplitudes are ``values @ duals.T``.
+        gains: g_k, (k,).
+        signal: S_k, (k,).
+    """
+
+    functions: Array
+    duals: Array
+    gains: Array
+    signal: Array
+
+
+class HeatInverse(MapInverse):
+    """What :func:`heat_inverse` makes."""
+
+    def __init__(
+        self,
+        G: ReducedMap,
+        modes: int,
+        signal: float | Prior,
+        noise: float,
+        relative_noise: float,
+        filter: str,  # noqa: A002
+        teams: Teams | None,
+    ) -> None:
+        super().__init__(G, teams)
+        self.name = "heat_inverse"
+        _check(G)
+        if filter not in ("probability", "wiener"):
+            raise BadInput(f"{self.name}: filter: expected 'probability' or 'wiener', got {filter!r}")
+        if isinstance(modes, bool) or not isinstance(modes, int | np.integer) or modes < 1:
+            raise BadInput(f"{self.name}: modes: expected a whole number of at least 1, got {modes!r}")
+        if not (noise >= 0.0 and relative_noise >= 0.0 and 0.0 < noise + relative_noise < np.inf):
+            raise BadInput(
+                f"{self.name}: expected noise and relative_noise of at least 0, one of them above, got {noise!r} and "
+                f"{relative_noise!r}"
+            )
+        self._wanted = int(modes)
+        self._prior_or_number = signal
+        self.noise, self.relative_noise, self.filter = float(noise), float(relative_noise), filter
+        if isinstance(signal, int | float) and not 0.0 < signal < np.inf:
+            raise BadInput(f"{self.name}: signal: expected a positive number or a prior, got {signal!r}")
+        self._kept: tuple[Key, Modes] | None = None
+
+    @property
+    def modes(self) -> Modes:
+        """The modes, found when first needed and again when parameters of the problem have changed. Collective."""
+        key = parameters_key(self.G)
+        if self._kept is None or self._kept[0] is not key:
+            self._kept = (key, self._found())
+        return self._kept[1]
+
+    def _found(self) -> Modes:
+        functions, duals = _eigenfunctions(self.G, self._wanted, self.name)
+        with self.G.linearize(np.zeros(self.G.size_in)) as lin:
+            if not lin.is_everywhere_the_same:
+                raise BadInput(f"{self.name}: expected an evolution that is affine in its initial state")
+            after = lin.jvp(functions)
+        gains = (duals * after).sum(axis=1)
+        strays = np.abs(after - gains[:, None] * functions).max() / np.abs(functions).max()
+        if strays > _STAYS * np.abs(gains).max():
+            raise BadInput(
+                f"{self.name}: expected eigenfunctions of the operator to keep their shape over all steps, and one "
+                f"changes by {strays:.1e}; an operator that changes in time needs gauss_newton_inverse with a prior"
+            )
+        given = self._prior_or_number
+        if isinstance(given, int | float):
+            signal = np.full(len(gains), float(given))
+        else:
+            signal = np.sqrt((duals * given.covariance(duals)).sum(axis=1))
+        return Modes(functions, duals, gains, signal)
+
+    def _corrections(self, x: Array | None, residual: Array) -> Array:
+        modes = self.modes
+        a = residual @ modes.duals.T
+        noise = np.sqrt(
+            (self.noise * np.linalg.norm(modes.duals, axis=1)) ** 2
+            + (self.relative_noise**2 * (a**2).sum(axis=1))[:, None]
+        )
+        weigh = _probability if self.filter == "probability" else _wiener
+        return np.asarray(weigh(a, modes.gains, modes.signal, noise) @ modes.functions)
+
+
+def _probability(a: Array, gains: Array, signal: Array, noise: Array) -> Array:
+    """The coefficients of dx by the probability of a mode to be signal: (k, modes)."""
+    tiny = np.finfo(np.float64).tiny ** 0.25
+    s, n = np.maximum(np.abs(gains) * signal, tiny), np.maximum(noise, tiny)
+    p = expit(0.5 * ((a / n) ** 2 - (a / s) ** 2))
+    action = np.where((p > 0.5) & (p < _SURE), 0.0, 2.0 * p - 1.0)
+    return np.asarray(np.sign(gains) * a * np.maximum(np.abs(gains), tiny) ** -action)
+
+
+def _wiener(a: Array, gains: Array, signal: Array, noise: Array) -> Array:
+    """The coefficients of dx of least mean squared error: (k, modes)."""
+    power = (gains * signal) ** 2 + noise**2
+    return np.asarray(a * gains * signal**2 / np.maximum(power, np.finfo(np.float64).tiny))
+
+
+def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]:
+    """φ_k and M φ_k of the slowest modes of one step, (k, size) twice in the replicated order. Collective."""
+    residual = G.residual
+    V = residual.state.function_space
+    if not residual.is_self_adjoint:
+        raise BadInput(f"{name}: expected an evolution with a symmetric operator")
+    free = np.setdiff1d(np.arange(residual.num_owned, dtype=np.int32), residual.boundary.owned).astype(np.int32)
+    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+    whole = [residual.create_matrix(), fem_petsc.assemble_matrix(fem.form(ufl.inner(u, v) * ufl.dx))]
+    residual.assemble_matrix(whole[0])
+    whole[1].assemble()
+    A, M = (eigensolver.restricted(matrix, free) for matrix in whole)
+    # A is the mass matrix and dt times the operator: what is left tells close eigenvalues from equal ones.
+    T = A.copy()
+    T.axpy(-1.0, M, PETSc.Mat.Structure.DIFFERENT_NONZERO_PATTERN)
+    layout = SpaceLayout(V)
+    try:
+        size = A.getSize()[0]
+        if count > size:
+            raise BadInput(f"{name}: modes: expected at most {size}, the values that are not clamped, got {count}")
+        pairs = eigensolver.LowestPairs(A, M, T).find(count)
+        found = []
+        for vectors, matrix in ((pairs.vectors, None), (pairs.vectors, whole[1])):
+            owned = np.zeros((len(vectors), residual.num_owned))
+            owned[:, free] = vectors
+            found.append(layout.gather(owned if matrix is None else eigensolver.products(matrix, owned)))
+    finally:
+        for matrix in (*whole, A, M, T):
+            matrix.destroy()
+    return found[0], found[1]
+
+
+def _check(G: ReducedMap) -> None:
+    """Refuse a map whose inverse is another. Local, and the same on every rank."""
+    problem, seen = G.problem, G.observable
+    V = problem.state.function_space
+    if not isinstance(problem, Evolution) or len(problem.controls) != 1:
+        raise BadInput("heat_inverse: expected a map of an evolution whose one control is the initial state")
+    if problem.controls[0] is not problem.initial_state:
+        raise BadInput("heat_inverse: expected the initial state as control, got another")
+    last = isinstance(seen, AtSteps) and seen.steps in ((-1,), (problem.num_steps,))
+    values = seen.observable if isinstance(seen, AtSteps) and last else seen
+    size = V.dofmap.index_map.size_global * V.dofmap.index_map_bs
+    if not isinstance(values, FieldValues) or G.size_out != size:
+        raise BadInput(
+            f"heat_inverse: expected FieldValues of the whole last state ({size} values), got "
+            f"{type(seen).__name__} with {G.size_out}; for a part of it try gauss_newton_inverse with a prior"
+        )

@@ -1,0 +1,93 @@
+"""L-BFGS as a local inverse: the whole nonlinear inverse problem, from x."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from relax import parallel
+from relax.errors import BadInput, NotConverged
+from relax.invert.lbfgs import lbfgs
+from relax.prior.base import Prior
+from relax.reduced import ReducedMap
+from relax.teams import Teams
+from relax.train.inverses.base import MapInverse
+from relax.train.inverses.gauss_newton import check_prior, checked_noise
+
+Array = npt.NDArray[np.float64]
+
+
+def lbfgs_inverse(
+    G: ReducedMap,
+    *,
+    noise: float | Array,
+    prior: Prior,
+    max_steps: int = 20,
+    rtol: float = 1e-6,
+    must_converge: bool = False,
+    teams: Teams | None = None,
+    **options: Any,
+) -> LbfgsInverse:
+    """dx = m − x with m the minimum of ½ |Σ⁻¹ (G(m) − G(x) − dy)|² + ½ (m − mean)ᵀ C⁻¹ (m − mean), by L-BFGS from x.
+
+    Collective, to make and to call: :class:`relax.train.MapInverse`. A run of ``relax.lbfgs`` for each sample, at a
+    forward and an adjoint solve a step. Steps are halved until the functional decreases, so a correction is never worse
+    than none, however few steps it takes. Towards the prior's mean as ``gauss_newton_inverse``.
+
+    Args:
+        G: the map, in the replicated layout.
+        noise: standard deviation of the observations: a number, or one for each.
+        prior: N(mean, C) on the controls of G.
+        max_steps: at most so many steps a sample; what they lead to is the correction.
+        rtol: a sample is done when its gradient is so much smaller than at x.
+        must_converge: raise where a sample is not done after ``max_steps``.
+        teams: share the samples of a batch among teams of ranks.
+        options: more keywords of ``relax.lbfgs``: memory, atol, max_halvings.
+
+    Raises:
+        BadInput: on every rank, for arguments that do not fit.
+        NotConverged: with ``must_converge``.
+        SolveFailed: when a solve fails elsewhere than at a trial step.
+    """
+    return LbfgsInverse(G, noise, prior, teams, must_converge, {"max_steps": max_steps, "rtol": rtol, **options})
+
+
+class LbfgsInverse(MapInverse):
+    """What :func:`lbfgs_inverse` makes."""
+
+    def __init__(
+        self,
+        G: ReducedMap,
+        noise: float | Array,
+        prior: Prior,
+        teams: Teams | None,
+        must_converge: bool,
+        options: dict[str, Any],
+    ) -> None:
+        super().__init__(G, teams)
+        self.name = "lbfgs_inverse"
+        self.noise = checked_noise(G, noise, prior, self.name)
+        check_prior(G, prior, self.name)
+        if prior is None:
+            raise BadInput(f"{self.name}: prior: expected one, got None; IdentityPrior is one for numbers")
+        for word in ("data", "m0", "callback"):
+            if word in options:
+                raise BadInput(f"{self.name}: {word}: the inverse gives it to lbfgs itself; leave it out")
+        self.prior = prior
+        self._must_converge = must_converge
+        self._options = options
+
+    def _corrections(self, x: Array | None, residual: Array) -> Array:
+        here = self._needed(x)
+        dx = np.empty_like(here)
+        values = self.G(here)
+        for i in range(len(here)):
+            # The values are the same on every rank; the sum is made once, for all to have its bits.
+            data = parallel.from_rank_0(self.G.comm, values[i] + residual[i])
+            result = lbfgs(self.G, data, here[i], noise=self.noise, prior=self.prior, **self._options)
+            if self._must_converge and not result.converged:
+                raise NotConverged(f"{self.name}: sample {i} of {len(here)}: {result.status.value}")
+            dx[i] = result.value - here[i]
+        return dx

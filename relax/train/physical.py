@@ -1,0 +1,181 @@
+"""Physical gradients: a network follows the inverse of the physics rather than its adjoint.
+
+Holl, Koltun and Thuerey, "Scale-invariant Learning by Physics Inversion", NeurIPS 2022 (SIP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeAlias
+
+import torch
+from mpi4py import MPI
+
+from relax import parallel
+from relax.errors import BadInput
+
+Tensor: TypeAlias = torch.Tensor
+
+
+class LocalInverse(Protocol):
+    """An inverse that depends on where the physics is: ``inverse.at(x)(residual)`` is the correction dx.
+
+    Whatever has a method ``at`` is taken for one. Those of relax (``gauss_newton_inverse``, ...) are.
+    """
+
+    def at(self, x: Tensor) -> Callable[[Tensor], Any]:
+        """The inverse near x: a function of the residual, of the shape of y, whose value has the shape of x."""
+
+
+PlainInverse: TypeAlias = Callable[[Tensor], Any]
+
+
+def physical_gradient(
+    x: Tensor,
+    y: Any,
+    target: Any,
+    inverse: PlainInverse | LocalInverse,
+    *,
+    step: float = 1.0,
+    proxy: Literal["l2", "l1"] = "l2",
+    weight: Any = None,
+    comm: MPI.Comm | None = None,
+) -> Tensor:
+    """½ Σ |x − stop(x + dx)|² with dx = inverse(target − y): a loss whose gradient with respect to x is −dx.
+
+    The sum is over the batch and over the entries of x. y = G(x) is where the physics takes the network's output x, and
+    dx is the way back in x of the way from y to the target. The physics is never differentiated by torch: y needs no
+    graph, and a graph that it has is left alone; gradients flow through x alone. Holl et al. (above), there with η for
+    ``step``. Where the inverse is exact this is supervised learning of x + dx; where many x have one y it takes the
+    one near x, which no average over the data does.
+
+    The residual ``step * (target − y)`` is the Newton step of ½ |y − target|² in y. For another loss L of y hand over
+    y plus its Newton step, y − (∂²L)⁻¹ ∂L, as the target.
+
+    ``inverse`` is called once for the whole batch, without autograd:
+
+    - a function of one argument: ``inverse(residual)``;
+    - an object with a method ``at``, for an inverse that needs the point: ``inverse.at(x)(residual)``.
+
+    x and the residual come as tensors without graph: x with the dtype that it has, the residual with that of
+    ``target − y``, so float64 physics stays float64 under a float32 network. The correction is a tensor or an array of
+    the shape of x; it is cast to the dtype and device of x. The value of the loss is then ½ Σ |dx|², and its gradient
+    −dx, both without rounding of x + dx.
+
+    Over ``Teams``: either every rank holds the whole batch, and the inverse shares the samples (``teams=`` of relax's
+    inverses, or ``relax.train.over_teams``); or each team calls this with samples of its own, and gradients are summed
+    over ``teams.batch`` by whatever drives the optimiser: the loss is a sum.
+
+    Args:
+        x: (batch, n) output of a network, with its graph; any shape that the inverse can take.
+        y: (batch, p) G(x), a tensor or an array.
+        target: the observations that are wanted, of the shape of y.
+        inverse: a function or a local inverse, as above; y is in the direction of the target from x + dx.
+        step: η, the part of the way to the target: 1 where the inverse can be trusted so far.
+        proxy: "l2" as above, or "l1", Σ |x − stop(x + dx)|, with gradient −sign(dx), for inverses whose length means
+            little.
+        weight: numbers that multiply the entries of the sum, broadcast to the shape of x: a sample's weight of shape
+            (batch, 1), or the diagonal of a mass matrix (n,).
+        comm: ranks that raise together when one finds something wrong; by default those of the inverse
+            (``inverse.comm``), if it has such, else this rank alone.
+
+    Returns:
+        The loss, a scalar of the dtype of x.
+
+    Raises:
+        BadInput: on every rank, for shapes that do not fit, and values that are not finite.
+    """
+    comm = getattr(inverse, "comm", MPI.COMM_SELF) if comm is None else comm
+    if proxy not in ("l2", "l1"):
+        raise BadInput(f"proxy: expected 'l2' or 'l1', got {proxy!r}")
+    parallel.raise_together(comm, _complaint_of_x(x))
+    with torch.no_grad():
+        seen, wanted = _tensor(y, x.device), _tensor(target, x.device)
+        parallel.raise_together(comm, _complaint_of_data(seen, wanted, step))
+        residual = wanted - seen if step == 1.0 else step * (wanted - seen)
+        here = x.detach()
+        local = getattr(inverse, "at", None)
+        given = inverse(residual) if local is None else local(here)(residual)  # type: ignore[operator]
+        dx = _tensor(given, x.device)
+        parallel.raise_together(comm, _complaint_of_correction(dx, given, here))
+        dx = dx.to(x.dtype)
+        weights = None if weight is None else _tensor(weight, x.device).to(x.dtype)
+        parallel.raise_together(comm, _complaint_of_weight(weights, here))
+    # x − stop(x) is zero with derivative one: the correction does not lose digits to x.
+    gap = (x - here) - dx
+    terms = 0.5 * gap**2 if proxy == "l2" else gap.abs()
+    return (terms if weights is None else weights * terms).sum()
+
+
+def _tensor(values: Any, device: torch.device) -> Tensor:
+    """A tensor without graph on the device; one that holds a single NaN for what is no array of numbers."""
+    try:
+        return torch.as_tensor(values, device=device).detach()
+    except (TypeError, ValueError, RuntimeError):
+        return torch.full((), float("nan"), device=device)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _complaint_of_x(x: Any) -> BadInput | None:
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
+        return BadInput(f"physical_gradient: x: expected a tensor of float64 or float32, got {found}")
+    if not _finite(x.detach()):
+        return BadInput(
+            f"physical_gradient: x: {_count(x)} of {x.numel()} entries are NaN or infinite; has the network diverged?"
+        )
+    return None
+
+
+def _complaint_of_data(y: Tensor, target: Tensor, step: float) -> BadInput | None:
+    if y.shape != target.shape:
+        return BadInput(
+            f"physical_gradient: expected y and target of one shape, got {tuple(y.shape)} and {tuple(target.shape)}; "
+            "both are observations of the whole batch"
+        )
+    for what, tensor in (("y", y), ("target", target)):
+        if not _finite(tensor):
+            return BadInput(
+                f"physical_gradient: {what}: {_count(tensor)} of {tensor.numel()} entries are NaN or infinite, or no "
+                "numbers; expected a tensor or an array of finite ones"
+            )
+    if not step > 0.0:
+        return BadInput(f"physical_gradient: step: expected a number above 0, got {step!r}")
+    return None
+
+
+def _complaint_of_correction(dx: Tensor, given: Any, x: Tensor) -> BadInput | None:
+    if dx.shape != x.shape:
+        shape = tuple(dx.shape) if dx.numel() > 1 or isinstance(given, torch.Tensor) else type(given).__name__
+        return BadInput(
+            f"physical_gradient: inverse: expected a correction of the shape of x, {tuple(x.shape)}, got {shape}; it "
+            "is called once for the whole batch and returns dx, not x + dx"
+        )
+    if not _finite(dx):
+        return BadInput(
+            f"physical_gradient: inverse: {_count(dx)} of {dx.numel()} entries of the correction are NaN or infinite; "
+            "try a smaller step, a prior, or damping"
+        )
+    return None
+
+
+def _complaint_of_weight(weight: Tensor | None, x: Tensor) -> BadInput | None:
+    if weight is None:
+        return None
+    try:
+        fits = torch.broadcast_shapes(weight.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits or not _finite(weight) or bool((weight < 0).any()):
+        return BadInput(
+            f"physical_gradient: weight: expected finite numbers of at least 0 that broadcast to the shape of x, "
+            f"{tuple(x.shape)}, got shape {tuple(weight.shape)}"
+        )
+    return None
+
+
+def _count(tensor: Tensor) -> int:
+    return int((~torch.isfinite(tensor.detach())).sum())
