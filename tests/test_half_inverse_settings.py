@@ -262,6 +262,19 @@ def test_the_cap_is_the_bound_of_linear_stability(power):
     assert small.report.lr == 1e-3
 
 
+def test_no_learning_rate_but_the_cap():
+    x, target = data(4, 4, 3)
+    net = mlp(4, 9, 3)
+    optimizer = HalfInverse(net.parameters(), lr=np.inf, cap=0.5, batch_invariant=True)
+    losses = [float(optimizer.step(closure_of(net, x, target))) for _ in range(30)]
+    assert losses[-1] < 1e-6 * losses[0]
+    assert optimizer.report.lr == pytest.approx(1.0 / optimizer.report.singular_values[0] ** 0.5, rel=1e-12)
+    with pytest.raises(BadInput, match="inf with a cap"):
+        HalfInverse(net.parameters(), lr=np.inf)
+    with pytest.raises(BadInput, match="no curvature in y"):
+        optimizer.step(lambda: (lambda y: (y, y.sum()))(net(x)))
+
+
 def test_at_the_bound_a_linear_map_neither_converges_nor_diverges():
     """y = A theta, L = |y|²/2: a step multiplies the component of s by 1 - lr s^(1 - power)."""
     A = torch.diag(torch.tensor([4.0, 2.0, 1.0], dtype=DTYPE))

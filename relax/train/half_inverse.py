@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -115,7 +116,7 @@ class HalfInverse(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups of them, real; a group may have its own ``lr``.
-        lr: of the step, in units that make lr S^(-power) dL/dy a change of y over a change of theta.
+        lr: of the step. Its size depends on units (above); ``lr=math.inf, cap=0.5`` is a choice that does not.
         power: of the inverse singular values, from -1 to 1.
         rcond: singular values up to ``rcond * s_max`` are left out.
         method: "gram" as above, on the side of the parameters where they are fewer than the outputs; "svd" by TSQR, for
@@ -204,13 +205,13 @@ class HalfInverse(torch.optim.Optimizer):
         start = 0
         with torch.no_grad():
             for group in self.param_groups:
-                lr = min(float(group["lr"]), limit) * scale
+                lr = min(float(group["lr"]) * scale, limit)
                 for p in group["params"]:
                     if p.requires_grad:
                         own = torch.from_numpy(found.d[start : start + p.numel()])
                         p.add_(own.view(p.shape).to(p), alpha=-lr)
                         start += p.numel()
-        lr = min(float(self.param_groups[0]["lr"]), limit) * scale
+        lr = min(float(self.param_groups[0]["lr"]) * scale, limit)
         actual = self._fall(closure, loss) if self.measure else None
         self.report = StepReport(
             loss, lr * found.slope, actual, lr, found.singular_values, found.kept, method, found.iterations, J.by_layers
@@ -265,10 +266,14 @@ class HalfInverse(torch.optim.Optimizer):
     def _limit(self, outputs: Outputs, found: Direction) -> float:
         """What ``cap`` allows as lr."""
         cap = self._setting("cap")
-        if cap is None or not found.kept:
+        if not found.kept:
+            return 0.0
+        if cap is None:
             return math.inf
         curvature = outputs.largest_curvature(self._exchange)
         scale = found.singular_values[0] ** (1.0 - self._setting("power"))
+        if curvature <= 0.0 and math.isinf(max(float(group["lr"]) for group in self.param_groups)):
+            raise BadInput("HalfInverse: expected a finite lr for a loss that has no curvature in y, which cap goes by")
         return math.inf if curvature <= 0.0 else float(cap * 2.0 / (curvature * scale))
 
     def _fall(self, closure: Closure | None, before: float) -> float:
@@ -344,8 +349,9 @@ class HalfInverse(torch.optim.Optimizer):
 
 
 def _check(settings: dict[str, Any]) -> None:
+    longest = sys.float_info.max if settings["cap"] is None else math.inf
     rules: Sequence[tuple[str, Callable[[float], bool], str]] = (
-        ("lr", lambda v: 0.0 <= v < math.inf, "a finite number >= 0"),
+        ("lr", lambda v: 0.0 <= v <= longest, "a finite number >= 0 (or inf with a cap)"),
         ("power", lambda v: -1.0 <= v <= 1.0, "a number from -1 to 1"),
         ("rcond", lambda v: 0.0 <= v < 1.0, "a number in [0, 1)"),
         ("damping", lambda v: 0.0 <= v < math.inf, "a finite number >= 0"),
