@@ -6,7 +6,9 @@ travel with the products, and a linearisation point is found by its control: whi
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -147,6 +149,22 @@ class _Call:
         return rows if self._teams is None else self._teams.gather(rows)
 
 
+_held: ContextVar[bool] = ContextVar("held", default=False)
+
+
+@contextmanager
+def points_held() -> Iterator[None]:
+    """A block in which gradients are linear in their cotangents, not functions of the control as well.
+
+    Differentiating such a gradient by its cotangent, for J v, then takes no second derivative of the physics.
+    """
+    before = _held.set(True)
+    try:
+        yield
+    finally:
+        _held.reset(before)
+
+
 # Shapes below: S sample axes, K an axis of directions, n = size_in, p = size_out.
 
 
@@ -236,7 +254,8 @@ class _Solve(_Product):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         (m,) = ctx.saved_tensors
-        return _Vjp.apply(m, dy.unsqueeze(-2), ctx.call).squeeze(-2), None
+        point = m.detach() if _held.get() else m
+        return _Vjp.apply(point, dy.unsqueeze(-2), ctx.call).squeeze(-2), None
 
     @staticmethod
     def jvp(ctx: Any, dm: Tensor, _: None) -> Tensor:

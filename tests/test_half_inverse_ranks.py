@@ -155,3 +155,60 @@ def test_a_saved_run_goes_on(teams):
     assert np.array_equal(flat(net.parameters()), flat(other.parameters()))
     with pytest.raises(TypeError, match=r"cannot be copied or pickled; state_dict\(\) can"):
         optimizer.__getstate__()
+
+
+class Routed(torch.nn.Module):
+    """A layer that only some samples go through: in the graph of a team without such samples it is missing."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = mlp(4, 9, 3), mlp(4, 3, seed=2)
+
+    def forward(self, x):
+        y, mask = self.first(x), x[:, 0] > 0.0
+        return y + torch.where(mask[:, None], self.second(x), 0.0) if mask.any() else y
+
+
+@pytest.mark.parametrize("method", ["gram", "svd", "krylov"])
+def test_graphs_that_differ_between_teams(teams, method):
+    x, target = data(SAMPLES, 4, 3)
+    x = x.abs()
+    x[:3, 0] *= -1.0
+    net, alone = Routed(), Routed()
+    steps_over(teams, net, x, target, method=method)
+    with_one = Teams(MPI.COMM_SELF, 1)
+    steps_over(with_one, alone, x, target, method=method)
+    with_one.close()
+    np.testing.assert_allclose(flat(net.parameters()), flat(alone.parameters()), rtol=0, atol=1e-9)
+
+
+def test_a_loss_that_is_linear_on_some_teams(teams):
+    """The curvature is that of all samples: 1, from those of the first team."""
+    x, target = data(SAMPLES, 4, 3)
+    net = mlp(4, 9, 3)
+    optimizer = HalfInverse(net.parameters(), lr=np.inf, cap=1.0, teams=teams)
+    mine = teams.mine(SAMPLES)
+
+    def closure():
+        y = net(x[mine])
+        return y, squares(target[mine])(y) if teams.batch.rank == 0 else y.sum()
+
+    optimizer.step(closure)
+    assert optimizer.report.lr == pytest.approx(2.0 / optimizer.report.singular_values[0] ** 0.5, rel=1e-6)
+
+
+@pytest.mark.many_ranks
+def test_a_team_without_samples():
+    teams = Teams(COMM, 1)
+    x, target = data(1, 4, 3)
+    net = mlp(4, 9, 3)
+    error = raised_everywhere(BadInput, lambda: steps_over(teams, net, x, target))
+    assert "with teams each needs at least one in a batch" in str(error)
+    teams.close()
+
+
+def test_parameters_that_are_added_are_those_of_rank_0(teams):
+    net, added = mlp(4, 9, 3), mlp(3, 3, seed=COMM.rank)
+    optimizer = HalfInverse(net.parameters(), teams=teams)
+    optimizer.add_param_group({"params": added.parameters()})
+    everyone_has(flat(added.parameters()))

@@ -102,7 +102,7 @@ def closure_of(net, x, target):
         (lambda y: (y, (y**2).sum(), 1), r"returns \(y, loss\), got tuple"),
         (lambda y: (y, float((y.detach() ** 2).sum())), "expected tensors"),
         (lambda y: (y[0], (y**2).sum()), r"shape \(batch, outputs\), got \(3,\)"),
-        (lambda y: (y[:0], (y**2).sum()), r"shape \(batch, outputs\), got \(0, 3\)"),
+        (lambda y: (y[:0], (y**2).sum()), r"expected samples, got outputs of shape \(0, 3\)"),
         (lambda y: (y.detach(), (y**2).sum()), "with a graph back to the parameters"),
         (lambda y: (torch.complex(y, y), (y**2).sum()), "real outputs"),
         (lambda y: (y, (y**2).sum(0)), r"scalar loss, got shape \(3,\)"),

@@ -58,6 +58,11 @@ class Band:
             stored[:, columns, self.lower + self.upper + offset] = terms[:, columns + offset, columns]
         return stored
 
+    @property
+    def changes(self) -> bool:
+        """Whether the matrices are others in each step, whatever the scalars are."""
+        return self._A.changes
+
     def factored(self, n: int, c: Array) -> list[tuple[Array, npt.NDArray[Any]]]:
         """A factor of A(c) in step n for each sample, or one for all.
 
@@ -143,16 +148,18 @@ class BandedOperators:
         self._band = band
         self._c = c
         self._num_steps = num_steps
-        self._keeps_all = band.bytes_a_step * c.shape[1] * num_steps <= memory
+        self._is_one = len(c) == 1 and not band.changes
+        self._keeps = self._is_one or band.bytes_a_step * c.shape[1] * num_steps <= memory
         self._kept: dict[int, list[tuple[Array, npt.NDArray[Any]]]] = {}
 
     def steps(self, *, backwards: bool = False) -> Iterator[tuple[int, BandedStep]]:
         """(n, the step from u_n to u_{n+1})."""
         for n in reversed(range(self._num_steps)) if backwards else range(self._num_steps):
             c = self._c[n if len(self._c) > 1 else 0]
-            factors = self._kept.get(n)
+            key = 0 if self._is_one else n
+            factors = self._kept.get(key)
             if factors is None:
                 factors = self._band.factored(n, c)
-                if self._keeps_all:
-                    self._kept[n] = factors
+                if self._keeps:
+                    self._kept[key] = factors
             yield n, BandedStep(self._band, n, c, factors)

@@ -15,8 +15,10 @@ from relax.dense.points import DensePoints
 from relax.dense.seen import Seen
 from relax.dense.terms import Terms
 from relax.errors import BadInput
+from relax.evolution import Evolution
 from relax.factors import Key
 from relax.layout import as_rows
+from relax.observe.steps import looks
 from relax.reduced import ReducedMap
 from relax.samples import Product
 
@@ -59,6 +61,9 @@ class DenseMap:
         self._memory = memory
         self._stamp: weakref.ref[Key] | None = None
         self._initial: Array = np.empty(0)
+        # The state of a stationary problem is what its one step leads to.
+        steps = G.problem.num_steps if isinstance(G.problem, Evolution) else 1
+        self._looks = looks(G.observable, steps)
         self._current: tuple[Terms, StepMatrices, Seen] | None = None
 
     def __call__(self, m: npt.ArrayLike) -> Array:
@@ -88,7 +93,7 @@ class DenseMap:
         known = self._stamp is not None and self._stamp() is key and np.array_equal(initial, self._initial)
         if self._current is None or not known:
             terms = assembly.terms()
-            self._current = terms, StepMatrices(terms.A, terms.B), Seen(self.G, assembly.parameters)
+            self._current = terms, StepMatrices(terms.A, terms.B), Seen(self.G, assembly.parameters, self._looks)
             self._stamp, self._initial = weakref.ref(key), initial
         return self._current
 

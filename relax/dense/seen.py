@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from relax.errors import SolveFailed
 from relax.evolution import Evolution
 from relax.forms import values_of
 from relax.observe import Observable
-from relax.observe.steps import Look, looks
+from relax.observe.steps import Look
 from relax.parameters import Parameters
 from relax.reduced import ReducedMap
 
@@ -38,9 +38,10 @@ class Seen:
     Args:
         G: the map.
         parameters: those of its residual; their present values count.
+        found: the looks, as they were when the map was made.
     """
 
-    def __init__(self, G: ReducedMap, parameters: Parameters) -> None:
+    def __init__(self, G: ReducedMap, parameters: Parameters, found: Sequence[Look]) -> None:
         problem = G.problem
         self._evolution = problem if isinstance(problem, Evolution) else None
         self._state: fem.Function = problem.state
@@ -48,16 +49,14 @@ class Seen:
         self._parameters = parameters
         self._values = parameters.take()
         self.size = G.size_out
-        # The state of a stationary problem is what its one step leads to.
-        steps = 1 if self._evolution is None else self._evolution.num_steps
         self._looks: dict[int, list[Look]] = {}
-        for look in looks(G.observable, steps):
+        for look in found:
             self._looks.setdefault(look.step, []).append(look)
         self._matrices: dict[int, _Matrix] = {}
         self._has_asked = False
-        for n, found in self._looks.items():
+        for n, here in self._looks.items():
             with self._at(n):
-                for look in found:
+                for look in here:
                     self._make_matrix(look.observable)
 
     def _make_matrix(self, observable: Observable) -> None:

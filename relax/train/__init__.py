@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relax.train.half_inverse import HalfInverse as HalfInverse
-    from relax.train.half_inverse import StepReport as StepReport
     from relax.train.inverses import MapInverse as MapInverse
     from relax.train.inverses import gauss_newton_inverse as gauss_newton_inverse
     from relax.train.inverses import heat_inverse as heat_inverse
@@ -19,9 +18,11 @@ if TYPE_CHECKING:
     from relax.train.inverses import poisson_inverse as poisson_inverse
     from relax.train.physical import LocalInverse as LocalInverse
     from relax.train.physical import physical_gradient as physical_gradient
+    from relax.train.report import StepReport as StepReport
 
 _HOMES = {
-    "half_inverse": ("HalfInverse", "StepReport"),
+    "half_inverse": ("HalfInverse",),
+    "report": ("StepReport",),
     "physical": ("physical_gradient", "LocalInverse"),
     "inverses": (
         "gauss_newton_inverse",

@@ -55,14 +55,23 @@ def by_gram(J: BatchJacobian, g: Array, phi: Filter, factor: Symmetric | None = 
     if J.num_columns < J.num_rows:
         d, s, kept, c, filtered = _applied(Symmetric(J.normal()), J.vjp(g), phi)
         return Direction(d, float(c @ filtered), s, kept, J.discrepancy())
-    factor = factor or Symmetric(J.gram())
+    is_new, discrepancy = factor is None, 0.0
+    if factor is None:
+        K, r = J.gram(), J.probe()
+        discrepancy = _apart(float(np.linalg.norm(J.vjp(r))), float(r @ (K @ r)))
+        factor = Symmetric(K)
     w, s, kept, c, filtered = _applied(factor, g, phi)
     d = J.vjp(w)
     of_Kw = factor.eigenvalues * filtered
-    # The matrix says what |d| must be.
-    size, rounding = float(np.linalg.norm(d)), 10.0 * J.epsilon * s[0] * float(np.linalg.norm(w))
-    difference = max(abs(size - np.sqrt(float(filtered @ of_Kw))) - rounding, 0.0)
-    return Direction(d, float(c @ of_Kw), s, kept, difference / size if size else 0.0, factor=factor)
+    if not is_new:
+        discrepancy = _apart(float(np.linalg.norm(d)), float(filtered @ of_Kw))
+    return Direction(d, float(c @ of_Kw), s, kept, discrepancy, factor=factor)
+
+
+def _apart(length: float, square: float) -> float:
+    """How far the length of Jᵀ r is from what J Jᵀ says, relative to the larger."""
+    said = float(np.sqrt(max(square, 0.0)))
+    return abs(length - said) / max(length, said) if length != said else 0.0
 
 
 def by_blocks(J: BatchJacobian, g: Array, phi: Filter, blocks: int) -> Direction:

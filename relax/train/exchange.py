@@ -55,12 +55,24 @@ class Exchange:
         """Whether it is so on any rank."""
         return flag if self._teams is None else parallel.any_rank(self._teams.comm, flag)
 
-    def samples_before(self, count: int) -> tuple[int, int]:
-        """(samples of the teams before this one, samples of all), of which this one has ``count``."""
-        if self._batch is None:
+    def agree(self, what: str) -> bool:
+        """Whether it is the same on all ranks."""
+        return self._teams is None or len(set(parallel.on_each_rank(self._teams.comm, what))) == 1
+
+    def samples_before(self, count: int, outputs: int) -> tuple[int, int]:
+        """(samples of the teams before this one, samples of all), of which this one has ``count``.
+
+        Raises:
+            BadInput: on every rank, when teams have other numbers of outputs.
+        """
+        if self._teams is None:
             return 0, count
-        counts = parallel.on_each_rank(self._batch, count)
-        return sum(counts[: self._batch.rank]), sum(counts)
+        shapes = parallel.on_each_rank(self._teams.batch, (count, outputs))
+        if not self.agree(str(outputs)):
+            found = sorted({o for _, o in shapes})
+            raise BadInput(f"HalfInverse: expected as many outputs on each team, got {', '.join(map(str, found))}")
+        counts = [samples for samples, _ in shapes]
+        return sum(counts[: self._teams.batch.rank]), sum(counts)
 
     def share(self, count: int) -> tuple[int, int]:
         """(first, last) of this team's share of ``count`` things."""
@@ -89,3 +101,7 @@ class Exchange:
         if self._teams is not None and self._teams.space.size > 1:
             values = parallel.from_rank_0(self._teams.space, values)
         return values
+
+    def of_first(self, values: Array) -> Array:
+        """Rank 0's, so that all ranks go on with the same bits."""
+        return values if self._teams is None else parallel.from_rank_0(self._teams.comm, values)

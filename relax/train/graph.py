@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -50,6 +50,8 @@ def meetings(y: Tensor, params: Sequence[Tensor]) -> list[Meeting]:
     Raises:
         Unstructured: where a parameter meets the samples in several ways, one of which is not known here.
     """
+    if y.grad_fn is None:
+        raise Unstructured
     graph = _Graph(y.grad_fn, params)
     found = [
         replace(meeting, positions_first=graph.has_positions_first(node, len(y)))
@@ -61,13 +63,18 @@ def meetings(y: Tensor, params: Sequence[Tensor]) -> list[Meeting]:
     used = {which for _, which in claimed}
     cuts: dict[int, tuple[Node, list[int]]] = {}
     for leaf, which in graph.leaves:
-        for consumer in graph.consumers(leaf):
-            top = graph.above_transpose(consumer)
-            if (id(consumer), which) in claimed or any((id(t), which) in claimed for t in top):
+        consumers = graph.consumers(leaf)
+        for consumer in consumers:
+            # A transpose stands for the parameter: what takes it does.
+            taken = graph.consumers(consumer) if consumer.name() == "TBackward0" else [consumer]
+            known = [(id(node), which) in claimed for node in taken]
+            if all(known) and known:
+                if len({id(node) for node in taken}) < len(taken) or consumers.count(consumer) > 1:
+                    raise Unstructured
                 continue
-            cut = graph.first_with_samples(consumer, len(y))
-            if which in used:
+            if any(known) or which in used:
                 raise Unstructured
+            cut = graph.first_with_samples(consumer, len(y))
             used.add(which)
             cuts.setdefault(id(cut), (cut, []))[1].append(which)
     return found + [Meeting(node, "other", others=tuple(which)) for node, which in cuts.values()]
@@ -85,6 +92,7 @@ class _Graph:
         numbers = {id(p): i for i, p in enumerate(params)}
         self._number: dict[int, int] = {}
         self._above: dict[int, list[Node]] = {}
+        self._pure: dict[int, bool] = {}
         self.nodes: list[Node] = []
         self.leaves: list[tuple[Node, int]] = []
         seen = {id(root)}
@@ -108,13 +116,20 @@ class _Graph:
         """Which parameter's gradient a node accumulates."""
         return None if node is None else self._number.get(id(node))
 
-    def consumers(self, node: Node) -> Iterator[Node]:
-        """The nodes that take what this one stands for."""
-        yield from self._above.get(id(node), [])
+    def consumers(self, node: Node) -> list[Node]:
+        """The nodes that take what this one stands for, as often as they do."""
+        return self._above.get(id(node), [])
 
-    def above_transpose(self, node: Node) -> list[Node]:
-        """The nodes above, where this one is a transpose."""
-        return self._above.get(id(node), []) if node.name() == "TBackward0" else []
+    def is_made_of_parameters(self, node: Node) -> bool:
+        """Whether nothing else is below a node."""
+        known = self._pure.get(id(node))
+        if known is None:
+            below = [edge[0] for edge in node.next_functions]
+            known = id(node) in self._number or (
+                bool(below) and all(n is not None and self.is_made_of_parameters(n) for n in below)
+            )
+            self._pure[id(node)] = known
+        return known
 
     def has_positions_first(self, node: Node, samples: int) -> bool:
         """Whether a node's output is (positions, samples, ...), or its rows are seen so by the node above."""
@@ -126,17 +141,18 @@ class _Graph:
         """The first node on the way up whose output has an axis of samples in front; the way must not fork before."""
         while True:
             shape = _shape(node)
-            if shape and shape[0] == samples:
+            if shape and shape[0] == samples and not self.is_made_of_parameters(node):
                 return node
-            above = self._above.get(id(node), [])
+            above = self.consumers(node)
             if len(above) != 1:
                 raise Unstructured
             node = above[0]
 
 
 def _shape(node: Node) -> tuple[int, ...]:
+    """The shape of a node's output; () where it has several, or does not tell."""
     metadata = getattr(node, "_input_metadata", None)
-    return tuple(metadata[0].shape) if metadata else ()
+    return tuple(metadata[0].shape) if metadata and len(metadata) == 1 else ()
 
 
 def _known(node: Node, number: Any) -> Meeting | None:
@@ -144,7 +160,10 @@ def _known(node: Node, number: Any) -> Meeting | None:
     below = [edge[0] for edge in node.next_functions]
     name = node.name()
     if name == "AddmmBackward0" and node._saved_alpha == 1 and node._saved_beta == 1:
-        return _product(node, below[2], _vector(number, below[0]), number)
+        bias = _vector(number, below[0])
+        if bias is not None and below[0].variable.shape != _shape(node)[-1:]:
+            return None
+        return _product(node, below[2], bias, number)
     if name == "MmBackward0":
         return _product(node, below[1], None, number)
     if name == "ConvolutionBackward0" and not node._saved_transposed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from relax import torch_threads
-from relax.errors import BadInput
+from relax.errors import BadInput, NotConverged
 from relax.log import logger
 from relax.teams import Teams
 from relax.train.direct import Direction, by_blocks, by_gram, by_svd
@@ -21,6 +21,8 @@ from relax.train.exchange import Exchange
 from relax.train.jacobian import BatchJacobian
 from relax.train.krylov import by_krylov
 from relax.train.outputs import Outputs
+from relax.train.report import StepReport
+from relax.train.settings import OWN, check_of_group, check_own
 from relax.train.spectrum import Filter, Symmetric
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -30,43 +32,13 @@ Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
 
 torch_threads.one_per_rank()
 
-METHODS = ("auto", "gram", "svd", "krylov")
 # What "auto" takes for too many rows of a Gram matrix: 1 GiB, and about a minute for its eigenvalues.
 _MOST_ROWS = 11_000
-# The squares of smaller singular values are lost in a Gram matrix.
-_LEAST_RCOND_OF_GRAM = 1e-7
-# What rows by layers and an ordinary sweep may differ by; where samples know of each other it is a large part.
-_AGREEMENT = 1e-3
+# What rows by layers and an ordinary sweep may differ by, relative: solvers are not exact. Samples that know of each
+# other make it a large part.
+_AGREEMENT = 1e-4
 # By how much |d| may differ from what a kept factor says.
 _AGED = 0.1
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step of :class:`HalfInverse` did. Dimensionless but for losses.
-
-    Attributes:
-        loss: before the step, of all teams.
-        predicted: by how much it should fall to first order: lr gᵀ J d. A step that meets the target of a quadratic
-            loss exactly realises half of it.
-        actual: by how much it fell on the same batch; None unless ``measure=True``.
-        lr: of the first group, as used: below its setting where ``cap`` says so.
-        singular_values: of the Jacobian, falling; of ``krylov`` those that it has found.
-        kept: how many of them took part.
-        method: "gram", "svd" or "krylov".
-        iterations: of ``krylov``; else 0.
-        by_layers: whether the Jacobian was found by layers, not by a sweep for each row. Always so for ``krylov``.
-    """
-
-    loss: float
-    predicted: float
-    actual: float | None
-    lr: float
-    singular_values: Array
-    kept: int
-    method: str
-    iterations: int
-    by_layers: bool
 
 
 class HalfInverse(torch.optim.Optimizer):
@@ -92,8 +64,8 @@ class HalfInverse(torch.optim.Optimizer):
     of adjoint directions per sample. From sensitivities and inputs of the layers comes J Jᵀ in float64, then its
     eigenvalues, then one ordinary backward sweep gives d. Other uses of a parameter (normalisations, gains) take the
     backward step of their own node for each row. The rows are compared with that sweep in each step. Where they differ,
-    since samples know of each other (batch normalisation in training), each row of J takes a sweep of its own from then
-    on: right, but batch times as dear, and a warning says so.
+    since samples know of each other (batch normalisation in training), each row of J takes a sweep of its own, now and
+    in later batches of this size: right, but batch times as dear, and a warning says so.
 
     Scales. The step is not free of units: c y in the place of y, under an L2 loss, multiplies it by c^(1 - power). A
     batch repeated k times, with a mean loss, multiplies it by k^(-(1 + power)/2), with the sum by k^((1 - power)/2).
@@ -120,9 +92,10 @@ class HalfInverse(torch.optim.Optimizer):
         power: of the inverse singular values, from -1 to 1.
         rcond: singular values up to ``rcond * s_max`` are left out.
         method: "gram" as above, on the side of the parameters where they are fewer than the outputs; "svd" by TSQR, for
-            rcond below 1e-7; "krylov" by products with J and Jᵀ alone, a regularised half-inverse, with memory
-            independent of outputs * parameters (see :mod:`relax.train.krylov`); "auto" is "gram", or "svd" for such
-            an rcond, or "krylov" for more than 11 000 rows and columns.
+            rcond that a Gram matrix of n rows cannot resolve, below sqrt(n) 1.5e-8; "krylov" by products with J and Jᵀ
+            alone, a regularised half-inverse, with memory independent of outputs * parameters (see
+            :mod:`relax.train.krylov`); "auto" is "gram", or "svd" for such an rcond, or "krylov" for more than 11 000
+            rows and columns.
         damping: lambda in (s² + lambda² s_max²)^(-(1 + power)/2), instead of or beside leaving out.
         metric: M, of y: (outputs,) for a diagonal, or (outputs, outputs), symmetric positive definite, such as a mass
             matrix. J becomes M^(1/2) J and dL/dy its representer in M; the step then does not depend on the mesh.
@@ -130,12 +103,13 @@ class HalfInverse(torch.optim.Optimizer):
         cap: lower lr to cap * 2/(c s_max^(1 - power)), c the largest curvature of the loss in y, found by power
             iteration; 0.5 is careful, 1 the bound of linear stability.
         sub_batches: cut each team's samples into so many runs, and leave out what they have in common: eigenvalues of
-            small matrices, nothing exchanged. None for the whole.
+            small matrices, nothing exchanged; by "gram". None for the whole.
         keep_factor: use the eigenvalues and eigenvectors of J Jᵀ for so many steps, or until |d| differs by a tenth
             from what they say. For full batches: sample i of the next step must be sample i of this one.
         krylov_steps: at most so many products with J and Jᵀ each.
         krylov_tolerance: stop when they change the result by so much of its norm.
-        measure: call the closure again after each step, without a graph, for ``report.actual``.
+        measure: call the closure again after each step, without a graph, for ``report.actual``. An error of this call
+            comes after the step.
         teams: see above.
 
     Attributes:
@@ -166,8 +140,6 @@ class HalfInverse(torch.optim.Optimizer):
         measure: bool = False,
         teams: Teams | None = None,
     ) -> None:
-        if method not in METHODS:
-            raise BadInput(f"HalfInverse: expected one of {', '.join(METHODS)} as method, got {method!r}")
         self.method = method
         self.batch_invariant = batch_invariant
         self.sub_batches = sub_batches
@@ -178,11 +150,10 @@ class HalfInverse(torch.optim.Optimizer):
         self.report: StepReport | None = None
         self._metric = metric
         self._exchange = Exchange(teams)
-        self._by_layers = True
+        self._coupled: set[int] = set()
         self._kept: tuple[int, Symmetric] | None = None
-        self._check_counts()
+        check_own({name: getattr(self, name) for name in OWN})
         super().__init__(params, {"lr": lr, "power": power, "rcond": rcond, "damping": damping, "cap": cap})
-        self._exchange.same_start(self._params())
 
     # -- the step ------------------------------------------------------------------------------------------------------
 
@@ -194,54 +165,110 @@ class HalfInverse(torch.optim.Optimizer):
         """
         params = self._params()
         with self._exchange.together():
+            if not params:
+                raise BadInput("HalfInverse.step: expected parameters that require gradients, got none")
             outputs = Outputs.of(closure, self._metric)
-        J = BatchJacobian(outputs.y, params, outputs.basis, self._exchange, by_layers=self._by_layers)
+        J = BatchJacobian(outputs.y, params, outputs.basis, self._exchange)
+        J.by_layers = J.num_rows not in self._coupled
+        self._check_reached(outputs.y, params)
         g = self._exchange.all_rows(outputs.gradient.reshape(-1))
         loss = float(self._exchange.sum(np.array([outputs.loss]))[0])
         found, method = self._direction(J, g)
-        scale = (J.num_rows / outputs.y.shape[1]) ** (0.5 * (1.0 + self._setting("power")))
-        scale = scale if self.batch_invariant else 1.0
+        rates = self._rates(outputs, found, J.num_rows / outputs.y.shape[1])
+        predicted = self._slope(J, g, found, rates)
+        self._move(found.d, rates)
+        self.report = StepReport(
+            loss,
+            predicted,
+            None,
+            rates[0],
+            found.singular_values,
+            found.kept,
+            method,
+            found.iterations,
+            J.by_layers,
+        )
+        if self.measure:
+            self.report = replace(self.report, actual=self._fall(closure, loss))
+        return outputs.total(loss)
+
+    def _check_reached(self, y: Tensor, params: Sequence[Tensor]) -> None:
+        """Refuse outputs of another network. Looked at once: it takes a sweep."""
+        if self.report is not None:
+            return
+        with self._exchange.together():
+            found = torch.autograd.grad(y, params, torch.ones_like(y), retain_graph=True, allow_unused=True)
+        if not self._exchange.any(any(g is not None for g in found)):
+            raise BadInput(
+                "HalfInverse.step: expected outputs that depend on the parameters of this optimiser, got others; is it "
+                "the same network?"
+            )
+
+    def _rates(self, outputs: Outputs, found: Direction, samples: float) -> list[float]:
+        """What multiplies d for each group, the same on every rank."""
+        scale = samples ** (0.5 * (1.0 + self._setting("power"))) if self.batch_invariant else 1.0
         limit = self._limit(outputs, found)
-        start = 0
+        rates = np.array([min(float(group["lr"]) * scale, limit) for group in self.param_groups])
+        return [float(rate) for rate in self._exchange.of_first(rates)]
+
+    def _move(self, d: Array, rates: Sequence[float]) -> None:
+        """All weights, or none where one would not be finite."""
+        steps = torch.from_numpy(d)
+        start, moved = 0, []
         with torch.no_grad():
-            for group in self.param_groups:
-                lr = min(float(group["lr"]) * scale, limit)
+            for group, rate in zip(self.param_groups, rates, strict=True):
                 for p in group["params"]:
                     if p.requires_grad:
-                        own = torch.from_numpy(found.d[start : start + p.numel()])
-                        p.add_(own.view(p.shape).to(p), alpha=-lr)
+                        own = steps[start : start + p.numel()].view(p.shape)
+                        moved.append((p, p - (rate * own).to(p)))
                         start += p.numel()
-        lr = min(float(self.param_groups[0]["lr"]) * scale, limit)
-        actual = self._fall(closure, loss) if self.measure else None
-        self.report = StepReport(
-            loss, lr * found.slope, actual, lr, found.singular_values, found.kept, method, found.iterations, J.by_layers
-        )
-        return outputs.total(loss)
+            if not all(bool(torch.isfinite(new).all()) for _, new in moved):
+                raise NotConverged(
+                    "HalfInverse: weights would not be finite; they are those before this step. Try a smaller lr, or "
+                    "cap=0.5"
+                )
+            for p, new in moved:
+                p.copy_(new)
+
+    def _slope(self, J: BatchJacobian, g: Array, found: Direction, rates: Sequence[float]) -> float:
+        """By how much the loss falls to first order."""
+        if len(set(rates)) == 1:
+            return rates[0] * found.slope
+        sizes = [sum(p.numel() for p in group["params"] if p.requires_grad) for group in self.param_groups]
+        return float((J.vjp(g) * np.repeat(rates, sizes)) @ found.d)
 
     def _direction(self, J: BatchJacobian, g: Array) -> tuple[Direction, str]:
         phi = Filter(self._setting("power"), self._setting("rcond"), self._setting("damping"))
         if not np.any(g):
-            return Direction(np.zeros(J.num_columns), 0.0, np.zeros(1), 0), self.method
-        method = self.method
-        if method == "auto":
-            method = "svd" if phi.rcond < _LEAST_RCOND_OF_GRAM else "gram"
-            if min(J.num_rows, J.num_columns) > _MOST_ROWS:
-                method = "krylov"
+            return Direction(np.zeros(J.num_columns), 0.0, np.zeros(1), 0), self._method(J, phi)
+        method = self._method(J, phi)
         if method == "krylov":
             return by_krylov(J, g, phi, iterations=self.krylov_steps, tolerance=self.krylov_tolerance), method
         found = self._from_matrix(J, g, phi, method)
-        if J.by_layers and self._exchange.any(found.discrepancy > _AGREEMENT):
+        tolerance = max(_AGREEMENT, 1e4 * J.epsilon)
+        if J.by_layers and self._exchange.any(found.discrepancy > tolerance):
             J.by_layers = False
             J.forget()
             self._kept = None
             found = self._from_matrix(J, g, phi, method)
-        if self._by_layers and not J.by_layers:
-            logger.warning(
-                "HalfInverse: samples of the batch know of each other, or parameters are used in a way that the graph "
-                "does not show; each row of the Jacobian takes a sweep of its own from here on"
-            )
-            self._by_layers = False
-        return found, method
+        if not J.by_layers and J.num_rows not in self._coupled:
+            if not self._coupled:
+                logger.warning(
+                    "HalfInverse: samples of the batch know of each other, or parameters are used in a way that the "
+                    "graph does not show; each row of the Jacobian takes a sweep of its own"
+                )
+            self._coupled.add(J.num_rows)
+        return replace(found, d=self._exchange.of_first(found.d)), method
+
+    def _method(self, J: BatchJacobian, phi: Filter) -> str:
+        if self.method != "auto":
+            return self.method
+        rows = J.num_rows if self.sub_batches is None else 0
+        if min(rows, J.num_columns) > _MOST_ROWS:
+            return "krylov"
+        # Of singular values below it nothing is left in a Gram matrix.
+        lost = math.sqrt(min(J.num_rows, J.num_columns) * sys.float_info.epsilon)
+        return "svd" if phi.rcond < lost and self.sub_batches is None and self.keep_factor == 1 else "gram"
 
     def _from_matrix(self, J: BatchJacobian, g: Array, phi: Filter, method: str) -> Direction:
         if method == "svd":
@@ -290,14 +317,6 @@ class HalfInverse(torch.optim.Optimizer):
     def _setting(self, key: str) -> Any:
         return self.param_groups[0][key]
 
-    def _check_counts(self) -> None:
-        for name in ("sub_batches", "keep_factor", "krylov_steps"):
-            value = getattr(self, name)
-            if value is not None and (value != int(value) or value < 1):
-                raise BadInput(f"HalfInverse: expected a whole number >= 1 as {name}, got {value!r}")
-        if self.keep_factor > 1 and self.sub_batches is not None:
-            raise BadInput("HalfInverse: expected keep_factor=1 with sub_batches, whose factors are not kept")
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, with an ``lr`` of their own if wished.
 
@@ -306,7 +325,7 @@ class HalfInverse(torch.optim.Optimizer):
         """
         if isinstance(param_group, dict):
             settings = {**self.defaults, **param_group}
-            _check(settings)
+            check_of_group(settings)
             for key in ("power", "rcond", "damping", "cap"):
                 if self.param_groups and settings[key] != self.param_groups[0][key]:
                     raise BadInput(f"HalfInverse: expected one {key} for all groups, which share one Jacobian")
@@ -314,22 +333,23 @@ class HalfInverse(torch.optim.Optimizer):
         for p in self.param_groups[-1]["params"]:
             if p.is_complex() or not p.is_floating_point():
                 raise BadInput(f"HalfInverse: expected real parameters, got {p.dtype}; torch.view_as_real gives them")
+        self._exchange.same_start([p for p in self.param_groups[-1]["params"] if p.requires_grad])
 
     def __getstate__(self) -> dict[str, Any]:
         if self._exchange.is_shared:
             raise TypeError("HalfInverse: an optimiser with teams cannot be copied or pickled; state_dict() can")
-        return {**self.__dict__, **super().__getstate__()}
+        own = {name: self.__dict__[name] for name in (*OWN, "report", "_metric", "_exchange", "_coupled", "_kept")}
+        return {**super().__getstate__(), **own}
 
     def state_dict(self) -> dict[str, Any]:
-        """Settings, and a factor that is kept: ``torch.save`` and ``load`` take it."""
+        """All settings but ``teams``, and a factor that is kept: ``torch.save`` and ``load`` take it."""
         saved = super().state_dict()
-        factor = None
-        if self._kept is not None:
-            factor = {key: torch.from_numpy(np.array(a)) for key, a in self._kept[1].state().items()}
+        age, factor = self._kept or (0, None)
         saved["half_inverse"] = {
-            "age": self._kept[0] if self._kept else 0,
-            "factor": factor,
-            "by_layers": self._by_layers,
+            "settings": {name: getattr(self, name) for name in OWN},
+            "metric": None if self._metric is None else torch.as_tensor(self._metric).clone(),
+            "age": age,
+            "factor": None if factor is None else {k: torch.from_numpy(np.array(a)) for k, a in factor.state().items()},
         }
         return saved
 
@@ -341,29 +361,10 @@ class HalfInverse(torch.optim.Optimizer):
             )
         own = state_dict["half_inverse"]
         super().load_state_dict(state_dict)
-        self._by_layers = own["by_layers"]
+        for name, value in own["settings"].items():
+            setattr(self, name, value)
+        self._metric = own["metric"]
         self._kept = None
         if own["factor"] is not None:
             factor = Symmetric.restored({key: np.array(t.numpy()) for key, t in own["factor"].items()})
             self._kept = own["age"], factor
-
-
-def _check(settings: dict[str, Any]) -> None:
-    longest = sys.float_info.max if settings["cap"] is None else math.inf
-    rules: Sequence[tuple[str, Callable[[float], bool], str]] = (
-        ("lr", lambda v: 0.0 <= v <= longest, "a finite number >= 0 (or inf with a cap)"),
-        ("power", lambda v: -1.0 <= v <= 1.0, "a number from -1 to 1"),
-        ("rcond", lambda v: 0.0 <= v < 1.0, "a number in [0, 1)"),
-        ("damping", lambda v: 0.0 <= v < math.inf, "a finite number >= 0"),
-        ("cap", lambda v: 0.0 < v < math.inf, "a finite number > 0, or None"),
-    )
-    for key, holds, words in rules:
-        value = settings[key]
-        if key == "cap" and value is None:
-            continue
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not holds(number):
-            raise BadInput(f"HalfInverse: expected {words} as {key}, got {value!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
@@ -12,6 +12,7 @@ import scipy.linalg
 import torch
 
 from relax.errors import BadInput, NotConverged
+from relax.layer import points_held
 from relax.train.exchange import Exchange
 from relax.train.graph import Unstructured
 from relax.train.parts import Part, dense, gram
@@ -53,7 +54,7 @@ class BatchJacobian:
         self._params = list(params)
         self._basis = basis
         self._exchange = exchange
-        self._before, self._samples = exchange.samples_before(len(y))
+        self._before, self._samples = exchange.samples_before(*y.shape)
         self.num_rows = self._samples * y.shape[1]
         self.num_columns = sum(p.numel() for p in self._params)
         self.by_layers = by_layers
@@ -89,9 +90,10 @@ class BatchJacobian:
     @cached_property
     def _pulled(self) -> tuple[Tensor, Sequence[Tensor | None]]:
         cotangent = torch.zeros_like(self._y, requires_grad=True)
-        return cotangent, torch.autograd.grad(
-            self._y, self._params, cotangent, create_graph=True, retain_graph=True, allow_unused=True
-        )
+        with points_held():
+            return cotangent, torch.autograd.grad(
+                self._y, self._params, cotangent, create_graph=True, retain_graph=True, allow_unused=True
+            )
 
     def mine(self, w: Array) -> Array:
         """This team's samples of a vector over the rows: (samples, outputs)."""
@@ -129,28 +131,28 @@ class BatchJacobian:
             total += rows.T @ rows
         return _finite(self._exchange.sum(total))
 
-    def row_blocks(self) -> list[Array]:
+    def row_blocks(self) -> Iterator[Array]:
         """The rows of this team's samples, some at a time: (k, p) each."""
         count, o = self._y.shape
         step = max(1, _CHUNK // max(1, o * self.num_columns))
-        return [
-            _array(dense(self._parts, self.num_columns, slice(start, start + step))) for start in range(0, count, step)
-        ]
+        for start in range(0, count, step):
+            yield _array(dense(self._parts, self.num_columns, slice(start, start + step)))
 
     @cached_property
     def _parts(self) -> list[Part]:
-        parts: list[Part] | None = None
+        parts: dict[str, Part] | None = None
         with self._exchange.together():
             if self.by_layers:
                 try:
                     parts = structured(self._y, self._params, self._basis)
                 except Unstructured:
                     parts = None
-        self.by_layers = not self._exchange.any(parts is None)
+        shapes = None if parts is None else {key: [a.shape[1:] for a in part.arrays()] for key, part in parts.items()}
+        self.by_layers = self._exchange.agree(str(shapes)) and parts is not None
         if parts is None or not self.by_layers:
             with self._exchange.together():
                 parts = by_rows(self._y, self._params, self._basis)
-        return parts
+        return list(parts.values())
 
     @cached_property
     def _all_parts(self) -> list[Part]:
@@ -161,30 +163,34 @@ class BatchJacobian:
         first, last = self._exchange.share(self.num_columns)
         count, step = self._samples, max(1, _CHUNK // max(1, self._y.shape[1] * self.num_columns))
         blocks = [
-            _array(dense(self._all_parts, self.num_columns, slice(start, start + step)))[:, first:last]
+            _array(dense(self._all_parts, self.num_columns, slice(start, start + step)))[:, first:last].copy()
             for start in range(0, count, step)
         ]
-        return self._triangle(np.concatenate(blocks).T)
+        return self._triangle_of_all(_triangle(np.concatenate(blocks).T))
 
     def triangle_of_rows(self) -> Array:
         """R of J = Q R, (p, p): each team makes the triangle of its samples."""
-        return self._triangle(np.concatenate([np.empty((0, self.num_columns)), *self.row_blocks()]))
+        own: Array = np.empty((0, self.num_columns))
+        for rows in self.row_blocks():
+            own = _triangle(np.concatenate([own, rows]))
+        return self._triangle_of_all(own)
 
-    def _triangle(self, mine: Array) -> Array:
-        own = scipy.linalg.qr(mine, mode="r", check_finite=False, overwrite_a=True)[0][: mine.shape[1]]
+    def _triangle_of_all(self, own: Array) -> Array:
         every = _finite(self._exchange.all_rows(np.ascontiguousarray(own)))
-        if len(every) == len(own):
-            return own
-        return np.asarray(scipy.linalg.qr(every, mode="r", check_finite=False, overwrite_a=True)[0][: mine.shape[1]])
+        return own if len(every) == len(own) else _triangle(every)
 
     @property
     def epsilon(self) -> float:
         """The rounding unit of sweeps."""
-        return float(torch.finfo(self._y.dtype).eps)
+        return max(float(torch.finfo(t.dtype).eps) for t in (self._y, *self._params))
+
+    def probe(self) -> Array:
+        """A vector over the rows that no structure of J knows of."""
+        return np.sin(np.arange(1.0, self.num_rows + 1.0) ** 2)
 
     def discrepancy(self) -> float:
-        """How far Jᵀ r by rows is from Jᵀ r by a sweep, relative, for a vector r that no structure of J knows of."""
-        r = np.sin(np.arange(1.0, self.num_rows + 1.0) ** 2)
+        """How far Jᵀ r by rows is from Jᵀ r by a sweep, relative, for the probe r."""
+        r = self.probe()
         own, start = self.mine(r).reshape(-1), 0
         by_rows_here = np.zeros(self.num_columns)
         for rows in self.row_blocks():
@@ -193,6 +199,10 @@ class BatchJacobian:
         by_sweep = self.vjp(r)
         size = float(np.linalg.norm(by_sweep))
         return float(np.linalg.norm(self._exchange.sum(by_rows_here) - by_sweep)) / size if size else 0.0
+
+    def agreed(self, flag: bool) -> bool:
+        """Whether it is so on any rank: what rounding decides must be decided alike."""
+        return self._exchange.any(flag)
 
     def forget(self) -> None:
         """Find the rows anew when they are asked for."""
@@ -213,6 +223,11 @@ def _finite(values: Array) -> Array:
 
 def _array(tensor: Tensor) -> Array:
     return np.asarray(tensor.detach().cpu().double().numpy())
+
+
+def _triangle(matrix: Array) -> Array:
+    """R of a QR factorisation, with as many rows as columns or fewer."""
+    return np.asarray(scipy.linalg.qr(matrix, mode="r", check_finite=False)[0][: matrix.shape[1]])
 
 
 def _flat(tensors: Sequence[Tensor]) -> Array:

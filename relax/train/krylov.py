@@ -50,7 +50,7 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
         U[k] = u
         pulled = J.vjp(u) - (betas[-1] if betas else 0.0) * v
         alpha = float(np.linalg.norm(pulled))
-        if alpha <= _NOTHING * max([alpha, *alphas, *betas]) or alpha == 0.0:
+        if J.agreed(alpha <= _NOTHING * max([*alphas, *betas, 0.0])):
             # The space is exhausted. What is left of g has no part in J: a singular value of zero.
             alphas.append(0.0)
             break
@@ -59,7 +59,7 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
         if k % _LOOK == _LOOK - 1:
             after, _ = _of_bidiagonal(alphas, betas, size, phi)
             change = np.linalg.norm(after - np.append(before, np.zeros(len(after) - len(before))))
-            if len(before) and change <= tolerance * np.linalg.norm(after):
+            if J.agreed(bool(len(before) and change <= tolerance * np.linalg.norm(after))):
                 break
             before = after
         pushed = J.jvp(v) - alpha * u
@@ -67,7 +67,7 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
             # Twice is enough: vectors of the space so far must not come back by rounding.
             pushed -= U[: k + 1].T @ (U[: k + 1] @ pushed)
         beta = float(np.linalg.norm(pushed))
-        if beta <= _NOTHING * max(alphas):
+        if J.agreed(beta <= _NOTHING * max(alphas)):
             break
         u = np.array(pushed / beta)
         betas.append(beta)

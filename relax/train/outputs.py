@@ -40,7 +40,9 @@ class Outputs:
         self._loss = loss
         self.loss = float(loss.detach())
         self.basis = _basis(metric, y)
-        self._slope = self._dual(torch.autograd.grad(loss, y, create_graph=True, allow_unused=True)[0])
+        self._is_plain = metric is None
+        with torch.enable_grad():
+            self._slope = self._dual(torch.autograd.grad(loss, y, create_graph=True, allow_unused=True)[0])
         self.gradient: Array = self._slope.detach().cpu().double().numpy()
         if not math.isfinite(self.loss) or not np.all(np.isfinite(self.gradient)):
             words = "finite" if np.all(np.isfinite(self.gradient)) else "not finite"
@@ -73,6 +75,8 @@ class Outputs:
                 "HalfInverse.step: expected a loss that is computed from the y that the closure returns, got one that "
                 "does not depend on it; return the very tensor that the loss is made of, not a reshaped or detached one"
             )
+        if self._is_plain:
+            return gradient
         C = self.basis.to(gradient)
         return torch.linalg.solve_triangular(C, gradient.T, upper=False).T
 
@@ -82,32 +86,40 @@ class Outputs:
 
     def largest_curvature(self, exchange: Exchange) -> float:
         """The largest eigenvalue of C⁻¹ (d²L/dy²) C⁻ᵀ, by power iteration. Collective over the teams."""
-        if not self._slope.requires_grad:
-            return 0.0
+        value = self._dominant(exchange, 0.0)
+        # The one of the largest size is negative: that much above it the largest is the dominant one.
+        return value if value >= 0.0 else value + self._dominant(exchange, -value)
+
+    def _dominant(self, exchange: Exchange, shift: float) -> float:
+        """The eigenvalue of the largest size, of the curvature and ``shift`` times the identity."""
         # Has a part along every direction, and is the same in each run.
-        numbers = 1.0 + torch.arange(self.y.numel(), device=self.y.device, dtype=torch.float64).sin().reshape(
-            self.y.shape
-        )
-        v = numbers.to(self.y)
-        value = 0.0
+        numbers = 1.0 + torch.arange(self.y.numel(), device=self.y.device, dtype=torch.float64).sin()
+        v, value = numbers.reshape(self.y.shape), 0.0
         for _ in range(_POWER_STEPS):
-            size = math.sqrt(float(exchange.sum(np.array([float((v.double() ** 2).sum())]))[0]))
+            size = math.sqrt(float(exchange.sum(np.array([float((v**2).sum())]))[0]))
             if size == 0.0:
                 return 0.0
             v = v / size
-            (pushed,) = torch.autograd.grad(self._slope, self.y, v, retain_graph=True, allow_unused=True)
-            if pushed is None:
-                return 0.0
-            along = self._dual(pushed).detach()
-            value = float(exchange.sum(np.array([float((v.double() * along.double()).sum())]))[0])
+            with exchange.together():
+                along = self._curved(v) + shift * v
+            value = float(exchange.sum(np.array([float((v * along).sum())]))[0])
             v = along
         return value
+
+    def _curved(self, v: Tensor) -> Tensor:
+        """C⁻¹ (d²L/dy²) C⁻ᵀ v; zero for a loss that is linear in y."""
+        if not self._slope.requires_grad:
+            return torch.zeros_like(v)
+        (pushed,) = torch.autograd.grad(self._slope, self.y, v.to(self._slope), retain_graph=True, allow_unused=True)
+        return torch.zeros_like(v) if pushed is None else self._dual(pushed).detach().double()
 
 
 def _complaint(y: Any, loss: Any) -> str | None:
     """What is wrong with what a closure returned."""
     if not isinstance(y, torch.Tensor) or not isinstance(loss, torch.Tensor):
         return f"expected tensors (y, loss) from the closure, got {type(y).__name__} and {type(loss).__name__}"
+    if y.ndim == 2 and len(y) == 0:
+        return f"expected samples, got outputs of shape {tuple(y.shape)}; with teams each needs at least one in a batch"
     if y.ndim != 2 or y.numel() == 0:
         return f"expected outputs y of shape (batch, outputs), got {tuple(y.shape)}; y.flatten(1) makes rows of samples"
     if y.is_complex() or not y.is_floating_point():

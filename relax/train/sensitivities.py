@@ -44,13 +44,16 @@ class Columns:
         return slice(first, first + (self.params[which].numel() if length is None else length))
 
 
-def structured(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> list[Part]:
+def structured(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> dict[str, Part]:
     """The rows C[:, j]ᵀ dy_b/dθ of samples b, by the layers that parameters are in.
 
     Args:
         y: (B, o), with its graph, which is kept.
         params: θ.
         basis: C, (o, o).
+
+    Returns:
+        Pieces of the rows, under names that are the same for every batch of a network.
 
     Raises:
         Unstructured: where the graph does not show how parameters meet samples.
@@ -61,47 +64,69 @@ def structured(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> list[Part]
     B, o = y.shape
     seeds = basis.T.to(y.dtype)[:, None, :].expand(o, B, o)
     edges = [GradientEdge(meeting.node, 0) for meeting in found]
-    deltas = torch.func.vmap(lambda seed: torch.autograd.grad(y, edges, seed, retain_graph=True))(seeds)
+    deltas = _swept(lambda seed: torch.autograd.grad(y, edges, seed, retain_graph=True), seeds)
     columns = Columns(params)
     parts: dict[tuple[object, ...], Part] = {}
     for meeting, delta in zip(found, deltas, strict=True):
         for key, part in _pieces(meeting, delta.detach(), columns, B):
             parts[key] = _joined(parts[key], part) if key in parts else part
     _check_disjoint(list(parts))
-    return list(parts.values())
+    return {str(key): parts[key] for key in sorted(parts, key=str)}
 
 
-def by_rows(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> list[Part]:
+def by_rows(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> dict[str, Part]:
     """The same by a sweep for each output of each sample: right for any graph, B times as dear."""
     B, o = y.shape
 
     def sweep(seed: Tensor) -> tuple[Tensor, ...]:
         return _given(torch.autograd.grad(y, params, seed, retain_graph=True, allow_unused=True), params)
 
-    seeds = torch.zeros(B, o, B, o, dtype=y.dtype, device=y.device)
-    for b in range(B):
-        seeds[b, :, b] = basis.T
-    return [_rows_of(sweep, seeds, Columns(params), range(len(params)))]
+    def seeds(b: Tensor, k: Tensor) -> Tensor:
+        found = torch.zeros(len(b), B, o, dtype=y.dtype, device=y.device)
+        found[torch.arange(len(b)), b] = basis.T.to(y)[k]
+        return found
+
+    return {"all": _rows_of(sweep, seeds, (B, o, B * o), Columns(params), range(len(params)))}
 
 
 def _given(found: Sequence[Tensor | None], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True))
 
 
+def _swept(sweep: Callable[[Tensor], tuple[Tensor, ...]], seeds: Tensor) -> tuple[Tensor, ...]:
+    """A sweep for each seed: all at once, or one by one where a node of the graph cannot take them so."""
+    try:
+        found = torch.func.vmap(sweep)(seeds)
+    except (RuntimeError, NotImplementedError):
+        each = [sweep(seed) for seed in seeds]
+        found = tuple(torch.stack(column) for column in zip(*each, strict=True))
+    return tuple(found)
+
+
 def _rows_of(
-    sweep: Callable[[Tensor], tuple[Tensor, ...]], seeds: Tensor, columns: Columns, which: Sequence[int]
+    sweep: Callable[[Tensor], tuple[Tensor, ...]],
+    seeds: Callable[[Tensor, Tensor], Tensor],
+    size: tuple[int, int, int],
+    columns: Columns,
+    which: Sequence[int],
 ) -> Rows:
-    """One sweep for each seed (B, o, ...), as many at once as memory should hold."""
-    B, o = seeds.shape[:2]
-    flat = seeds.reshape(B * o, *seeds.shape[2:])
+    """One sweep for each row, as many at once as memory should hold.
+
+    Args:
+        sweep: of a cotangent.
+        seeds: the cotangents of some rows, by their samples and their outputs.
+        size: samples, outputs, numbers in a cotangent.
+        columns: of all parameters.
+        which: of them are swept to.
+    """
+    B, o, numbers = size
     width = sum(columns.params[i].numel() for i in which)
-    step = max(1, min(_SWEEPS, _CHUNK // max(width, flat[0].numel())))
-    found = [
-        torch.cat(
-            [g.detach().double().reshape(len(g), -1) for g in torch.func.vmap(sweep)(flat[start : start + step])], 1
-        )
-        for start in range(0, B * o, step)
-    ]
+    step = max(1, min(_SWEEPS, _CHUNK // max(width, numbers)))
+    found = []
+    for start in range(0, B * o, step):
+        row = torch.arange(start, min(start + step, B * o))
+        swept = _swept(sweep, seeds(row // o, row % o))
+        found.append(torch.cat([g.detach().double().reshape(len(g), -1) for g in swept], 1))
 
     def write(J: Tensor, rows: Tensor) -> None:
         start = 0
@@ -175,11 +200,12 @@ def _other(meeting: Meeting, delta: Tensor, columns: Columns, B: int) -> Rows:
     def sweep(seed: Tensor) -> tuple[Tensor, ...]:
         return _given(torch.autograd.grad([edge], params, seed, retain_graph=True, allow_unused=True), params)
 
-    o = delta.shape[0]
-    seeds = delta.new_zeros(B, o, *delta.shape[1:])
-    for b in range(B):
-        seeds[b, :, b] = delta[:, b]
-    return _rows_of(sweep, seeds, columns, meeting.others)
+    def seeds(b: Tensor, k: Tensor) -> Tensor:
+        found = delta.new_zeros(len(b), *delta.shape[1:])
+        found[torch.arange(len(b)), b] = delta[k, b]
+        return found
+
+    return _rows_of(sweep, seeds, (B, delta.shape[0], delta[0].numel()), columns, meeting.others)
 
 
 def _patches(
@@ -220,6 +246,8 @@ def _writer(
 def _joined(one: Part, other: Part) -> Part:
     """A weight that is used twice is seen at the positions of both."""
     if not (isinstance(one, Outer) and isinstance(other, Outer)):
+        raise Unstructured
+    if one.delta.shape[3] != other.delta.shape[3] or one.a.shape[2] != other.a.shape[2]:
         raise Unstructured
     return one.of(torch.cat([one.delta, other.delta], 2), torch.cat([one.a, other.a], 1))
 

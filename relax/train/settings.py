@@ -1,0 +1,64 @@
+"""The settings of HalfInverse, and which of them make sense."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from relax.errors import BadInput
+
+METHODS = ("auto", "gram", "svd", "krylov")
+# Settings that are of the optimiser, not of its groups.
+OWN = (
+    "method",
+    "batch_invariant",
+    "sub_batches",
+    "keep_factor",
+    "krylov_steps",
+    "krylov_tolerance",
+    "measure",
+)
+
+
+def check_own(settings: dict[str, Any]) -> None:
+    """Raise ``BadInput`` for settings of the optimiser that make no sense, by themselves or together."""
+    method, blocks, tolerance = settings["method"], settings["sub_batches"], settings["krylov_tolerance"]
+    if method not in METHODS:
+        raise BadInput(f"HalfInverse: expected one of {', '.join(METHODS)} as method, got {method!r}")
+    for name in ("sub_batches", "keep_factor", "krylov_steps"):
+        value = settings[name]
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+        if not whole and not (name == "sub_batches" and value is None):
+            raise BadInput(f"HalfInverse: expected a whole number >= 1 as {name}, got {value!r}")
+    if not isinstance(tolerance, float | int) or not 0.0 <= tolerance < 1.0:
+        raise BadInput(f"HalfInverse: expected a number in [0, 1) as krylov_tolerance, got {tolerance!r}")
+    if settings["keep_factor"] > 1 and blocks is not None:
+        raise BadInput("HalfInverse: expected keep_factor=1 with sub_batches, whose factors are not kept")
+    if method in ("svd", "krylov") and (blocks is not None or settings["keep_factor"] > 1):
+        raise BadInput(f"HalfInverse: sub_batches and keep_factor are of method='gram', got method={method!r}")
+
+
+def check_of_group(settings: dict[str, Any]) -> None:
+    """Raise ``BadInput`` for a setting of a group that is out of its range."""
+    longest = sys.float_info.max if settings["cap"] is None else math.inf
+    rules: Sequence[tuple[str, Callable[[float], bool], str]] = (
+        ("lr", lambda v: 0.0 <= v <= longest, "a finite number >= 0 (or inf with a cap)"),
+        ("power", lambda v: -1.0 <= v <= 1.0, "a number from -1 to 1"),
+        ("rcond", lambda v: 0.0 <= v < 1.0, "a number in [0, 1)"),
+        ("damping", lambda v: 0.0 <= v < math.inf, "a finite number >= 0"),
+        ("cap", lambda v: 0.0 < v < math.inf, "a finite number > 0, or None"),
+    )
+    for key, holds, words in rules:
+        value = settings[key]
+        if key == "cap" and value is None:
+            continue
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not holds(number):
+            raise BadInput(f"HalfInverse: expected {words} as {key}, got {value!r}")
