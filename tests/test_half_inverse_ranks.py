@@ -106,14 +106,14 @@ def poisson_layer(comm):
 
 
 def test_physics_on_meshes_over_teams(teams):
-    """A network to a source of a Poisson problem, seen at three points: 5 steps as on one process."""
+    """A network to a source of a Poisson problem, seen at three points: 20 steps as on one process."""
     layer, alone = poisson_layer(teams.space), poisson_layer(MPI.COMM_SELF)
     x, target = data(SAMPLES, 3, 3)
     net, single = (torch.nn.Sequential(mlp(3, 8, layer.size_in), which) for which in (layer, alone))
     for settings in ({}, {"method": "krylov"}):
-        _, losses = steps_over(teams, net, x, 0.05 * target, steps=5, lr=5.0, **settings)
+        _, losses = steps_over(teams, net, x, 0.05 * target, steps=20, lr=5.0, **settings)
         with_one = Teams(MPI.COMM_SELF, 1)
-        _, wanted = steps_over(with_one, single, x, 0.05 * target, steps=5, lr=5.0, **settings)
+        _, wanted = steps_over(with_one, single, x, 0.05 * target, steps=20, lr=5.0, **settings)
         with_one.close()
         np.testing.assert_allclose(flat(net.parameters()), flat(single.parameters()), rtol=0, atol=1e-8)
         assert losses[-1] < 0.7 * losses[0] and losses == pytest.approx(wanted, rel=1e-8)
