@@ -8,6 +8,8 @@ import torch
 from half_inverse_cases import DTYPE, NETWORKS, by_hand, data, flat, mlp, squares, step_of
 
 from relax import HalfInverse
+from relax.train import direct
+from relax.train.band import Band
 from relax.train.spectrum import Symmetric
 
 pytestmark = pytest.mark.local
@@ -241,6 +243,41 @@ def test_functions_of_matrices(n):
         np.testing.assert_allclose(factor.eigenvalues, np.sort(x), atol=1e-13)
         found = factor.combination(np.cos(factor.eigenvalues) * factor.coordinates(g))
         np.testing.assert_allclose(found, (W * np.cos(x)) @ (W.T @ g), atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [65, 129, 300])
+@pytest.mark.parametrize("a", [0.0, 0.1, 0.75, 1.0])
+def test_powers_by_a_band(n, a):
+    """Against the eigenvectors that the matrix was made of; rounding grows by the condition, 1e6."""
+    random = np.random.default_rng(n)
+    W = np.linalg.qr(random.standard_normal((n, n)))[0]
+    x, g = np.geomspace(1e-6, 3.0, n), random.standard_normal(n)
+    K = (W * x) @ W.T
+    band = Band(K.copy())
+    # Eigenvalues are right to rounding of the largest.
+    np.testing.assert_allclose(band.eigenvalues, x, rtol=0, atol=1e-14 * 3.0 * n)
+    for shift in (0.0, 1e-2):
+        wanted = (W * (x + shift) ** -a) @ (W.T @ g)
+        w, slope = band.power(a, shift, g)
+        assert error(w, wanted) < (1e-9 if shift == 0.0 else 1e-11)
+        assert slope == pytest.approx(wanted @ K @ g, rel=1e-10)
+
+
+@pytest.mark.parametrize("rcond", [1e-5, 1e-2])
+def test_a_large_gram_matrix_is_reduced_to_a_band(monkeypatch, rcond):
+    """The same step, whether all singular values are kept or not, and the same spectrum."""
+    x, target = data(30, 4, 3)
+    reports, steps = [], []
+    for many in (10**6, 20):
+        monkeypatch.setattr(direct, "_MANY", many)
+        net = mlp(4, 60, 3)
+        optimizer = HalfInverse(net.parameters(), lr=0.01, rcond=rcond, damping=1e-3)
+        steps.append([step_of(optimizer, net, x, squares(target)) for _ in range(2)])
+        reports.append(optimizer.report)
+    assert (reports[0].kept == 90) == (rcond == 1e-5) and reports[0].kept == reports[1].kept
+    np.testing.assert_allclose(steps[1], steps[0], rtol=0, atol=1e-7 * np.abs(steps[0]).max())
+    assert reports[1].predicted == pytest.approx(reports[0].predicted, rel=1e-8)
+    np.testing.assert_allclose(reports[1].singular_values, reports[0].singular_values, rtol=0, atol=1e-6)
 
 
 def test_weights_move_by_exactly_lr_times_the_step():

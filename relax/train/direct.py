@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from relax.train.band import Band
 from relax.train.jacobian import BatchJacobian
 from relax.train.spectrum import Filter, Symmetric
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
 _EPS = float(np.finfo(np.float64).eps)
+# Rows from which on a reduction to a band is faster than one to tridiagonal form.
+_MANY = 3_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class Direction:
     factor: Symmetric | None = None
 
 
-def by_gram(J: BatchJacobian, g: Array, phi: Filter, factor: Symmetric | None = None) -> Direction:
+def by_gram(
+    J: BatchJacobian, g: Array, phi: Filter, factor: Symmetric | None = None, *, by_band: bool = False
+) -> Direction:
     """d = Jᵀ phi(K) g with K = J Jᵀ; or phi(H) Jᵀ g with H = JᵀJ where there are fewer parameters than outputs.
 
     The Gram matrix has the squares of the singular values: of those below sqrt(n eps) s_max nothing is left in it, and
@@ -51,6 +56,8 @@ def by_gram(J: BatchJacobian, g: Array, phi: Filter, factor: Symmetric | None = 
         g: (m,).
         phi: of the singular values.
         factor: of the J Jᵀ of other weights, to be used instead; ``discrepancy`` then says how old it is.
+        by_band: for many rows, try first whether all singular values are kept: a band matrix is then enough, in two
+            thirds of the time, and no factor is found.
     """
     if J.num_columns < J.num_rows:
         d, s, kept, c, filtered = _applied(Symmetric(J.normal()), J.vjp(g), phi)
@@ -59,6 +66,10 @@ def by_gram(J: BatchJacobian, g: Array, phi: Filter, factor: Symmetric | None = 
     if factor is None:
         K, r = J.gram(), J.probe()
         discrepancy = _apart(float(np.linalg.norm(J.vjp(r))), float(r @ (K @ r)))
+        if by_band and len(K) >= _MANY:
+            found = _by_band(J, K, g, phi, discrepancy)
+            if found is not None:
+                return found
         factor = Symmetric(K)
     w, s, kept, c, filtered = _applied(factor, g, phi)
     d = J.vjp(w)
@@ -66,6 +77,22 @@ def by_gram(J: BatchJacobian, g: Array, phi: Filter, factor: Symmetric | None = 
     if not is_new:
         discrepancy = _apart(float(np.linalg.norm(d)), float(filtered @ of_Kw))
     return Direction(d, float(c @ of_Kw), s, kept, discrepancy, factor=factor)
+
+
+def _by_band(J: BatchJacobian, K: Array, g: Array, phi: Filter, discrepancy: float) -> Direction | None:
+    """The same where all singular values are kept; None where some are not."""
+    band = Band(K.copy())
+    s = np.sqrt(np.maximum(band.eigenvalues, 0.0))
+    largest = float(s[-1])
+    if not J.agreed(bool(np.all(phi.keeps(s, largest, least=_lost(len(s)))))):
+        return None
+    w, slope = band.power(0.5 * (1.0 + phi.power), (phi.damping * largest) ** 2, g)
+    return Direction(J.vjp(w), slope, s[::-1], len(s), discrepancy)
+
+
+def _lost(n: int) -> float:
+    """The part of the largest singular value below which an n by n Gram matrix knows of none."""
+    return float(np.sqrt(n * _EPS))
 
 
 def _apart(length: float, square: float) -> float:
@@ -119,7 +146,7 @@ def _filtered(J: BatchJacobian, s: Array, c: Array, phi: Filter) -> tuple[int, A
 def _applied(factor: Symmetric, g: Array, phi: Filter) -> tuple[Array, Array, int, Array, Array]:
     """phi(K) g, the singular values, falling, how many are kept, and coordinates of g and of phi(K) g."""
     s = np.sqrt(factor.eigenvalues)
-    largest, least = float(s[-1]), float(np.sqrt(len(s) * _EPS))
+    largest, least = float(s[-1]), _lost(len(s))
     c = factor.coordinates(g)
     filtered = phi(s, largest, least=least) * c
     kept = int(np.count_nonzero(phi.keeps(s, largest, least=least)))

@@ -151,6 +151,7 @@ class HalfInverse(torch.optim.Optimizer):
         self._metric = metric
         self._exchange = Exchange(teams)
         self._coupled: set[int] = set()
+        self._all_kept = True
         self._kept: tuple[int, Symmetric] | None = None
         check_own({name: getattr(self, name) for name in OWN})
         super().__init__(params, {"lr": lr, "power": power, "rcond": rcond, "damping": damping, "cap": cap})
@@ -282,7 +283,8 @@ class HalfInverse(torch.optim.Optimizer):
             if not self._exchange.any(found.discrepancy > _AGED):
                 self._keep(age + 1, found)
                 return replace(found, discrepancy=0.0)
-        found = by_gram(J, g, phi)
+        found = by_gram(J, g, phi, by_band=self._all_kept and self.keep_factor == 1)
+        self._all_kept = found.kept == len(found.singular_values)
         self._keep(1, found)
         return found
 
@@ -338,7 +340,10 @@ class HalfInverse(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         if self._exchange.is_shared:
             raise TypeError("HalfInverse: an optimiser with teams cannot be copied or pickled; state_dict() can")
-        own = {name: self.__dict__[name] for name in (*OWN, "report", "_metric", "_exchange", "_coupled", "_kept")}
+        own = {
+            name: self.__dict__[name]
+            for name in (*OWN, "report", "_metric", "_exchange", "_coupled", "_kept", "_all_kept")
+        }
         return {**super().__getstate__(), **own}
 
     def state_dict(self) -> dict[str, Any]:
@@ -349,6 +354,7 @@ class HalfInverse(torch.optim.Optimizer):
             "settings": {name: getattr(self, name) for name in OWN},
             "metric": None if self._metric is None else torch.as_tensor(self._metric).clone(),
             "age": age,
+            "all_kept": self._all_kept,
             "factor": None if factor is None else {k: torch.from_numpy(np.array(a)) for k, a in factor.state().items()},
         }
         return saved
@@ -364,6 +370,7 @@ class HalfInverse(torch.optim.Optimizer):
         for name, value in own["settings"].items():
             setattr(self, name, value)
         self._metric = own["metric"]
+        self._all_kept = own["all_kept"]
         self._kept = None
         if own["factor"] is not None:
             factor = Symmetric.restored({key: np.array(t.numpy()) for key, t in own["factor"].items()})
