@@ -34,6 +34,8 @@ torch_threads.one_per_rank()
 
 # What "auto" takes for too many rows of a Gram matrix: 1 GiB, and about a minute for its eigenvalues.
 _MOST_ROWS = 11_000
+# Steps of "krylov", and the size of a space that it goes through as a whole.
+_KRYLOV_STEPS, _EXHAUSTED = 80, 256
 # What rows by layers and an ordinary sweep may differ by, relative: solvers are not exact. Samples that know of each
 # other make it a large part.
 _AGREEMENT = 1e-4
@@ -106,7 +108,8 @@ class HalfInverse(torch.optim.Optimizer):
             small matrices, nothing exchanged; by "gram". None for the whole.
         keep_factor: use the eigenvalues and eigenvectors of J Jᵀ for so many steps, or until |d| differs by a tenth
             from what they say. For full batches: sample i of the next step must be sample i of this one.
-        krylov_steps: at most so many products with J and Jᵀ each.
+        krylov_steps: at most so many products with J and Jᵀ each. None for 80, or for all that there can be where those
+            are 256 or fewer: then nothing is left out but what ``rcond`` says.
         krylov_tolerance: stop when they change the result by so much of its norm.
         measure: call the closure again after each step, without a graph, for ``report.actual``. An error of this call
             comes after the step.
@@ -135,8 +138,8 @@ class HalfInverse(torch.optim.Optimizer):
         cap: float | None = None,
         sub_batches: int | None = None,
         keep_factor: int = 1,
-        krylov_steps: int = 80,
-        krylov_tolerance: float = 1e-8,
+        krylov_steps: int | None = None,
+        krylov_tolerance: float = 1e-12,
         measure: bool = False,
         teams: Teams | None = None,
     ) -> None:
@@ -244,7 +247,9 @@ class HalfInverse(torch.optim.Optimizer):
             return Direction(np.zeros(J.num_columns), 0.0, np.zeros(1), 0), self._method(J, phi)
         method = self._method(J, phi)
         if method == "krylov":
-            return by_krylov(J, g, phi, iterations=self.krylov_steps, tolerance=self.krylov_tolerance), method
+            most = min(J.num_rows, J.num_columns + 1)
+            steps = self.krylov_steps or (most if most <= _EXHAUSTED else _KRYLOV_STEPS)
+            return by_krylov(J, g, phi, iterations=steps, tolerance=self.krylov_tolerance), method
         found = self._from_matrix(J, g, phi, method)
         tolerance = max(_AGREEMENT, 1e4 * J.epsilon)
         if J.by_layers and self._exchange.any(found.discrepancy > tolerance):

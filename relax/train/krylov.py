@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -29,6 +30,7 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
     Small singular values dominate a half-inverse step and are the last to be found, so a limit on the steps acts as a
     filter: modes that the space has not resolved are left out or damped. The filter on the singular values of B is
     smooth, phi(s) s⁴/(s⁴ + (rcond s_max)⁴), since a value at a hard edge would jump with every step of the iteration.
+    Where the space is exhausted, those of B are those of J, and the edge is hard.
     SLEPc's MFN applies functions of a matrix, too; it has powers by composition only, squares J, stops with an error
     where the space is exhausted, and does not tell the spectrum.
 
@@ -46,6 +48,7 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
     v: Array = np.zeros(J.num_columns)
     u = np.array(g / size)
     before: Array = np.empty(0)
+    is_exhausted = len(U) == min(len(g), J.num_columns + 1)
     for k in range(len(U)):
         U[k] = u
         pulled = J.vjp(u) - (betas[-1] if betas else 0.0) * v
@@ -53,13 +56,15 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
         if J.agreed(alpha <= _NOTHING * max([*alphas, *betas, 0.0])):
             # The space is exhausted. What is left of g has no part in J: a singular value of zero.
             alphas.append(0.0)
+            is_exhausted = True
             break
         v = np.array(pulled / alpha)
         alphas.append(alpha)
         if k % _LOOK == _LOOK - 1:
-            after, _ = _of_bidiagonal(alphas, betas, size, phi)
+            after, _ = _of_bidiagonal(alphas, betas, size, phi, smooth=True)
             change = np.linalg.norm(after - np.append(before, np.zeros(len(after) - len(before))))
             if J.agreed(bool(len(before) and change <= tolerance * np.linalg.norm(after))):
+                is_exhausted = False
                 break
             before = after
         pushed = J.jvp(v) - alpha * u
@@ -68,20 +73,25 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
             pushed -= U[: k + 1].T @ (U[: k + 1] @ pushed)
         beta = float(np.linalg.norm(pushed))
         if J.agreed(beta <= _NOTHING * max(alphas)):
+            is_exhausted = True
             break
         u = np.array(pushed / beta)
         betas.append(beta)
-    coefficients, s = _of_bidiagonal(alphas, betas[: len(alphas) - 1], size, phi)
+    coefficients, s = _of_bidiagonal(alphas, betas[: len(alphas) - 1], size, phi, smooth=not is_exhausted)
     w = U[: len(alphas)].T @ coefficients
     d = J.vjp(w)
     return Direction(d, float(J.vjp(g) @ d), s, int(np.count_nonzero(phi.keeps(s, s[0]))), iterations=len(alphas))
 
 
-def _of_bidiagonal(alphas: list[float], betas: list[float], size: float, phi: Filter) -> tuple[Array, Array]:
-    """|g| phi(B Bᵀ) e_1 with the smooth filter, and the singular values of B, falling."""
+def _of_bidiagonal(
+    alphas: list[float], betas: list[float], size: float, phi: Filter, *, smooth: bool
+) -> tuple[Array, Array]:
+    """|g| phi(B Bᵀ) e_1 with the smooth filter or the hard one, and the singular values of B, falling."""
     B = np.diag(alphas) + np.diag(betas[: len(alphas) - 1], -1)
     P, s, _ = np.linalg.svd(B)
-    edge = (phi.rcond * s[0]) ** 4
-    smooth = Filter(phi.power, 0.0, phi.damping)
-    weights = smooth(s, s[0]) * s**4 / np.where(s > 0.0, s**4 + edge, 1.0)
+    if smooth:
+        edge = (phi.rcond * s[0]) ** 4
+        weights = replace(phi, rcond=0.0)(s, s[0]) * s**4 / np.where(s > 0.0, s**4 + edge, 1.0)
+    else:
+        weights = phi(s, s[0])
     return np.asarray(P @ (weights * (size * P[0]))), s

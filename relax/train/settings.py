@@ -32,7 +32,7 @@ def check_own(settings: dict[str, Any]) -> None:
     for name in ("sub_batches", "keep_factor", "krylov_steps"):
         value = settings[name]
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
-        if not whole and not (name == "sub_batches" and value is None):
+        if not whole and not (name != "keep_factor" and value is None):
             raise BadInput(f"HalfInverse: expected a whole number >= 1 as {name}, got {value!r}")
     if not isinstance(tolerance, float | int) or not 0.0 <= tolerance < 1.0:
         raise BadInput(f"HalfInverse: expected a number in [0, 1) as krylov_tolerance, got {tolerance!r}")
