@@ -69,7 +69,7 @@ def ill_conditioned(seed=3):
 @pytest.mark.parametrize("rcond", [1e-5, 1e-3])
 @pytest.mark.parametrize("method", ["gram", "svd", "krylov", "auto"])
 def test_dependent_rows_and_a_cut(method, rcond, power):
-    """J has 24 rows of rank 15. A singular value s is right to eps (s_max/s)^2 by the Gram matrix, eps s_max/s by svd."""
+    """J has 24 rows of rank 15. A singular value s is right to eps (s_max/s)^2 by the Gram matrix, eps s_max/s else."""
     net, x, target = ill_conditioned()
     wanted = by_hand(net, x, squares(target), power=power, rcond=rcond)
     optimizer = HalfInverse(net.parameters(), lr=0.01, power=power, rcond=rcond, method=method)
