@@ -289,7 +289,7 @@ class HalfInverse(torch.optim.Optimizer):
                 self._keep(age + 1, found)
                 return replace(found, discrepancy=0.0)
         found = by_gram(J, g, phi, by_band=self._all_kept and self.keep_factor == 1)
-        self._all_kept = found.kept == len(found.singular_values)
+        self._all_kept = not self._exchange.any(found.kept < len(found.singular_values))
         self._keep(1, found)
         return found
 
