@@ -17,7 +17,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8"), filename=str(path)) f
 
 # Each group imports only from itself and from groups above it.
 GROUPS = {
-    "foundation": "_compat _petsc errors log parallel parallel_start layout linear eigensolver cache",
+    "foundation": "_compat _petsc errors log parallel parallel_start layout linear eigensolver cache lazy",
     "description": "meshes boundary coefficients continuation substitution problem evolution theta observe quadrature "
     "forms pdes",
     "solution": "weak solver boundary_map residual symmetry packing factors point sensitivity operators forward "

@@ -8,8 +8,9 @@ Langevin form. Names are loaded when first used, so that torch is loaded only by
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from relax import lazy
 
 if TYPE_CHECKING:
     from relax.relaxation import cole_hopf as cole_hopf
@@ -59,19 +60,7 @@ __all__ = [*_HOME_OF, *_MODULES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"relax.relaxation.{name}")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'relax.relaxation' has no attribute {name!r}")
-    try:
-        value = getattr(importlib.import_module(f"relax.relaxation.{_HOME_OF[name]}"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "torch":
-            raise ImportError(
-                f"relax.relaxation.{name} needs torch, which is not installed: on Debian `apt install python3-torch`, "
-                "or `pip install torch`"
-            ) from error
-        raise
+    value = lazy.attribute(__name__, name, _HOME_OF, _MODULES)
     globals()[name] = value
     return value
 

@@ -5,8 +5,9 @@ Names are loaded when first used, so that torch is loaded only by those who use 
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from relax import lazy
 
 if TYPE_CHECKING:
     from relax.train.half_inverse import HalfInverse as HalfInverse
@@ -39,17 +40,7 @@ __all__ = [*_HOME_OF]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'relax.train' has no attribute {name!r}")
-    try:
-        value = getattr(importlib.import_module(f"relax.train.{_HOME_OF[name]}"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "torch":
-            raise ImportError(
-                f"relax.train.{name} needs torch, which is not installed: on Debian `apt install python3-torch`, "
-                "or `pip install torch`"
-            ) from error
-        raise
+    value = lazy.attribute(__name__, name, _HOME_OF)
     globals()[name] = value
     return value
 
