@@ -19,6 +19,8 @@ from relaxation_jobs import (
 from relax import cli, job, output
 from relax.errors import BadInput
 
+pytestmark = pytest.mark.few_ranks
+
 # -- mistakes and exit statuses ----------------------------------------------------------------------------------------
 
 
