@@ -34,7 +34,6 @@ _collection_errors: list[str] = []
 MARKERS = (
     "one_rank: starts processes of its own, which mpirun does not allow inside mpirun; skipped on several ranks",
     "local: no rank talks to another in it; skipped on several ranks",
-    "few_ranks: long, and parallel on two ranks as it is on three; skipped on more than two",
     "many_ranks: about what goes on between ranks; skipped on one",
 )
 
@@ -92,8 +91,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="starts processes of its own: one rank only"))
         if COMM.size > 1 and item.get_closest_marker("local"):
             item.add_marker(pytest.mark.skip(reason="no rank talks to another in it"))
-        if COMM.size > 2 and item.get_closest_marker("few_ranks"):
-            item.add_marker(pytest.mark.skip(reason="long, and on three ranks as on two"))
         if COMM.size == 1 and item.get_closest_marker("many_ranks"):
             item.add_marker(pytest.mark.skip(reason="needs several ranks"))
 

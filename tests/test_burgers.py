@@ -11,8 +11,6 @@ from relax import FieldValues, ReducedMap, check_map, meshes, parallel
 from relax.errors import BadInput, BadProblem
 from relax.pdes import burgers
 
-pytestmark = pytest.mark.few_ranks
-
 STEPS = {"dt": 0.05, "num_steps": 3}
 
 

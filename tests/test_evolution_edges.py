@@ -33,8 +33,6 @@ from relax import (
     theta_evolution,
 )
 
-pytestmark = pytest.mark.few_ranks
-
 COMM = MPI.COMM_WORLD
 # Values and derivatives on any number of ranks: what the project promises.
 RANKS = 1e-9

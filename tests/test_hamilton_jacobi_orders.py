@@ -8,8 +8,6 @@ from unsteady import orders
 from relax import meshes
 from relax.pdes.hamilton_jacobi import viscous_evolution
 
-pytestmark = pytest.mark.few_ranks
-
 PI = np.pi
 COSINES = {1: Cosine(PI), 2: Cosine(PI, 2 * PI), 3: Cosine(PI, PI, PI, A=0.4)}
 CUBES = {1: meshes.interval, 2: meshes.unit_square, 3: meshes.unit_cube}

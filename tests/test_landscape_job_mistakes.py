@@ -19,8 +19,6 @@ from relaxation_jobs import (
 from relax import cli, job, output
 from relax.errors import BadInput
 
-pytestmark = pytest.mark.few_ranks
-
 # -- mistakes and exit statuses ----------------------------------------------------------------------------------------
 
 

@@ -14,8 +14,6 @@ from relax import case, cli, job
 from relax.errors import BadInput
 from relax.run import run_job
 
-pytestmark = pytest.mark.few_ranks
-
 COMM = MPI.COMM_WORLD
 HEAT_PDE = 'name = "heat.evolution"\nnum_steps = 4\ndt = 0.01'
 CONTROL_PDE = 'name = "schrodinger.dipole"\nnum_steps = 50\ndt = 0.2'
