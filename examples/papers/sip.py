@@ -176,6 +176,13 @@ def methods(study: Study, looks: dict[tuple[str, int], list[tuple[float, float]]
     )
 
 
+def main(study: Callable[[], Study], description: str) -> None:
+    """Compare at equal time, as the command line says. Collective."""
+    given = harness.settings(description, budget=12.0)
+    PETSc.Log.begin()
+    run(study(), given, times=(1.0, 2.0, 5.0))
+
+
 def run(study: Study, given: harness.Settings, times: tuple[float, ...]) -> None:
     """Compare both ways; print both losses; check that they learn and that nothing is factored again. Collective."""
     looks: dict[tuple[str, int], list[tuple[float, float]]] = {}

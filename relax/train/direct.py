@@ -84,7 +84,7 @@ def _by_band(J: BatchJacobian, K: Array, g: Array, phi: Filter, discrepancy: flo
     band = Band(K.copy())
     s = np.sqrt(np.maximum(band.eigenvalues, 0.0))
     largest = float(s[-1])
-    if not J.agreed(bool(np.all(phi.keeps(s, largest, least=_lost(len(s)))))):
+    if J.agreed(not np.all(phi.keeps(s, largest, least=_lost(len(s))))):
         return None
     w, slope = band.power(0.5 * (1.0 + phi.power), (phi.damping * largest) ** 2, g)
     return Direction(J.vjp(w), slope, s[::-1], len(s), discrepancy)

@@ -45,7 +45,9 @@ class Exchange:
         comm = self._teams.comm
         sizes = parallel.on_each_rank(comm, [tuple(t.shape) for t in tensors])
         if any(other != sizes[0] for other in sizes):
-            raise BadInput("expected the same parameters on each rank, got others; make the same network on all ranks")
+            raise BadInput(
+                "HalfInverse: expected the same parameters on each rank, got others; make the same network on all ranks"
+            )
         with torch.no_grad():
             for t in tensors:
                 told = parallel.from_rank_0(comm, t.detach().reshape(-1).to("cpu", torch.float64).numpy())

@@ -48,10 +48,14 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
     v: Array = np.zeros(J.num_columns)
     u = np.array(g / size)
     before: Array = np.empty(0)
+    gradient: Array = v
     is_exhausted = len(U) == min(len(g), J.num_columns + 1)
     for k in range(len(U)):
         U[k] = u
-        pulled = J.vjp(u) - (betas[-1] if betas else 0.0) * v
+        pulled = J.vjp(u)
+        if k == 0:
+            gradient = size * pulled
+        pulled = pulled - (betas[-1] if betas else 0.0) * v
         alpha = float(np.linalg.norm(pulled))
         if J.agreed(alpha <= _NOTHING * max([*alphas, *betas, 0.0])):
             # The space is exhausted. What is left of g has no part in J: a singular value of zero.
@@ -67,6 +71,8 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
                 is_exhausted = False
                 break
             before = after
+        if k + 1 == len(U):
+            break
         pushed = J.jvp(v) - alpha * u
         for _ in range(2):
             # Twice is enough: vectors of the space so far must not come back by rounding.
@@ -80,7 +86,7 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
     coefficients, s = _of_bidiagonal(alphas, betas[: len(alphas) - 1], size, phi, smooth=not is_exhausted)
     w = U[: len(alphas)].T @ coefficients
     d = J.vjp(w)
-    return Direction(d, float(J.vjp(g) @ d), s, int(np.count_nonzero(phi.keeps(s, s[0]))), iterations=len(alphas))
+    return Direction(d, float(gradient @ d), s, int(np.count_nonzero(phi.keeps(s, s[0]))), iterations=len(alphas))
 
 
 def _of_bidiagonal(

@@ -21,7 +21,6 @@ import harness  # noqa: E402, I001  (first: it sets the number of threads)
 import sip  # noqa: E402
 
 import numpy as np  # noqa: E402
-from petsc4py import PETSc  # noqa: E402
 
 import relax  # noqa: E402
 from relax.pdes import heat  # noqa: E402
@@ -53,13 +52,6 @@ def study() -> sip.Study:
     return sip.Study("SIP heat", teams, G, heat_inverse(G, modes=MODES), draw)
 
 
-def main() -> None:
-    """Compare at equal time."""
-    given = harness.settings(__doc__ or "", budget=12.0)
-    PETSc.Log.begin()
-    sip.run(study(), given, times=(1.0, 2.0, 5.0))
-
-
 if __name__ == "__main__":
     relax.init(sys.argv)
-    main()
+    sip.main(study, __doc__ or "")
