@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import scripts
 from mpi4py import MPI
 
 SMALL_JOB = """
@@ -137,17 +136,6 @@ def write(path: Path, text: str, comm: MPI.Comm = MPI.COMM_WORLD) -> Path:
     return path
 
 
-def command(
-    *arguments: object,
-    ranks: int = 1,
-    timeout: float = 120.0,
-    cwd: Path | None = None,
-    environment: dict[str, str] | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Run ``relax`` in a process of its own, under mpirun for more than one rank."""
-    # What an MPI process inherits would make its children take part in its own job.
-    inherited = re.compile(r"OMPI_(COMM|APP|FIRST|UNIVERSE|FILE|ARGV|COMMAND)|PMIX_|PRTE_(LAUNCHED|NODE)")
-    variables = {k: v for k, v in os.environ.items() if not inherited.match(k)} | (environment or {})
-    launcher = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
-    words = [*launcher, sys.executable, "-m", "relax", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=timeout, cwd=cwd, env=variables, check=False)
+def command(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run ``relax`` in a process of its own; the options of :func:`scripts.python`."""
+    return scripts.python("-m", "relax", *words, **options)

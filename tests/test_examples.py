@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import scripts
 from mpi4py import MPI
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
@@ -17,10 +16,7 @@ pytestmark = pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts processe
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(script: Path, ranks: int, tmp_path: Path) -> None:
-    launcher = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
-    run = subprocess.run(
-        [*launcher, sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
-    )
+    run = scripts.python(script, ranks=ranks, cwd=tmp_path, timeout=240)
     assert run.returncode == 0, run.stdout + run.stderr
 
 

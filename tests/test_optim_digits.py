@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import scripts
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "papers" / "digits" / "digits.py"
 
@@ -14,13 +13,7 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "papers" / "digits" / "digits.
 @pytest.mark.one_rank
 def test_digits():
     pytest.importorskip("sklearn")
-    run = subprocess.run(
-        [sys.executable, str(SCRIPT), "--seeds", "2", "--epochs", "20"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    run = scripts.python(SCRIPT, "--seeds", "2", "--epochs", "20", timeout=240)
     assert run.returncode == 0, run.stdout + run.stderr
     rows = [line for line in run.stdout.splitlines() if line.startswith("|")]
     assert len(rows) == 7
