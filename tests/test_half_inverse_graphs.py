@@ -52,6 +52,20 @@ class Numpy(torch.autograd.Function):
         return torch.from_numpy(3.0 * x.detach().numpy() ** 2 * dy.numpy())
 
 
+class Branch(nn.Module):
+    """A residual network whose branch is small and normalised over the batch, 2 numbers to 2."""
+
+    def __init__(self, scale, width):
+        super().__init__()
+        self.first, self.inner = nn.Linear(2, width), nn.Linear(width, width)
+        self.norm, self.last = nn.BatchNorm1d(width), nn.Linear(width, 2)
+        self.scale = nn.Parameter(torch.full((width,), scale))
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x))
+        return self.last(h + self.scale * torch.tanh(self.norm(self.inner(h))))
+
+
 # Of each: a network from 4 numbers to 3.
 GRAPHS = {
     "minus the mean over samples": lambda: Made(mlp(4, 6, 3), lambda y: y - y.mean(0)),
@@ -75,8 +89,51 @@ def test_the_step_is_right(name, method):
     wanted = by_hand(net, x, squares(target), rcond=1e-4)
     optimizer = HalfInverse(net.parameters(), lr=0.01, method=method, rcond=1e-4)
     found = step_of(optimizer, net, x, squares(target))
-    # A coupling below the tolerance of the comparison would be let through; these are above, and then exact.
     np.testing.assert_allclose(found, wanted, atol=1e-7 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("width", [5, 24], ids=["few parameters", "many"])
+@pytest.mark.parametrize("method", ["gram", "svd"])
+@pytest.mark.parametrize("scale", [3e-2, 1e-2, 1e-4])
+def test_a_coupling_that_is_hardly_seen(scale, method, width):
+    """Small singular values dominate the step, and small couplings are a large part of them."""
+    torch.manual_seed(0)
+    net = Branch(scale, width).double()
+    x = torch.randn(32, 2, dtype=DTYPE)
+    loss = squares(torch.sin(3.0 * x))
+    wanted = by_hand(net, x, loss, rcond=1e-3)
+    optimizer = HalfInverse(net.parameters(), lr=1e-3, rcond=1e-3, method=method)
+    found = step_of(optimizer, net, x, loss)
+    assert not optimizer.report.by_layers
+    np.testing.assert_allclose(found, wanted, atol=1e-8 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_coupling_in_low_precision(dtype):
+    """What comes to other samples is zero to the bit, or samples know of each other: rounding has no part in that."""
+    for normalised in (False, True):
+        torch.manual_seed(0)
+        between = nn.BatchNorm1d(16) if normalised else nn.Identity()
+        net = nn.Sequential(nn.Linear(2, 16), between, nn.Tanh(), nn.Linear(16, 3)).to(dtype)
+        x = torch.randn(8, 2, dtype=dtype)
+        exact = copy.deepcopy(net).double()
+        wanted = by_hand(exact, x.double(), squares(0.0), rcond=1e-2)
+        optimizer = HalfInverse(net.parameters(), lr=1.0, rcond=1e-2, method="gram")
+        found = step_of(optimizer, net, x, squares(0.0))
+        assert optimizer.report.by_layers != normalised
+        unit = float(torch.finfo(dtype).eps)
+        assert np.linalg.norm(found - wanted) < 30.0 * unit * np.linalg.norm(wanted)
+
+
+def test_an_embedding_takes_no_sweep_for_each_row():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Embedding(7, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    words, target = torch.tensor([3, 1, 3, 6, 0]), data(5, 4, 3)[1]
+    wanted = by_hand(net, words, squares(target))
+    optimizer = HalfInverse(net.parameters(), lr=0.01)
+    found = step_of(optimizer, net, words, squares(target))
+    assert optimizer.report.by_layers
+    np.testing.assert_allclose(found, wanted, atol=1e-9 * np.abs(wanted).max())
 
 
 def test_the_parameter_itself_is_the_output():
@@ -140,6 +197,36 @@ def test_the_largest_curvature_is_no_absolute_value():
         optimizer.step(lambda: (y := 4.0 * x[None], 0.5 * (signs * y**2).sum()))
     # s_max is 4.
     assert optimizer.report.lr == pytest.approx(2.0 / (1.0 * 2.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_largest_curvature_of_a_saddle(seed):
+    """L = Σ y_0² - y_1², as large downwards as upwards: 2."""
+    torch.manual_seed(seed)
+    x = nn.Parameter(torch.randn(8, 3 + seed, dtype=DTYPE))
+    optimizer = HalfInverse([x], lr=100.0, cap=1.0)
+    optimizer.step(lambda: (y := 1.0 * x, (y[:, 0] ** 2 - y[:, 1] ** 2).sum()))
+    assert optimizer.report.lr == pytest.approx(1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_loss_that_curves_downwards_alone(seed):
+    """1 - |<y, t>|²: rounding is no curvature, and gives no learning rate."""
+    x, t = data(8, 4, 4, seed=seed)
+    t = torch.nn.functional.normalize(t, dim=1)
+    net = mlp(4, 9, 4, seed=seed)
+    before = flat(net.parameters())
+    optimizer = HalfInverse(net.parameters(), lr=np.inf, cap=0.5)
+    with pytest.raises(BadInput, match="no curvature in y"):
+        optimizer.step(lambda: (y := net(x), (1.0 - (y * t).sum(1) ** 2).sum()))
+    assert np.array_equal(flat(net.parameters()), before)
+
+
+def test_a_curvature_that_is_not_finite():
+    """|y|^1.5 has a slope at zero, and no second derivative."""
+    x = nn.Parameter(torch.tensor([0.0, 1.0], dtype=DTYPE))
+    with pytest.raises(NotConverged, match="curvature of the loss in y"):
+        HalfInverse([x], cap=0.5).step(lambda: (y := 1.0 * x[None], (y.abs() ** 1.5).sum()))
 
 
 def test_weights_that_would_overflow():

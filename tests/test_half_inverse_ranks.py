@@ -73,6 +73,35 @@ def test_the_first_weights_are_those_of_rank_0(teams):
         assert "expected the same parameters on each rank" in str(error)
 
 
+def test_parameters_that_do_not_train_are_those_of_rank_0(teams):
+    """Each rank would differentiate a network of its own."""
+    x, target = data(SAMPLES, 4, 3)
+    net = mlp(4, 9, 3, seed=COMM.rank)
+    net[0].requires_grad_(False)
+    steps_over(teams, net, x, target, lr=0.3)
+    everyone_has(flat(net.parameters()))
+
+
+@pytest.mark.many_ranks
+@pytest.mark.parametrize(
+    ("params", "settings", "words"),
+    [
+        (lambda net: net.parameters(), {"lr": -1.0}, "as lr, got -1.0"),
+        (lambda net: net.parameters(), {"method": "qr"}, "got 'qr'"),
+        (lambda net: net.parameters(), {"metric": "mass"}, "made of numbers"),
+        (lambda net: [torch.nn.Parameter(p.detach() + 0j) for p in net.parameters()], {}, "expected real parameters"),
+        (lambda net: [], {}, "an empty list"),
+        (lambda net: [{"params": [p]} for p in net.parameters()], {}, "as many groups"),
+        (lambda net: torch.nn.LazyLinear(3).parameters(), {}, "call a lazy network once"),
+    ],
+)
+def test_what_is_wrong_on_one_rank_is_refused_on_all(teams, params, settings, words):
+    net = mlp(4, 9, 3)
+    wrong = COMM.rank == COMM.size - 1
+    make = lambda: HalfInverse(params(net) if wrong else net.parameters(), teams=teams, **(settings if wrong else {}))  # noqa: E731
+    assert words in str(raised_everywhere(BadInput, make))
+
+
 def test_samples_that_know_of_each_other(teams):
     """Batch normalisation over a team's samples: every row takes a sweep, on every team."""
     x, target = data(SAMPLES, 4, 3)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import io
+
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from half_inverse_cases import DTYPE, by_hand, data, flat, mlp, squares, step_of
 from optim_common import CENTRE, CURVATURES, CommonContract, Trainer, equal, parameter
@@ -108,6 +112,7 @@ def closure_of(net, x, target):
         (lambda y: (y, (y**2).sum(0)), r"scalar loss, got shape \(3,\)"),
         (lambda y: (y, (y**2).sum().detach()), "without a graph"),
         (lambda y: (y.reshape(3, 4), (y**2).sum()), "does not depend on it; return the very tensor"),
+        (lambda y: (y.retain_grad() or y, (y**2).sum()), "without retain_grad"),
     ],
 )
 def test_closures_that_make_no_sense(outcome, words):
@@ -183,13 +188,54 @@ def test_settings_out_of_range(settings, words):
 def test_complex_parameters_are_refused():
     with pytest.raises(BadInput, match="expected real parameters"):
         HalfInverse([torch.nn.Parameter(torch.zeros(2, dtype=torch.complex128))])
+    optimizer = HalfInverse([parameter([1.0])])
+    with pytest.raises(BadInput, match="expected real parameters"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2, dtype=torch.complex128))]})
+    assert len(optimizer.param_groups) == 1
 
 
-@pytest.mark.parametrize("metric", [torch.eye(2), torch.tensor([1.0, 0.0, 1.0]), torch.ones(3, 3)])
+def test_settings_that_are_changed_are_looked_at():
+    _, net, x, target = setting()
+    optimizer = HalfInverse([{"params": [p]} for p in net.parameters()])
+    before = flat(net.parameters())
+
+    def refused(words):
+        with pytest.raises(BadInput, match=words):
+            optimizer.step(closure_of(net, x, target))
+
+    optimizer.method = "qr"
+    refused("got 'qr'")
+    saved = optimizer.state_dict()
+    optimizer.method = "gram"
+    with pytest.raises(BadInput, match="got 'qr'"):
+        optimizer.load_state_dict(saved)
+    optimizer.param_groups[1]["power"] = 1.0
+    refused("one power for all groups")
+    optimizer.param_groups[1]["power"] = 0.5
+    optimizer.param_groups[0]["lr"] = -1.0
+    refused("as lr, got -1.0")
+    assert np.array_equal(flat(net.parameters()), before)
+
+
+@pytest.mark.parametrize(
+    "metric", [torch.eye(2), torch.tensor([1.0, 0.0, 1.0]), torch.ones(3, 3), [np.inf, 1.0, 1.0]], ids=str
+)
 def test_metrics_that_are_none(metric):
     _, net, x, target = setting()
     with pytest.raises(BadInput, match="symmetric positive definite"):
         HalfInverse(net.parameters(), metric=metric).step(closure_of(net, x, target))
+
+
+def test_a_metric_that_is_sparse_or_none_at_all():
+    _, net, x, target = setting()
+    M = np.array([[2.0, 0.5, 0.0], [0.5, 2.0, 0.5], [0.0, 0.5, 2.0]])
+    found = []
+    for metric in (M, scipy.sparse.csr_matrix(M)):
+        own = copy.deepcopy(net)
+        found.append(step_of(HalfInverse(own.parameters(), lr=0.01, metric=metric), own, x, squares(target)))
+    assert np.array_equal(*found)
+    with pytest.raises(BadInput, match="metric made of numbers, got str"):
+        HalfInverse(net.parameters(), metric="mass")
 
 
 def test_sub_batches_leave_out_what_they_share():
@@ -242,6 +288,27 @@ def test_a_kept_factor_is_part_of_the_state():
     for _ in range(3):
         optimizer.step(closure_of(net, x, target))
         resumed.step(closure_of(other, x, target))
+    assert equal(list(net.parameters()), list(other.parameters()))
+
+
+def test_what_was_found_out_about_a_batch_is_part_of_the_state():
+    """Samples knew of each other while the normalisation was trained: rows of this size go by sweeps from then on."""
+    x, target = data(6, 4, 3)
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(mlp(4, 6), torch.nn.BatchNorm1d(6), torch.nn.Tanh(), torch.nn.Linear(6, 3)).to(DTYPE)
+    optimizer = HalfInverse(net.parameters(), lr=0.02, keep_factor=np.int64(1))
+    optimizer.step(closure_of(net, x, target))
+    net.eval()
+    other = copy.deepcopy(net)
+    saved = io.BytesIO()
+    torch.save(optimizer.state_dict(), saved)
+    saved.seek(0)
+    resumed = HalfInverse(other.parameters())
+    resumed.load_state_dict(torch.load(saved))
+    for _ in range(3):
+        optimizer.step(closure_of(net, x, target))
+        resumed.step(closure_of(other, x, target))
+        assert not optimizer.report.by_layers and not resumed.report.by_layers
     assert equal(list(net.parameters()), list(other.parameters()))
 
 

@@ -181,6 +181,33 @@ def test_changed_parameters_make_a_new_inverse():
         close(inverse(dy), 2.0 * first)
 
 
+def test_a_changed_damping_makes_a_new_step():
+    """As Levenberg and Marquardt adapt it: everywhere in the formula, with the Jacobian kept; rank 0's counts."""
+    with linear_map() as G:
+        prior = smooth(G, mean=1.0)
+        x, dy = random(2, G.size_in), 0.01 * random(2, G.size_out, seed=1)
+        for options in ({"noise": NOISE, "prior": prior}, {}):
+            inverse = gauss_newton_inverse(G, **options)
+            inverse.at(x)(dy)
+            counts = dict(G.counts)
+            inverse.damping = np.float64(2.0 + COMM.rank)
+            found = inverse.at(x)(dy)
+            assert inverse.damping == 2.0 and G.counts == counts
+            close(found, gauss_newton_inverse(G, damping=2.0, **options).at(x)(dy))
+            everyone_has(found)
+
+            def spoil(inverse=inverse):
+                inverse.damping = -1.0 if COMM.rank == COMM.size - 1 else 1.0
+
+            assert "damping" in str(raised_everywhere(relax.BadInput, spoil)) and inverse.damping == 2.0
+            for name in ("noise", "prior", "steps"):
+                with pytest.raises(AttributeError, match=name):
+                    setattr(inverse, name, 1)
+            with pytest.raises(ValueError, match="read-only"):
+                inverse.noise[:] = 1.0
+        prior.close()
+
+
 def test_observing_saves_the_forward_solves():
     with curved_map() as G:
         inverse = gauss_newton_inverse(G)
@@ -192,6 +219,57 @@ def test_observing_saves_the_forward_solves():
         assert G.counts["forward"] == counts["forward"] and G.counts["adjoint"] == 2 * G.size_out
         close(found, inverse.at(x)(dy))
         assert G.counts["forward"] == counts["forward"] + 2
+
+
+def test_what_was_observed_before_parameters_changed_is_not_used():
+    mesh = relax.meshes.unit_square(3)
+    f = fem.Constant(mesh, 1.0)
+    problem = relax.pdes.poisson.diffusion(mesh, source=f)
+    with relax.ReducedMap(problem, relax.PointValues(problem.state.function_space, POINTS)) as G:
+        inverse = gauss_newton_inverse(G)
+        x, dy = 0.1 * random(2, G.size_in), 0.01 * random(2, G.size_out, seed=1)
+        inverse.observe(x)
+        f.value = 3.0
+        found = inverse.at(x)(dy)
+        close(found, gauss_newton_inverse(G).at(x)(dy))
+        inverse.observe(x)
+        before = G.counts["forward"]
+        close(inverse.at(x)(dy), found)
+        assert G.counts["forward"] == before
+
+
+def test_a_map_of_another_kind_is_observed_too():
+    """Energies of a potential: a map without parameters."""
+    with relax.EigenMap(relax.meshes.interval(6), 2) as G:
+        inverse = gauss_newton_inverse(G)
+        x, dy = random(G.size_in), np.array([0.1, -0.2])
+        close(inverse.observe(x), G(x))
+        before = G.counts["forward"]
+        found = inverse.at(x)(dy)
+        assert G.counts["forward"] == before
+        close(found, np.linalg.pinv(jacobian(G, x)) @ dy, 1e-8)
+
+
+def test_tensors_of_any_real_dtype():
+    """Integers give float64, as arrays do; half precision comes back as it came."""
+    with linear_map() as G:
+        inverse = gauss_newton_inverse(G)
+        dy = torch.ones(2, G.size_out, dtype=torch.int64)
+        found = inverse(dy)
+        assert found.dtype == torch.float64
+        close(found, inverse(dy.double()))
+        assert inverse.observe(torch.ones(G.size_in, dtype=torch.int32)).dtype == torch.float64
+        prior = relax.IdentityPrior(G, std=1.0)
+        sigma = torch.full((G.size_out,), 0.5, dtype=torch.bfloat16)
+        local = gauss_newton_inverse(G, noise=sigma, prior=prior)
+        close(local.noise, np.full(G.size_out, 0.5))
+        for dtype in (torch.bfloat16, torch.float16):
+            x = torch.ones(2, G.size_in, dtype=dtype, requires_grad=True)
+            exact = local.at(np.ones((2, G.size_in)))(np.ones((2, G.size_out)))
+            close(local.at(x)(dy), exact)
+            half = local.at(x)(dy.to(dtype))
+            assert half.dtype == dtype and not half.requires_grad
+            assert torch.equal(half, torch.from_numpy(exact).to(dtype))
 
 
 # -- over ranks --------------------------------------------------------------------------------------------------------

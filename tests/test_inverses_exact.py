@@ -275,9 +275,20 @@ def test_heat_refuses_what_is_no_initial_state():
         for words, options in (
             ("modes", {"modes": 0}),
             ("noise", {"relative_noise": 0.0}),
+            ("modes", {"modes": 2.0}),
             ("'sharp'", {"filter": "sharp"}),
-            ("signal", {"signal": -1.0}),
+            *(("signal: expected", {"signal": s}) for s in (-1.0, math.nan, math.inf, True, "a", np.ones(2), None)),
+            *(
+                ("noise: expected", {word: s})
+                for word in ("noise", "relative_noise")
+                for s in (-1, math.inf, True, "a")
+            ),
+            ("prior", {"signal": relax.IdentityPrior(3, std=1.0)}),
         ):
             assert words in str(raised_everywhere(relax.BadInput, lambda o=options: heat_inverse(G, **o)))
+        exact = heat_inverse(G, modes=2, signal=2.0, noise=1.0)(np.ones(G.size_out))
+        for number in (np.int64, np.float32, np.array, torch.tensor):
+            found = heat_inverse(G, modes=2, signal=number(2), noise=number(1))(np.ones(G.size_out))
+            np.testing.assert_array_equal(found, exact)
         inverse = heat_inverse(G, modes=100)
         assert "at most 4" in str(raised_everywhere(relax.BadInput, lambda: inverse(np.zeros(G.size_out))))

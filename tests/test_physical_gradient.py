@@ -43,6 +43,28 @@ def test_gradient_is_minus_the_correction_to_the_bit(dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    """x of a network under autocast, float64 physics: -dx in the dtype of x, and a loss that does not overflow."""
+    problem = relax.pdes.poisson.source(relax.meshes.unit_square(3))
+    G = relax.ReducedMap(problem, relax.PointValues(problem.state.function_space, [[0.4, 0.3], [0.6, 0.7]]))
+    prior = relax.IdentityPrior(G, std=100.0)
+    x = (100.0 * numbers(2, G.size_in)).to(dtype).requires_grad_()
+    y, target = torch.zeros(2, G.size_out, dtype=F64), 3.0 * numbers(2, G.size_out, seed=1)
+    for inverse in (
+        gauss_newton_inverse(G, noise=1e-2, prior=prior),
+        lbfgs_inverse(G, noise=1e-2, prior=prior, max_steps=2),
+    ):
+        dx = inverse.at(x.detach().double())(target).to(dtype)
+        loss = physical_gradient(x, y, target, inverse)
+        (g,) = torch.autograd.grad(loss, x)
+        assert g.dtype == dtype and torch.equal(g, -dx)
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(0.5 * float((dx.double() ** 2).sum()), rel=1e-6)
+    assert physical_gradient(x, y, target, lambda r: np.full(x.shape, 300.0)).item() == 0.5 * 300.0**2 * x.numel()
+    G.close()
+
+
 def test_a_step_of_length_one_along_the_gradient_is_the_inverse():
     """Sign and size: x - dloss/dx solves a linear problem exactly."""
     A = numbers(3, 3) + 3.0 * torch.eye(3, dtype=F64)
@@ -92,6 +114,8 @@ def test_step_proxy_and_weight():
     assert torch.equal(gradient(proxy="l1"), -torch.sign(dx))
     assert torch.equal(gradient(weight=weights), -weights * dx)
     assert torch.equal(gradient(weight=samples), -samples * dx)
+    for step in (np.float32(0.25), np.array(0.25), torch.tensor(0.25), torch.tensor(0.25, dtype=torch.bfloat16)):
+        assert torch.equal(torch.autograd.grad(physical_gradient(x, y, target, lambda r: r, step=step), x)[0], -dx)
     value = physical_gradient(x, y, target, lambda r: r, step=0.25, proxy="l1")
     assert value.item() == pytest.approx(dx.abs().sum().item(), rel=1e-14)
 
@@ -140,6 +164,13 @@ def test_the_physics_is_never_differentiated():
         ({"x": torch.zeros(4, 3, dtype=torch.int64)}, "int64"),
         ({"x": np.zeros((4, 3))}, "ndarray"),
         ({"step": 0.0}, "step"),
+        ({"step": math.inf}, "step: expected"),
+        ({"step": "a"}, "step: expected one finite number above 0, got 'a'"),
+        ({"step": None}, "step"),
+        ({"step": True}, "step"),
+        ({"step": torch.ones(4, 1)}, "step: expected one finite number above 0, got shape (4, 1)"),
+        ({"step": np.ones(1)}, "shape (1,)"),
+        ({"inverse": lambda r: torch.full((4, 3), 1e39, dtype=F64)}, "infinite as torch.float32"),
         ({"proxy": "l3"}, "'l3'"),
         ({"weight": -torch.ones(3)}, "weight"),
         ({"weight": torch.ones(4)}, "weight"),

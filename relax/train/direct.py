@@ -65,7 +65,7 @@ def by_gram(
     is_new, discrepancy = factor is None, 0.0
     if factor is None:
         K, r = J.gram(), J.probe()
-        discrepancy = _apart(float(np.linalg.norm(J.vjp(r))), float(r @ (K @ r)))
+        discrepancy = max(J.discrepancy(), _apart(float(np.linalg.norm(J.swept_probe)), float(r @ (K @ r))))
         if by_band and len(K) >= _MANY:
             found = _by_band(J, K, g, phi, discrepancy)
             if found is not None:

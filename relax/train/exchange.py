@@ -43,6 +43,9 @@ class Exchange:
         if self._teams is None:
             return
         comm = self._teams.comm
+        with self.together():
+            if any(torch.nn.parameter.is_lazy(t) for t in tensors):
+                raise BadInput("HalfInverse: expected parameters with shapes; call a lazy network once, then make this")
         sizes = parallel.on_each_rank(comm, [tuple(t.shape) for t in tensors])
         if any(other != sizes[0] for other in sizes):
             raise BadInput(

@@ -121,12 +121,14 @@ class _Graph:
         return self._above.get(id(node), [])
 
     def is_made_of_parameters(self, node: Node) -> bool:
-        """Whether nothing else is below a node."""
+        """Whether nothing else is below a node. Of an embedding it is not so: the indices have no node."""
         known = self._pure.get(id(node))
         if known is None:
             below = [edge[0] for edge in node.next_functions]
             known = id(node) in self._number or (
-                bool(below) and all(n is not None and self.is_made_of_parameters(n) for n in below)
+                bool(below)
+                and "Embedding" not in node.name()
+                and all(n is not None and self.is_made_of_parameters(n) for n in below)
             )
             self._pure[id(node)] = known
         return known

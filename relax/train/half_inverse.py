@@ -20,9 +20,9 @@ from relax.train.direct import Direction, by_blocks, by_gram, by_svd
 from relax.train.exchange import Exchange
 from relax.train.jacobian import BatchJacobian
 from relax.train.krylov import by_krylov
-from relax.train.outputs import Outputs
+from relax.train.outputs import Outputs, as_metric
 from relax.train.report import StepReport
-from relax.train.settings import OWN, check_of_group, check_own
+from relax.train.settings import OWN, check_groups, check_own, check_tensors, listed
 from relax.train.spectrum import Filter, Symmetric
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -36,9 +36,8 @@ torch_threads.one_per_rank()
 _MOST_ROWS = 11_000
 # Steps of "krylov", and the size of a space that it goes through as a whole.
 _KRYLOV_STEPS, _EXHAUSTED = 80, 256
-# What rows by layers and an ordinary sweep may differ by, relative: solvers are not exact. Samples that know of each
-# other make it a large part.
-_AGREEMENT = 1e-4
+# What rows by layers and an ordinary sweep may differ by, relative: solvers are not exact, and half precision is not.
+_AGREEMENT, _LOOSEST = 1e-4, 0.1
 # By how much |d| may differ from what a kept factor says.
 _AGED = 0.1
 
@@ -65,9 +64,10 @@ class HalfInverse(torch.optim.Optimizer):
     all samples at once, brings the sensitivities of the layers; a ``SolutionLayer`` in the graph sees them as one block
     of adjoint directions per sample. From sensitivities and inputs of the layers comes J Jᵀ in float64, then its
     eigenvalues, then one ordinary backward sweep gives d. Other uses of a parameter (normalisations, gains) take the
-    backward step of their own node for each row. The rows are compared with that sweep in each step. Where they differ,
-    since samples know of each other (batch normalisation in training), each row of J takes a sweep of its own, now and
-    in later batches of this size: right, but batch times as dear, and a warning says so.
+    backward step of their own node for each row. Each step looks whether samples know of each other (as in batch
+    normalisation in training), and compares the rows with an ordinary sweep. Where they do, or the rows differ, each
+    row of J takes a sweep of its own, now and in later batches of this size: right, but batch times as dear, and a
+    warning says so. Many sweeps go together, under ``vmap``: what hooks keep of them is not to be read.
 
     Scales. The step is not free of units: c y in the place of y, under an L2 loss, multiplies it by c^(1 - power). A
     batch repeated k times, with a mean loss, multiplies it by k^(-(1 + power)/2), with the sum by k^((1 - power)/2).
@@ -82,8 +82,10 @@ class HalfInverse(torch.optim.Optimizer):
     Ranks. Without ``teams`` a step is local: every rank that holds the same batch and weights takes the same step. With
     ``teams`` it is collective over ``teams.comm``: each team's closure returns its own samples, and its part of a loss
     that is a sum over the samples of all teams (a mean is a sum divided by the whole batch). Physics in the closure is
-    on a mesh over ``teams.space``. Factors of J are exchanged, never J; all ranks take the same step to the last bit,
-    equal to that of one process to rounding. Weights are rank 0's from the start.
+    on a mesh over ``teams.space``. Factors of J are exchanged, never J; all ranks take the same step to the last bit.
+    It is that of one process up to rounding, which is eps (s_max/s)² for the least s that is kept, 2e-6 for s at the
+    default rcond, by "gram", and eps s_max/s by "svd". Parameters are rank 0's from the start, frozen ones too; buffers
+    (running means) are each rank's own.
 
     Gradients in ``p.grad`` are neither read nor written. Terms of the loss that do not go through y (a penalty on the
     weights) have no part in the step.
@@ -102,12 +104,13 @@ class HalfInverse(torch.optim.Optimizer):
         metric: M, of y: (outputs,) for a diagonal, or (outputs, outputs), symmetric positive definite, such as a mass
             matrix. J becomes M^(1/2) J and dL/dy its representer in M; the step then does not depend on the mesh.
         batch_invariant: see above.
-        cap: lower lr to cap * 2/(c s_max^(1 - power)), c the largest curvature of the loss in y, found by power
-            iteration; 0.5 is careful, 1 the bound of linear stability.
+        cap: lower lr to cap * 2/(c s_max^(1 - power)), c the largest curvature of the loss in y, found by
+            Lanczos' method; 0.5 is careful, 1 the bound of linear stability.
         sub_batches: cut each team's samples into so many runs, and leave out what they have in common: eigenvalues of
             small matrices, nothing exchanged; by "gram". None for the whole.
         keep_factor: use the eigenvalues and eigenvectors of J Jᵀ for so many steps, or until |d| differs by a tenth
-            from what they say. For full batches: sample i of the next step must be sample i of this one.
+            from what they say. For full batches: sample i of the next step must be sample i of this one, and for fewer
+            outputs than parameters.
         krylov_steps: at most so many products with J and Jᵀ each. None for 80, or for all that there can be where those
             are 256 or fewer: then nothing is left out but what ``rcond`` says.
         krylov_tolerance: stop when they change the result by so much of its norm.
@@ -151,12 +154,16 @@ class HalfInverse(torch.optim.Optimizer):
         self.krylov_tolerance = krylov_tolerance
         self.measure = measure
         self.report: StepReport | None = None
-        self._metric = metric
         self._exchange = Exchange(teams)
         self._coupled: set[int] = set()
         self._all_kept = True
         self._kept: tuple[int, Symmetric] | None = None
-        check_own({name: getattr(self, name) for name in OWN})
+        with self._exchange.together():
+            self._metric = as_metric(metric)
+            check_own(self._own())
+            params = listed(params)
+        if not self._exchange.agree(str(sum(isinstance(p, dict) for p in params))):
+            raise BadInput("HalfInverse: expected as many groups of parameters on each rank")
         super().__init__(params, {"lr": lr, "power": power, "rcond": rcond, "damping": damping, "cap": cap})
 
     # -- the step ------------------------------------------------------------------------------------------------------
@@ -171,6 +178,8 @@ class HalfInverse(torch.optim.Optimizer):
         with self._exchange.together():
             if not params:
                 raise BadInput("HalfInverse.step: expected parameters that require gradients, got none")
+            check_own(self._own())
+            check_groups(self.param_groups)
             outputs = Outputs.of(closure, self._metric)
         J = BatchJacobian(outputs.y, params, outputs.basis, self._exchange)
         J.by_layers = J.num_rows not in self._coupled
@@ -251,7 +260,7 @@ class HalfInverse(torch.optim.Optimizer):
             steps = self.krylov_steps or (most if most <= _EXHAUSTED else _KRYLOV_STEPS)
             return by_krylov(J, g, phi, iterations=steps, tolerance=self.krylov_tolerance), method
         found = self._from_matrix(J, g, phi, method)
-        tolerance = max(_AGREEMENT, 1e4 * J.epsilon)
+        tolerance = min(_LOOSEST, max(_AGREEMENT, 1e4 * J.epsilon))
         if J.by_layers and self._exchange.any(found.discrepancy > tolerance):
             J.by_layers = False
             J.forget()
@@ -330,17 +339,20 @@ class HalfInverse(torch.optim.Optimizer):
         Raises:
             BadInput: for settings out of their range, or other settings than the first group's: they share one J.
         """
-        if isinstance(param_group, dict):
-            settings = {**self.defaults, **param_group}
-            check_of_group(settings)
-            for key in ("power", "rcond", "damping", "cap"):
-                if self.param_groups and settings[key] != self.param_groups[0][key]:
-                    raise BadInput(f"HalfInverse: expected one {key} for all groups, which share one Jacobian")
-        super().add_param_group(param_group)
-        for p in self.param_groups[-1]["params"]:
-            if p.is_complex() or not p.is_floating_point():
-                raise BadInput(f"HalfInverse: expected real parameters, got {p.dtype}; torch.view_as_real gives them")
-        self._exchange.same_start([p for p in self.param_groups[-1]["params"] if p.requires_grad])
+        before = len(self.param_groups)
+        try:
+            with self._exchange.together():
+                super().add_param_group(param_group)
+                check_groups(self.param_groups)
+                check_tensors(self.param_groups[-1]["params"])
+            # Those that do not train, too: the network is the same on all ranks.
+            self._exchange.same_start(self.param_groups[-1]["params"])
+        except BaseException:
+            del self.param_groups[before:]
+            raise
+
+    def _own(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in OWN}
 
     def __getstate__(self) -> dict[str, Any]:
         if self._exchange.is_shared:
@@ -355,11 +367,13 @@ class HalfInverse(torch.optim.Optimizer):
         """All settings but ``teams``, and a factor that is kept: ``torch.save`` and ``load`` take it."""
         saved = super().state_dict()
         age, factor = self._kept or (0, None)
+        own = self._own()
         saved["half_inverse"] = {
-            "settings": {name: getattr(self, name) for name in OWN},
-            "metric": None if self._metric is None else torch.as_tensor(self._metric).clone(),
+            "settings": {name: value.item() if isinstance(value, np.generic) else value for name, value in own.items()},
+            "metric": None if self._metric is None else self._metric.clone(),
             "age": age,
             "all_kept": self._all_kept,
+            "coupled": sorted(self._coupled),
             "factor": None if factor is None else {k: torch.from_numpy(np.array(a)) for k, a in factor.state().items()},
         }
         return saved
@@ -371,12 +385,14 @@ class HalfInverse(torch.optim.Optimizer):
                 f"HalfInverse.load_state_dict: expected the state of a HalfInverse, got one with {sorted(state_dict)}"
             )
         own = state_dict["half_inverse"]
+        check_own(own["settings"])
         super().load_state_dict(state_dict)
         for name, value in own["settings"].items():
             setattr(self, name, value)
         self._metric = own["metric"]
         self._all_kept = own["all_kept"]
+        self._coupled = set(own["coupled"])
         self._kept = None
         if own["factor"] is not None:
-            factor = Symmetric.restored({key: np.array(t.numpy()) for key, t in own["factor"].items()})
+            factor = Symmetric.restored({key: np.array(t.cpu().numpy()) for key, t in own["factor"].items()})
             self._kept = own["age"], factor

@@ -16,8 +16,10 @@ from relax.train.exchange import Exchange
 Array: TypeAlias = npt.NDArray[np.float64]
 Tensor: TypeAlias = torch.Tensor
 
-# Steps of a power iteration: its value is a bound's, a few per cent are enough.
-_POWER_STEPS = 12
+# Products of a Lanczos iteration: of a bound a few per cent are enough, and most losses need one or two.
+_LANCZOS_STEPS = 20
+# Of the largest curvature in size: what is below it is rounding.
+_ROUNDING = 1e-10
 
 
 class Outputs:
@@ -35,7 +37,7 @@ class Outputs:
         loss: as a number.
     """
 
-    def __init__(self, y: Tensor, loss: Tensor, metric: Any) -> None:
+    def __init__(self, y: Tensor, loss: Tensor, metric: Tensor | None) -> None:
         self.y = y
         self._loss = loss
         self.loss = float(loss.detach())
@@ -52,7 +54,7 @@ class Outputs:
             )
 
     @classmethod
-    def of(cls, closure: Callable[[], tuple[Tensor, Tensor]] | None, metric: Any) -> Outputs:
+    def of(cls, closure: Callable[[], tuple[Tensor, Tensor]] | None, metric: Tensor | None) -> Outputs:
         """Call the closure and look at what it returns."""
         if closure is None:
             raise BadInput("HalfInverse.step: expected a closure that returns (y, loss), got None")
@@ -85,26 +87,38 @@ class Outputs:
         return torch.full_like(self._loss.detach(), loss)
 
     def largest_curvature(self, exchange: Exchange) -> float:
-        """The largest eigenvalue of C⁻¹ (d²L/dy²) C⁻ᵀ, by power iteration. Collective over the teams."""
-        value = self._dominant(exchange, 0.0)
-        # The one of the largest size is negative: that much above it the largest is the dominant one.
-        return value if value >= 0.0 else value + self._dominant(exchange, -value)
+        """The largest eigenvalue of C⁻¹ (d²L/dy²) C⁻ᵀ where it is positive, else 0. Collective over the teams.
 
-    def _dominant(self, exchange: Exchange, shift: float) -> float:
-        """The eigenvalue of the largest size, of the curvature and ``shift`` times the identity."""
+        By Lanczos' method, which finds the ends of a spectrum, whatever their signs.
+        """
+        before, _ = exchange.samples_before(*self.y.shape)
+        first = before * self.y.shape[1]
+        numbers = torch.arange(first, first + self.y.numel(), device=self.y.device, dtype=torch.float64)
         # Has a part along every direction, and is the same in each run.
-        numbers = 1.0 + torch.arange(self.y.numel(), device=self.y.device, dtype=torch.float64).sin()
-        v, value = numbers.reshape(self.y.shape), 0.0
-        for _ in range(_POWER_STEPS):
-            size = math.sqrt(float(exchange.sum(np.array([float((v**2).sum())]))[0]))
-            if size == 0.0:
-                return 0.0
-            v = v / size
+        v = (1.0 + numbers.sin()).reshape(self.y.shape)
+        basis: list[Tensor] = []
+        diagonal: list[float] = []
+        sides = [self._dot(exchange, v, v) ** 0.5]
+        while len(basis) < _LANCZOS_STEPS and sides[-1] > _ROUNDING * max(
+            [*map(abs, diagonal), *sides[1:]], default=0.0
+        ):
+            basis.append(v / sides[-1])
             with exchange.together():
-                along = self._curved(v) + shift * v
-            value = float(exchange.sum(np.array([float((v * along).sum())]))[0])
-            v = along
-        return value
+                v = self._curved(basis[-1])
+            diagonal.append(self._dot(exchange, basis[-1], v))
+            # Against all before, twice: in exact arithmetic two would do.
+            for _ in range(2):
+                for old in basis:
+                    v = v - self._dot(exchange, old, v) * old
+            sides.append(self._dot(exchange, v, v) ** 0.5)
+        if not np.all(np.isfinite([*diagonal, *sides])):
+            raise NotConverged("HalfInverse: the curvature of the loss in y, which cap goes by, is not finite")
+        found = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(sides[1:-1], 1) + np.diag(sides[1:-1], -1))
+        return float(found[-1]) if found[-1] > _ROUNDING * np.abs(found).max() else 0.0
+
+    @staticmethod
+    def _dot(exchange: Exchange, one: Tensor, other: Tensor) -> float:
+        return float(exchange.sum(np.array([float((one * other).sum())]))[0])
 
     def _curved(self, v: Tensor) -> Tensor:
         """C⁻¹ (d²L/dy²) C⁻ᵀ v; zero for a loss that is linear in y."""
@@ -128,6 +142,8 @@ def _complaint(y: Any, loss: Any) -> str | None:
         return (
             "expected outputs y with a graph back to the parameters, got none; was the closure run without gradients?"
         )
+    if y.retains_grad:
+        return "expected outputs without retain_grad(): y is swept through many times at once"
     if loss.numel() != 1:
         return f"expected a scalar loss, got shape {tuple(loss.shape)}; try loss.sum()"
     if not loss.requires_grad:
@@ -135,17 +151,27 @@ def _complaint(y: Any, loss: Any) -> str | None:
     return None
 
 
-def _basis(metric: Any, y: Tensor) -> Tensor:
+def as_metric(metric: Any) -> Tensor | None:
+    """A metric of the outputs as a float64 tensor; a sparse matrix of SciPy is one, too."""
+    if metric is None:
+        return None
+    try:
+        return torch.as_tensor(metric.toarray() if hasattr(metric, "toarray") else metric).to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"HalfInverse: expected a metric made of numbers, got {type(metric).__name__}") from error
+
+
+def _basis(metric: Tensor | None, y: Tensor) -> Tensor:
     """A lower triangular factor of the metric, (outputs, outputs)."""
     o = y.shape[1]
     if metric is None:
         return torch.eye(o, dtype=torch.float64, device=y.device)
-    M = torch.as_tensor(metric, dtype=torch.float64, device=y.device)
-    if M.shape == (o,) and bool((M > 0.0).all()):
+    M = metric.to(y.device)
+    if M.shape == (o,) and bool((M > 0.0).all()) and bool(M.isfinite().all()):
         return torch.diag(M.sqrt())
     if M.shape == (o, o) and torch.allclose(M, M.T):
         C, info = torch.linalg.cholesky_ex(M)
-        if int(info) == 0:
+        if int(info) == 0 and bool(C.isfinite().all()):
             return C
     raise BadInput(
         f"HalfInverse: expected a metric of shape ({o},) or ({o}, {o}), symmetric positive definite, got one of shape "

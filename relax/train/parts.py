@@ -78,6 +78,11 @@ class Outer:
         """The rows into a Jacobian, (B, o, p)."""
         self.write(J, _rows(self.delta, self.a))
 
+    def put_sum(self, J: Tensor, w: Tensor) -> None:
+        """Their sum with weights w, (B, o), into a Jacobian of one row, (1, 1, p)."""
+        of_delta = torch.einsum("bo,boTq->bTq", w, self.delta)
+        self.write(J, torch.einsum("bTq,bTn->qn", of_delta, self.a)[None, None])
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -109,6 +114,10 @@ class Rows:
         """The rows into a Jacobian, (B, o, p)."""
         self.write(J, self.rows)
 
+    def put_sum(self, J: Tensor, w: Tensor) -> None:
+        """Their sum with weights w, (B, o), into a Jacobian of one row, (1, 1, p)."""
+        self.write(J, torch.einsum("bo,boq->q", w, self.rows)[None, None])
+
 
 Part: TypeAlias = Outer | Rows
 
@@ -138,3 +147,11 @@ def dense(parts: list[Part], num_parameters: int, samples: slice = slice(None)) 
     for part in some:
         part.put(J)
     return J.reshape(B * o, num_parameters)
+
+
+def combined(parts: list[Part], num_parameters: int, w: Tensor) -> Tensor:
+    """Jᵀ w of all samples: (B, o) to (p,), float64. No row is formed."""
+    J = w.new_zeros(1, 1, num_parameters)
+    for part in parts:
+        part.put_sum(J, w)
+    return J.reshape(-1)

@@ -5,6 +5,8 @@ Holl, Koltun and Thuerey, "Scale-invariant Learning by Physics Inversion", NeurI
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -58,9 +60,9 @@ def physical_gradient(
     - an object with a method ``at``, for an inverse that needs the point: ``inverse.at(x)(residual)``.
 
     x and the residual come as tensors without graph: x with the dtype that it has, the residual with that of
-    ``target − y``, so float64 physics stays float64 under a float32 network. The correction is a tensor or an array of
-    the shape of x; it is cast to the dtype and device of x. The value of the loss is then ½ Σ |dx|², and its gradient
-    −dx, both without rounding of x + dx.
+    ``target − y``, so float64 physics stays float64 under a network in float32, or in half precision. The correction is
+    a tensor or an array of the shape of x; it is cast to the dtype and device of x. The value of the loss is then
+    ½ Σ |dx|², and its gradient −dx, both without rounding of x + dx.
 
     Over ``Teams``: either every rank holds the whole batch, and the inverse shares the samples (``teams=`` of relax's
     inverses, or ``relax.train.over_teams``); or each team calls this with samples of its own, and gradients are summed
@@ -71,7 +73,7 @@ def physical_gradient(
         y: (batch, p) G(x), a tensor or an array.
         target: the observations that are wanted, of the shape of y.
         inverse: a function or a local inverse, as above; y is in the direction of the target from x + dx.
-        step: η, the part of the way to the target: 1 where the inverse can be trusted so far.
+        step: η, the part of the way to the target, one for all samples: 1 where the inverse can be trusted so far.
         proxy: "l2" as above, or "l1", Σ |x − stop(x + dx)|, with gradient −sign(dx), for inverses whose length means
             little.
         weight: numbers that multiply the entries of the sum, broadcast to the shape of x: a sample's weight of shape
@@ -80,7 +82,7 @@ def physical_gradient(
             (``inverse.comm``), if it has such, else this rank alone.
 
     Returns:
-        The loss, a scalar of the dtype of x.
+        The loss, a scalar of the dtype of x, of float32 where that is shorter.
 
     Raises:
         BadInput: on every rank, for shapes that do not fit, and values that are not finite.
@@ -92,19 +94,32 @@ def physical_gradient(
     with torch.no_grad():
         seen, wanted = _tensor(y, x.device), _tensor(target, x.device)
         parallel.raise_together(comm, _complaint_of_data(seen, wanted, step))
-        residual = wanted - seen if step == 1.0 else step * (wanted - seen)
+        length = number(step)
+        residual = wanted - seen if length == 1.0 else length * (wanted - seen)
         here = x.detach()
         local = getattr(inverse, "at", None)
         given = inverse(residual) if local is None else local(here)(residual)  # type: ignore[operator]
-        dx = _tensor(given, x.device)
+        dx = _tensor(given, x.device).to(x.dtype)
         parallel.raise_together(comm, _complaint_of_correction(dx, given, here))
-        dx = dx.to(x.dtype)
-        weights = None if weight is None else _tensor(weight, x.device).to(x.dtype)
+        # Squares and sums of float16 overflow above 65504.
+        summed = torch.promote_types(x.dtype, torch.float32)
+        weights = None if weight is None else _tensor(weight, x.device).to(summed)
         parallel.raise_together(comm, _complaint_of_weight(weights, here))
     # x − stop(x) is zero with derivative one: the correction does not lose digits to x.
-    gap = (x - here) - dx
+    gap = ((x - here) - dx).to(summed)
     terms = 0.5 * gap**2 if proxy == "l2" else gap.abs()
     return (terms if weights is None else weights * terms).sum()
+
+
+def number(value: Any) -> float:
+    """A real number as a float, be it Python's, NumPy's, or an array or a tensor without axes; else NaN. Local."""
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _tensor(values: Any, device: torch.device) -> Tensor:
@@ -122,7 +137,7 @@ def _finite(tensor: Tensor) -> bool:
 def _complaint_of_x(x: Any) -> BadInput | None:
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
-        return BadInput(f"physical_gradient: x: expected a tensor of float64 or float32, got {found}")
+        return BadInput(f"physical_gradient: x: expected a tensor of floating point numbers, got {found}")
     if not _finite(x.detach()):
         return BadInput(
             f"physical_gradient: x: {_count(x)} of {x.numel()} entries are NaN or infinite; has the network diverged?"
@@ -130,7 +145,7 @@ def _complaint_of_x(x: Any) -> BadInput | None:
     return None
 
 
-def _complaint_of_data(y: Tensor, target: Tensor, step: float) -> BadInput | None:
+def _complaint_of_data(y: Tensor, target: Tensor, step: Any) -> BadInput | None:
     if y.shape != target.shape:
         return BadInput(
             f"physical_gradient: expected y and target of one shape, got {tuple(y.shape)} and {tuple(target.shape)}; "
@@ -142,8 +157,9 @@ def _complaint_of_data(y: Tensor, target: Tensor, step: float) -> BadInput | Non
                 f"physical_gradient: {what}: {_count(tensor)} of {tensor.numel()} entries are NaN or infinite, or no "
                 "numbers; expected a tensor or an array of finite ones"
             )
-    if not step > 0.0:
-        return BadInput(f"physical_gradient: step: expected a number above 0, got {step!r}")
+    if not 0.0 < number(step) < math.inf:
+        found = f"shape {tuple(step.shape)}; steps of samples go into the target" if _has_axes(step) else repr(step)
+        return BadInput(f"physical_gradient: step: expected one finite number above 0, got {found}")
     return None
 
 
@@ -156,8 +172,8 @@ def _complaint_of_correction(dx: Tensor, given: Any, x: Tensor) -> BadInput | No
         )
     if not _finite(dx):
         return BadInput(
-            f"physical_gradient: inverse: {_count(dx)} of {dx.numel()} entries of the correction are NaN or infinite; "
-            "try a smaller step, a prior, or damping"
+            f"physical_gradient: inverse: {_count(dx)} of {dx.numel()} entries of the correction are NaN or infinite "
+            f"as {x.dtype}; try a smaller step, a prior, or damping"
         )
     return None
 
@@ -175,6 +191,10 @@ def _complaint_of_weight(weight: Tensor | None, x: Tensor) -> BadInput | None:
             f"{tuple(x.shape)}, got shape {tuple(weight.shape)}"
         )
     return None
+
+
+def _has_axes(value: Any) -> bool:
+    return getattr(value, "ndim", 0) > 0
 
 
 def _count(tensor: Tensor) -> int:

@@ -2,6 +2,10 @@
 
 Samples do not know of each other, so one sweep serves all of them: its cotangent is the same output of every sample. A
 ``SolutionLayer`` in the graph sees all sweeps together, as a block of adjoint directions for each sample.
+
+Whether they do know of each other is seen by one sweep more, from some of the samples alone: what comes to the others
+is zero to the last bit, in any precision, or it is not. Sizes would not tell: where small singular values dominate a
+step, small couplings do, too.
 """
 
 from __future__ import annotations
@@ -56,19 +60,25 @@ def structured(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> dict[str, 
         Pieces of the rows, under names that are the same for every batch of a network.
 
     Raises:
-        Unstructured: where the graph does not show how parameters meet samples.
+        Unstructured: where the graph does not show how parameters meet samples, or samples know of each other.
     """
     found = meetings(y, params)
     if not found:
         raise Unstructured
     B, o = y.shape
     seeds = basis.T.to(y.dtype)[:, None, :].expand(o, B, o)
+    # Positive for some samples, which has no pattern: neighbours and halves are parted by it, two samples are, too.
+    some = (torch.arange(1, B + 1, device=y.device, dtype=torch.float64) ** 2).sin().clamp(min=0.0)
+    seeds = torch.cat([seeds, some.to(y.dtype)[None, :, None].expand(1, B, o)])
     edges = [GradientEdge(meeting.node, 0) for meeting in found]
     deltas = _swept(lambda seed: torch.autograd.grad(y, edges, seed, retain_graph=True), seeds)
     columns = Columns(params)
     parts: dict[tuple[object, ...], Part] = {}
-    for meeting, delta in zip(found, deltas, strict=True):
-        for key, part in _pieces(meeting, delta.detach(), columns, B):
+    for meeting, swept in zip(found, deltas, strict=True):
+        delta = _by_samples(meeting, swept.detach(), B)
+        if bool((delta[o, some == 0.0] != 0.0).any()):
+            raise Unstructured
+        for key, part in _pieces(meeting, delta[:o], columns):
             parts[key] = _joined(parts[key], part) if key in parts else part
     _check_disjoint(list(parts))
     return {str(key): parts[key] for key in sorted(parts, key=str)}
@@ -141,37 +151,43 @@ def _rows_of(
 # -- pieces ------------------------------------------------------------------------------------------------------------
 
 
-def _pieces(meeting: Meeting, delta: Tensor, columns: Columns, B: int) -> list[tuple[tuple[object, ...], Part]]:
-    """The pieces of a Jacobian that one meeting gives, each with a name that tells what it is a derivative in."""
-    if meeting.kind == "other":
-        return [(("other", *meeting.others), _other(meeting, delta, columns, B))]
-    if meeting.kind == "convolution":
-        return _convolution(meeting, delta, columns, B)
-    o, q = delta.shape[0], delta.shape[-1]
-    rows = math.prod(delta.shape[1:-1])
+def _by_samples(meeting: Meeting, delta: Tensor, B: int) -> Tensor:
+    """(sweeps, B, ...): sensitivities with their samples in the second axis; (sweeps, B, T, q) of a dense layer."""
+    if meeting.kind in ("other", "convolution"):
+        if delta.shape[1] != B:
+            raise Unstructured
+        return delta
+    k, q, rows = delta.shape[0], delta.shape[-1], math.prod(delta.shape[1:-1])
     if rows % B:
         raise Unstructured
-    T = rows // B
-    samples_first = not meeting.positions_first
-    delta = (delta.reshape(o, B, T, q) if samples_first else delta.reshape(o, T, B, q).transpose(1, 2)).transpose(0, 1)
-    delta = delta.double()
+    if meeting.positions_first:
+        return delta.reshape(k, rows // B, B, q).transpose(1, 2)
+    return delta.reshape(k, B, rows // B, q)
+
+
+def _pieces(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tuple[tuple[object, ...], Part]]:
+    """The pieces of a Jacobian that one meeting gives, each with a name that tells what it is a derivative in."""
+    if meeting.kind == "other":
+        return [(("other", *meeting.others), _other(meeting, delta, columns))]
+    if meeting.kind == "convolution":
+        return _convolution(meeting, delta, columns)
+    _, B, T, q = delta.shape
+    delta = delta.transpose(0, 1).double()
     taken = delta.new_empty(B, T, 0)
     if meeting.kind == "dense" and meeting.weight is not None:
         node = meeting.node
         taken = (node._saved_mat1 if "Addmm" in node.name() else node._saved_self).detach().double()
-        taken = taken.reshape(B, T, -1) if samples_first else taken.reshape(T, B, -1).transpose(0, 1)
+        taken = taken.reshape(T, B, -1).transpose(0, 1) if meeting.positions_first else taken.reshape(B, T, -1)
     write = _writer(columns, meeting, 0, q, 0)
     key = (meeting.kind == "shift", meeting.weight, meeting.bias, meeting.transposed, 0)
     return [(key, Outer(delta, _with_ones(taken, meeting.bias), write))]
 
 
-def _convolution(meeting: Meeting, delta: Tensor, columns: Columns, B: int) -> list[tuple[tuple[object, ...], Part]]:
+def _convolution(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tuple[tuple[object, ...], Part]]:
     """One piece for each group of channels."""
     node = meeting.node
     kernel, groups = node._saved_weight.shape[2:], node._saved_groups
-    o, channels = delta.shape[0], delta.shape[2]
-    if delta.shape[1] != B:
-        raise Unstructured
+    o, B, channels = delta.shape[:3]
     delta = delta.reshape(o, B, channels, -1).permute(1, 0, 3, 2).double()
     T, q = delta.shape[2], channels // groups
     if meeting.weight is None:
@@ -190,12 +206,11 @@ def _convolution(meeting: Meeting, delta: Tensor, columns: Columns, B: int) -> l
     return found
 
 
-def _other(meeting: Meeting, delta: Tensor, columns: Columns, B: int) -> Rows:
+def _other(meeting: Meeting, delta: Tensor, columns: Columns) -> Rows:
     """By the node's own backward step, from each sample alone."""
-    if delta.shape[1] != B:
-        raise Unstructured
     params = [columns.params[i] for i in meeting.others]
     edge = GradientEdge(meeting.node, 0)
+    B = delta.shape[1]
 
     def sweep(seed: Tensor) -> tuple[Tensor, ...]:
         return _given(torch.autograd.grad([edge], params, seed, retain_graph=True, allow_unused=True), params)

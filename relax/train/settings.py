@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from relax.errors import BadInput
 
@@ -24,6 +25,10 @@ OWN = (
 )
 
 
+# Settings of groups that are the same in all of them: they share one Jacobian.
+_SHARED = ("power", "rcond", "damping", "cap")
+
+
 def check_own(settings: dict[str, Any]) -> None:
     """Raise ``BadInput`` for settings of the optimiser that make no sense, by themselves or together."""
     method, blocks, tolerance = settings["method"], settings["sub_batches"], settings["krylov_tolerance"]
@@ -34,7 +39,7 @@ def check_own(settings: dict[str, Any]) -> None:
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
         if not whole and not (name != "keep_factor" and value is None):
             raise BadInput(f"HalfInverse: expected a whole number >= 1 as {name}, got {value!r}")
-    if not isinstance(tolerance, float | int) or not 0.0 <= tolerance < 1.0:
+    if not isinstance(tolerance, float | int | np.floating) or not 0.0 <= tolerance < 1.0:
         raise BadInput(f"HalfInverse: expected a number in [0, 1) as krylov_tolerance, got {tolerance!r}")
     if settings["keep_factor"] > 1 and blocks is not None:
         raise BadInput("HalfInverse: expected keep_factor=1 with sub_batches, whose factors are not kept")
@@ -42,8 +47,33 @@ def check_own(settings: dict[str, Any]) -> None:
         raise BadInput(f"HalfInverse: sub_batches and keep_factor are of method='gram', got method={method!r}")
 
 
-def check_of_group(settings: dict[str, Any]) -> None:
-    """Raise ``BadInput`` for a setting of a group that is out of its range."""
+def listed(params: Any) -> Any:
+    """Parameters, or groups of them, as a list; a tensor is left to torch, which refuses it in words."""
+    if isinstance(params, torch.Tensor):
+        return params
+    found = list(params)
+    if not found:
+        raise BadInput("HalfInverse: expected parameters, got an empty list")
+    return found
+
+
+def check_groups(groups: Sequence[dict[str, Any]]) -> None:
+    """Raise ``BadInput`` for settings of groups that are out of their range, or differ and must not."""
+    for group in groups:
+        _check_of_group(group)
+        for key in _SHARED:
+            if group[key] != groups[0][key]:
+                raise BadInput(f"HalfInverse: expected one {key} for all groups, which share one Jacobian")
+
+
+def check_tensors(params: Iterable[torch.Tensor]) -> None:
+    """Raise ``BadInput`` for parameters that are not real numbers."""
+    for p in params:
+        if p.is_complex() or not p.is_floating_point():
+            raise BadInput(f"HalfInverse: expected real parameters, got {p.dtype}; torch.view_as_real gives them")
+
+
+def _check_of_group(settings: dict[str, Any]) -> None:
     longest = sys.float_info.max if settings["cap"] is None else math.inf
     rules: Sequence[tuple[str, Callable[[float], bool], str]] = (
         ("lr", lambda v: 0.0 <= v <= longest, "a finite number >= 0 (or inf with a cap)"),

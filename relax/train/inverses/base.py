@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,14 @@ from relax.layout import as_rows
 from relax.march import March
 from relax.reduced import ReducedMap
 from relax.teams import Teams
+from relax.train.physical import number
 
 Array = npt.NDArray[np.float64]
+Rule: TypeAlias = tuple[Callable[[float], bool], str]
+
+ABOVE_0: Rule = (lambda v: 0.0 < v < math.inf, "a finite number above 0")
+AT_LEAST_0: Rule = (lambda v: 0.0 <= v < math.inf, "a finite number of at least 0")
+FRACTION: Rule = (lambda v: 0.0 <= v < 1.0, "a number in [0, 1)")
 
 
 class MapInverse(ABC):
@@ -27,8 +34,9 @@ class MapInverse(ABC):
 
     Collective, to make and to call. ``inverse.at(x)(residual)``: x (..., size_in), residual (..., size_out), the same
     leading axes, gives dx (..., size_in); ``inverse(residual, x)`` is the same, and x may be left out where the
-    correction does not depend on it. Tensors give tensors of their dtype and device, arrays give arrays; computed in
-    float64. Under the replicated layout rank 0's values count, and every rank gets the same dx.
+    correction does not depend on it. Tensors give tensors of their dtype and device, of float64 where they hold
+    integers, and arrays give arrays; computed in float64. Under the replicated layout rank 0's values count, and every
+    rank gets the same dx.
 
     Args:
         G: the map, in the replicated layout.
@@ -85,8 +93,8 @@ class MapInverse(ABC):
         return parallel.from_rank_0(self.G.comm, self._corrections(x, residual))
 
     def _checked(self, values: Any, last: int, what: str) -> Array:
-        array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-        return parallel.from_rank_0(self.comm, parallel.checked(self.comm, array, last, f"{self.name}: {what}"))
+        array = parallel.checked(self.comm, as_array(values), last, f"{self.name}: {what}")
+        return parallel.from_rank_0(self.comm, array)
 
     def _needed(self, x: Array | None) -> Array:
         """x, where the correction depends on it.
@@ -112,7 +120,7 @@ class over_teams:  # noqa: N801 - used as a function
     """An inverse of one's own, with the samples of a batch shared among teams.
 
     Collective to call, over ``teams.comm``. Each team calls the inverse for its samples, a team without samples does
-    not; every rank gets the whole correction, in the dtype of the residual.
+    not; every rank gets the whole correction, in the dtype of the residual, float64 for integers.
 
     Args:
         inverse: a function of the residual, or an object with a method ``at``; axis 0 is samples.
@@ -145,11 +153,34 @@ class over_teams:  # noqa: N801 - used as a function
         return like(residual, self.teams.gather(found))
 
 
+def as_array(values: Any) -> Any:
+    """A tensor as an array, anything else as it is. Local."""
+    if not isinstance(values, torch.Tensor):
+        return values
+    tensor = values.detach().cpu()
+    # NumPy has no bfloat16.
+    return (tensor.to(torch.float64) if tensor.is_floating_point() else tensor).numpy()
+
+
 def like(given: Any, values: Array) -> Any:
-    """A tensor of the dtype and device of a tensor, an array for anything else."""
+    """A tensor of the device and the dtype (float64 for integers) of a tensor, an array for anything else."""
     if isinstance(given, torch.Tensor):
-        return torch.from_numpy(np.ascontiguousarray(values)).to(device=given.device, dtype=given.dtype)
+        dtype = given.dtype if given.is_floating_point() else torch.float64
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device=given.device, dtype=dtype)
     return values
+
+
+def checked_number(value: Any, rule: Rule, what: str) -> float:
+    """A setting as a float. Local.
+
+    Raises:
+        BadInput: when it is no number, or breaks the rule.
+    """
+    holds, words = rule
+    found = number(value)
+    if not holds(found):
+        raise BadInput(f"{what}: expected {words}, got {value!r}")
+    return found
 
 
 def parameters_key(G: ReducedMap) -> Key:

@@ -17,8 +17,18 @@ from relax.layout import as_rows
 from relax.linearization import Linearization
 from relax.prior.base import Prior
 from relax.reduced import ReducedMap
+from relax.relaxation.arguments import at_least
 from relax.teams import Teams
-from relax.train.inverses.base import MapInverse, like, parameters_key
+from relax.train.inverses.base import (
+    ABOVE_0,
+    AT_LEAST_0,
+    FRACTION,
+    MapInverse,
+    as_array,
+    checked_number,
+    like,
+    parameters_key,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -64,12 +74,14 @@ def gauss_newton_inverse(
             only weighs observations against each other, and against damping.
         prior: N(mean, C) on the controls of G.
         steps: how many Gauss–Newton steps, each at full length from where the last has led, to the same data.
-        damping: as above, at least 0. It bounds steps where J is nearly singular, and does not pull.
-        rcond: without prior and damping, singular values of Σ⁻¹ J below this fraction of the largest are dropped.
+        damping: as above, at least 0. It bounds steps where J is nearly singular, and does not pull. The attribute
+            ``damping`` may be set between calls.
+        rcond: without prior and damping, singular values of Σ⁻¹ J below this fraction of the largest are dropped; in
+            [0, 1).
         jacobian: "matrix" as above; "products" by conjugate gradients preconditioned with the prior, a tangent and an
             adjoint solve each iteration, for which a prior is needed; "auto" takes the matrix up to 3000 unknowns.
         max_cg: at most so many iterations of conjugate gradients in a step.
-        cg_rtol: their relative tolerance.
+        cg_rtol: their relative tolerance, in [0, 1).
         teams: share the samples of a batch among teams of ranks.
 
     Raises:
@@ -101,21 +113,51 @@ class GaussNewtonInverse(MapInverse):
     ) -> None:
         super().__init__(G, teams)
         self.name = "gauss_newton_inverse"
-        self.noise = checked_noise(G, noise, prior, self.name)
+        self._noise = checked_noise(self, noise, prior)
+        # What is kept depends on it.
+        self._noise.flags.writeable = False
         check_prior(G, prior, self.name)
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-            raise BadInput(f"{self.name}: steps: expected a whole number of at least 1, got {steps!r}")
-        if not 0.0 <= damping < np.inf:
-            raise BadInput(f"{self.name}: damping: expected a finite number of at least 0, got {damping!r}")
-        self.prior = prior
-        self.steps = int(steps)
-        self.damping = float(damping)
-        self._rcond = rcond
-        self._cg: dict[str, Any] = {"max_iterations": max_cg, "rtol": cg_rtol}
+        self._prior = prior
+        with parallel.together(self.comm):
+            self._steps = at_least(steps, 1, f"{self.name}: steps")
+            self._rcond = checked_number(rcond, FRACTION, f"{self.name}: rcond")
+            self._cg: dict[str, Any] = {
+                "max_iterations": at_least(max_cg, 1, f"{self.name}: max_cg"),
+                "rtol": checked_number(cg_rtol, FRACTION, f"{self.name}: cg_rtol"),
+            }
+        self.damping = damping
         self._by_matrix = self._use_matrix(jacobian)
         self._may_share = self._by_matrix and isinstance(G, ReducedMap) and G.residual.is_affine
-        self._shared: tuple[Key, Array, Array] | None = None
-        self._seen: tuple[Array, list[Linearization]] | None = None
+        self._shared: tuple[Key, Array] | None = None
+        self._seen: tuple[Key | None, Array, list[Linearization]] | None = None
+
+    @property
+    def damping(self) -> float:
+        """The damping of the calls to come. Collective to set; rank 0's number counts."""
+        return self._damping
+
+    @damping.setter
+    def damping(self, value: float) -> None:
+        given = 0.0
+        with parallel.together(self.comm):
+            given = checked_number(value, AT_LEAST_0, f"{self.name}: damping")
+        self._damping = parallel.of_rank_0(self.comm, given)
+        self._back: Array | None = None
+
+    @property
+    def noise(self) -> Array:
+        """Σ, (size_out,); another noise needs another inverse, as do other steps and another prior."""
+        return self._noise
+
+    @property
+    def prior(self) -> Prior | None:
+        """The prior."""
+        return self._prior
+
+    @property
+    def steps(self) -> int:
+        """How many steps a call makes."""
+        return self._steps
 
     def _use_matrix(self, jacobian: str) -> bool:
         G = self.G
@@ -129,7 +171,7 @@ class GaussNewtonInverse(MapInverse):
     def observe(self, x: Any) -> Any:
         """G(x), (..., size_in) -> (..., size_out); the next correction at the same x saves its forward solves.
 
-        Collective.
+        Collective. Where parameters of the problem have changed in between, it solves again.
         """
         points = self._checked(x, self.G.size_in, "x")
         rows, lead = as_rows(points), points.shape[:-1]
@@ -145,7 +187,7 @@ class GaussNewtonInverse(MapInverse):
 
     def _observed(self, rows: Array) -> Array:
         found = self.G.linearize_each(rows) if len(rows) else []
-        self._seen = (rows.copy(), found)
+        self._seen = (self._parameters_key(), rows.copy(), found)
         return np.array([point.value for point in found]).reshape(len(rows), self.G.size_out)
 
     # -- the steps -----------------------------------------------------------------------------------------------------
@@ -169,9 +211,13 @@ class GaussNewtonInverse(MapInverse):
 
     def _points(self, rows: Array) -> list[Linearization]:
         seen, self._seen = self._seen, None
-        if seen is not None and np.array_equal(seen[0], rows):
-            return seen[1]
+        if seen is not None and seen[0] is self._parameters_key() and np.array_equal(seen[1], rows):
+            return seen[2]
         return self.G.linearize_each(rows)
+
+    def _parameters_key(self) -> Key | None:
+        """``parameters_key``, None of a map without parameters. Collective."""
+        return parameters_key(self.G) if isinstance(self.G, ReducedMap) else None
 
     def _linear(self, x: Array | None, residual: Array, J: Array, back: Array) -> Array:
         """Steps of a map whose derivative is J everywhere; ``back`` as of ``_way_back``."""
@@ -195,10 +241,13 @@ class GaussNewtonInverse(MapInverse):
             if not lin.is_everywhere_the_same:
                 self._may_share = False
                 return None
-            J = lin.matrix()
-            self._shared = (key, J, self._way_back(J))
+            self._shared = (key, lin.matrix())
+            self._back = None
             lin.close()
-        return self._shared[1:]
+        J = self._shared[1]
+        if self._back is None:
+            self._back = self._way_back(J)
+        return J, self._back
 
     def _step_at(self, point: Linearization, x: Array, residual: Array) -> Array:
         pull = self._pull(x)
@@ -271,23 +320,25 @@ def _pseudo_inverse(A: Array, rcond: float) -> Array:
     return np.asarray((Vt[kept].T / s[kept]) @ U[:, kept].T)
 
 
-def checked_noise(G: ReducedMap, noise: float | Array | None, prior: Prior | None, name: str) -> Array:
-    """The noise as a vector (size_out,), 1 where none is needed. Collective.
+def checked_noise(inverse: MapInverse, noise: float | Array | None, prior: Prior | None) -> Array:
+    """The noise as a vector (size_out,), 1 where none is needed. Collective over ``inverse.comm``.
 
     Raises:
         BadInput: when it is missing beside a prior, not positive, or of another length.
     """
-    if noise is None:
-        if prior is not None:
+    comm, size, what = inverse.comm, inverse.G.size_out, f"{inverse.name}: noise"
+    vector: Any = noise
+    with parallel.together(comm):
+        if noise is None and prior is not None:
             raise BadInput(
-                f"{name}: noise: expected the standard deviation of the observations, which weighs them against the "
-                "prior, got None"
+                f"{what}: expected the standard deviation of the observations, which weighs them against the prior, "
+                "got None"
             )
-        noise = 1.0
-    vector = np.full(G.size_out, noise) if np.ndim(noise) == 0 else noise
-    sigma = parallel.from_rank_0(G.comm, parallel.checked(G.comm, vector, G.size_out, f"{name}: noise"))
+        if noise is None or np.ndim(noise) == 0:
+            vector = np.full(size, 1.0 if noise is None else checked_number(noise, ABOVE_0, what))
+    sigma = parallel.from_rank_0(comm, parallel.checked(comm, as_array(vector), size, what))
     if sigma.ndim != 1 or sigma.min(initial=1.0) <= 0.0:
-        raise BadInput(f"{name}: noise: expected positive standard deviations, a number or one per observation")
+        raise BadInput(f"{what}: expected positive standard deviations, a number or one per observation")
     return sigma
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
@@ -13,7 +13,7 @@ from dolfinx import fem
 from petsc4py import PETSc
 from scipy.special import expit
 
-from relax import eigensolver
+from relax import eigensolver, parallel
 from relax.errors import BadInput
 from relax.evolution import Evolution
 from relax.factors import Key
@@ -21,8 +21,10 @@ from relax.layout import SpaceLayout
 from relax.observe import AtSteps, FieldValues
 from relax.prior.base import Prior
 from relax.reduced import ReducedMap
+from relax.relaxation.arguments import at_least
 from relax.teams import Teams
-from relax.train.inverses.base import MapInverse, parameters_key
+from relax.train.inverses.base import ABOVE_0, AT_LEAST_0, MapInverse, checked_number, parameters_key
+from relax.train.inverses.gauss_newton import check_prior
 
 Array = npt.NDArray[np.float64]
 
@@ -69,7 +71,7 @@ def heat_inverse(
         teams: share the samples of a batch among teams of ranks.
 
     Raises:
-        BadInput: on every rank, for a map that is not of this kind, or numbers that are not positive.
+        BadInput: on every rank, for a map that is not of this kind, or settings out of their range.
         ImportError: without slepc4py, when it is first called.
         SolveFailed: when the eigenpairs cannot be found.
     """
@@ -109,21 +111,23 @@ class HeatInverse(MapInverse):
         super().__init__(G, teams)
         self.name = "heat_inverse"
         _check(G)
-        if filter not in ("probability", "wiener"):
-            raise BadInput(f"{self.name}: filter: expected 'probability' or 'wiener', got {filter!r}")
-        if isinstance(modes, bool) or not isinstance(modes, int | np.integer) or modes < 1:
-            raise BadInput(f"{self.name}: modes: expected a whole number of at least 1, got {modes!r}")
-        if not (noise >= 0.0 and relative_noise >= 0.0 and 0.0 < noise + relative_noise < np.inf):
-            raise BadInput(
-                f"{self.name}: expected noise and relative_noise of at least 0, one of them above, got {noise!r} and "
-                f"{relative_noise!r}"
-            )
-        self._wanted = int(modes)
-        self._prior_or_number = signal
-        self.noise, self.relative_noise, self.filter = float(noise), float(relative_noise), filter
-        if isinstance(signal, int | float) and not 0.0 < signal < np.inf:
-            raise BadInput(f"{self.name}: signal: expected a positive number or a prior, got {signal!r}")
+        with parallel.together(self.comm):
+            if filter not in ("probability", "wiener"):
+                raise BadInput(f"{self.name}: filter: expected 'probability' or 'wiener', got {filter!r}")
+            self.filter = filter
+            self._wanted = at_least(modes, 1, f"{self.name}: modes")
+            self.noise = checked_number(noise, AT_LEAST_0, f"{self.name}: noise")
+            self.relative_noise = checked_number(relative_noise, AT_LEAST_0, f"{self.name}: relative_noise")
+            if self.noise == self.relative_noise == 0.0:
+                raise BadInput(f"{self.name}: expected noise or relative_noise above 0, got 0 for both")
+            self._signal = self._checked_signal(signal)
         self._kept: tuple[Key, Modes] | None = None
+
+    def _checked_signal(self, signal: Any) -> float | Prior:
+        if not hasattr(signal, "covariance"):
+            return checked_number(signal, (ABOVE_0[0], f"{ABOVE_0[1]} or a prior"), f"{self.name}: signal")
+        check_prior(self.G, signal, self.name)
+        return cast("Prior", signal)
 
     @property
     def modes(self) -> Modes:
@@ -146,9 +150,9 @@ class HeatInverse(MapInverse):
                 f"{self.name}: expected eigenfunctions of the operator to keep their shape over all steps, and one "
                 f"changes by {strays:.1e}; an operator that changes in time needs gauss_newton_inverse with a prior"
             )
-        given = self._prior_or_number
-        if isinstance(given, int | float):
-            signal = np.full(len(gains), float(given))
+        given = self._signal
+        if isinstance(given, float):
+            signal = np.full(len(gains), given)
         else:
             signal = np.sqrt((duals * given.covariance(duals)).sum(axis=1))
         return Modes(functions, duals, gains, signal)

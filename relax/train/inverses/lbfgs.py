@@ -12,11 +12,15 @@ from relax.errors import BadInput, NotConverged
 from relax.invert.lbfgs import lbfgs
 from relax.prior.base import Prior
 from relax.reduced import ReducedMap
+from relax.relaxation.arguments import at_least
 from relax.teams import Teams
-from relax.train.inverses.base import MapInverse
+from relax.train.inverses.base import AT_LEAST_0, FRACTION, MapInverse, checked_number
 from relax.train.inverses.gauss_newton import check_prior, checked_noise
 
 Array = npt.NDArray[np.float64]
+
+_LEAST = {"max_steps": 1, "memory": 0, "max_halvings": 0}
+_RULES = {"rtol": FRACTION, "atol": AT_LEAST_0}
 
 
 def lbfgs_inverse(
@@ -41,7 +45,7 @@ def lbfgs_inverse(
         noise: standard deviation of the observations: a number, or one for each.
         prior: N(mean, C) on the controls of G.
         max_steps: at most so many steps a sample; what they lead to is the correction.
-        rtol: a sample is done when its gradient is so much smaller than at x.
+        rtol: a sample is done when its gradient is so much smaller than at x; in [0, 1).
         must_converge: raise where a sample is not done after ``max_steps``.
         teams: share the samples of a batch among teams of ranks.
         options: more keywords of ``relax.lbfgs``: memory, atol, max_halvings.
@@ -68,16 +72,26 @@ class LbfgsInverse(MapInverse):
     ) -> None:
         super().__init__(G, teams)
         self.name = "lbfgs_inverse"
-        self.noise = checked_noise(G, noise, prior, self.name)
+        self.noise = checked_noise(self, noise, prior)
         check_prior(G, prior, self.name)
         if prior is None:
             raise BadInput(f"{self.name}: prior: expected one, got None; IdentityPrior is one for numbers")
-        for word in ("data", "m0", "callback"):
-            if word in options:
-                raise BadInput(f"{self.name}: {word}: the inverse gives it to lbfgs itself; leave it out")
         self.prior = prior
         self._must_converge = must_converge
-        self._options = options
+        self._options: dict[str, Any] = {}
+        with parallel.together(self.comm):
+            self._options = {word: self._checked_option(word, value) for word, value in options.items()}
+
+    def _checked_option(self, word: str, value: Any) -> float:
+        what = f"{self.name}: {word}"
+        if word in _LEAST:
+            return at_least(value, _LEAST[word], what)
+        if word not in _RULES:
+            raise BadInput(
+                f"{what}: expected memory, atol or max_halvings as further keywords of lbfgs; data, m0 and callback "
+                "are the inverse's own"
+            )
+        return checked_number(value, _RULES[word], what)
 
     def _corrections(self, x: Array | None, residual: Array) -> Array:
         here = self._needed(x)
