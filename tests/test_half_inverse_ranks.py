@@ -134,6 +134,20 @@ def poisson_layer(comm):
     return SolutionLayer(ReducedMap(problem, PointValues(problem.state.function_space, points)))
 
 
+@pytest.mark.parametrize("options", [None, "amg_cg"])
+@pytest.mark.parametrize("pde", [poisson.source, poisson.diffusion])
+def test_solves_keep_samples_apart(teams, pde, options):
+    """A direction of zeros has an adjoint of zeros, to the bit, by any solver and beside any other direction."""
+    problem = pde(meshes.unit_square(6, comm=teams.space))
+    points = np.array([[0.3, 0.4], [0.7, 0.2], [0.55, 0.8]])
+    with ReducedMap(problem, PointValues(problem.state.function_space, points), options=options) as G:
+        x, target = data(SAMPLES, 3, 3)
+        net = torch.nn.Sequential(mlp(3, 8, G.size_in), SolutionLayer(G))
+        for method in ("gram", "svd"):
+            optimizer, _ = steps_over(teams, net, x, target, method=method)
+            assert optimizer.report.by_layers
+
+
 def test_physics_on_meshes_over_teams(teams):
     """A network to a source of a Poisson problem, seen at three points: 20 steps as on one process."""
     layer, alone = poisson_layer(teams.space), poisson_layer(MPI.COMM_SELF)

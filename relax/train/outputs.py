@@ -108,8 +108,8 @@ class Outputs:
             diagonal.append(self._dot(exchange, basis[-1], v))
             # Against all before, twice: in exact arithmetic two would do.
             for _ in range(2):
-                for old in basis:
-                    v = v - self._dot(exchange, old, v) * old
+                parts = exchange.sum(np.array([float((old * v).sum()) for old in basis]))
+                v = v - sum(part * old for part, old in zip(parts, basis, strict=True))
             sides.append(self._dot(exchange, v, v) ** 0.5)
         if not np.all(np.isfinite([*diagonal, *sides])):
             raise NotConverged("HalfInverse: the curvature of the loss in y, which cap goes by, is not finite")

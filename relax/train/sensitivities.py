@@ -5,7 +5,8 @@ Samples do not know of each other, so one sweep serves all of them: its cotangen
 
 Whether they do know of each other is seen by one sweep more, from some of the samples alone: what comes to the others
 is zero to the last bit, in any precision, or it is not. Sizes would not tell: where small singular values dominate a
-step, small couplings do, too.
+step, small couplings do, too. Samples on one side that know of each other alone are left to the comparison of the rows
+with an ordinary sweep.
 """
 
 from __future__ import annotations
