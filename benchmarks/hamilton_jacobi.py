@@ -20,9 +20,9 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 import relax
-from relax import parallel
+from relax.base import parallel
+from relax.engine.solve.state import NewtonSolver
 from relax.pdes.hamilton_jacobi import viscous_evolution
-from relax.solver import NewtonSolver
 
 COMM = MPI.COMM_WORLD
 BETA, STEPS, DT = 2.0, 3, 0.01

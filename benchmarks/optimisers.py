@@ -14,15 +14,7 @@ from typing import Any
 
 import torch
 
-from relax.relaxation.optim import (
-    SGLD,
-    ElasticSGD,
-    EntropySGD,
-    HamiltonJacobi,
-    HeatSmoothing,
-    Parle,
-    ProximalPoint,
-)
+from relax.relaxation.optim import SGLD, ElasticSGD, EntropySGD, HamiltonJacobi, HeatSmoothing, Parle, ProximalPoint
 
 BOUND = 1.3
 # That of the papers. A larger one makes a gradient, but no optimiser, more expensive.

@@ -12,7 +12,8 @@ import numpy as np
 import timing  # noqa: F401 - sets the number of threads
 
 import relax
-from relax import parallel, truths
+from relax.base import parallel
+from relax.jobs.inverse import truths
 
 HERE = Path(__file__).parents[1]
 SIZES = (0.0224, 0.0107, 0.00525)

@@ -10,8 +10,8 @@ from mpi4py import MPI
 
 import relax
 from relax import relaxation
-from relax.plot import style
-from relax.plot.landscape import curves
+from relax.jobs.landscape.figure import curves
+from relax.jobs.view import style
 
 relax.init(sys.argv)
 gallery = relaxation.gallery.deep_relaxation()

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import click
 import typer
 
-from relax.parallel_start import launched_ranks, one_thread_per_rank
+from relax.base.start import launched_ranks, one_thread_per_rank
 
 _RUN_HELP = """Run the job of a file and write its output folder.
 
@@ -127,14 +127,14 @@ def _run(
     def action() -> int:
         from mpi4py import MPI
 
-        from relax import ending, parallel, run
-        from relax import job as jobs
+        from relax.base import ending, parallel
         from relax.errors import BadInput
+        from relax.jobs import run_job, toml
 
         if overwrite and resume:
             raise BadInput("--overwrite and --resume: expected one of them")
-        file = parallel.on_rank_0(MPI.COMM_WORLD, lambda: jobs.read(job))
-        outcome = run.run_job(file, folder=output, overwrite=overwrite, resume=resume)
+        file = parallel.on_rank_0(MPI.COMM_WORLD, lambda: toml.read(job))
+        outcome = run_job(file, folder=output, overwrite=overwrite, resume=resume)
         return ending.OK if outcome.converged else ending.NOT_CONVERGED
 
     return _on_all_ranks(action, debug)
@@ -149,9 +149,9 @@ def _check(
     debug: Debug = False,
 ) -> int:
     def action() -> int:
-        from relax import checking
+        from relax.jobs import check
 
-        checking.check(function, mesh, n, seed)
+        check.check(function, mesh, n, seed)
         return 0
 
     return _on_all_ranks(action, debug)
@@ -160,7 +160,7 @@ def _check(
 @app.command("info")
 def _info() -> int:
     """Say which versions, ranks, threads and libraries are at hand, and what to mend."""
-    from relax import info
+    from relax.jobs import info
 
     lines, warnings = info.report()
     if _is_rank_0():
@@ -182,7 +182,7 @@ def _clean_cache(
     `relax run` and `relax check` do so by themselves for those older than ten minutes. Do not use this while another
     run compiles.
     """
-    from relax import cache
+    from relax.base.fem import cache
 
     if not _is_rank_0():
         return 0
@@ -278,11 +278,11 @@ def _on_all_ranks(action: Callable[[], int], debug: bool) -> int:
         relax.init(["--", *_petsc_arguments] if late else [])
         from mpi4py import MPI
 
-        from relax import ending, log
+        from relax.base import ending, log
     except ImportError as error:
         if not debug:
             if _is_rank_0():
-                from relax import info
+                from relax.jobs import info
 
                 print(f"relax: error: {info.HOW_TO_GET_DOLFINX} ({error})", file=sys.stderr)
             return 1

@@ -1,7 +1,7 @@
 """Every error that relax raises on purpose.
 
 All of them are raised on every rank of the communicator concerned, never on one rank alone (see
-:func:`relax.parallel.raise_together`), and say what was expected, what was found, and what to try next.
+:func:`relax.base.parallel.raise_together`), and say what was expected, what was found, and what to try next.
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,21 @@ ROOT = Path(relax.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8"), filename=str(path)) for path in FILES}
 
-# Each group imports only from itself and from groups above it.
-GROUPS = {
-    "foundation": "_compat _petsc errors log parallel parallel_start layout linear eigensolver cache lazy",
-    "description": "meshes boundary coefficients continuation substitution problem evolution theta observe quadrature "
-    "forms pdes",
-    "solution": "weak solver boundary_map residual symmetry packing factors point sensitivity operators forward "
-    "parameters linearization steady march samples reduced dense verify eigenmap",
-    "use": "prior invert torch_threads layer complex_layer teams relaxation train output fields series plot slices "
-    "tables job case truths progress ending checking report run info cli __main__",
-}
-RANK_OF = {name: rank for rank, names in enumerate(GROUPS.values()) for name in names.split()}
-GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
+# A package imports from itself and from those above it; the ones on a line do not know each other.
+PACKAGES = """
+errors
+base
+meshes observe
+problem
+pdes
+engine
+invert layer
+relaxation train
+jobs
+cli
+__main__
+"""
+FLOOR = {name: i for i, line in enumerate(PACKAGES.strip().splitlines()) for name in line.split()}
 
 REDUCTIONS = set(
     "allreduce Allreduce Iallreduce allgather Allgather Allgatherv Iallgather alltoall Alltoall Alltoallv bcast Bcast "
@@ -37,27 +41,42 @@ AMBIGUOUS = set("gather scatter reduce scan".split())
 
 
 def module_of(path: Path) -> str:
-    """``relax/observe/points.py`` is "observe", ``relax/layout.py`` "layout", ``relax/__init__.py`` "relax"."""
+    """``relax/observe/points.py`` is "observe.points", ``relax/observe/__init__.py`` "observe", relax's own ""."""
     parts = path.relative_to(ROOT).with_suffix("").parts
-    return "relax" if parts == ("__init__",) else parts[0]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def inside(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
 
 
 def imports(tree: ast.Module) -> list[tuple[int, str]]:
-    """(line, dotted name) of everything imported, also inside functions; not what only type checkers see."""
-    found = []
-    unseen = set()
+    """(line, dotted name) of everything imported, also inside functions and for type checkers alone."""
+    names = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            unseen |= {id(below) for statement in node.body for below in ast.walk(statement)}
-    for node in ast.walk(tree):
-        if id(node) in unseen:
-            continue
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
+            names += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: relative import"
-            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
-    return found
+            names += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return names
+
+
+def imported_modules(tree: ast.Module) -> list[tuple[int, str]]:
+    """(line, module of relax) of what is imported from relax; its package's face where that hands a name on."""
+    modules = []
+    for line, name in imports(tree):
+        if name.split(".")[0] == "relax":
+            below = name.removeprefix("relax").removeprefix(".")
+            modules.append((line, below if below in MODULES else below.rpartition(".")[0]))
+    return modules
 
 
 def attributes(tree: ast.Module) -> list[tuple[int, str, str]]:
@@ -67,42 +86,65 @@ def attributes(tree: ast.Module) -> list[tuple[int, str, str]]:
     ]
 
 
-def test_every_module_has_a_group():
-    unknown = {module_of(path) for path in FILES} - set(RANK_OF) - {"relax"}
-    assert not unknown, f"give these a place in GROUPS: {sorted(unknown)}"
+def test_every_module_has_a_floor():
+    unknown = {package_of(module) for module in MODULES} - set(FLOOR) - {""}
+    assert not unknown, f"give these a place in PACKAGES: {sorted(unknown)}"
+    assert {path.stem for path in ROOT.glob("*.py")} == {"__init__", "__main__", "cli", "errors"}
+
+
+def test_no_two_files_import_each_other():
+    """Neither directly nor around a circle, not inside functions, not for type checkers alone."""
+    below = {module: {m for _, m in imported_modules(TREES[path])} for module, path in MODULES.items()}
+    while leaves := [module for module, needed in below.items() if not needed & set(below)]:
+        for module in leaves:
+            del below[module]
+    assert not below, f"on a circle, or standing on one: {sorted(below)}"
 
 
 # -- the rules: each gives the violations of one file ------------------------------------------------------------------
 
 
-def groups_import_only_from_above(me, tree):
-    """Foundation knows no PDE, description no solver, solution no use of it. ``relax/__init__.py`` is below all."""
-    for line, name in imports(tree):
-        parts = name.split(".")
-        if me == "relax" or parts[0] != "relax" or len(parts) < 2 or parts[1] not in RANK_OF:
-            continue
-        if RANK_OF[parts[1]] > RANK_OF[me]:
-            yield line, f"{me} ({GROUP_OF[me]}) imports {name} ({GROUP_OF[parts[1]]})"
+def packages_import_only_from_below(me, tree):
+    """``relax/__init__.py`` stands on all of them, when a name is first used."""
+    for line, module in imported_modules(tree):
+        mine, other = package_of(me), package_of(module)
+        if me and mine != other and (not module or FLOOR[other] >= FLOOR[mine]):
+            yield line, f"{me} imports {module or 'relax itself'}"
+
+
+def a_face_hands_names_on(me, tree):
+    """An ``__init__.py`` imports and lists; the files of a package import each other's files, not the face."""
+    is_face = me in MODULES and MODULES[me].name == "__init__.py"
+    if is_face and me:
+        for node in tree.body:
+            lists = isinstance(node, ast.Assign) and "__all__" in ast.unparse(node.targets[0])
+            says = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if not (isinstance(node, ast.Import | ast.ImportFrom) or lists or says):
+                yield node.lineno, ast.unparse(node).splitlines()[0]
+    for line, module in imported_modules(tree):
+        if not is_face and module and MODULES[module].name == "__init__.py" and inside(me, module):
+            yield line, f"{me} imports from the face of its own package {module}"
 
 
 def equations_see_only_the_description(me, tree):
     """A PDE is mathematics: no solver, no map, no PETSc."""
-    allowed = {name for name in RANK_OF if GROUP_OF[name] == "description"}
-    allowed |= {"parallel", "errors", "_compat", "eigensolver"}
-    for line, name in imports(tree) if me == "pdes" else []:
-        parts = name.split(".")
-        if parts[0] == "petsc4py" or (parts[0] == "relax" and parts[1] not in allowed):
+    for line, name in imports(tree) if inside(me, "pdes", "problem") else []:
+        if name.split(".")[0] in ("petsc4py", "slepc4py") or name.startswith("relax.base.la.") and me != EIGENSTATES:
             yield line, name
 
 
+# Its function returns eigenpairs, so it solves.
+EIGENSTATES = "pdes.schrodinger.eigenstates"
+
+
 def torch_stays_where_it_belongs(me, tree):
-    """Only the layers, training and relaxation import torch: the engine works without it."""
-    if me not in ("torch_threads", "layer", "complex_layer", "train", "relaxation"):
+    """The engine works without it; ``base`` reaches it through ``sys.modules``."""
+    if not inside(me, "layer", "train", "relaxation", "engine.dense"):
         yield from ((line, name) for line, name in imports(tree) if name.split(".")[0] == "torch")
 
 
 def only_compat_asks_for_the_version(me, tree):
-    if me == "_compat":
+    if me == "base.fem.compat":
         return
     for line, before, name in attributes(tree):
         if name in ("__version__", "_version") and before.split(".")[0] in ("dolfinx", "ufl", "basix", "ffcx"):
@@ -112,9 +154,9 @@ def only_compat_asks_for_the_version(me, tree):
             yield line, name
 
 
-def only_petsc_touches_the_options(me, tree):
+def only_options_touches_the_options(me, tree):
     """PETSc's database is global: one file inserts, reads and removes."""
-    if me == "_petsc":
+    if me == "base.la.options":
         return
     for line, before, name in attributes(tree):
         if (name == "Options" and before.endswith("PETSc")) or name in ("insertString", "setValue", "delValue"):
@@ -123,7 +165,7 @@ def only_petsc_touches_the_options(me, tree):
 
 def only_parallel_and_layout_talk_to_other_ranks(me, tree):
     """A collective call under a condition is a hang: they are in two files, behind functions that say "Collective."."""
-    if me in ("parallel", "layout"):
+    if me in ("base.parallel", "base.fem.layout"):
         return
     for line, before, name in attributes(tree):
         communicator = before.lower().rstrip("()").endswith(("comm", "comm_world", "comm_self", "private"))
@@ -131,10 +173,11 @@ def only_parallel_and_layout_talk_to_other_ranks(me, tree):
             yield line, f"{before}.{name}"
 
 
-def only_job_and_cli_read_settings(me, tree):
+def only_jobs_read_settings(me, tree):
     """Core code never sees a dictionary of settings."""
     readers = {"tomllib", "tomli", "toml", "yaml", "configparser", "argparse", "click", "typer", "pydantic"}
-    if me not in ("job", "cli"):
+    is_kind = me.startswith("jobs.") and me.endswith(".job")
+    if not (inside(me, "jobs.toml", "cli") or is_kind):
         yield from ((line, name) for line, name in imports(tree) if name.split(".")[0] in readers)
 
 
@@ -151,16 +194,34 @@ def nothing_happens_when_python_collects(me, tree):
             yield line, name
 
 
+def arrays_are_defined_once(me, tree):
+    """``base/types.py`` has them."""
+    for node in ast.walk(tree) if me != "base.types" else []:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if any(ast.unparse(target) in ("Array", "Indices", "Tensor") for target in targets):
+            yield node.lineno, ast.unparse(node)
+
+
+def nothing_is_imported_for_type_checkers_alone(me, tree):
+    """A stub beside a face lists its names; elsewhere such an import is two files that know each other."""
+    yield from ((line, name) for line, name in imports(tree) if name == "typing.TYPE_CHECKING")
+
+
 # What each rule must see, in which module.
 RULES = {
-    groups_import_only_from_above: ("layout", "from relax.reduced import ReducedMap"),
-    equations_see_only_the_description: ("pdes", "def f():\n    from petsc4py import PETSc"),
-    torch_stays_where_it_belongs: ("reduced", "import torch.nn as nn"),
-    only_compat_asks_for_the_version: ("info", "import dolfinx\ndolfinx.__version__"),
-    only_petsc_touches_the_options: ("solver", "PETSc.Options()"),
-    only_parallel_and_layout_talk_to_other_ranks: ("output", "V.mesh.comm.gather(1)"),
-    only_job_and_cli_read_settings: ("run", "import tomllib"),
-    nothing_happens_when_python_collects: ("factors", "class F:\n    def __del__(self): pass"),
+    packages_import_only_from_below: ("base.fem.layout", "from relax.engine.reduced import ReducedMap"),
+    a_face_hands_names_on: ("observe.points", "from relax.observe import Observable"),
+    equations_see_only_the_description: ("pdes.heat", "def f():\n    from petsc4py import PETSc"),
+    torch_stays_where_it_belongs: ("engine.reduced", "import torch.nn as nn"),
+    only_compat_asks_for_the_version: ("jobs.info", "import dolfinx\ndolfinx.__version__"),
+    only_options_touches_the_options: ("engine.solve.state", "PETSc.Options()"),
+    only_parallel_and_layout_talk_to_other_ranks: ("jobs.folder", "V.mesh.comm.gather(1)"),
+    only_jobs_read_settings: ("jobs.session", "import tomllib"),
+    nothing_happens_when_python_collects: ("base.la.factors", "class F:\n    def __del__(self): pass"),
+    arrays_are_defined_once: ("engine.reduced", "Array = npt.NDArray[np.float64]"),
+    nothing_is_imported_for_type_checkers_alone: ("engine.reduced", "from typing import TYPE_CHECKING"),
 }
 
 
@@ -168,12 +229,17 @@ RULES = {
 def test_rules(rule):
     module, wrong = RULES[rule]
     assert list(rule(module, ast.parse(wrong))), "the rule sees nothing"
-    found = [
+    violations = [
         f"{path.relative_to(ROOT)}:{line}: {what}"
         for path in FILES
         for line, what in rule(module_of(path), TREES[path])
     ]
-    assert not found, "\n".join([rule.__doc__ or rule.__name__, *found])
+    assert not violations, "\n".join([rule.__doc__ or rule.__name__, *violations])
+
+
+def test_class_names_occur_once():
+    names = Counter(node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    assert not [name for name, count in names.items() if count > 1]
 
 
 def test_files_are_short():

@@ -28,9 +28,9 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 
-from relax import parallel  # noqa: E402
+from relax.base import parallel  # noqa: E402
 from relax.errors import RelaxError  # noqa: E402
-from relax.plot import style  # noqa: E402
+from relax.jobs.view import style  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -17,7 +17,7 @@ import torch
 from petsc4py import PETSc
 
 import relax
-from relax import parallel
+from relax.base import parallel
 from relax.train.physical import physical_gradient
 
 Tensor = torch.Tensor

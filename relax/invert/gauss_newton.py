@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from relax import parallel
+from relax.base import parallel
+from relax.base.types import Array
 from relax.errors import BadInput
 from relax.invert import steps
-from relax.invert.krylov import conjugate_gradients
+from relax.invert.cg import conjugate_gradients
 from relax.invert.objective import Callback, Objective, Recorder, backtrack, covariance_norm
+from relax.invert.priors.base import Prior
 from relax.invert.result import Result, Status
-from relax.prior.base import Prior
-
-Array = npt.NDArray[np.float64]
 
 _SMALL_STEP = 1e-12
 # With jacobian="auto": at most so many rows, and so many numbers on a rank (160 MB; the step holds a few such arrays).

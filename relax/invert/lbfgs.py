@@ -8,14 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from relax.base.types import Array
 from relax.invert.objective import Callback, Objective, Recorder, backtrack, covariance_norm
+from relax.invert.priors.base import Prior
 from relax.invert.result import Result, Status
-from relax.prior.base import Prior
-
-Array = npt.NDArray[np.float64]
 
 _SMALL_STEP = 1e-12
 

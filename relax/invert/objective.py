@@ -8,16 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from petsc4py import PETSc
 
-from relax import parallel
+from relax.base import parallel
+from relax.base.log import logger
+from relax.base.types import Array
 from relax.errors import BadInput, SolveFailed
+from relax.invert.priors.base import Prior
 from relax.invert.result import Result, Stats, Status
-from relax.log import logger
-from relax.prior.base import Prior
 
-Array = npt.NDArray[np.float64]
 Callback = Callable[[dict[str, Any], Array], object]
 
 _SUFFICIENT_DECREASE = 1e-4
@@ -58,7 +57,7 @@ class Objective:
             )
         self._counts_before = dict(G.counts)
 
-    def start(self, m0: Array | None) -> Point:
+    def start(self, m0: Array | None) -> Trial:
         """The point at m0, or at the prior's mean.
 
         Raises:
@@ -74,12 +73,12 @@ class Objective:
         """How many forward, tangent and adjoint solves the map has made since this objective was."""
         return {kind: self.G.counts[kind] - self._counts_before[kind] for kind in ("forward", "tangent", "adjoint")}
 
-    def at(self, m: Array) -> Point:
+    def at(self, m: Array) -> Trial:
         """Solve forward at m, keeping the linearisation. Collective."""
-        return Point(self, m, self.G.linearize(m))
+        return Trial(self, m, self.G.linearize(m))
 
 
-class Point:
+class Trial:
     """J and its derivatives at one control. ``close`` when done; collective, as are all methods."""
 
     def __init__(self, objective: Objective, m: Array, lin: Any) -> None:
@@ -107,8 +106,8 @@ class Point:
 
 
 def backtrack(
-    objective: Objective, start: Point, direction: Array, slope: float, *, length: float, max_halvings: int
-) -> tuple[Point | None, float]:
+    objective: Objective, start: Trial, direction: Array, slope: float, *, length: float, max_halvings: int
+) -> tuple[Trial | None, float]:
     """Halve the step until J decreases enough (Armijo 1966): J(m + t p) <= J(m) + 1e-4 t slope. Collective.
 
     A trial at which the forward solve fails, or J is not finite, is rejected like any other.
@@ -150,7 +149,7 @@ class Recorder:
         self.history: list[dict[str, Any]] = []
         self.cg = 0
 
-    def add(self, point: Point, gradient_norm: float, step_length: float, cg_iterations: int) -> bool:
+    def add(self, point: Trial, gradient_norm: float, step_length: float, cg_iterations: int) -> bool:
         """Write one entry; True when the callback of any rank asks to stop."""
         self.cg += cg_iterations
         entry = {
@@ -174,7 +173,7 @@ class Recorder:
             return False
         return parallel.any_rank(comm, bool(self._callback(entry, point.m.copy())))
 
-    def result(self, point: Point, status: Status) -> Result:
+    def result(self, point: Trial, status: Status) -> Result:
         """Close the point and sum up."""
         point.close()
         PETSc.garbage_cleanup(self._objective.comm)

@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from relax.base.types import Array
 from relax.errors import NotConverged
-
-Array = npt.NDArray[np.float64]
 
 
 class Status(Enum):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from relax import parallel
-from relax.invert.krylov import Direction
-from relax.invert.objective import Point
-
-Array = npt.NDArray[np.float64]
+from relax.base import parallel
+from relax.base.types import Array
+from relax.invert.cg import SearchDirection
+from relax.invert.objective import Trial
 
 
-def exact(point: Point, J: Array) -> Direction:
+def exact(point: Trial, J: Array) -> SearchDirection:
     """The Gauss–Newton step by dense algebra in the space of observations. Collective.
 
     With q = m − mean, the step to the minimum of the linearised problem is
@@ -30,7 +28,7 @@ def exact(point: Point, J: Array) -> Direction:
     sums = _sum(point, np.column_stack([LtJt @ LtJt.T, scaled @ q]))
     z = np.linalg.solve(np.eye(len(J)) + sums[:, :-1], sums[:, -1] - point.residual)
     dual = z @ scaled
-    return Direction(
+    return SearchDirection(
         p=prior.covariance(dual) - q, precision_p=dual - prior.gradient(point.m), iterations=0, curved_down=False
     )
 
@@ -44,7 +42,7 @@ class DataHessian:
         newton: with the second derivative.
     """
 
-    def __init__(self, point: Point, J: Array | None, *, newton: bool) -> None:
+    def __init__(self, point: Trial, J: Array | None, *, newton: bool) -> None:
         self._point = point
         self._J = J
         self._newton = newton
@@ -61,7 +59,7 @@ class DataHessian:
         return product
 
 
-def _sum(point: Point, products: Array) -> Array:
+def _sum(point: Trial, products: Array) -> Array:
     """Products of this rank's part of control vectors, summed over the ranks where each rank has its own part."""
     objective = point.objective
     return parallel.sum_over_ranks(objective.comm, products) if objective.G.layout.kind == "owned" else products

@@ -18,7 +18,8 @@ from dolfinx import graph, mesh
 from dolfinx.io.utils import distribute_entity_data
 from mpi4py import MPI
 
-from relax import _compat, parallel
+from relax.base import parallel
+from relax.base.fem import compat
 from relax.errors import BadInput
 from relax.meshes.tags import Tags, set_tags
 from relax.meshes.xdmf import read_xdmf
@@ -277,7 +278,7 @@ def _distribute(model: _Model | None, comm: MPI.Comm) -> mesh.Mesh:
         head = (model.element, model.cells.shape[1], model.points.shape[1], groups)
     element, num_nodes, gdim, groups = parallel.of_rank_0(comm, head)
     cell, degree = _CELLS[element]
-    permutation = _compat.gmsh_cell_permutation(mesh.to_type(cell), num_nodes)
+    permutation = compat.gmsh_cell_permutation(mesh.to_type(cell), num_nodes)
     nodes = model.cells[:, permutation] if model is not None else np.empty((0, num_nodes), dtype=np.int64)
     points = model.points if model is not None else np.empty((0, gdim))
     variant = basix.LagrangeVariant.equispaced
@@ -286,7 +287,7 @@ def _distribute(model: _Model | None, comm: MPI.Comm) -> mesh.Mesh:
         cells=np.ascontiguousarray(nodes),
         x=np.ascontiguousarray(points),
         e=basix.ufl.element("Lagrange", cell, degree, lagrange_variant=variant, shape=(gdim,)),
-        partitioner=_compat.cell_partitioner(mesh.GhostMode.shared_facet),
+        partitioner=compat.cell_partitioner(mesh.GhostMode.shared_facet),
     )
     tags: list[mesh.MeshTags | None] = [None, None]
     for codim, group in enumerate(groups):
@@ -313,7 +314,7 @@ def _distribute_tags(domain: mesh.Mesh, dim: int, shape: tuple[int, int], group:
     if group is not None:
         permutation = [0]
         if element != _POINT:
-            permutation = _compat.gmsh_cell_permutation(mesh.to_type(_CELLS[element][0]), num_nodes)
+            permutation = compat.gmsh_cell_permutation(mesh.to_type(_CELLS[element][0]), num_nodes)
         nodes, numbers = np.ascontiguousarray(group.nodes[:, permutation]), group.numbers
     entities, values = distribute_entity_data(domain, dim, nodes, numbers)
     domain.topology.create_entities(dim)

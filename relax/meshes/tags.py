@@ -11,7 +11,7 @@ import numpy.typing as npt
 import ufl
 from dolfinx import mesh
 
-from relax import parallel
+from relax.base import parallel
 from relax.errors import BadInput
 
 Tag = str | int

@@ -9,7 +9,7 @@ from dolfinx import mesh
 from dolfinx.io import XDMFFile
 from mpi4py import MPI
 
-from relax import parallel
+from relax.base import parallel
 from relax.errors import BadInput
 from relax.meshes.tags import Tags, set_tags
 

@@ -1,8 +1,8 @@
 """Observations y = B(u): what is seen of a state."""
 
+from relax.base.fem.points import points_inside
 from relax.observe.base import Observable, Stack
 from relax.observe.fields import FieldValues
-from relax.observe.finder import points_inside
 from relax.observe.functional import Functional
 from relax.observe.points import PointValues
 from relax.observe.steps import AtSteps, TimeIntegral

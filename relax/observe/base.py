@@ -6,12 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from dolfinx import fem
 
+from relax.base.types import Array
 from relax.errors import BadInput
-
-Array = npt.NDArray[np.float64]
 
 _STEP = 1e-4
 
@@ -70,7 +68,7 @@ class Observable(ABC):
 
 
 def _largest(values: Array, u: fem.Function) -> float:
-    from relax import parallel
+    from relax.base import parallel
 
     return parallel.largest(u.function_space.mesh.comm, float(np.max(np.abs(values), initial=0.0)))
 

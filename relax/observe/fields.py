@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from dolfinx import fem
 
-from relax.layout import SpaceLayout
-from relax.observe.base import Array, Observable
-from relax.observe.subspace import Part
+from relax.base.fem.layout import SpaceLayout
+from relax.base.fem.subspace import StatePart
+from relax.base.types import Array
+from relax.observe.base import Observable
 
 
 class FieldValues(Observable):
@@ -25,7 +26,7 @@ class FieldValues(Observable):
     is_linear = True
 
     def __init__(self, V: fem.FunctionSpace) -> None:
-        self._part = Part(V)
+        self._part = StatePart(V)
         self._layout = SpaceLayout(self._part.space)
         self._owned = self._part.in_state(np.arange(self._part.num_owned, dtype=np.int32))
         self.size = self._layout.size

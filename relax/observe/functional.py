@@ -6,10 +6,12 @@ import numpy as np
 import ufl
 from dolfinx import fem, la
 
-from relax import _compat, parallel
+from relax.base import parallel
+from relax.base.fem import compat
+from relax.base.fem.quadrature import with_fixed_degrees
+from relax.base.types import Array
 from relax.errors import BadProblem
-from relax.observe.base import Array, Observable
-from relax.quadrature import with_fixed_degrees
+from relax.observe.base import Observable
 
 
 class Functional(Observable):
@@ -27,7 +29,7 @@ class Functional(Observable):
     def __init__(self, form: ufl.Form) -> None:
         if not isinstance(form, ufl.Form) or form.arguments():
             raise BadProblem("Functional: expected a UFL form without test or trial functions, multiplied by a measure")
-        self.form = with_fixed_degrees(_compat.one_subdomain_data(form))
+        self.form = with_fixed_degrees(compat.one_subdomain_data(form))
         self._value = fem.form(self.form)
         self._state: fem.Function | None = None
 

@@ -7,11 +7,12 @@ import numpy.typing as npt
 import scipy.sparse
 from dolfinx import fem, la
 
-from relax import parallel
+from relax.base import parallel
+from relax.base.fem.points import CellFinder, as_points, check_found
+from relax.base.fem.subspace import StatePart
+from relax.base.types import Array
 from relax.errors import BadProblem
-from relax.observe.base import Array, Observable
-from relax.observe.finder import CellFinder, as_points, check_found
-from relax.observe.subspace import Part
+from relax.observe.base import Observable
 
 
 class PointValues(Observable):
@@ -35,7 +36,7 @@ class PointValues(Observable):
     is_linear = True
 
     def __init__(self, V: fem.FunctionSpace, points: npt.ArrayLike) -> None:
-        self._part = Part(V)
+        self._part = StatePart(V)
         if self._part.space.num_sub_spaces > 0 and self._part.space.dofmap.bs == 1:
             raise BadProblem(
                 "PointValues: a mixed space has no value at a point; name a field of it, such as "

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from dolfinx import fem
 
+from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
-from relax.observe.base import Array, Observable, Stack
+from relax.observe.base import Observable, Stack
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import ufl
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
-from relax.coefficients import Coefficient, as_coefficient
-from relax.evolution import Evolution
-from relax.pdes.data import BoundaryData, check_positive, conditions, minus_fluxes
-from relax.pdes.unsteady import check_boundary_is_static, chosen, given_or_control, initial_state, with_controls
-from relax.theta import theta_evolution
+from relax.base.fem.coefficients import Coefficient, as_coefficient
+from relax.pdes.shared.boundary_data import BoundaryData, check_positive, conditions, minus_fluxes
+from relax.pdes.shared.in_time import check_boundary_is_static, chosen, given_or_control, initial_state, with_controls
+from relax.problem.evolution import Evolution
+from relax.problem.theta import theta_evolution
 
 
 def evolution(

@@ -7,9 +7,9 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 from ufl.core.expr import Expr
 
-from relax.coefficients import Coefficient, as_coefficient
-from relax.pdes.data import BoundaryData, check_positive, conditions, minus_fluxes
-from relax.problem import Problem
+from relax.base.fem.coefficients import Coefficient, as_coefficient
+from relax.pdes.shared.boundary_data import BoundaryData, check_positive, conditions, minus_fluxes
+from relax.problem.problem import Problem
 
 
 def diffusion(

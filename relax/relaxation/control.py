@@ -20,17 +20,18 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 from mpi4py import MPI
 
-from relax import parallel
-from relax.coefficients import Coefficient
+from relax.base import parallel
+from relax.base.fem.coefficients import Coefficient
+from relax.base.fem.points import CellFinder
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
+from relax.invert.priors.identity import positive
 from relax.observe import FieldValues
-from relax.observe.finder import CellFinder
 from relax.pdes.hamilton_jacobi import viscous_evolution
-from relax.prior.identity import positive
-from relax.reduced import ReducedMap
-from relax.relaxation.arguments import Array, Landscape, as_points, at_least, gradient_of, values_of
+from relax.relaxation.functions import Landscape, as_points, at_least, gradient_of, values_of
+from relax.relaxation.landscape.point_values import PointEvaluator
+from relax.relaxation.landscape.recovery import Recovery
 from relax.relaxation.monte_carlo import Estimate, Paths, heun_step, starting
-from relax.relaxation.nodal import PointEvaluator
-from relax.relaxation.recovery import Recovery
 
 #: A control: points (n, d) and the time to go -> (n, d).
 Control = Callable[[Array, float], Any]

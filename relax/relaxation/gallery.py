@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from relax.fields import Array
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
 from relax.meshes import interval
 from relax.observe import FieldValues
 from relax.pdes import heat
-from relax.reduced import ReducedMap
 from relax.relaxation.envelope import hopf_lax
-from relax.relaxation.landscape import RelaxedLandscape
+from relax.relaxation.landscape.landscape import RelaxedLandscape
 
 ENDS = (-3.0, 3.0)
 NUM = 500

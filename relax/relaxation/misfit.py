@@ -12,19 +12,20 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 from mpi4py import MPI
 
-from relax import meshes, parallel
+from relax import meshes
+from relax.base import parallel
+from relax.base.log import LongRun, logger
+from relax.base.teams import Teams
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, SolveFailed
 from relax.invert import Result, gauss_newton
 from relax.invert.objective import Objective
-from relax.log import LongRun, logger
-from relax.prior import IdentityPrior
-from relax.prior.base import Prior
-from relax.prior.identity import positive
-from relax.reduced import ReducedMap
-from relax.relaxation.arguments import Array
+from relax.invert.priors import IdentityPrior
+from relax.invert.priors.base import Prior
+from relax.invert.priors.identity import positive
 from relax.relaxation.box import checked_box, checked_num, checked_starts, default_times, lattice
-from relax.relaxation.landscape import RelaxedLandscape
-from relax.teams import Teams
+from relax.relaxation.landscape.landscape import RelaxedLandscape
 
 T = TypeVar("T")
 

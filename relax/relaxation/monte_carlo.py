@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from relax import parallel
+from relax.base import parallel
+from relax.base.types import Array
 from relax.errors import BadInput
-from relax.relaxation.arguments import Array, at_least
+from relax.relaxation.functions import at_least
 
 # Paths that share a stream of random numbers, and so a rank.
 _BLOCK = 512

@@ -18,9 +18,10 @@ import numpy.typing as npt
 import scipy.integrate
 from mpi4py import MPI
 
-from relax import parallel
-from relax.prior.identity import positive
-from relax.relaxation.arguments import Array, at_least, gradient_of
+from relax.base import parallel
+from relax.base.types import Array
+from relax.invert.priors.identity import positive
+from relax.relaxation.functions import at_least, gradient_of
 from relax.relaxation.monte_carlo import Estimate, Paths, heun_step, starting
 
 # The step over eps: fast enough for curvatures of f and 1/t up to about 10.

@@ -12,11 +12,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from mpi4py import MPI
+from torch import Tensor
 
-from relax import parallel
+from relax.base import parallel
 from relax.errors import BadInput
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class LocalInverse(Protocol):

@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import relax  # noqa: E402
-from relax import parallel  # noqa: E402
+from relax.base import parallel  # noqa: E402
 
 Tensor = torch.Tensor
 

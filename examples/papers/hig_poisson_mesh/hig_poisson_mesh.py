@@ -29,7 +29,7 @@ import torch  # noqa: E402
 from petsc4py import PETSc  # noqa: E402
 
 import relax  # noqa: E402
-from relax import parallel  # noqa: E402
+from relax.base import parallel  # noqa: E402
 from relax.pdes import poisson  # noqa: E402
 
 Tensor = torch.Tensor

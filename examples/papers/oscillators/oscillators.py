@@ -26,7 +26,7 @@ import numpy.typing as npt  # noqa: E402
 import torch  # noqa: E402
 
 import relax  # noqa: E402
-from relax import parallel  # noqa: E402
+from relax.base import parallel  # noqa: E402
 
 Array = npt.NDArray[np.float64]
 Tensor = torch.Tensor

@@ -27,7 +27,7 @@ import ufl  # noqa: E402
 from dolfinx import fem  # noqa: E402
 
 import relax  # noqa: E402
-from relax import parallel  # noqa: E402
+from relax.base import parallel  # noqa: E402
 from relax.pdes import schrodinger  # noqa: E402
 
 Tensor = torch.Tensor

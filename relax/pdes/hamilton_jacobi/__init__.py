@@ -7,7 +7,7 @@ networks", 2017, arXiv:1704.04932).
 """
 
 from relax.pdes.hamilton_jacobi.evolution import viscous_evolution
-from relax.pdes.hamilton_jacobi.slopes import cell_peclet
-from relax.pdes.hamilton_jacobi.steady import viscous
+from relax.pdes.hamilton_jacobi.stabilisation import cell_peclet
+from relax.pdes.hamilton_jacobi.stationary import viscous
 
 __all__ = ["cell_peclet", "viscous", "viscous_evolution"]

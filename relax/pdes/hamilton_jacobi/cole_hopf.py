@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from mpi4py import MPI
 
-from relax import parallel
+from relax.base import parallel
+from relax.base.types import Array
 from relax.errors import SolveFailed
-from relax.substitution import Substitution
-
-Array = npt.NDArray[np.float64]
+from relax.problem.substitution import Substitution
 
 # Solves are exact to rounding in the norm of phi: where phi is this much smaller than elsewhere, log phi would keep
 # fewer than some five digits.

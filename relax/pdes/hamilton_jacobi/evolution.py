@@ -12,23 +12,23 @@ from dolfinx.mesh import Mesh
 from ufl.constantvalue import Zero
 from ufl.core.expr import Expr
 
-from relax.coefficients import Coefficient, as_coefficient
-from relax.continuation import Continuation
+from relax.base.fem.coefficients import Coefficient, as_coefficient
 from relax.errors import BadInput
-from relax.evolution import Evolution
 from relax.pdes.hamilton_jacobi.arguments import check_beta, check_number, check_stabilisation, lagrange
 from relax.pdes.hamilton_jacobi.cole_hopf import SMALLEST, ColeHopf
-from relax.pdes.hamilton_jacobi.slopes import (
+from relax.pdes.hamilton_jacobi.stabilisation import (
     OVERSHOOTS,
     easy_beta,
     largest_cell,
     largest_size,
     largest_slope,
+    upwind_viscosity,
     value_range,
 )
-from relax.pdes.hamilton_jacobi.stabilisation import upwind_viscosity
-from relax.pdes.unsteady import initial_state
-from relax.theta import theta_evolution
+from relax.pdes.shared.in_time import initial_state
+from relax.problem.continuation import Continuation
+from relax.problem.evolution import Evolution
+from relax.problem.theta import theta_evolution
 
 Route = Literal["direct", "cole_hopf", "auto"]
 Theta = float | Literal["midpoint"]

@@ -13,15 +13,15 @@ from dolfinx.fem import petsc as fem_petsc
 from dolfinx.mesh import Mesh
 from ufl.core.expr import Expr
 
-from relax import eigensolver, parallel
-from relax.boundary import clamp_boundary
-from relax.coefficients import Coefficient
-from relax.eigensolver import LowestPairs
+from relax.base import parallel
+from relax.base.fem.coefficients import Coefficient
+from relax.base.fem.quadrature import with_fixed_degrees
+from relax.base.la import eigen
+from relax.base.la.eigen import LowestPairs
+from relax.base.types import Array
 from relax.errors import BadInput
 from relax.pdes.schrodinger.hamiltonian import LowestValue, hamiltonian, potential_coefficient, quadrature_degree
-from relax.quadrature import with_fixed_degrees
-
-Array = npt.NDArray[np.float64]
+from relax.problem.boundary import clamp_boundary
 
 # Rates of the weights exp(rate . t), t in [0, 1]^d over the mesh's bounding box: of no symmetry that a box or a ball
 # has, so that the moments of states that are even or odd, or change sign under x <-> y, are not zero by symmetry.
@@ -130,7 +130,7 @@ class StationaryProblem:
     """
 
     def __init__(self, V: fem.FunctionSpace, potential: Expr, options: dict[str, object] | None = None) -> None:
-        self.options = eigensolver.checked_options(options)
+        self.options = eigen.checked_options(options)
         self.space, self.comm = V, V.mesh.comm
         self.bc = clamp_boundary(V)
         owned = V.dofmap.index_map.size_local
@@ -155,7 +155,7 @@ class StationaryProblem:
         whole = fem_petsc.create_matrix(form)
         fem_petsc.assemble_matrix(whole, form)
         whole.assemble()
-        part = eigensolver.restricted(whole, self.free)
+        part = eigen.restricted(whole, self.free)
         whole.destroy()
         return part
 
@@ -165,7 +165,7 @@ class StationaryProblem:
         self._whole.zeroEntries()
         fem_petsc.assemble_matrix(self._whole, self._form)
         self._whole.assemble()
-        part = eigensolver.restricted(self._whole, self.free)
+        part = eigen.restricted(self._whole, self.free)
         self.hamiltonian.destroy()
         self.hamiltonian = part
 
@@ -257,8 +257,8 @@ class _Orientation:
         whole = fem_petsc.create_matrix(self._matrix)
         fem_petsc.assemble_matrix(whole, self._matrix)
         whole.assemble()
-        part = eigensolver.restricted(whole, self._free)
-        weighted = eigensolver.products(part, vectors)
+        part = eigen.restricted(whole, self._free)
+        weighted = eigen.products(part, vectors)
         whole.destroy()
         part.destroy()
         return parallel.sum_over_ranks(self.comm, vectors @ weighted.T)

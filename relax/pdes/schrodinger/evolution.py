@@ -12,16 +12,16 @@ from dolfinx import default_scalar_type, fem
 from dolfinx.mesh import Mesh
 from ufl.core.expr import Expr
 
-from relax import parallel
-from relax.boundary import clamp_boundary
-from relax.coefficients import Coefficient, as_coefficient, interpolated
+from relax.base import parallel
+from relax.base.fem.coefficients import Coefficient, as_coefficient, interpolated
+from relax.base.fem.forms import Control
+from relax.base.types import Array
 from relax.errors import BadInput
-from relax.evolution import Evolution, check_length
 from relax.pdes.schrodinger.eigenstates import eigenstates
 from relax.pdes.schrodinger.hamiltonian import hamiltonian, potential_coefficient
-from relax.problem import Control, Problem
-
-Array = npt.NDArray[np.float64]
+from relax.problem.boundary import clamp_boundary
+from relax.problem.evolution import Evolution, check_length
+from relax.problem.problem import Problem
 
 _CONTROLS = ("initial", "potential", "field")
 

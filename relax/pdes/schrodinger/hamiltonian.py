@@ -11,10 +11,10 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 from ufl.core.expr import Expr
 
-from relax import parallel
-from relax.coefficients import Coefficient, as_coefficient
+from relax.base import parallel
+from relax.base.fem.coefficients import Coefficient, as_coefficient
+from relax.base.fem.quadrature import with_fixed_degrees
 from relax.errors import BadInput
-from relax.quadrature import with_fixed_degrees
 
 
 def hamiltonian(u: Any, v: Any, potential: Any) -> ufl.Form:

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import ufl
 from dolfinx import fem, la
 
-from relax import parallel
-from relax.coefficients import Coefficient
+from relax.base import parallel
+from relax.base.fem.coefficients import Coefficient
+from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
 from relax.observe import FieldValues, Functional, Observable, PointValues, Stack
-from relax.observe.base import Array
 from relax.pdes.schrodinger.hamiltonian import hamiltonian, potential_coefficient
 
 

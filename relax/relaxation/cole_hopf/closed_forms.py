@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.special
 
+from relax.base.types import Array
 from relax.errors import BadInput
-from relax.prior.identity import positive
-from relax.relaxation.arguments import Array, as_points
+from relax.invert.priors.identity import positive
+from relax.relaxation.functions import as_points
 
 
 @dataclass(frozen=True)

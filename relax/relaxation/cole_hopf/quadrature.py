@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.special
 
+from relax.base.types import Array
 from relax.errors import BadInput
-from relax.prior.identity import positive
-from relax.relaxation.arguments import Array, Landscape, as_points, at_least, values_of
+from relax.invert.priors.identity import positive
+from relax.relaxation.functions import Landscape, as_points, at_least, values_of
 
 # Points are treated in groups of at most this many values of f.
 _GROUP = 2_000_000

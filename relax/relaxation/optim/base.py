@@ -14,7 +14,6 @@ from relax.errors import BadInput
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import decoded, encoded, value_at
 
-Tensor: TypeAlias = torch.Tensor
 #: Zeroes the gradients, computes the loss, calls ``backward``, returns the loss.
 Closure: TypeAlias = Callable[[], Any]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from mpi4py import MPI
 
-from relax import parallel
+from relax.base import parallel
 from relax.errors import BadInput
-
-Tensor: TypeAlias = torch.Tensor
 
 
 @torch.no_grad()

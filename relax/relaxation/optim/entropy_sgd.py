@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
-from relax.relaxation.optim.langevin import local_means, move_to_means
+from relax.relaxation.optim.chain import local_means, move_to_means
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.working import one_step
+from relax.relaxation.optim.step import one_step
 
 
 class EntropySGD(RelaxationOptimizer):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.working import Part, Step, chosen, descend_part, one_step
-
-Tensor: TypeAlias = torch.Tensor
+from relax.relaxation.optim.step import GroupStep, Step, chosen, descend_part, one_step
 
 
 class HamiltonJacobi(RelaxationOptimizer):
@@ -109,7 +108,7 @@ def _fixed_points(step: Step) -> list[list[Tensor]]:
     return slopes
 
 
-def _first_slopes(part: Part) -> list[Tensor]:
+def _first_slopes(part: GroupStep) -> list[Tensor]:
     slopes = [torch.zeros_like(x) for x in part.start]
     live, forces = part.forces()
     if live:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.working import Step, chosen, descend_part, one_step
-
-Tensor: TypeAlias = torch.Tensor
+from relax.relaxation.optim.step import Step, chosen, descend_part, one_step
 
 
 class HeatSmoothing(RelaxationOptimizer):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from relax.errors import BadInput
-
-Tensor: TypeAlias = torch.Tensor
 
 # On a CPU core torch draws a normal number in 5 to 25 ns: for a million weights as long as a gradient. Tensors of this
 # size and more take theirs from a table instead, in 1 ns, a piece at a time that stays in the cache.

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from mpi4py import MPI
+from torch import Tensor
 
-from relax import parallel, torch_threads
+from relax.base import parallel
+from relax.base.start import one_torch_thread_per_rank
 from relax.errors import BadInput
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
-from relax.relaxation.optim.langevin import local_means
+from relax.relaxation.optim.chain import local_means
 from relax.relaxation.optim.noise import Noise, derived_seed, fresh_seed
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.working import Step, as_real, chosen, descend, descend_part, one_step, velocities
+from relax.relaxation.optim.step import Step, as_real, chosen, descend, descend_part, one_step, velocities
 
-Tensor: TypeAlias = torch.Tensor
-
-torch_threads.one_per_rank()
+one_torch_thread_per_rank()
 
 
 class Parle(RelaxationOptimizer):

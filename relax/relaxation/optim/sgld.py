@@ -9,7 +9,7 @@ import torch
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.working import chosen, descend_with_noise, one_step, velocities
+from relax.relaxation.optim.step import chosen, descend_with_noise, one_step, velocities
 
 
 class SGLD(RelaxationOptimizer):

@@ -8,20 +8,19 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
-from relax import parallel
+from relax.base import parallel
+from relax.base.fem.layout import as_rows
+from relax.base.la.factors import Key
+from relax.base.teams import Teams
+from relax.base.types import Array
+from relax.engine.march import March
+from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
-from relax.factors import Key
-from relax.layout import as_rows
-from relax.march import March
-from relax.reduced import ReducedMap
-from relax.teams import Teams
 from relax.train.physical import number
 
-Array = npt.NDArray[np.float64]
 Rule: TypeAlias = tuple[Callable[[float], bool], str]
 
 ABOVE_0: Rule = (lambda v: 0.0 < v < math.inf, "a finite number above 0")

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg
 from petsc4py import PETSc
 
-from relax import parallel
+from relax.base import parallel
+from relax.base.fem.layout import as_rows
+from relax.base.la.factors import Key
+from relax.base.teams import Teams
+from relax.base.types import Array
+from relax.engine.linearization import Linearization
+from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, SolveFailed
-from relax.factors import Key
-from relax.invert.krylov import conjugate_gradients
-from relax.layout import as_rows
-from relax.linearization import Linearization
-from relax.prior.base import Prior
-from relax.reduced import ReducedMap
-from relax.relaxation.arguments import at_least
-from relax.teams import Teams
+from relax.invert.cg import conjugate_gradients
+from relax.invert.priors.base import Prior
+from relax.relaxation.functions import at_least
 from relax.train.inverses.base import (
     ABOVE_0,
     AT_LEAST_0,
@@ -29,8 +29,6 @@ from relax.train.inverses.base import (
     like,
     parameters_key,
 )
-
-Array = npt.NDArray[np.float64]
 
 # With jacobian="auto" and a prior: at most so many unknowns of the smaller side, and so many numbers in a Jacobian.
 _SIDE, _ENTRIES = 3_000, 20_000_000

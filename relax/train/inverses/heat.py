@@ -7,26 +7,25 @@ from typing import Any, Literal, cast
 
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
-import numpy.typing as npt
 import ufl
 from dolfinx import fem
 from petsc4py import PETSc
 from scipy.special import expit
 
-from relax import eigensolver, parallel
+from relax.base import parallel
+from relax.base.fem.layout import SpaceLayout
+from relax.base.la import eigen
+from relax.base.la.factors import Key
+from relax.base.teams import Teams
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
-from relax.evolution import Evolution
-from relax.factors import Key
-from relax.layout import SpaceLayout
+from relax.invert.priors.base import Prior
 from relax.observe import AtSteps, FieldValues
-from relax.prior.base import Prior
-from relax.reduced import ReducedMap
-from relax.relaxation.arguments import at_least
-from relax.teams import Teams
+from relax.problem.evolution import Evolution
+from relax.relaxation.functions import at_least
 from relax.train.inverses.base import ABOVE_0, AT_LEAST_0, MapInverse, checked_number, parameters_key
 from relax.train.inverses.gauss_newton import check_prior
-
-Array = npt.NDArray[np.float64]
 
 # How far a mode may be from being one of the propagator, beside the largest gain.
 _STAYS = 1e-6
@@ -194,7 +193,7 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
     whole = [residual.create_matrix(), fem_petsc.assemble_matrix(fem.form(ufl.inner(u, v) * ufl.dx))]
     residual.assemble_matrix(whole[0])
     whole[1].assemble()
-    A, M = (eigensolver.restricted(matrix, free) for matrix in whole)
+    A, M = (eigen.restricted(matrix, free) for matrix in whole)
     # A is the mass matrix and dt times the operator: what is left tells close eigenvalues from equal ones.
     T = A.copy()
     T.axpy(-1.0, M, PETSc.Mat.Structure.DIFFERENT_NONZERO_PATTERN)
@@ -203,12 +202,12 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
         size = A.getSize()[0]
         if count > size:
             raise BadInput(f"{name}: modes: expected at most {size}, the values that are not clamped, got {count}")
-        pairs = eigensolver.LowestPairs(A, M, T).find(count)
+        pairs = eigen.LowestPairs(A, M, T).find(count)
         found = []
         for vectors, matrix in ((pairs.vectors, None), (pairs.vectors, whole[1])):
             owned = np.zeros((len(vectors), residual.num_owned))
             owned[:, free] = vectors
-            found.append(layout.gather(owned if matrix is None else eigensolver.products(matrix, owned)))
+            found.append(layout.gather(owned if matrix is None else eigen.products(matrix, owned)))
     finally:
         for matrix in (*whole, A, M, T):
             matrix.destroy()

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from relax import parallel
+from relax.base import parallel
+from relax.base.teams import Teams
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, NotConverged
 from relax.invert.lbfgs import lbfgs
-from relax.prior.base import Prior
-from relax.reduced import ReducedMap
-from relax.relaxation.arguments import at_least
-from relax.teams import Teams
+from relax.invert.priors.base import Prior
+from relax.relaxation.functions import at_least
 from relax.train.inverses.base import AT_LEAST_0, FRACTION, MapInverse, checked_number
 from relax.train.inverses.gauss_newton import check_prior, checked_noise
-
-Array = npt.NDArray[np.float64]
 
 _LEAST = {"max_steps": 1, "memory": 0, "max_halvings": 0}
 _RULES = {"rtol": FRACTION, "atol": AT_LEAST_0}

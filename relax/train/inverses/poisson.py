@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from dolfinx import fem
 from petsc4py import PETSc
 
-from relax._petsc import DIRECT
-from relax.eigensolver import products, restricted
+from relax.base.fem.layout import SpaceLayout
+from relax.base.la.eigen import products, restricted
+from relax.base.la.factors import Key
+from relax.base.la.linear import LinearSolver
+from relax.base.la.options import DIRECT
+from relax.base.teams import Teams
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
-from relax.factors import Key
-from relax.layout import SpaceLayout
-from relax.linear import LinearSolver
 from relax.observe import FieldValues
-from relax.problem import Problem
-from relax.reduced import ReducedMap
-from relax.teams import Teams
+from relax.problem.problem import Problem
 from relax.train.inverses.base import MapInverse, parameters_key
-
-Array = npt.NDArray[np.float64]
 
 PREFIX = "relax_inverse_"
 

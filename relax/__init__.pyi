@@ -1,0 +1,69 @@
+from collections.abc import Sequence
+
+from relax import errors as errors
+from relax import invert as invert
+from relax import meshes as meshes
+from relax import observe as observe
+from relax import pdes as pdes
+from relax import relaxation as relaxation
+from relax import train as train
+from relax.base.la.options import AMG_CG as AMG_CG
+from relax.base.la.options import AMG_GMRES as AMG_GMRES
+from relax.base.la.options import DIRECT as DIRECT
+from relax.base.la.options import DIRECT_SYMMETRIC as DIRECT_SYMMETRIC
+from relax.base.la.options import NEWTON as NEWTON
+from relax.base.teams import Teams as Teams
+from relax.engine.eigen import EigenMap as EigenMap
+from relax.engine.linearization import Linearization as Linearization
+from relax.engine.reduced import ReducedMap as ReducedMap
+from relax.engine.reduced import control_values as control_values
+from relax.engine.solve.state import Newton as Newton
+from relax.engine.verify import MapReport as MapReport
+from relax.engine.verify import check_map as check_map
+from relax.errors import BadInput as BadInput
+from relax.errors import BadProblem as BadProblem
+from relax.errors import CheckFailed as CheckFailed
+from relax.errors import NotConverged as NotConverged
+from relax.errors import PointsOutsideMesh as PointsOutsideMesh
+from relax.errors import RelaxError as RelaxError
+from relax.errors import SolveFailed as SolveFailed
+from relax.invert import Result as Result
+from relax.invert import Stats as Stats
+from relax.invert import Status as Status
+from relax.invert import gauss_newton as gauss_newton
+from relax.invert import lbfgs as lbfgs
+from relax.invert.priors import BlockPrior as BlockPrior
+from relax.invert.priors import IdentityPrior as IdentityPrior
+from relax.invert.priors import SmoothnessPrior as SmoothnessPrior
+from relax.layer import ComplexLayer as ComplexLayer
+from relax.layer import SolutionLayer as SolutionLayer
+from relax.observe import AtSteps as AtSteps
+from relax.observe import FieldValues as FieldValues
+from relax.observe import Functional as Functional
+from relax.observe import Observable as Observable
+from relax.observe import PointValues as PointValues
+from relax.observe import Stack as Stack
+from relax.observe import TimeIntegral as TimeIntegral
+from relax.problem import Continuation as Continuation
+from relax.problem import Evolution as Evolution
+from relax.problem import Problem as Problem
+from relax.problem import Substitution as Substitution
+from relax.problem import clamp as clamp
+from relax.problem import clamp_boundary as clamp_boundary
+from relax.problem import theta_evolution as theta_evolution
+from relax.relaxation import SGLD as SGLD
+from relax.relaxation import ElasticSGD as ElasticSGD
+from relax.relaxation import EntropySGD as EntropySGD
+from relax.relaxation import HamiltonJacobi as HamiltonJacobi
+from relax.relaxation import HeatSmoothing as HeatSmoothing
+from relax.relaxation import Parle as Parle
+from relax.relaxation import ProximalPoint as ProximalPoint
+from relax.relaxation import RelaxedLandscape as RelaxedLandscape
+from relax.train import HalfInverse as HalfInverse
+from relax.train import gauss_newton_inverse as gauss_newton_inverse
+from relax.train import lbfgs_inverse as lbfgs_inverse
+from relax.train import physical_gradient as physical_gradient
+
+__version__: str
+
+def init(argv: Sequence[str] = ()) -> None: ...

@@ -1,0 +1,130 @@
+"""How a program ends on many ranks: with one status on all, one message, and no rank left waiting."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NoReturn
+
+import numpy as np
+from mpi4py import MPI
+
+from relax.base import parallel
+from relax.errors import BadInput, CheckFailed, NotConverged, RelaxError
+
+OK, FAILED, BAD_INPUT, NOT_CONVERGED = 0, 1, 2, 3
+
+#: Ranks that fail together arrive within this many seconds; one that is alone after it ends the whole job.
+PATIENCE = 4.0
+_NOBODY = np.iinfo(np.int32).max
+
+
+def status_of(error: BaseException) -> int:
+    """The exit status for an exception."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else FAILED if error.code else OK
+    if isinstance(error, BadInput):
+        return BAD_INPUT
+    return NOT_CONVERGED if isinstance(error, NotConverged) else FAILED
+
+
+def run(action: Callable[[], int], comm: MPI.Comm, *, debug: bool = False) -> int:
+    """Run ``action`` on every rank; return one exit status on all of them.
+
+    Collective. When ranks fail together the lowest of them says why: one of relax's own errors without its traceback
+    (unless ``debug``), any other with it. When a rank fails alone, its traceback is printed and the job is ended, since
+    the others may wait for it in a collective call for ever.
+
+    Args:
+        action: what to do; returns an exit status.
+        comm: the ranks, all of which call this.
+        debug: print the traceback of relax's own errors, too.
+    """
+    private = comm.Dup()
+    error: BaseException | None = None
+    status = OK
+    try:
+        status = action()
+    except KeyboardInterrupt:
+        if comm.size > 1:
+            abort(130)
+        raise
+    except BaseException as caught:
+        error = caught
+        status = status_of(caught)
+    # One rank may leave early and well by sys.exit(0): that, too, would strand the others.
+    alone_is_fatal = status != OK or error is not None
+    mine = np.array([-status, comm.rank if error is not None else _NOBODY], dtype=np.int32)
+
+    def alone() -> None:
+        _tell(error, comm, with_trace=True)
+        abort(status or FAILED)
+
+    agreed = parallel.smallest_or(private, mine, PATIENCE if alone_is_fatal else np.inf, alone)
+    private.Free()
+    if error is not None and comm.rank == agreed[1]:
+        _tell(error, comm, with_trace=debug or not isinstance(error, RelaxError | SystemExit))
+    return int(-agreed[0])
+
+
+def _tell(error: BaseException | None, comm: MPI.Comm, *, with_trace: bool) -> None:
+    if error is None:
+        return
+    who = f"[rank {comm.rank}] " if comm.size > 1 and with_trace else ""
+    if with_trace:
+        text = "".join(traceback.format_exception(error))
+        sys.stderr.write("".join(f"{who}{line}\n" for line in text.splitlines()))
+    elif isinstance(error, SystemExit):
+        if isinstance(error.code, str):
+            sys.stderr.write(f"{error.code}\n")
+    elif not isinstance(error, CheckFailed):
+        sys.stderr.write(f"relax: error: {error}\n")
+    else:
+        sys.stderr.write(f"relax: check failed: {error}\n")
+    sys.stderr.flush()
+
+
+def end_job_on_exception() -> None:
+    """Make an exception that one rank does not catch end the whole MPI job, with its traceback and status 1.
+
+    Collective. Without this a rank that dies leaves the others waiting in their next collective for ever. Replaces
+    ``sys.excepthook`` when more than one rank runs, and ``sys.exit``, which does not pass by that hook: with another
+    status than 0 on some ranks alone it ends the job, too. Harmless when called twice.
+    """
+    if MPI.COMM_WORLD.size == 1 or sys.excepthook is _end_job:
+        return
+    private = MPI.COMM_WORLD.Dup()
+    leave = sys.exit
+
+    def leave_together(status: Any = None, /) -> NoReturn:
+        if status not in (None, 0):
+            code = status if isinstance(status, int) else 1
+
+            def alone() -> None:
+                sys.stderr.write(f"[rank {MPI.COMM_WORLD.rank}] sys.exit({status!r}) on this rank and not on all\n")
+                abort(code)
+
+            parallel.smallest_or(private, np.array([code], dtype=np.int32), PATIENCE, alone)
+        leave(status)
+
+    sys.excepthook = _end_job
+    sys.exit = leave_together
+
+
+def _end_job(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if getattr(error, "of_another_rank", False):
+        time.sleep(PATIENCE)
+    lines = traceback.format_exception(kind, error, trace)
+    text = "".join(f"[rank {MPI.COMM_WORLD.rank}] {line}" for line in lines)
+    sys.stderr.write(text)
+    abort(130 if issubclass(kind, KeyboardInterrupt) else 1)
+
+
+def abort(status: int) -> None:
+    """End every rank of the job with ``status``. Flushes first, since ``MPI_Abort`` does not."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    MPI.COMM_WORLD.Abort(status)

@@ -1,0 +1,112 @@
+"""What a user gives as a coefficient (a number, a function of x, a UFL expression, a Function) as one UFL object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from dolfinx import fem
+from ufl.core.expr import Expr
+from ufl.domain import extract_domains
+
+from relax.base import parallel
+from relax.base.fem import compat
+from relax.base.types import Array
+from relax.errors import BadInput
+
+Coefficient: TypeAlias = float | Sequence[float] | Array | Callable[[Array], Any] | Expr
+
+
+def as_coefficient(value: Coefficient, V: fem.FunctionSpace) -> Expr:
+    """A coefficient for a form on the mesh of ``V``.
+
+    Collective.
+
+    Args:
+        value: a number or a sequence of numbers, which becomes a ``fem.Constant``; a function of x, with x of shape
+            (3, n), which is interpolated in ``V``; or a UFL expression, ``fem.Function`` or ``fem.Constant``, which is
+            passed through and so stays live.
+        V: where a function of x is interpolated.
+
+    Raises:
+        BadInput: when it is none of these, or its values are not finite or not of one shape with those of ``V``.
+    """
+    if isinstance(value, Expr):
+        return value
+    if callable(value):
+        return interpolated(value, V)
+    return fem.Constant(V.mesh, _numbers(value, V.value_shape))
+
+
+def interpolated(value: Coefficient, V: fem.FunctionSpace) -> fem.Function:
+    """A new function in ``V`` with these values at this moment; a number fills every component.
+
+    Collective. Raises as :func:`as_coefficient`; finite values are asked of numbers only.
+    """
+    result = fem.Function(V)
+    if isinstance(value, Expr):
+        _interpolate_ufl(result, value)
+        return result
+    if callable(value):
+        function = value
+    else:
+        numbers = _numbers(value, V.value_shape)
+        if not np.any(numbers):
+            return result
+
+        def function(x: Array) -> Array:
+            return numbers
+
+    size = int(np.prod(V.value_shape, dtype=np.int64))
+    if V.num_sub_spaces > 0 and V.dofmap.bs == 1:
+        raise BadInput(
+            f"a mixed space takes only the number 0 or a Function in it, got {value!r}; treat its parts, W.sub(i)"
+        )
+    with parallel.together(V.mesh.comm):
+        result.interpolate(lambda x: _values_at(function, x, size))
+    return result
+
+
+def _interpolate_ufl(result: fem.Function, value: Expr) -> None:
+    V = result.function_space
+    if tuple(value.ufl_shape) != tuple(V.value_shape):
+        raise BadInput(f"expected an expression of shape {tuple(V.value_shape)}, got shape {tuple(value.ufl_shape)}")
+    domains = extract_domains(value)
+    if len(domains) != 1 or domains[0] != V.mesh.ufl_domain():
+        raise BadInput(f"expected an expression on the same mesh as the space, got {value}; plain numbers need no UFL")
+    # Between elements that DOLFINx knows, nothing has to be compiled.
+    given = value if isinstance(value, fem.Function) else fem.Expression(value, compat.interpolation_points(V))
+    result.interpolate(given)
+
+
+def _numbers(value: Any, shape: tuple[int, ...]) -> Array:
+    """Finite numbers of this shape; a single one is repeated."""
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.array(np.nan)
+    if numbers.shape not in ((), tuple(shape)) or not np.isfinite(numbers).all() or isinstance(value, str | bool):
+        several = f" or {shape} of them" if shape else ""
+        raise BadInput(
+            f"expected a finite number{several}, a function of x, a UFL expression, a Function or a Constant; "
+            f"got {value!r}"
+        )
+    return np.broadcast_to(numbers, shape).copy()
+
+
+def _values_at(function: Callable[[Array], Any], x: Array, size: int) -> Array:
+    """``function(x)`` as an array (size, n); what does not depend on x is repeated."""
+    values = np.asarray(function(x))
+    if np.iscomplexobj(values):
+        raise BadInput("a function of x gave complex values; expected real ones")
+    flat = values.reshape(-1, 1) if values.ndim == 0 or values.shape == (size,) and x.shape[1] != size else values
+    if size == 1 and flat.shape == (x.shape[1],):
+        flat = flat[None, :]
+    try:
+        return np.array(np.broadcast_to(flat, (size, x.shape[1])), dtype=np.float64)
+    except ValueError as cause:
+        raise BadInput(
+            f"a function of x gave shape {values.shape} for x of shape {x.shape}; expected ({size}, {x.shape[1]})"
+            + (f" or ({x.shape[1]},)" if size == 1 else "")
+        ) from cause

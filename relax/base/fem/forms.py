@@ -1,0 +1,74 @@
+"""Small operations on UFL forms and on what stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import ufl
+from dolfinx import fem
+from ufl.algorithms import expand_derivatives
+from ufl.corealg.traversal import traverse_unique_terminals, unique_pre_traversal
+
+from relax.base.types import Array
+
+#: What derivatives are taken with respect to: the UFL coefficient itself.
+Control: TypeAlias = fem.Function | fem.Constant
+
+
+def holds(form: ufl.Form, terminal: Control) -> bool:
+    """Whether the Function or Constant stands in the form."""
+    return any(terminal is t for t in (*form.coefficients(), *form.constants()))
+
+
+def jumps_with(form: ufl.Form, terminal: Control) -> bool:
+    """Whether a condition in the form depends on the Function or Constant: a jump that no derivative sees."""
+    nodes = (node for integral in form.integrals() for node in unique_pre_traversal(integral.integrand()))
+    conditions = (node.ufl_operands[0] for node in nodes if isinstance(node, ufl.classes.Conditional))
+    return any(terminal is t for condition in conditions for t in traverse_unique_terminals(condition))
+
+
+def along(form: ufl.Form, variable: ufl.core.expr.Expr, direction: object) -> ufl.Form:
+    """d/dε of a form as ``variable`` moves along ``direction``."""
+    integrals = []
+    for integral in form.integrals():
+        slope = ufl.diff(integral.integrand(), variable)
+        integrals.append(integral.reconstruct(integrand=ufl.inner(slope, direction)))
+    return ufl.Form(integrals)
+
+
+def nonzero(form: ufl.Form) -> ufl.Form | None:
+    """The form with its derivatives carried out; None where it vanishes."""
+    expanded = expand_derivatives(form)
+    return None if expanded.empty() else expanded
+
+
+def summed(forms: Sequence[ufl.Form | None]) -> ufl.Form | None:
+    """The sum of those that are there; None of none."""
+    present = [f for f in forms if f is not None]
+    return sum(present[1:], start=present[0]) if present else None
+
+
+def compiled(form: ufl.Form | list[ufl.Form] | None) -> fem.Form | list[fem.Form] | None:
+    """The compiled form or forms; None of nothing. Collective."""
+    if form is None or form == []:
+        return None
+    return fem.form(form)
+
+
+def values_of(terminal: Control) -> Array:
+    """The live values of a Function (owned and ghosts) or a Constant. Local."""
+    return terminal.x.array if isinstance(terminal, fem.Function) else terminal.value
+
+
+def present(control: Control) -> Array:
+    """What a control holds: owned values of a field, the entries of a constant. Local."""
+    if isinstance(control, fem.Function):
+        return control.x.array[: num_owned(control.function_space)]
+    return np.asarray(control.value, dtype=np.float64).reshape(-1)
+
+
+def num_owned(V: fem.FunctionSpace) -> int:
+    """Degrees of freedom of V that this rank owns."""
+    return int(V.dofmap.index_map.size_local * V.dofmap.index_map_bs)

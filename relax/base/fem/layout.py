@@ -1,0 +1,250 @@
+"""The order of a vector at the boundary to NumPy and torch, and the way from there to the ranks' own parts.
+
+A *space layout* numbers the degrees of freedom of one function space by coordinate, then original cell, then component:
+an order that does not depend on how the mesh is partitioned. A *control layout* strings several controls together, in
+one of two kinds:
+
+- ``replicated``: every rank holds the whole vector, in that order. Rank 0's copy counts.
+- ``owned``: each rank holds the degrees of freedom it owns, in DOLFINx's own order; a constant lives on rank 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from dolfinx import fem
+from mpi4py import MPI
+
+from relax.base import parallel
+from relax.base.fem import compat
+from relax.base.fem.forms import Control
+from relax.base.types import Array
+from relax.errors import BadInput
+
+Kind = Literal["replicated", "owned"]
+
+# Two coordinates closer than this fraction of the mesh's extent are one: partitions differ in midpoints' last bits.
+_SAME_COORDINATE = 1e-9
+
+
+def _same_for_close(values: Array, tolerance: float) -> npt.NDArray[np.int64]:
+    """Integers in the order of ``values``, equal where neighbours in that order are closer than ``tolerance``."""
+    order = np.argsort(values, kind="stable")
+    steps = np.diff(values[order], prepend=values[order[:1]]) > tolerance
+    labels = np.empty(len(values), dtype=np.int64)
+    labels[order] = np.cumsum(steps)
+    return labels
+
+
+def _keys(V: fem.FunctionSpace, share: float = 1.0) -> Array:
+    """A sort key for each local degree of freedom of V: (num_local, 6). Collective for a mixed V.
+
+    Columns: sub-space, x, y, z, original cell, component.
+    """
+    index_map, block = V.dofmap.index_map, V.dofmap.index_map_bs
+    num_local = index_map.size_local + index_map.num_ghosts
+    if V.num_sub_spaces > 0 and V.dofmap.bs == 1:
+        keys = np.zeros((num_local * block, 6))
+        for i in range(V.num_sub_spaces):
+            part, parents = compat.collapse(V.sub(i))
+            keys[parents] = _keys(part, share / (V.num_sub_spaces + 1))
+            keys[parents, 0] += (i + 1) * share
+        return keys
+    if not V.element.interpolation_ident:
+        raise BadInput(
+            f"the degrees of freedom of {V.ufl_element()} are not point values, so they have no order that is "
+            "independent of the partition; use a Lagrange or DG space, layout='owned', or observe point values"
+        )
+    coordinates = V.tabulate_dof_coordinates()
+    num_cells = len(V.dofmap.list)
+    cell = np.zeros(num_local)
+    original = np.asarray(V.mesh.topology.original_cell_index[:num_cells], dtype=np.float64)
+    # Where dofs of several cells meet in a point (discontinuous spaces) each dof has one cell. Where cells share one
+    # dof the coordinate decides already, and whichever cell is written last is of no consequence.
+    cell[V.dofmap.list.ravel()] = np.repeat(original, V.dofmap.list.shape[1])
+    keys = np.zeros((num_local, block, 6))
+    keys[:, :, 1:4] = coordinates[:num_local, None, :]
+    keys[:, :, 4] = cell[:, None]
+    keys[:, :, 5] = np.arange(block)[None, :]
+    return keys.reshape(num_local * block, 6)
+
+
+class SpaceLayout:
+    """The degrees of freedom of one function space, numbered independently of the partition. Collective to make.
+
+    Attributes:
+        size: the number of degrees of freedom over all ranks.
+        num_owned: those that this rank owns.
+        num_local: those that this rank sees: owned, then ghosts.
+    """
+
+    def __init__(self, V: fem.FunctionSpace) -> None:
+        self.space = V
+        self.comm = V.mesh.comm
+        index_map, block = V.dofmap.index_map, V.dofmap.index_map_bs
+        self.size: int = index_map.size_global * block
+        self.num_owned: int = index_map.size_local * block
+        self.num_local: int = (index_map.size_local + index_map.num_ghosts) * block
+
+    @cached_property
+    def _order(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(position of each local dof in the global order, order in which gathered owned parts are written)."""
+        with parallel.together(self.comm):
+            keys = _keys(self.space)
+        gathered = np.concatenate(self.comm.allgather(keys[: self.num_owned]))
+        extent = float(np.ptp(gathered[:, 1:4], axis=0).max()) if len(gathered) else 0.0
+        columns = [_same_for_close(gathered[:, i], _SAME_COORDINATE * extent) for i in (1, 2, 3)]
+        order = np.lexsort((gathered[:, 5], gathered[:, 4], columns[2], columns[1], columns[0], gathered[:, 0]))
+        position_of_gathered = np.empty(self.size, dtype=np.int64)
+        position_of_gathered[order] = np.arange(self.size)
+        counts = self.comm.allgather(self.num_owned)
+        start = sum(counts[: self.comm.rank])
+        carrier = fem.Function(self.space)
+        # Positions are below 2**53, so a float carries them exactly to the ghosts.
+        carrier.x.array[: self.num_owned] = position_of_gathered[start : start + self.num_owned]
+        carrier.x.scatter_forward()
+        return np.rint(carrier.x.array).astype(np.int64), position_of_gathered
+
+    def spread(self, vector: Array) -> Array:
+        """From the whole vector (..., size) to this rank's owned and ghost values (..., num_local). Local."""
+        return vector[..., self._order[0]]
+
+    def gather(self, owned: Array) -> Array:
+        """From each rank's owned values (..., num_owned) to the whole vector (..., size) on every rank. Collective."""
+        position = self._order[1]
+        lead = owned.shape[:-1]
+        rows = int(np.prod(lead, dtype=np.int64))
+        if self.comm.size == 1:
+            gathered = owned.reshape(rows, self.size)
+        else:
+            counts = np.array(self.comm.allgather(self.num_owned)) * rows
+            flat = np.empty(self.size * rows)
+            # dof-major, so that the parts of the ranks lie one after the other
+            self.comm.Allgatherv(np.ascontiguousarray(owned.reshape(rows, -1).T), (flat, counts))
+            gathered = flat.reshape(self.size, rows).T
+        whole = np.empty((rows, self.size))
+        whole[:, position] = gathered
+        return whole.reshape(*lead, self.size)
+
+
+def as_rows(array: Array) -> Array:
+    """(..., n) as (k, n), also where n = 0: under the owned layout a rank can own nothing. Local."""
+    return array.reshape(int(np.prod(array.shape[:-1], dtype=np.int64)), array.shape[-1])
+
+
+class ControlLayout(Protocol):
+    """How a control vector lies on the ranks. ``size`` is the length of the array that this rank hands over."""
+
+    kind: Kind
+    size: int
+
+    def checked(self, values: object, what: str) -> Array:
+        """``values`` validated, float64, shape (..., size). Collective."""
+
+    def split(self, vector: Array) -> list[Array]:
+        """One vector (size,) as a part per control: owned and ghost values, or a constant's entries. Collective."""
+
+    def join(self, parts: Sequence[Array]) -> Array:
+        """Parts (..., owned) of fields and (..., entries) of constants, as (..., size). Collective."""
+
+    def dot(self, a: Array, b: Array) -> float:
+        """The inner product over all ranks of two vectors (size,). Collective."""
+
+
+def _distinct_spaces(controls: Sequence[Control]) -> list[fem.FunctionSpace]:
+    """The spaces of the fields among the controls, each once."""
+    return list({id(c.function_space): c.function_space for c in controls if isinstance(c, fem.Function)}.values())
+
+
+def _entries(control: Control) -> int:
+    return int(np.prod(control.ufl_shape, dtype=np.int64))
+
+
+class Replicated:
+    """Every rank holds the whole control, in an order that does not depend on the partition."""
+
+    kind: Kind = "replicated"
+
+    def __init__(self, comm: MPI.Comm, controls: Sequence[Control]) -> None:
+        self._comm = comm
+        # A control with a value in each step stands here once a step: its order is worked out once.
+        known = {id(V): SpaceLayout(V) for V in _distinct_spaces(controls)}
+        self._spaces = [known[id(c.function_space)] if isinstance(c, fem.Function) else None for c in controls]
+        lengths = [s.size if s is not None else _entries(c) for s, c in zip(self._spaces, controls, strict=True)]
+        self._ends = np.cumsum([0, *lengths])
+        self.size = int(self._ends[-1])
+
+    def checked(self, values: object, what: str) -> Array:
+        return parallel.from_rank_0(self._comm, parallel.checked(self._comm, values, self.size, what))
+
+    def split(self, vector: Array) -> list[Array]:
+        pieces = [vector[a:b] for a, b in zip(self._ends[:-1], self._ends[1:], strict=True)]
+        return [p if s is None else s.spread(p) for s, p in zip(self._spaces, pieces, strict=True)]
+
+    def join(self, parts: Sequence[Array]) -> Array:
+        whole = [p if s is None else s.gather(p) for s, p in zip(self._spaces, parts, strict=True)]
+        return np.concatenate(whole, axis=-1)
+
+    def dot(self, a: Array, b: Array) -> float:
+        return float(np.dot(a, b))
+
+
+class Owned:
+    """Each rank holds the control values that it owns; the entries of a constant are rank 0's."""
+
+    kind: Kind = "owned"
+
+    def __init__(self, comm: MPI.Comm, controls: Sequence[Control]) -> None:
+        self._comm = comm
+        known = {id(V): fem.Function(V) for V in _distinct_spaces(controls)}
+        self._carriers = [known[id(c.function_space)] if isinstance(c, fem.Function) else None for c in controls]
+        self._entries = [0 if isinstance(c, fem.Function) else _entries(c) for c in controls]
+        lengths = []
+        for carrier, entries in zip(self._carriers, self._entries, strict=True):
+            if carrier is not None:
+                dofmap = carrier.function_space.dofmap
+                lengths.append(dofmap.index_map.size_local * dofmap.index_map_bs)
+            else:
+                lengths.append(entries if comm.rank == 0 else 0)
+        self._ends = np.cumsum([0, *lengths])
+        self.size = int(self._ends[-1])
+
+    def checked(self, values: object, what: str) -> Array:
+        return parallel.checked(self._comm, values, self.size, what)
+
+    def split(self, vector: Array) -> list[Array]:
+        parts = []
+        pieces = zip(self._carriers, self._entries, self._ends[:-1], self._ends[1:], strict=True)
+        for carrier, entries, a, b in pieces:
+            if carrier is None:
+                mine = vector[a:b] if b > a else np.zeros(entries)
+                parts.append(parallel.from_rank_0(self._comm, mine))
+            else:
+                carrier.x.array[: b - a] = vector[a:b]
+                carrier.x.scatter_forward()
+                parts.append(carrier.x.array.copy())
+        return parts
+
+    def join(self, parts: Sequence[Array]) -> Array:
+        lengths = np.diff(self._ends)
+        return np.concatenate([p[..., :n] for p, n in zip(parts, lengths, strict=True)], axis=-1)
+
+    def dot(self, a: Array, b: Array) -> float:
+        return parallel.dot(self._comm, a, b)
+
+
+def control_layout(kind: str, comm: MPI.Comm, controls: Sequence[Control]) -> ControlLayout:
+    """The layout of this kind for these controls. Collective.
+
+    Raises:
+        BadInput: for a kind other than "replicated" and "owned".
+    """
+    if kind == "replicated":
+        return Replicated(comm, controls)
+    if kind == "owned":
+        return Owned(comm, controls)
+    raise BadInput(f"layout: expected 'replicated' or 'owned', got {kind!r}")

@@ -1,0 +1,198 @@
+"""PETSc's options and its failures as sentences. Nothing else touches the options."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from petsc4py import PETSc
+
+from relax.errors import BadInput
+
+Options = Mapping[str, object]
+
+# MUMPS' maximum matching (control parameter 6) permutes by the values of the matrix that is analysed first. Without it
+# a factor depends on its own matrix alone, and answers not on which point was visited before: bitwise, on one rank.
+#: LU by MUMPS: any operator that is not singular, on any number of ranks.
+DIRECT: Options = {
+    "ksp_type": "preonly",
+    "pc_type": "lu",
+    "pc_factor_mat_solver_type": "mumps",
+    "mat_mumps_icntl_6": 0,
+}
+#: L D L^T by MUMPS, half the work and memory of LU: symmetric operators, definite or not.
+DIRECT_SYMMETRIC: Options = {**DIRECT, "pc_type": "cholesky"}
+# The unpreconditioned norm, because a preconditioned residual of 1e-10 can hide a true one of 1e-5.
+#: Conjugate gradients with algebraic multigrid: symmetric positive operators, large or in 3-D.
+AMG_CG: Options = {
+    "ksp_type": "cg",
+    "ksp_rtol": 1e-10,
+    "ksp_norm_type": "unpreconditioned",
+    "ksp_max_it": 500,
+    "pc_type": "hypre",
+}
+#: GMRES with algebraic multigrid from the right: operators that are not symmetric, large or in 3-D.
+AMG_GMRES: Options = {
+    "ksp_type": "gmres",
+    "ksp_pc_side": "right",
+    "ksp_rtol": 1e-10,
+    "ksp_gmres_restart": 100,
+    "ksp_max_it": 1000,
+    "pc_type": "hypre",
+}
+#: SNES: Newton with a backtracking line search.
+NEWTON: Options = {"snes_type": "newtonls", "snes_linesearch_type": "bt"}
+
+PRESETS: dict[str, Options] = {
+    "direct": DIRECT,
+    "direct_symmetric": DIRECT_SYMMETRIC,
+    "amg_cg": AMG_CG,
+    "amg_gmres": AMG_GMRES,
+}
+
+_FAMILIES = ("ksp_", "pc_", "mat_", "snes_", "sub_", "mg_", "fieldsplit_", "npc_", "esteig_", "redundant_", "prefix_")
+
+# Options that make sense only beside the ``pc_type`` or ``ksp_type`` that they were written for.
+_BOUND_TO_PC = ("pc_", "mat_mumps_")
+_BOUND_TO_KSP = ("ksp_norm_type", "ksp_pc_side", "ksp_gmres_")
+
+_KSP_REASONS = {
+    -2: "broke down with a zero inner product",
+    -3: "did not reach its tolerance within ksp_max_it iterations",
+    -4: "diverged: the residual grew beyond the divergence tolerance",
+    -5: "broke down",
+    -6: "broke down: the operator or preconditioner is not suited to BiCG",
+    -7: "needs a symmetric operator and this one is not",
+    -8: "found the preconditioner indefinite",
+    -9: "met NaN or infinity",
+    -10: "found the operator indefinite",
+    -11: "could not set up its preconditioner or factor the operator (is the operator singular?)",
+}
+_SNES_REASONS = {
+    -1: "left the domain of the residual",
+    -2: "evaluated the residual too many times",
+    -3: "had a linear solve fail",
+    -4: "met NaN or infinity in the residual",
+    -5: "did not reach its tolerance within the allowed steps",
+    -6: "found no decrease along the Newton direction",
+    -7: "failed in its inner solve",
+    -8: "stopped in a local minimum of the residual norm that is no root",
+    -9: "diverged: the residual grew beyond the divergence tolerance",
+    -10: "could not evaluate the Jacobian",
+    -11: "left the trust region",
+    -13: "left the domain of the objective of its line search",
+    -14: "met NaN or infinity in the objective of its line search",
+}
+
+
+def insert_command_line(arguments: Sequence[str]) -> None:
+    """Put command-line options into PETSc's database; works after PETSc has started, too."""
+    if arguments:
+        PETSc.Options().insertString(" ".join(f'"{a}"' if " " in a else a for a in arguments))
+
+
+def preset(options: Options | str | None) -> Options | None:
+    """A preset's options by name; a mapping or None as it is.
+
+    Raises:
+        BadInput: for an unknown name, listing the known ones.
+    """
+    if not isinstance(options, str):
+        return options
+    if options not in PRESETS:
+        raise BadInput(f"options: expected a mapping of PETSc options or one of {sorted(PRESETS)}, got {options!r}")
+    return PRESETS[options]
+
+
+def known(options: Options) -> Options:
+    """``options``, with every key checked for the family it belongs to.
+
+    Raises:
+        BadInput: for a key of none, naming the nearest family: PETSc itself passes over a misspelled key in silence.
+    """
+    for key in options:
+        bare = key.removeprefix("lin_")
+        if not bare.startswith(_FAMILIES):
+            near = difflib.get_close_matches(bare.split("_")[0] + "_", _FAMILIES, n=1)
+            hint = f"; did you mean {near[0]}{bare.partition('_')[2]}?" if near else ""
+            raise BadInput(f"options: expected keys that start with {', '.join(_FAMILIES)}; got {key!r}{hint}")
+    return options
+
+
+def merged(defaults: Options, options: Options | None) -> dict[str, object]:
+    """``options`` over ``defaults``; a new ``pc_type`` or ``ksp_type`` drops the defaults written for the old one."""
+    if not options:
+        return dict(defaults)
+    kept = dict(defaults)
+    for key, bound in (("pc_type", _BOUND_TO_PC), ("ksp_type", _BOUND_TO_KSP)):
+        if key in options and options[key] != defaults.get(key):
+            kept = {k: v for k, v in kept.items() if not k.startswith(bound)}
+    return {**kept, **options}
+
+
+def user_options(prefix: str, keys: Sequence[str] = ("ksp_type", "pc_type")) -> dict[str, object]:
+    """Those of ``keys`` that the user has set on the command line or in the environment for this prefix."""
+    database = PETSc.Options()
+    return {k: database.getString(prefix + k) for k in keys if database.hasName(prefix + k)}
+
+
+def has_user_options(prefix: str) -> bool:
+    """Whether PETSc's database holds any option that starts with ``prefix``."""
+    return any(name.startswith(prefix) for name in PETSc.Options().getAll())
+
+
+@contextmanager
+def inserted(prefix: str, options: Options) -> Iterator[None]:
+    """``options`` in PETSc's database for as long as the block runs, under what the user has set there."""
+    database = PETSc.Options()
+    options = merged(options, user_options(prefix))
+    mine = {prefix + k: v for k, v in options.items() if not database.hasName(prefix + k)}
+    for name, value in mine.items():
+        database.setValue(name, None if value is True else value)
+    try:
+        yield
+    finally:
+        for name in mine:
+            database.delValue(name)
+
+
+@contextmanager
+def refused_options(prefix: str) -> Iterator[None]:
+    """A block that reads options: what PETSc refuses there is the user's to mend.
+
+    Raises:
+        BadInput: naming the prefix and PETSc's complaint.
+    """
+    try:
+        yield
+    except PETSc.Error as error:
+        raise BadInput(
+            f"PETSc refuses an option with prefix {prefix}: {first_line(error)}. Expected types and packages that this "
+            "PETSc has (`relax info` lists packages; -help after `--` lists the rest)"
+        ) from error
+
+
+def ksp_reason(reason: int) -> str:
+    """What a KSP did that ended with this reason."""
+    return _KSP_REASONS.get(reason, f"stopped with PETSc's reason {reason}")
+
+
+def first_line(error: PETSc.Error) -> str:
+    """The last line of PETSc's report, which says what went wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def snes_failure(snes: PETSc.SNES, prefix: str) -> str:
+    """The sentence for a SNES that did not converge."""
+    reason = int(snes.getConvergedReason())
+    words = _SNES_REASONS.get(reason, f"stopped with PETSc's reason {reason}")
+    inner = int(snes.getKSP().getConvergedReason())
+    if reason == -3 and inner < 0:
+        words += f", which {ksp_reason(inner)}"
+    return (
+        f"Newton's method ({prefix}) {words}: {snes.getIterationNumber()} steps, residual norm "
+        f"{snes.getFunctionNorm():.3e}. Try a better first guess in problem.state, more steps, or "
+        f"-{prefix}snes_monitor to see where it stalls"
+    )

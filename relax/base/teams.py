@@ -1,0 +1,49 @@
+"""Ranks in teams: a mesh over each team, samples over the teams."""
+
+from __future__ import annotations
+
+import numpy as np
+from mpi4py import MPI
+
+from relax.base.parallel import gather_rows
+from relax.base.types import Array
+from relax.errors import BadInput
+
+
+class Teams:
+    """``comm`` cut into teams of neighbouring ranks. Collective to make.
+
+    For problems that fit one rank, a rank a sample beats all ranks on each sample: triangular solves scale badly.
+
+    Args:
+        comm: the communicator to cut.
+        ranks_per_solve: ranks of a team; divides the size of ``comm``.
+
+    Attributes:
+        space: this rank's team: the communicator for meshes.
+        batch: the ranks that hold the same place in each team: the communicator over samples.
+
+    Raises:
+        BadInput: when the teams do not come out even.
+    """
+
+    def __init__(self, comm: MPI.Comm, ranks_per_solve: int) -> None:
+        if ranks_per_solve < 1 or comm.size % ranks_per_solve:
+            raise BadInput(f"Teams: expected a divisor of {comm.size} ranks as ranks_per_solve, got {ranks_per_solve}")
+        self.comm = comm
+        self.space = comm.Split(comm.rank // ranks_per_solve, comm.rank)
+        self.batch = comm.Split(comm.rank % ranks_per_solve, comm.rank)
+
+    def mine(self, samples: int) -> slice:
+        """Which of ``samples`` are this team's: a run of neighbours. Local."""
+        bounds = np.linspace(0, samples, self.batch.size + 1).round().astype(int)
+        return slice(int(bounds[self.batch.rank]), int(bounds[self.batch.rank + 1]))
+
+    def gather(self, rows: Array) -> Array:
+        """Every team's rows, in the order of the samples, on every rank. Collective over ``batch``."""
+        return gather_rows(self.batch, rows)
+
+    def close(self) -> None:
+        """Free the communicators. Collective."""
+        self.space.Free()
+        self.batch.Free()

@@ -1,5 +1,0 @@
-"""Energies and states of a Schrödinger operator as a differentiable map of its potential."""
-
-from relax.eigenmap.map import EigenMap, EigenProblem
-
-__all__ = ["EigenMap", "EigenProblem"]

@@ -1,0 +1,204 @@
+"""What is seen of many states at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from dolfinx import fem
+
+from relax.base.fem.forms import values_of
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
+from relax.engine.residual.registers import Parameters
+from relax.errors import SolveFailed
+from relax.observe import Observable
+from relax.observe.steps import Look
+from relax.problem.evolution import Evolution
+
+
+@dataclass(frozen=True, eq=False)
+class _Matrix:
+    """A linear or affine observable at the parameters of one moment: y = M u + offset."""
+
+    matrix: Array
+    offset: Array
+
+
+class DenseObservation:
+    """The looks at the states u_n of all samples, and their derivatives. Local.
+
+    Linear observables are matrices, made here. The others are asked state by state, with the parameters of the moment
+    at which this was made.
+
+    Args:
+        G: the map.
+        parameters: those of its residual; their present values count.
+        found: the looks, as they were when the map was made.
+    """
+
+    def __init__(self, G: ReducedMap, parameters: Parameters, found: Sequence[Look]) -> None:
+        problem = G.problem
+        self._evolution = problem if isinstance(problem, Evolution) else None
+        self._state: fem.Function = problem.state
+        self._tangent = fem.Function(problem.state.function_space)
+        self._parameters = parameters
+        self._values = parameters.take()
+        self.size = G.size_out
+        self._looks: dict[int, list[Look]] = {}
+        for look in found:
+            self._looks.setdefault(look.step, []).append(look)
+        self._matrices: dict[int, _Matrix] = {}
+        self._has_asked = False
+        for n, here in self._looks.items():
+            with self._at(n):
+                for look in here:
+                    self._make_matrix(look.observable)
+
+    def _make_matrix(self, observable: Observable) -> None:
+        if not observable.is_linear:
+            self._has_asked = True
+        elif id(observable) not in self._matrices:
+            u = self._tangent
+            u.x.array[:] = 0.0
+            rows = [observable.adjoint(u, row) for row in np.eye(observable.size)]
+            self._matrices[id(observable)] = _Matrix(
+                np.array(rows).reshape(observable.size, len(u.x.array)), np.array(observable.value(u))
+            )
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether everything is a matrix."""
+        return not self._has_asked
+
+    def looks_at(self, n: int) -> bool:
+        """Whether anything is seen of u_n."""
+        return n in self._looks
+
+    @contextmanager
+    def at_parameters(self) -> Iterator[None]:
+        """A block in which parameters and time may be those of the moment; they are the user's again after it."""
+        if self.is_linear:
+            yield
+            return
+        users = self._parameters.take()
+        time = None if self._evolution is None or self._evolution.time is None else values_of(self._evolution.time)
+        kept = None if time is None else np.array(time)
+        self._parameters.install(self._values)
+        try:
+            yield
+        finally:
+            self._parameters.install(users)
+            if time is not None:
+                time[...] = kept
+
+    @contextmanager
+    def _at(self, n: int) -> Iterator[None]:
+        evolution = self._evolution
+        if evolution is None or evolution.time is None:
+            yield
+            return
+        time = values_of(evolution.time)
+        kept = np.array(time)
+        time[...] = evolution.time_at(n)
+        try:
+            yield
+        finally:
+            time[...] = kept
+
+    def _each(self, n: int) -> Iterator[tuple[Look, slice, _Matrix | None]]:
+        with self._at(n):
+            for look in self._looks.get(n, []):
+                yield (
+                    look,
+                    slice(look.start, look.start + look.observable.size),
+                    self._matrices.get(id(look.observable)),
+                )
+
+    def _show(self, state: Array) -> fem.Function:
+        self._state.x.array[:] = state
+        return self._state
+
+    def _show_tangent(self, tangent: Array) -> fem.Function:
+        self._tangent.x.array[:] = tangent
+        return self._tangent
+
+    # -- values and derivatives at one step ----------------------------------------------------------------------------
+
+    def add_values(self, n: int, states: Array, values: Array) -> None:
+        """y of states (S, n_state), added to (S, size).
+
+        Raises:
+            SolveFailed: naming the step, when the observation is not finite.
+        """
+        for look, part, matrix in self._each(n):
+            if matrix is not None:
+                found = states @ matrix.matrix.T + matrix.offset
+            else:
+                found = np.array([look.observable.value(self._show(u)) for u in states]).reshape(
+                    len(states), look.observable.size
+                )
+            if not np.isfinite(found).all():
+                where = "" if self._evolution is None else f"{self._evolution.name}: {self._evolution.place(n)}: "
+                raise SolveFailed(f"{where}the observation is not finite: the state overflowed")
+            values[:, part] += look.weight * found
+
+    def add_tangents(self, n: int, states: Array, changes: Array, into: Array) -> None:
+        """B'(u_n) du_n for du_n (S, K, n_state), added to (S, K, size)."""
+        for look, part, matrix in self._each(n):
+            if matrix is not None:
+                into[..., part] += look.weight * (changes @ matrix.matrix.T)
+                continue
+            for i in range(len(states)):
+                if changes.shape[1] > look.observable.size:
+                    into[i, :, part] += look.weight * (changes[i] @ self._jacobian(look.observable, states[i]).T)
+                    continue
+                for k in range(changes.shape[1]):
+                    found = look.observable.tangent(self._show(states[i]), self._show_tangent(changes[i, k]))
+                    into[i, k, part] += look.weight * found
+
+    def adjoints(self, n: int, states: Array, seeds: Array) -> Array:
+        """B'(u_n)ᵀ dy for dy (S, K, size): (S, K, n_state)."""
+        total = np.zeros((*seeds.shape[:2], states.shape[1]))
+        for look, part, matrix in self._each(n):
+            if matrix is not None:
+                total += look.weight * (seeds[..., part] @ matrix.matrix)
+                continue
+            for i in range(len(states)):
+                if seeds.shape[1] > look.observable.size:
+                    total[i] += look.weight * (seeds[i, :, part] @ self._jacobian(look.observable, states[i]))
+                    continue
+                for k in range(seeds.shape[1]):
+                    seed = np.ascontiguousarray(seeds[i, k, part])
+                    total[i, k] += look.weight * look.observable.adjoint(self._show(states[i]), seed)
+        return total
+
+    def _jacobian(self, observable: Observable, u: Array) -> Array:
+        shown = self._show(u)
+        rows = [np.array(observable.adjoint(shown, row)) for row in np.eye(observable.size)]
+        return np.array(rows).reshape(observable.size, len(u))
+
+    def seconds(self, n: int, states: Array, seeds: Array, changes: Array) -> Array:
+        """B''(u_n)[du_n]ᵀ dy for pairs dy (S, K, size), du_n (S, K, n_state): (S, K, n_state)."""
+        total = np.zeros_like(changes)
+        for look, part, matrix in self._each(n):
+            if matrix is not None:
+                continue
+            for i, k in np.ndindex(changes.shape[:2]):
+                seed, way = np.ascontiguousarray(seeds[i, k, part]), self._show_tangent(changes[i, k])
+                total[i, k] += look.weight * look.observable.second(self._show(states[i]), seed, way)
+        return total
+
+    def add_curvature(self, n: int, states: Array, one: Array, other: Array, into: Array) -> None:
+        """B''(u_n)[a, b] for pairs (S, K, n_state), added to (S, K, size): a second derivative an entry of y."""
+        for look, part, matrix in self._each(n):
+            if matrix is not None:
+                continue
+            for i, k in np.ndindex(one.shape[:2]):
+                units = np.eye(look.observable.size)
+                for row in range(len(units)):
+                    way = self._show_tangent(one[i, k])
+                    bent = look.observable.second(self._show(states[i]), units[row], way)
+                    into[i, k, part.start + row] += look.weight * float(bent @ other[i, k])

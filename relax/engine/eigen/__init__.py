@@ -1,0 +1,5 @@
+"""Energies and states of a Schrödinger operator as a differentiable map of its potential."""
+
+from relax.engine.eigen.map import EigenMap, EigenProblem
+
+__all__ = ["EigenMap", "EigenProblem"]

@@ -1,0 +1,175 @@
+"""The linearisation point: a reduced map at one control, as an object that owns its state and factors."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from relax.base import parallel
+from relax.base.fem.layout import ControlLayout, as_rows
+from relax.base.types import Array
+from relax.errors import BadInput
+
+# Directions that go through one block solve; more are taken in turns, so that memory stays a few states.
+BLOCK = 64
+
+
+class Map(Protocol):
+    """What a linearisation point needs to know of its map."""
+
+    comm: MPI.Comm
+    layout: ControlLayout
+    size_in: int
+    size_out: int
+
+    def dot(self, a: Array, b: Array) -> float:
+        """The inner product of two control vectors over all ranks."""
+
+
+class Derivatives(Protocol):
+    """Derivative products at one solved point, for up to ``BLOCK`` rows at once. Collective.
+
+    Attributes:
+        hessian_block: how many rows ``hessian_actions`` takes at once.
+    """
+
+    hessian_block: int
+
+    @property
+    def is_everywhere_the_same(self) -> bool:
+        """Whether the derivative is the same at every control. Local."""
+
+    def tangents(self, directions: Array) -> Array:
+        """G'(m) dm: (k, size_in) -> (k, size_out)."""
+
+    def gradients(self, seeds: Array) -> Array:
+        """G'(m)ᵀ dy: (k, size_out) -> (k, size_in)."""
+
+    def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
+        """d/dε of the gradients along directions[which]: (k, size_out), (l, size_in), (k,) -> (k, size_in)."""
+
+
+class Linearization:
+    """G at one control m. It owns its states: what is evaluated elsewhere, in whatever order, does not change it.
+
+    Collective, as is every method. Factors are kept while memory lasts (``Newton.factor_memory``) and made again when
+    they are asked for after that; ``close`` gives them free at once. Of an evolution it owns the trajectory, or as much
+    of it as ``storage=`` says; ``hvp`` then holds tangents beside as many states, those of up to eight directions.
+
+    Attributes:
+        value: G(m), (size_out,).
+    """
+
+    def __init__(self, G: Map, derivatives: Derivatives, value: Array) -> None:
+        self.value = value
+        self._G = G
+        self._open: Derivatives | None = derivatives
+
+    # -- products ------------------------------------------------------------------------------------------------------
+
+    def jvp(self, dm: npt.ArrayLike) -> Array:
+        """The tangent G'(m) dm: (..., size_in) -> (..., size_out). Leading axes are directions, for one factor."""
+        G, derivatives = self._G, self._derivatives()
+        directions = G.layout.checked(dm, "direction")
+        rows = as_rows(directions)
+        blocks = [derivatives.tangents(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
+        return _joined(blocks, G.size_out).reshape(*directions.shape[:-1], G.size_out)
+
+    def vjp(self, dy: npt.ArrayLike) -> Array:
+        """The adjoint G'(m)ᵀ dy: (..., size_out) -> (..., size_in). Leading axes are directions; one factor serves all.
+
+        The result is a derivative (a dual vector): ``G.dot(vjp(dy), dm) == dy @ jvp(dm)``.
+        """
+        G, derivatives = self._G, self._derivatives()
+        seeds = self._checked_seed(dy)
+        rows = as_rows(seeds)
+        blocks = [derivatives.gradients(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
+        return _joined(blocks, G.size_in).reshape(*seeds.shape[:-1], G.size_in)
+
+    def hvp(self, dy: npt.ArrayLike, dm: npt.ArrayLike) -> Array:
+        """The Hessian action d/dε vjp(dy) at m + ε dm: (..., size_out), (..., size_in) -> (..., size_in).
+
+        The leading axes of ``dy`` and ``dm`` are broadcast against each other.
+        """
+        G, derivatives = self._G, self._derivatives()
+        seeds = self._checked_seed(dy)
+        directions = G.layout.checked(dm, "direction")
+        try:
+            lead = np.broadcast_shapes(seeds.shape[:-1], directions.shape[:-1])
+        except ValueError as error:
+            raise BadInput(f"hvp: leading axes of {seeds.shape} and {directions.shape} do not fit together") from error
+        given = as_rows(directions)
+        which = np.broadcast_to(np.arange(len(given)).reshape(directions.shape[:-1]), lead).ravel()
+        seed_rows = as_rows(np.broadcast_to(seeds, (*lead, G.size_out)))
+        blocks = []
+        for start in range(0, len(which), derivatives.hessian_block):
+            end = start + derivatives.hessian_block
+            distinct, number = np.unique(which[start:end], return_inverse=True)
+            blocks.append(derivatives.hessian_actions(seed_rows[start:end], given[distinct], number))
+        return _joined(blocks, G.size_in).reshape(*lead, G.size_in)
+
+    def matrix(self) -> Array:
+        """The Jacobian G'(m), (size_out, size_in): by adjoints or by tangents, whichever are fewer.
+
+        Under ``layout="owned"`` each rank gets the columns of the control values that it owns.
+        """
+        G = self._G
+        if G.layout.kind == "owned" or G.size_out <= G.size_in:
+            return self.vjp(np.eye(G.size_out))
+        return np.ascontiguousarray(self.jvp(np.eye(G.size_in)).T)
+
+    def vjp_of_many(self, dy: Array) -> Array:
+        """``vjp`` of rows (k, size_out): through the matrix, where that takes fewer solves than k."""
+        return self._checked_seed(dy) @ self.matrix() if len(dy) > self._fewest else self.vjp(dy)
+
+    def jvp_of_many(self, dm: Array) -> Array:
+        """``jvp`` of rows (k, size_in): through the matrix, where that takes fewer solves than k."""
+        if self._G.layout.kind == "owned" or len(dm) <= self._fewest:
+            return self.jvp(dm)
+        return np.asarray(self._G.layout.checked(dm, "direction") @ self.matrix().T)
+
+    @property
+    def _fewest(self) -> int:
+        """How many solves ``matrix`` takes. The same on every rank."""
+        G = self._G
+        return G.size_out if G.layout.kind == "owned" else min(G.size_in, G.size_out)
+
+    def dot(self, a: Array, b: Array) -> float:
+        """The map's inner product of two control vectors."""
+        return self._G.dot(a, b)
+
+    @property
+    def is_everywhere_the_same(self) -> bool:
+        """Whether the derivative is the same at every control: an affine problem seen linearly. Local."""
+        return self._derivatives().is_everywhere_the_same
+
+    # -- life time -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give the factors and the states free. The value stays; products are errors from here on. Collective."""
+        self._open = None
+
+    def __enter__(self) -> Linearization:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    # -- the work ------------------------------------------------------------------------------------------------------
+
+    def _derivatives(self) -> Derivatives:
+        if self._open is None:
+            raise BadInput("this linearisation point has been closed; linearise again for more derivatives")
+        return self._open
+
+    def _checked_seed(self, dy: npt.ArrayLike) -> Array:
+        G = self._G
+        return parallel.from_rank_0(G.comm, parallel.checked(G.comm, dy, G.size_out, "observation"))
+
+
+def _joined(blocks: list[Array], length: int) -> Array:
+    """Blocks of rows as one array, also of none, and where a rank's rows are empty."""
+    return np.concatenate(blocks) if blocks else np.empty((0, length))

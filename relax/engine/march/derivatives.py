@@ -1,0 +1,299 @@
+"""Tangents, adjoints and Hessian actions through time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from relax.base.log import LongRun
+from relax.base.types import Array
+from relax.engine.march.plan import Run
+from relax.engine.march.storage import Walk
+from relax.engine.solve.sensitivity import Point, solve_adjoints
+from relax.errors import SolveFailed
+
+if TYPE_CHECKING:
+    from relax.engine.march.march import March
+
+
+class MarchDerivatives:
+    """Derivatives at one run. Collective.
+
+    With A_n = ∂F/∂u_n, C_n = ∂F/∂u_{n-1} and M_n = ∂F/∂m in step n, and B_n what is seen at step n:
+
+    - tangent: A_n du_n = -C_n du_{n-1} - M_n dm, forwards from du_0;
+    - adjoint: A_nᵀ λ_n = b_n, b_n = B_n'ᵀ dy - C_{n+1}ᵀ λ_{n+1}, backwards; the gradient is -Σ M_nᵀ λ_n, b_0 in u_0;
+    - second order: the derivative of the adjoint along (du_n, dm), on a walk that carries du_n with u_n.
+    """
+
+    #: Tangents are held along the whole trajectory.
+    hessian_block = 8
+
+    def __init__(self, march: March, run: Run, walk: Walk | None = None) -> None:
+        self._march = march
+        self._run = run
+        self._given = walk
+
+    @property
+    def _walk(self) -> Walk:
+        assert self._given is not None, "without a walk there are tangents along a run, step by step, alone"
+        return self._given
+
+    @property
+    def is_everywhere_the_same(self) -> bool:
+        """Whether the derivative is the same at every control: affine steps seen linearly. Local."""
+        return self._march.residual.is_affine and self._march.observation.is_linear
+
+    # -- first order ---------------------------------------------------------------------------------------------------
+
+    def tangents(self, directions: Array) -> Array:
+        """G'(m) dm: (k, size_in) -> (k, size_out)."""
+        march, observation = self._march, self._march.observation
+        changes = np.zeros((len(directions), observation.size))
+        with self._parameters():
+            parts = [march.layout.split(row) for row in directions]
+            du = self.initial_tangents(parts)
+            before = self._run.initial
+            for n, state in self._walk.records():
+                if n > 0:
+                    du = self.advance(n - 1, before, state, du, parts)
+                observation.add_tangents(n, state, du, changes)
+                before = state
+        return changes
+
+    def gradients(self, seeds: Array) -> Array:
+        """G'(m)ᵀ dy: (k, size_out) -> (k, size_in)."""
+        march, observation = self._march, self._march.observation
+        with self._parameters():
+            duals: Array = np.zeros((len(seeds), march.residual.num_owned))
+            total = _Total(march, len(seeds))
+            for n, before, after in self._told(self._walk.backward()):
+                observation.add_adjoints(n + 1, after, seeds, duals)
+                with self._step(n, before, after) as point:
+                    adjoints = self._adjoints(point, duals)
+                    found = march.system.sensitivity.gradients(point, adjoints, duals)
+                duals = found[0]
+                total.add(n, found)
+            observation.add_adjoints(0, self._run.initial, seeds, duals)
+            total.add_initial(self._of_initial(duals))
+            march.note(self._walk)
+            return total.joined()
+
+    def initial_tangents(self, parts: list[list[Array]]) -> Array:
+        """du_0 for each direction: (k, local)."""
+        place = self._march.system.plan.initial
+        if place is None:
+            return np.zeros((len(parts), len(self._run.initial)))
+        changes = np.array([of_direction[place] for of_direction in parts]).reshape(len(parts), -1)
+        substitution = self._march.evolution.substitution
+        return changes if substitution is None else changes * substitution.unknown_slope(self._run.parts[place])
+
+    def _of_initial(self, duals: Array) -> Array:
+        """What arrives at the start as dual vectors of the initial state that is given: (k, owned). Local."""
+        place, substitution = self._march.system.plan.initial, self._march.evolution.substitution
+        if place is None or substitution is None:
+            return duals
+        return duals * substitution.unknown_slope(self._run.parts[place])[: duals.shape[1]]
+
+    def _bent_initial(self, duals: Array, parts: list[list[Array]], which: npt.NDArray[np.int64]) -> Array | float:
+        """What the curvature of a substitution at the start adds, along directions[which]: (k, owned). Local."""
+        place, substitution = self._march.system.plan.initial, self._march.evolution.substitution
+        if place is None or substitution is None:
+            return 0.0
+        directions = np.array([parts[k][place] for k in which])
+        bent: Array = (directions * substitution.unknown_curvature(self._run.parts[place]))[:, : duals.shape[1]]
+        return duals * bent
+
+    def advance(
+        self,
+        n: int,
+        before: Array,
+        after: Array,
+        du: Array,
+        parts: list[list[Array]],
+        *,
+        counted_as: str = "tangent",
+    ) -> Array:
+        """du_{n+1} from du_n, (k, local), at a step whose two states are known."""
+        march = self._march
+        plan, residual = march.system.plan, march.residual
+        with self._step(n, before, after) as point:
+            directions: list[list[Array]] = [[du[i], *plan.of_step(p, n)] for i, p in enumerate(parts)]
+            with march.system.operators.factor_here(point.key, derivatives=True) as factor:
+                owned = march.system.sensitivity.state_tangents(point, directions, factor)
+        march.counts[counted_as] += len(du)
+        result = np.empty((len(du), len(after)))
+        register = residual.tangent_state.x
+        for row, values in zip(result, owned, strict=True):
+            register.array[: residual.num_owned] = values
+            register.scatter_forward()
+            row[:] = register.array
+        return result
+
+    def _adjoints(self, point: Point, duals: Array) -> Array:
+        """λ_n for each dual vector of u_n: (k, owned)."""
+        march = self._march
+        clamped = duals.copy()
+        clamped[:, march.residual.boundary.owned] = 0.0
+        with march.system.operators.factor_here(point.key, derivatives=True) as factor:
+            adjoints = solve_adjoints(factor, clamped)
+        march.counts["adjoint"] += len(duals)
+        return adjoints
+
+    # -- second order --------------------------------------------------------------------------------------------------
+
+    def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
+        """d/dε of the gradients along directions[which]: (k, size_out), (l, size_in), (k,) -> (k, size_in)."""
+        march, observation = self._march, self._march.observation
+        sensitivity = march.system.sensitivity
+        is_curved = not march.residual.is_affine or march.evolution.substitution is not None
+        with self._parameters():
+            parts = [march.layout.split(row) for row in directions]
+            walk = self._walk_with_tangents(parts)
+            duals: Array = np.zeros((len(seeds), march.residual.num_owned))
+            second: Array = np.zeros_like(duals)
+            total = _Total(march, len(seeds))
+            for n, before, after in self._told(walk.backward()):
+                observation.add_seconds(n + 1, after[0], seeds, after[1:][which], second)
+                # Looks take the state's register for themselves: all of them come before the step is installed.
+                if is_curved:
+                    observation.add_adjoints(n + 1, after[0], seeds, duals)
+                with self._step(n, before[0], after[0]) as point:
+                    if not is_curved:
+                        # The steps have no curvature: only that of the observation is carried back.
+                        found = sensitivity.gradients(point, self._adjoints(point, second), second)
+                    else:
+                        adjoints = self._adjoints(point, duals)
+                        steps = [[before[1 + i], *march.system.plan.of_step(p, n)] for i, p in enumerate(parts)]
+                        found = self._second_step(point, adjoints, second, after[1:], steps, which)
+                        duals = sensitivity.gradients(point, adjoints, duals, which=(0,))[0]
+                second = found[0]
+                total.add(n, found)
+            first = walk.first
+            observation.add_seconds(0, first[0], seeds, first[1:][which], second)
+            observation.add_adjoints(0, first[0], seeds, duals)
+            total.add_initial(self._of_initial(second) + self._bent_initial(duals, parts, which))
+            march.note(walk)
+            return total.joined()
+
+    def _walk_with_tangents(self, parts: list[list[Array]]) -> Walk:
+        """A walk whose records are a state and its tangents, (1 + l, local), gone forwards once."""
+        march, run = self._march, self._run
+
+        def advance(n: int, record: Array) -> Array:
+            state = self._walk.held(n + 1)
+            if state is None:
+                state = march.advance(run, n, record[0])
+            return np.vstack([state[None, :], self.advance(n, record[0], state, record[1:], parts)])
+
+        first = np.vstack([run.initial[None, :], self.initial_tangents(parts)])
+        walk = march.storage.walk(first, advance)
+        walk.forward(lambda n, record: None)
+        return walk
+
+    def _second_step(
+        self,
+        point: Point,
+        adjoints: Array,
+        duals: Array,
+        tangents: Array,
+        steps: list[list[Array]],
+        which: npt.NDArray[np.int64],
+    ) -> list[Array]:
+        """The derivative of one step's gradients: a part per control of the step, ``previous`` first, (k, ·) each.
+
+        Args:
+            point: the step.
+            adjoints: λ, (k, owned).
+            duals: the derivative of the dual vectors behind λ, (k, owned).
+            tangents: du, (l, local).
+            steps: dm of this step, ``previous`` first, for each of the l directions.
+            which: the direction of each row.
+        """
+        march = self._march
+        residual = march.residual
+        rhs = duals.copy()
+        for i, k in enumerate(which):
+            self._install_second(adjoints[i], tangents[k], steps[k])
+            rhs[i] -= residual.second_state_source()
+        changes = self._adjoints(point, rhs)
+        rows = []
+        for i, k in enumerate(which):
+            self._install_second(adjoints[i], tangents[k], steps[k])
+            residual.second_adjoint.x.array[: residual.num_owned] = changes[i]
+            residual.second_adjoint.x.scatter_forward()
+            collected = residual.second_adjoint_action() - duals[i] if residual.boundary.has_controls else None
+            rows.append(residual.second_gradient(collected))
+        return [-np.array(of_control) for of_control in zip(*rows, strict=True)]
+
+    def _install_second(self, adjoint: Array, du: Array, dm: list[Array]) -> None:
+        residual = self._march.residual
+        residual.install_tangent(dm)
+        residual.tangent_state.x.array[:] = du
+        residual.adjoint.x.array[: residual.num_owned] = adjoint
+        residual.adjoint.x.scatter_forward()
+
+    # -- where we are --------------------------------------------------------------------------------------------------
+
+    def _told(self, steps: Iterator[tuple[int, Array, Array]]) -> Iterator[tuple[int, Array, Array]]:
+        """The steps of a walk backwards, with a word now and then about how far it has come."""
+        evolution = self._march.evolution
+        with LongRun(f"{evolution.name}: adjoint steps", evolution.num_steps) as progress:
+            for n, before, after in steps:
+                yield n, before, after
+                progress.reached(evolution.num_steps - n)
+
+    @contextmanager
+    def _parameters(self) -> Iterator[None]:
+        """Parameters are those of the run within the block, and the user's again after it."""
+        parameters = self._march.system.parameters
+        users = parameters.take()
+        self._march.system.begin(self._run)
+        try:
+            yield
+        finally:
+            parameters.install(users)
+            self._march.system.end()
+
+    @contextmanager
+    def _step(self, n: int, before: Array, after: Array) -> Iterator[Point]:
+        """Registers hold the step from u_n to u_{n+1}; a solve that fails within the block says where."""
+        evolution = self._march.evolution
+        try:
+            yield self._march.system.install(self._run, n, before, after)
+        except SolveFailed as failure:
+            raise SolveFailed(f"{evolution.name}: derivatives at {evolution.place(n + 1)}: {failure}") from failure
+
+
+class _Total:
+    """Gradients of all steps, summed up by control."""
+
+    def __init__(self, march: March, rows: int) -> None:
+        self._march = march
+        self._rows = rows
+        self._parts: list[Array | None] = [None] * march.system.plan.num_parts
+
+    def _put(self, place: int, part: Array) -> None:
+        known = self._parts[place]
+        self._parts[place] = part if known is None else known + part
+
+    def add(self, n: int, found: list[Array]) -> None:
+        """The parts of the step from u_n to u_{n+1}, ``previous`` first, which goes on to the step before."""
+        for place, part in zip(self._march.system.plan.places, found[1:], strict=True):
+            self._put(place.at(n), part)
+
+    def add_initial(self, duals: Array) -> None:
+        """What arrives at the initial state."""
+        place = self._march.system.plan.initial
+        if place is not None:
+            self._put(place, duals)
+
+    def joined(self) -> Array:
+        """(k, size_in)."""
+        parts = [p for p in self._parts if p is not None]
+        assert len(parts) == len(self._parts)
+        return self._march.layout.join(parts).reshape(self._rows, self._march.layout.size)

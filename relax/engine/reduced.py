@@ -1,0 +1,234 @@
+"""The reduced map m -> u(m) -> y = B(u(m)) of a problem, stationary or in time, and an observable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from dolfinx import fem
+from petsc4py import PETSc
+
+from relax.base import parallel
+from relax.base.fem.coefficients import interpolated
+from relax.base.fem.forms import num_owned
+from relax.base.fem.layout import ControlLayout, as_rows, control_layout
+from relax.base.la.options import Options
+from relax.base.types import Array
+from relax.engine.linearization import Linearization
+from relax.engine.march import March, expanded
+from relax.engine.solve.state import Newton
+from relax.engine.stationary import Stationary
+from relax.errors import BadInput, BadProblem
+from relax.observe import Observable
+from relax.problem.evolution import Evolution
+from relax.problem.problem import Problem
+
+
+class ReducedMap:
+    """G(m) = B(u(m)), where the state u(m) solves F(u, m; v) = 0.
+
+    Collective: to make, to call, and every method but ``dot`` under ``layout="replicated"``.
+
+    Control vectors string the problem's controls together. Under ``layout="replicated"`` every rank holds the whole
+    vector, in an order that does not depend on the partition, and rank 0's copy counts: a script reads as if it were
+    serial. Under ``layout="owned"`` each rank holds the values it owns (DOLFINx's own order; constants on rank 0).
+    Observations are whole on every rank in both.
+
+    After a call the problem's state and controls hold the point at which it last worked.
+
+    Args:
+        problem: the PDE: a ``Problem``, or an ``Evolution`` in time.
+        observable: what is seen of the state; of an evolution, of its last state, unless ``AtSteps`` or
+            ``TimeIntegral`` say otherwise.
+        solver: tolerances of Newton's method; memory for kept factors.
+        options: PETSc options, under those of the command line and over the defaults, or the name of a preset
+            ("direct", "direct_symmetric", "amg_cg", "amg_gmres"). Keys that start with ``lin_`` are for tangent and
+            adjoint solves alone. Prefixes on the command line: ``-relax_<name>_`` and ``-relax_<name>_lin_``.
+        layout: "replicated" or "owned".
+        storage: for equations in time: which states a linearisation point holds, and which it computes again, as a
+            schedule of the package ``checkpoint_schedules`` that has not been used yet; it serves any number of points.
+            Files go to a folder under ``TMPDIR``, each rank its own. None holds all states in memory. Derivatives are
+            the same bit for bit (on one rank, where PETSc's solves are).
+
+    Attributes:
+        size_in: the length of the control vector that this rank hands over.
+        size_out: the length of an observation.
+        counts: how many states, tangents and adjoints have been solved for, each right-hand side counted, and each step
+            of an evolution; of an evolution also ``stored``, the most states and tangents that a point held at once.
+
+    Raises:
+        BadProblem: when problem and observable do not fit together.
+        SolveFailed: from any call that solves.
+    """
+
+    def __init__(
+        self,
+        problem: Problem | Evolution,
+        observable: Observable,
+        *,
+        solver: Newton = Newton(),
+        options: Options | str | None = None,
+        layout: str = "replicated",
+        storage: object = None,
+    ) -> None:
+        observable.check_state(problem.state)
+        self.problem = problem
+        self.observable = observable
+        self.comm = problem.mesh.comm
+        hidden = [c for c in problem.controls if any(c is p for p in observable.parameters)]
+        if hidden:
+            raise BadProblem(
+                f"the observable depends on the control {hidden[0]} directly; expected one of the state alone. A "
+                "term in the control belongs to the optimiser, as a prior or a penalty"
+            )
+        if isinstance(problem, Evolution) and any(p is problem.previous for p in observable.parameters):
+            raise BadProblem(
+                "the observable depends on `previous`, which the steps overwrite; AtSteps looks at any step's state"
+            )
+        self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
+        self.solution: Stationary | March
+        if isinstance(problem, Evolution):
+            self.layout: ControlLayout = control_layout(layout, self.comm, expanded(problem))
+            self.solution = March(problem, observable, self.layout, self.counts, solver, options, storage)
+        elif storage is not None:
+            raise BadInput("storage: a stationary problem has no trajectory to store; leave it None")
+        else:
+            self.layout = control_layout(layout, self.comm, problem.controls)
+            self.solution = Stationary(problem, observable, self.layout, self.counts, solver, options)
+        self.residual = self.solution.residual
+        self.size_in = self.layout.size
+        self.size_out = observable.size
+
+    # -- values --------------------------------------------------------------------------------------------------------
+
+    def dot(self, a: Array, b: Array) -> float:
+        """The inner product of two control vectors over all ranks. Collective under ``layout="owned"``."""
+        return self.layout.dot(a, b)
+
+    def __call__(self, m: npt.ArrayLike) -> Array:
+        """G(m), shape (..., size_in) -> (..., size_out).
+
+        Leading axes are samples. They cost one solve each, except where the residual is affine in state and controls
+        together (a linear source): then all samples go through one block solve with one factor.
+        """
+        controls = self.layout.checked(m, "control")
+        return self.solution.values(as_rows(controls)).reshape(*controls.shape[:-1], self.size_out)
+
+    def linearize(self, m: npt.ArrayLike) -> Linearization:
+        """Solve at one control, shape (size_in,), and return the linearisation point, which owns its state."""
+        control = self.layout.checked(m, "control")
+        if control.ndim != 1:
+            raise BadInput(
+                f"linearize: expected one control of shape ({self.size_in},), got {control.shape}; "
+                "linearise at each sample by itself, or use linearize_each"
+            )
+        return self._points(control[None, :])[0]
+
+    def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
+        """Linearisation points of several controls (k, size_in); one block solve where the residual is affine."""
+        return self._points(as_rows(self.layout.checked(m, "control")))
+
+    def _points(self, rows: Array) -> list[Linearization]:
+        return [Linearization(self, derivatives, value) for derivatives, value in self.solution.linearize(rows)]
+
+    def trajectory(self, m: npt.ArrayLike) -> Iterator[tuple[int, float | None]]:
+        """The states of an evolution, one after the other: (n, time) with ``problem.state`` holding u_n, n = 0, ..., N.
+
+        Collective. The time is None where the evolution does not know the length of its steps. Nothing is stored, and
+        no other call of this map may come before the last state.
+
+        Raises:
+            BadInput: for a stationary problem, or a control of the wrong shape.
+            SolveFailed: naming the step.
+        """
+        control = self.layout.checked(m, "control")
+        if not isinstance(self.solution, March) or control.ndim != 1:
+            raise BadInput(f"trajectory: expected an Evolution and one control of shape ({self.size_in},)")
+        return self.solution.trajectory(control)
+
+    def present_control(self) -> Array:
+        """The control vector of what the problem's controls hold now, the same in each step. Collective."""
+        return self.layout.join(self.solution.present_parts())
+
+    # -- life time -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free the factors and matrices. Collective. The map and its linearisation points are of no use afterwards."""
+        self.solution.close()
+        PETSc.garbage_cleanup(self.comm)
+
+    def __enter__(self) -> ReducedMap:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def control_values(G: ReducedMap, *functions: Any) -> Array:
+    """The control vector of given controls.
+
+    Collective.
+
+    Args:
+        G: the map whose control layout counts.
+        functions: one per control, in the problem's order (a single one serves all): a function of x, x of shape
+            (3, num_points) as DOLFINx has it; a number or an array; for a field also a UFL expression. For a control
+            with a value in each step of an evolution: one of these for all steps, or a list of one for each step (an
+            array whose first axis is the steps).
+
+    Returns:
+        (size_in,).
+
+    Raises:
+        BadInput: for another number of functions than controls, or a function of the wrong shape.
+    """
+    controls = G.problem.controls
+    given: list[Any] = list(functions) * (len(controls) if len(functions) == 1 else 1)
+    if len(given) != len(controls):
+        raise BadInput(
+            f"control_values: expected 1 or {len(controls)} functions, one per control, got {len(functions)}"
+        )
+    parts: list[Array] = []
+    for control, value in zip(controls, given, strict=True):
+        if isinstance(G.problem, Evolution) and G.problem.is_per_step(control):
+            parts += _step_parts(G, control, value, G.problem.num_steps)
+        else:
+            parts.append(_control_part(G, control, value))
+    return G.layout.join(parts)
+
+
+def _step_parts(G: ReducedMap, control: fem.Function | fem.Constant, value: Any, num_steps: int) -> list[Array]:
+    """Owned values of a control with a value in each step. Collective."""
+    length = len(value) if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim) else None
+    entries = int(np.prod(control.ufl_shape, dtype=np.int64))
+    if length == num_steps == entries > 1 and all(np.ndim(v) == 0 and not callable(v) for v in value):
+        raise BadInput(
+            f"control_values: {num_steps} numbers can be one for each step or the {entries} entries of one value; pass "
+            "a list of values, one for each step"
+        )
+    if length == num_steps:
+        return [_control_part(G, control, v) for v in value]
+    if length is not None and length != entries:
+        raise BadInput(f"control_values: expected a value for each of {num_steps} steps, or one for all, got {length}")
+    return [_control_part(G, control, value)] * num_steps
+
+
+def _control_part(G: ReducedMap, control: fem.Function | fem.Constant, value: Any) -> Array:
+    """Owned values of one control. Collective."""
+    if isinstance(control, fem.Constant):
+        with parallel.together(G.comm):
+            numbers = value(np.zeros((3, 1))) if callable(value) else value
+            part: Array = np.asarray(numbers, dtype=np.float64).reshape(-1)
+            entries = int(np.prod(control.ufl_shape, dtype=np.int64))
+            if part.size not in (1, entries):
+                raise BadInput(f"control_values: expected {entries} numbers for a constant, got {part.size}")
+            part = np.broadcast_to(part, (entries,)).copy()
+    else:
+        V = control.function_space
+        part = interpolated(value, V).x.array[: num_owned(V)].copy()
+    with parallel.together(G.comm):
+        if not np.isfinite(part).all():
+            raise BadInput(f"control_values: expected finite values for {control}, got NaN or infinity")
+    return part

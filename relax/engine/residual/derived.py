@@ -1,0 +1,184 @@
+"""A residual and what UFL derives from it, as forms. Nothing here is compiled or assembled.
+
+For F(u, m; v) with contraction L(u, m, λ) = F(u, m; λ): the Jacobian, ∂F/∂m as bilinear forms and along dm, the
+adjoint products (∂F/∂u)ᵀ λ and (∂F/∂m)ᵀ λ, and their derivatives along (du, dm, dλ).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import ufl
+from dolfinx import fem
+from ufl.algorithms import expand_derivatives
+
+from relax.base.fem import compat
+from relax.base.fem.forms import Control, along, holds, jumps_with, nonzero, summed
+from relax.base.fem.quadrature import with_fixed_degrees
+from relax.problem.problem import Problem
+
+
+class DerivedForms:
+    """Forms in the registers of a problem. Local, and the same on each rank.
+
+    Args:
+        problem: the PDE; its state and controls are registers.
+        adjoint, second_adjoint, tangent_state: registers for λ, dλ and du, in the state's space.
+        tangent_controls: registers for dm, one like each control.
+
+    Attributes:
+        F: the residual, Constants among the controls replaced by variables, quadrature degrees fixed.
+        J: ∂F/∂u.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        adjoint: fem.Function,
+        second_adjoint: fem.Function,
+        tangent_state: fem.Function,
+        tangent_controls: Sequence[Control],
+    ) -> None:
+        self.state: fem.Function = problem.state
+        self.controls = tuple(problem.controls)
+        self._adjoint = adjoint
+        self._second_adjoint = second_adjoint
+        self._tangent_state = tangent_state
+        self._tangent_controls = tangent_controls
+        self._test = problem.residual.arguments()[0]
+        # UFL differentiates with respect to a Constant only through a variable that stands for it.
+        self._variables = {c: ufl.variable(c) for c in self.controls if isinstance(c, fem.Constant)}
+        F = with_fixed_degrees(compat.one_subdomain_data(problem.residual))
+        self.F: ufl.Form = ufl.replace(F, self._variables) if self._variables else F
+        self.J: ufl.Form = self.jacobian_of(self.F)
+
+    # -- what depends on what ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def is_linear(self) -> bool:
+        """F is affine in the state."""
+        return not holds(self.J, self.state)
+
+    @cached_property
+    def operator_is_constant(self) -> bool:
+        """The Jacobian depends on neither state nor control."""
+        return self.is_linear and not any(holds(self.J, c) for c in self.controls)
+
+    @cached_property
+    def is_affine(self) -> bool:
+        """F is affine in state and controls together."""
+        registers = (self.state, *self.controls)
+        if not self.operator_is_constant or any(jumps_with(self.F, r) for r in registers):
+            return False
+        form = self.tangent_source
+        return form is None or not any(holds(form, r) for r in registers)
+
+    # -- first order ---------------------------------------------------------------------------------------------------
+
+    def jacobian_of(self, form: ufl.Form) -> ufl.Form:
+        """The derivative of a residual in the state, as a bilinear form."""
+        return expand_derivatives(ufl.derivative(form, self.state, ufl.TrialFunction(self.state.function_space)))
+
+    @cached_property
+    def sensitivities(self) -> list[ufl.Form | None]:
+        """∂F/∂m as a bilinear form for each field; None for constants and where it is zero."""
+        return [
+            nonzero(ufl.derivative(self.F, c, ufl.TrialFunction(c.function_space)))
+            if isinstance(c, fem.Function)
+            else None
+            for c in self.controls
+        ]
+
+    def in_constant(self, form: ufl.Form, control: fem.Constant, entry: int) -> ufl.Form | None:
+        """The derivative of a form in one entry of a Constant; None where it is zero."""
+        shape = control.ufl_shape
+        unit = np.zeros(shape)
+        unit.reshape(-1)[entry] = 1.0
+        return nonzero(along(form, self._variables[control], ufl.as_tensor(unit.tolist()) if shape else 1.0))
+
+    def in_direction(self, form: ufl.Form, i: int) -> ufl.Form | None:
+        """The derivative of a form in control i, along its register of dm; None where it is zero."""
+        control, direction = self.controls[i], self._tangent_controls[i]
+        if isinstance(control, fem.Function):
+            return nonzero(ufl.derivative(form, control, direction))
+        return nonzero(along(form, self._variables[control], direction))
+
+    @cached_property
+    def tangent_source(self) -> ufl.Form | None:
+        """∂F/∂m dm."""
+        return summed([self.in_direction(self.F, i) for i in range(len(self.controls))])
+
+    @cached_property
+    def action(self) -> ufl.Form | None:
+        """∂F/∂u du."""
+        return nonzero(ufl.derivative(self.F, self.state, self._tangent_state))
+
+    def at_zero(self, zeroed: Sequence[fem.Function]) -> ufl.Form | None:
+        """F with these Functions replaced by zero; None where nothing is left."""
+        zeros = {f: ufl.as_ufl(ufl.zero(f.ufl_shape) if f.ufl_shape else 0.0) for f in zeroed}
+        return nonzero(ufl.replace(self.F, zeros))
+
+    @cached_property
+    def contraction(self) -> ufl.Form:
+        """L = F(u, m; λ)."""
+        return ufl.replace(self.F, {self._test: self._adjoint})
+
+    @cached_property
+    def adjoint_action(self) -> ufl.Form | None:
+        """(∂F/∂u)ᵀ λ."""
+        return nonzero(ufl.derivative(self.contraction, self.state, ufl.TestFunction(self.state.function_space)))
+
+    @cached_property
+    def gradients(self) -> list[ufl.Form | list[ufl.Form] | None]:
+        """(∂F/∂m)ᵀ λ for each control: a vector form; scalar forms for a constant's entries; None where it is zero."""
+        return [self.gradient_of(self.contraction, i) for i in range(len(self.controls))]
+
+    def gradient_of(self, form: ufl.Form, i: int) -> ufl.Form | list[ufl.Form] | None:
+        """The derivative of a scalar form in control i: a vector form; scalar forms for the entries of a constant."""
+        control = self.controls[i]
+        if isinstance(control, fem.Function):
+            return nonzero(ufl.derivative(form, control, ufl.TestFunction(control.function_space)))
+        entries = int(np.prod(control.ufl_shape, dtype=np.int64))
+        forms = [self.in_constant(form, control, entry) for entry in range(entries)]
+        if all(f is None for f in forms):
+            return None
+        return [f if f is not None else 0.0 * self.contraction for f in forms]
+
+    # -- second order --------------------------------------------------------------------------------------------------
+
+    def varied(self, form: ufl.Form | None) -> ufl.Form | None:
+        """d/dε of a form along (du, dm)."""
+        if form is None:
+            return None
+        along_state = nonzero(ufl.derivative(form, self.state, self._tangent_state))
+        return summed([along_state, *(self.in_direction(form, i) for i in range(len(self.controls)))])
+
+    @cached_property
+    def second_state(self) -> ufl.Form | None:
+        """(F_uu du + F_um dm)ᵀ λ."""
+        return self.varied(self.adjoint_action)
+
+    @cached_property
+    def second_adjoint_action(self) -> ufl.Form | None:
+        """(∂F/∂u)ᵀ dλ + (F_uu du + F_um dm)ᵀ λ."""
+        with_dlam = None if self.adjoint_action is None else self._with_second_adjoint(self.adjoint_action)
+        return summed([with_dlam, self.second_state])
+
+    @cached_property
+    def second_gradients(self) -> list[ufl.Form | list[ufl.Form] | None]:
+        """F_mᵀ dλ + (F_mu du + F_mm dm)ᵀ λ, as ``gradients``."""
+        result: list[ufl.Form | list[ufl.Form] | None] = []
+        for gradient in self.gradients:
+            if isinstance(gradient, list):
+                forms = [summed([self._with_second_adjoint(g), self.varied(g)]) for g in gradient]
+                result.append([f for f in forms if f is not None])
+            elif gradient is None:
+                result.append(None)
+            else:
+                result.append(summed([self._with_second_adjoint(gradient), self.varied(gradient)]))
+        return result
+
+    def _with_second_adjoint(self, form: ufl.Form) -> ufl.Form:
+        return ufl.replace(form, {self._adjoint: self._second_adjoint})

@@ -1,0 +1,110 @@
+"""The operators ∂F/∂u of a residual, factored where they are needed and kept while they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from petsc4py import PETSc
+
+from relax.base.la.factors import Factor, FactorStore, Key
+from relax.base.la.linear import LinearSolver
+from relax.base.la.options import DIRECT, DIRECT_SYMMETRIC, Options, has_user_options, known, merged, preset
+from relax.base.log import timed
+from relax.engine.residual.residual import Residual
+from relax.errors import BadInput, SolveFailed
+
+
+class FactoredOperator:
+    """Factors by key, with the PETSc options of a problem. Collective, as are all methods.
+
+    Args:
+        residual: its registers hold the point of a key whenever a factor is asked for.
+        name: the problem's; options have the prefixes ``relax_<name>_`` and ``relax_<name>_lin_``.
+        factor_memory: bytes on each rank that factors may take.
+        options: PETSc options or the name of a preset, as ``ReducedMap`` has them.
+        assemble: writes ∂F/∂u at the registers' point into a matrix; the residual's own assembly when left out.
+
+    Attributes:
+        prefix: of the forward solves.
+        options: of the forward solves, defaults included.
+        factors: of the forward solves.
+        lin_factors: of tangent and adjoint solves; the same store where these have no options of their own.
+    """
+
+    def __init__(
+        self,
+        residual: Residual,
+        name: str,
+        factor_memory: float,
+        options: Options | str | None,
+        assemble: Callable[[PETSc.Mat], None] | None = None,
+    ) -> None:
+        self._residual = residual
+        self._assemble = assemble if assemble is not None else residual.assemble_matrix
+        self._closed = False
+        self.prefix = f"relax_{name}_"
+        self.options, lin_options = self._resolved(preset(options))
+        self.factors = FactorStore(residual.comm, lambda: self._new(self.prefix, self.options), factor_memory)
+        # A linear problem has one operator for the state and its derivatives; another solver for it is the user's wish.
+        self.lin_factors = self.factors
+        if lin_options is not None:
+            self.lin_factors = FactorStore(
+                residual.comm, lambda: self._new(self.prefix + "lin_", lin_options), factor_memory
+            )
+
+    def _resolved(self, options: Options | None) -> tuple[dict[str, object], dict[str, object] | None]:
+        given = dict(known(options or {}))
+        lin = {k.removeprefix("lin_"): v for k, v in given.items() if k.startswith("lin_")}
+        forward = {k: v for k, v in given.items() if not k.startswith("lin_")}
+        default = DIRECT_SYMMETRIC if self._residual.is_self_adjoint else DIRECT
+        chosen = merged(default, forward)
+        own_lin = bool(lin) or has_user_options(self.prefix + "lin_")
+        return chosen, merged(chosen, lin) if own_lin else None
+
+    def _new(self, prefix: str, options: Options) -> Factor:
+        residual = self._residual
+        solver = LinearSolver(residual.comm, prefix, options, self_adjoint=residual.is_self_adjoint)
+        return Factor(solver.placed(residual.create_matrix(), residual.assemble_matrix), solver)
+
+    def check_open(self) -> None:
+        """Raise when these have been closed. Local, and the same on all ranks.
+
+        Raises:
+            BadInput: then.
+        """
+        if self._closed:
+            raise BadInput("this map has been closed; make a new one for more solves")
+
+    @contextmanager
+    def factor_here(self, key: Key, *, derivatives: bool = False) -> Iterator[Factor]:
+        """The factor of the operator at the point that the registers hold, kept from before or made now.
+
+        A factor in which a solve fails within the block is destroyed.
+
+        Args:
+            key: names the point.
+            derivatives: for tangent and adjoint solves, which may have solver options of their own.
+        """
+        self.check_open()
+        store = self.lin_factors if derivatives else self.factors
+        factor = store.find(key)
+        fresh = factor is None
+        factor = store.take() if factor is None else factor
+        try:
+            if fresh:
+                with timed(f"{factor.solver.prefix}: operator"):
+                    self._assemble(factor.matrix)
+                    factor.solver.factor(factor.matrix)
+                factor.assign(key)
+            yield factor
+        except SolveFailed:
+            store.discard(factor)
+            raise
+
+    def close(self) -> None:
+        """Free the factors; a second time does nothing."""
+        self._closed = True
+        self.factors.destroy()
+        if self.lin_factors is not self.factors:
+            self.lin_factors.destroy()

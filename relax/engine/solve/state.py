@@ -1,0 +1,292 @@
+"""From a control to a state: one linear solve, or Newton's method by PETSc's SNES."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from petsc4py import PETSc
+
+from relax.base.fem.forms import values_of
+from relax.base.la.factors import Factor, Key
+from relax.base.la.options import NEWTON, Options, inserted, refused_options, snes_failure, user_options
+from relax.base.types import Array
+from relax.engine.residual.residual import Residual
+from relax.engine.solve.factored import FactoredOperator
+from relax.errors import BadProblem, SolveFailed
+from relax.problem.continuation import Continuation
+
+# What a Newton iteration that has stopped moving may leave of the residual, relative to where it began.
+_STALLED = 1e-6
+# Far above what a linear solver may leave, far below what a term leaves that was overlooked.
+_NOT_LINEAR = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newton:
+    """How a state is found, and how much memory kept factors may take.
+
+    Linear problems take one linear solve and only ``factor_memory`` matters. PETSc options on the command line
+    (``-relax_<name>_snes_rtol`` and so on) stand above these.
+
+    Args:
+        rtol: the residual norm falls to this fraction of what it is at the first guess, or, where the guess is good
+            already, of what it is at the state zero. Derivatives are those of the exact root, so keep it small.
+        atol: or the residual norm falls below this, which has the units of your residual; 0 leaves it to ``rtol``.
+        max_steps: Newton steps before ``SolveFailed``.
+        factor_memory: bytes on each rank for the factors of linearisation points that are still in use. Beyond it the
+            factor that was used longest ago is given up, and made again when its point is asked for a derivative.
+    """
+
+    rtol: float = 1e-10
+    atol: float = 0.0
+    max_steps: int = 50
+    factor_memory: float = 2e9
+
+
+def solve_linear(residual: Residual, factor: Factor, at_zero: np.ndarray | None = None) -> None:
+    """The state of a residual that is affine in it, with the operator that ``factor`` holds.
+
+    Collective. The controls are installed; the state's register holds the solution afterwards.
+
+    Args:
+        residual: the residual.
+        factor: of its operator.
+        at_zero: F(0, m), (owned,), where it is known already.
+
+    Raises:
+        SolveFailed: with the reason in words.
+    """
+    u = residual.state.x
+    u.array[:] = 0.0
+    residual.boundary.apply(u.array)
+    factor.rhs.array[:] = residual.residual_of_lifting(at_zero)
+    factor.solver.solve(factor.rhs, factor.solution)
+    u.array[: residual.num_owned] -= factor.solution.array_r
+    u.scatter_forward()
+
+
+def check_linear(residual: Residual, factor: Factor) -> bool:
+    """The residual at the state just found, with all its terms, is small.
+
+    Collective. A jump of a coefficient in the state, ``conditional(gt(u, 1), 5, 1)``, has no derivative that UFL could
+    see, and looks linear to it.
+
+    Returns:
+        Whether this settles it: a right-hand side of zeros shows nothing.
+
+    Raises:
+        BadProblem: when it is not.
+    """
+    left, size = residual.norm(residual.residual()), residual.norm(factor.rhs.array_r)
+    if left > _NOT_LINEAR * size:
+        raise BadProblem(
+            f"residual: it looks linear in the state {residual.state.name!r}, but the solution of the linear equation "
+            f"leaves a residual of {left:.1e} (of {size:.1e} before). A coefficient that jumps with the state is not "
+            "differentiable: smooth it"
+        )
+    return size > 0.0
+
+
+class NewtonSolver:
+    """SNES on a compiled residual. Collective.
+
+    Args:
+        residual: the residual.
+        settings: tolerances.
+        prefix: PETSc options prefix.
+        options: PETSc options below those of the command line.
+    """
+
+    def __init__(self, residual: Residual, settings: Newton, prefix: str, options: Options) -> None:
+        self._residual = residual
+        self._prefix = prefix
+        self._options = options
+        self._settings = settings
+        self._first_norm = 0.0
+        snes_options = {
+            **NEWTON,
+            "snes_rtol": settings.rtol,
+            "snes_atol": settings.atol,
+            "snes_stol": 1e-14,
+            "snes_max_it": settings.max_steps,
+            **{k: v for k, v in options.items() if k.startswith("snes_")},
+        }
+        self._snes = PETSc.SNES().create(residual.comm)
+        self._snes.setOptionsPrefix(prefix)
+        with inserted(prefix, snes_options), refused_options(prefix):
+            self._snes.setFromOptions()
+        self._snes.setErrorIfNotConverged(False)
+        self._x: PETSc.Vec | None = None
+        self._f: PETSc.Vec | None = None
+
+    def solve(self, factor: Factor, guess: np.ndarray) -> None:
+        """The state for the installed controls, using the matrix and linear solver of ``factor``.
+
+        Args:
+            factor: to be filled; it holds the Jacobian of the last iterate afterwards.
+            guess: the state's local values to start from: no solve depends on what the register holds.
+
+        Raises:
+            SolveFailed: with the reason in words; the state's register is then of no use.
+        """
+        u = self._residual.state.x
+        scale = self._norm_at(np.zeros_like(guess))
+        self._first_norm = self._norm_at(guess)
+        if self._first_norm == 0.0:
+            return
+        if self._x is None or self._f is None:
+            self._x, self._f = factor.matrix.createVecRight(), factor.matrix.createVecLeft()
+            self._snes.setFunction(self._evaluate, self._f)
+        self._snes.setKSP(factor.solver.ksp)
+        self._snes.setJacobian(self._linearise, factor.matrix)
+        self._x.array[:] = u.array[: self._residual.num_owned]
+        if np.isfinite(scale) and not user_options(self._prefix, ("snes_atol",)):
+            self._snes.atol = max(self._settings.atol, self._settings.rtol * scale)
+        try:
+            # MUMPS reads its own options when it factors, which is inside the first step.
+            with inserted(self._prefix, self._options):
+                self._snes.solve(None, self._x)
+        except PETSc.Error as error:
+            raise SolveFailed(f"Newton's method ({self._prefix}) failed inside PETSc: {error}") from error
+        if self._snes.getConvergedReason() < 0:
+            raise SolveFailed(snes_failure(self._snes, self._prefix))
+        # A step of no length also counts as convergence for SNES, wherever it stands.
+        norm, allowed = self._snes.getFunctionNorm(), _STALLED * max(self._first_norm, scale)
+        if not norm <= max(allowed, self._snes.atol):
+            raise SolveFailed(
+                f"Newton's method ({self._prefix}) stopped moving with the residual norm at {norm:.3e}, expected at "
+                f"most {allowed:.1e}. Try a better first guess in problem.state, or -{self._prefix}snes_monitor"
+            )
+        self._write(self._x)
+
+    def _norm_at(self, state: np.ndarray) -> float:
+        """The residual's norm at local values with the given ones written in; the state's register holds them then."""
+        u = self._residual.state.x
+        u.array[:] = state
+        self._residual.boundary.apply(u.array)
+        u.scatter_forward()
+        return self._residual.norm(self._residual.residual())
+
+    def _write(self, x: PETSc.Vec) -> None:
+        u = self._residual.state.x
+        u.array[: self._residual.num_owned] = x.array_r
+        u.scatter_forward()
+
+    def _evaluate(self, snes: PETSc.SNES, x: PETSc.Vec, f: PETSc.Vec) -> None:
+        self._write(x)
+        f.array[:] = self._residual.residual()
+
+    def _linearise(self, snes: PETSc.SNES, x: PETSc.Vec, J: PETSc.Mat, P: PETSc.Mat) -> None:
+        self._write(x)
+        self._residual.assemble_matrix(P)
+
+    def destroy(self) -> None:
+        """Free what PETSc holds."""
+        for item in (self._snes, self._x, self._f):
+            if item is not None:
+                item.destroy()
+
+
+# The logarithm of the ratio between stages of a continuation: at first, and when to give up.
+_STAGE = float(np.log(4.0))
+_SHORTEST = 0.02
+
+
+class ForwardSolver:
+    """Solves F(u, m) = 0 for the controls that the registers hold. Collective, as are all methods.
+
+    Args:
+        residual: the residual; its state's register holds the solution afterwards.
+        operators: the factors.
+        settings: of Newton's method.
+    """
+
+    def __init__(self, residual: Residual, operators: FactoredOperator, settings: Newton) -> None:
+        self._residual = residual
+        self._operators = operators
+        self._settings = settings
+        self._newton: NewtonSolver | None = None
+        self._known_linear = False
+
+    def linear(self, key: Key, at_zero: Array | None = None) -> None:
+        """The state of a residual that is affine in it.
+
+        Args:
+            key: names the operator.
+            at_zero: F(0, m), (owned,), where it is known already.
+
+        Raises:
+            SolveFailed: with the reason in words.
+            BadProblem: when the residual only looks linear.
+        """
+        with self._operators.factor_here(key) as factor:
+            solve_linear(self._residual, factor, at_zero)
+            if not self._known_linear:
+                self._known_linear = check_linear(self._residual, factor)
+
+    def nonlinear(self, guess: Array) -> None:
+        """The state by Newton's method, from local values; by the problem's continuation where that fails.
+
+        Raises:
+            SolveFailed: with the reason in words.
+        """
+        try:
+            self._by_newton(guess)
+        except SolveFailed as failure:
+            path = self._residual.problem.continuation
+            if path is None:
+                raise
+            self._continued(path, guess, failure)
+
+    def _continued(self, path: Continuation, guess: Array, first: SolveFailed) -> None:
+        """Stages of a geometric path; one that fails is cut in two.
+
+        Raises:
+            SolveFailed: where even short stages fail, with what the direct way failed of, too.
+        """
+        register = values_of(path.constant)
+        wanted = float(register)
+        length = np.log(wanted / path.easy)
+        done, stage = 0.0, 1.0 / max(1.0, np.ceil(abs(length) / _STAGE))
+        try:
+            register[...] = path.easy
+            self._by_newton(guess)
+            state = self._residual.state.x.array.copy()
+            while done < 1.0:
+                ahead = min(1.0, done + stage)
+                register[...] = wanted if ahead == 1.0 else path.easy * np.exp(ahead * length)
+                try:
+                    self._by_newton(state)
+                except SolveFailed:
+                    if abs(length) * stage < _SHORTEST:
+                        raise
+                    stage /= 2.0
+                else:
+                    done, state = ahead, self._residual.state.x.array.copy()
+        except SolveFailed as failure:
+            raise SolveFailed(
+                f"{first}. Continuation from {path.easy:g} towards {wanted:g} failed, too, at {float(register):g}: "
+                f"{failure}"
+            ) from failure
+        finally:
+            register[...] = wanted
+
+    def _by_newton(self, guess: Array) -> None:
+        operators = self._operators
+        operators.check_open()
+        if self._newton is None:
+            self._newton = NewtonSolver(self._residual, self._settings, operators.prefix, operators.options)
+        factor = operators.factors.take()
+        try:
+            self._newton.solve(factor, guess)
+        except SolveFailed:
+            operators.factors.discard(factor)
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Free what PETSc holds. Before the operators: SNES holds a factor's matrix, whose communicator may go."""
+        if self._newton is not None:
+            self._newton.destroy()
+            self._newton = None

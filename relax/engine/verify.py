@@ -1,0 +1,250 @@
+"""Is the derivative the derivative? Taylor tests, adjoint identity, symmetry of the Hessian, and what it all costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from relax.base.fem.layout import as_rows
+from relax.base.log import logger
+from relax.base.parallel import from_rank_0, rank_0_prints
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
+from relax.errors import CheckFailed, SolveFailed
+from relax.problem.evolution import Evolution
+
+# How often steps are halved: at least, and at most, where orders do not show yet.
+_STEPS, _MOST_STEPS = 6, 12
+# The first step, how it is stretched or shrunk, how often, and the relative remainder at which it is large enough.
+_FIRST_STEP, _STRETCH, _TRIALS, _VISIBLE = 2e-2, 4.0, 8, 1e-5
+_ORDER_SLACK = 0.15
+# Sums of observations whose second remainders are looked at together: of a single one the leading term may vanish by
+# chance.
+_SUMS = 4
+_GAP = 1e-8
+# Below this, relative to the size of what is expanded, a Taylor remainder is rounding and shows no order.
+_ROUNDING = 1e-12
+_CLEAR = 30.0
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """What ``check_map`` measured. An order is ``inf`` where the remainder is zero up to rounding (an affine map).
+
+    Attributes:
+        first_order: of |G(m + εδ) - G(m) - ε G'δ|, expected 2.
+        second_order: of |w·G(m + εδ) - w·G(m) - ε g·δ - ½ ε² δ·Hδ|, expected 3.
+        adjoint_gap: |w·G'δ - δ·G'ᵀw| relative to its terms.
+        hessian_gap: |δ1·Hδ2 - δ2·Hδ1| relative to its terms.
+        first_remainders, second_remainders: the remainders behind the orders, ε halved from one to the next.
+        forward_seconds: of one evaluation.
+        tangent_ratio, adjoint_ratio, hessian_ratio: seconds of one product over those of one evaluation.
+    """
+
+    first_order: float
+    second_order: float
+    adjoint_gap: float
+    hessian_gap: float
+    first_remainders: tuple[float, ...]
+    second_remainders: tuple[float, ...]
+    forward_seconds: float
+    tangent_ratio: float
+    adjoint_ratio: float
+    hessian_ratio: float
+
+    @property
+    def failures(self) -> list[str]:
+        """What is wrong, a sentence each; empty when all is well."""
+        found = []
+        if not self.first_order > 2.0 - _ORDER_SLACK:
+            found.append(
+                f"the tangent is not the derivative: first Taylor order {self.first_order:.2f}, expected 2 "
+                "(a stale control, a sign, a missing term, a boundary condition that is not homogenised)"
+            )
+        if not self.adjoint_gap < _GAP:
+            found.append(
+                f"the adjoint is not the transpose of the tangent: gap {self.adjoint_gap:.1e}, expected < {_GAP:.0e} "
+                "(a missing ghost update, a seed or a boundary row that is not zeroed, a sum over ranks counted twice)"
+            )
+        if not self.second_order > 3.0 - _ORDER_SLACK:
+            found.append(
+                f"the Hessian action is not the second derivative: second Taylor order {self.second_order:.2f}, not 3"
+            )
+        if not self.hessian_gap < _GAP:
+            found.append(f"the Hessian is not symmetric: gap {self.hessian_gap:.1e}, expected below {_GAP:.0e}")
+        return found
+
+    def __str__(self) -> str:
+        rows = [
+            ("first Taylor order (2)", f"{self.first_order:.3f}"),
+            ("second Taylor order (3)", f"{self.second_order:.3f}"),
+            ("adjoint gap", f"{self.adjoint_gap:.1e}"),
+            ("Hessian symmetry gap", f"{self.hessian_gap:.1e}"),
+            ("forward", f"{1e3 * self.forward_seconds:.2f} ms"),
+            ("jvp / forward", f"{self.tangent_ratio:.2f}"),
+            ("vjp / forward", f"{self.adjoint_ratio:.2f}"),
+            ("hvp / forward", f"{self.hessian_ratio:.2f}"),
+        ]
+        return "\n".join(f"  {name:<26}{value}" for name, value in rows)
+
+
+def check_map(G: ReducedMap, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapReport:
+    """Check every derivative product of a map at a control, print what was found, and return it.
+
+    Collective. The problem's state, controls and parameters are left as they were found.
+
+    Args:
+        G: the map.
+        m: the control to check at, shape (size_in,); the problem's present control values when left out, moved a
+            little at random so that no term vanishes by chance.
+        seed: of the random directions; the same directions on any number of ranks (under ``layout="replicated"``).
+
+    Returns:
+        Orders, gaps and cost ratios.
+
+    Raises:
+        CheckFailed: when one of them is out of bounds; its ``report`` holds them all.
+        SolveFailed: when the map cannot be evaluated at ``m``.
+    """
+    registers = [G.problem.state, *G.problem.controls]
+    if isinstance(G.problem, Evolution):
+        registers += [r for r in (G.problem.previous, G.problem.time) if r is not None]
+    kept = [_register(r).copy() for r in registers]
+    counts = dict(G.counts)
+    try:
+        report = _measure(G, m, np.random.default_rng(seed))
+    finally:
+        for register, values in zip(registers, kept, strict=True):
+            _register(register)[...] = values
+        G.counts.update(counts)
+    rank_0_prints(G.comm, f"check of {G.problem.name}: {G.size_in} -> {G.size_out}\n{report}")
+    if report.failures:
+        raise CheckFailed(f"check of {G.problem.name}: " + "; ".join(report.failures), report)
+    logger.debug("check of %s passed", G.problem.name)
+    return report
+
+
+def _register(register: object) -> Array:
+    return register.x.array if hasattr(register, "x") else register.value  # type: ignore[attr-defined]
+
+
+def _measure(G: ReducedMap, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapReport:
+    def random() -> Array:
+        # Not of zero mean: an elliptic solve all but swallows what changes sign from node to node.
+        return G.layout.checked(rng.uniform(-0.5, 1.0, G.size_in), "direction")
+
+    if m is None:
+        point = G.layout.checked(G.present_control(), "control") + 0.1 * random()
+    else:
+        point = G.layout.checked(m, "control")
+    delta, other = random(), random()
+    size = max(np.sqrt(G.dot(point, point)), 1.0) / np.sqrt(G.dot(delta, delta))
+    delta, other = delta * size, other * size
+    sums = from_rank_0(G.comm, _weights(rng, G.size_out))
+    weights = sums[0]
+    with G.linearize(point) as lin:
+        y = lin.value
+        largest = _first_step(G, point, delta, y, lin.jvp(delta))
+        # The map was last solved elsewhere: products that are taken there, and not at their own point, show.
+        Jd, g = lin.jvp(delta), lin.vjp(weights)
+        each_Hd, Ho = lin.hvp(sums, delta), lin.hvp(weights, other)
+        ratios = _costs(G, point, lin.jvp, lin.vjp, lin.hvp, delta, weights)
+    Hd = each_Hd[0]
+    slopes, curvatures = sums @ Jd, np.array([G.dot(row, delta) for row in each_Hd])
+    first: list[float] = []
+    second: list[float] = []
+    floor = _ROUNDING * float(np.linalg.norm(y))
+    size_of_sums = float(np.linalg.norm(sums))
+    for i in range(_MOST_STEPS):
+        eps = largest * 0.5**i
+        change = as_rows(G(point + eps * delta))[0] - y
+        first.append(float(np.linalg.norm(change - eps * Jd)))
+        second.append(float(np.linalg.norm(sums @ change - eps * slopes - 0.5 * eps**2 * curvatures)))
+        floor = max(floor, _ROUNDING * float(np.linalg.norm(change)))
+        # Where curvature changes fast along the direction, orders show at smaller steps only.
+        orders = _order(first, floor) - 2.0, _order(second, floor * size_of_sums) - 3.0
+        if i + 1 >= _STEPS and min(orders) > -_ORDER_SLACK:
+            break
+    terms = float(np.linalg.norm(weights) * np.linalg.norm(Jd)) + np.sqrt(G.dot(g, g) * G.dot(delta, delta))
+    cross = np.sqrt(G.dot(Hd, Hd) * G.dot(other, other)) + np.sqrt(G.dot(Ho, Ho) * G.dot(delta, delta))
+    # A Hessian of rounding errors alone (an affine map) has no symmetry to speak of.
+    noise = _ROUNDING * np.sqrt(G.dot(g, g) * G.dot(delta, delta))
+    return MapReport(
+        first_order=_order(first, floor),
+        second_order=_order(second, floor * size_of_sums),
+        adjoint_gap=float(abs(slopes[0] - G.dot(g, delta)) / max(terms, 1e-300)),
+        hessian_gap=float(abs(G.dot(Hd, other) - G.dot(Ho, delta)) / max(cross, noise, 1e-300)),
+        first_remainders=tuple(first),
+        second_remainders=tuple(second),
+        **ratios,
+    )
+
+
+def _weights(rng: np.random.Generator, size: int) -> Array:
+    """Weights of sums of observations, (k, size): the first of one sign, others of both."""
+    found = rng.uniform(0.5, 1.5, (min(_SUMS, size), size))
+    found[1:] *= rng.choice([-1.0, 1.0], found[1:].shape)
+    return found
+
+
+def _first_step(G: ReducedMap, point: Array, delta: Array, y: Array, Jd: Array) -> float:
+    """As large as it must be for the remainder to stand out of rounding, if any will do, and as small as it must be for
+    the map to be solved at.
+    """
+    largest, found = _FIRST_STEP, None
+    for _ in range(_TRIALS):
+        try:
+            change = as_rows(G(point + largest * delta))[0] - y
+        except SolveFailed:
+            if found is not None:
+                break
+            largest /= _STRETCH
+            continue
+        found = largest
+        if np.linalg.norm(change - largest * Jd) > _VISIBLE * max(
+            float(np.linalg.norm(y)), float(np.linalg.norm(change))
+        ):
+            break
+        largest *= _STRETCH
+    return found if found is not None else largest
+
+
+def _order(remainders: list[float], floor: float) -> float:
+    """The order at which remainders fall as steps are halved: that of the smallest steps still clear of rounding."""
+    clear = [r for r in remainders if r > _CLEAR * floor]
+    if len(clear) < 2:
+        # Nothing but rounding is left: either the map is affine, or the expansion is exact.
+        return np.inf if remainders[-1] <= _CLEAR * floor else 0.0
+    return float(np.log2(clear[-2] / clear[-1]))
+
+
+def _costs(
+    G: ReducedMap,
+    point: Array,
+    jvp: Callable[[Array], Array],
+    vjp: Callable[[Array], Array],
+    hvp: Callable[[Array, Array], Array],
+    delta: Array,
+    weights: Array,
+) -> dict[str, float]:
+    """Seconds of an evaluation, and of each product relative to it; everything has run once before."""
+    forward = _seconds(lambda: G(point))
+    return {
+        "forward_seconds": forward,
+        "tangent_ratio": _seconds(lambda: jvp(delta)) / forward,
+        "adjoint_ratio": _seconds(lambda: vjp(weights)) / forward,
+        "hessian_ratio": _seconds(lambda: hvp(weights, delta)) / forward,
+    }
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,52 @@
+"""What an optimiser asks of a prior."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from relax.base.fem.layout import Kind
+from relax.base.types import Array
+
+
+class Prior(Protocol):
+    """A Gaussian N(mean, C) on control vectors in one layout. All methods are collective.
+
+    With L a square root, C = L Lᵀ: ``color`` is mean + L xi and ``whiten`` its inverse. A control vector is *primal*
+    (values) or *dual* (a derivative, as ``vjp`` returns it): C maps dual to primal, C⁻¹ primal to dual.
+
+    Attributes:
+        kind: the layout of the control vectors.
+        size: the length of the vectors that this rank hands over.
+        mean: the mean, a control vector.
+    """
+
+    kind: Kind
+    size: int
+    mean: Array
+
+    def cost(self, m: Array) -> float:
+        """½ (m − mean)ᵀ C⁻¹ (m − mean)."""
+
+    def gradient(self, m: Array) -> Array:
+        """C⁻¹ (m − mean), dual."""
+
+    def precision(self, v: Array) -> Array:
+        """C⁻¹ v for v of shape (..., size), primal to dual."""
+
+    def covariance(self, v: Array) -> Array:
+        """C v for v of shape (..., size), dual to primal: the preconditioner of an optimiser."""
+
+    def whiten(self, m: Array) -> Array:
+        """L⁻¹ (m − mean): independent standard normal entries when m is drawn from the prior."""
+
+    def color(self, xi: Array) -> Array:
+        """mean + L xi, the inverse of ``whiten``."""
+
+    def color_adjoint(self, v: Array) -> Array:
+        """Lᵀ v for v of shape (..., size): a derivative with respect to m as one with respect to xi."""
+
+    def sample(self, seed: int) -> Array:
+        """A draw from the prior."""
+
+    def close(self) -> None:
+        """Free what PETSc holds."""

@@ -1,0 +1,98 @@
+"""A landscape: a function of x, relaxed by an equation in time, and the starts of descents on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ufl
+from dolfinx import mesh
+
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
+from relax.errors import BadInput
+from relax.jobs.landscape.functions import Landscape, landscape_of
+from relax.jobs.setting.equation import build_equation
+from relax.jobs.setting.sensors import random_points
+from relax.jobs.toml import JobFile
+from relax.observe import Functional, points_inside
+from relax.problem.evolution import Evolution
+
+# By default: times of the descents, from [pde] t down to this part of it.
+_TIMES, _SHORTEST = 24, 1e-2
+
+
+@dataclass(frozen=True)
+class LandscapeCase:
+    """What a job with [landscape] relaxes.
+
+    Attributes:
+        problem: the equation; its first state is the landscape.
+        f: the landscape, a function of x, (3, n) -> (n,).
+        G: the map whose trajectory is wanted; its control is the landscape.
+        beta: inverse temperature; None where [pde] has none.
+        starts: (k, gdim) of the descents, or None.
+        times: of the descents, falling.
+    """
+
+    problem: Evolution
+    f: Landscape
+    G: ReducedMap
+    beta: float | None
+    starts: Array | None = None
+    times: Array | None = None
+
+    @property
+    def ranks(self) -> int:
+        """Of the run."""
+        return int(self.G.comm.size)
+
+    def close(self) -> None:
+        """Free the map. Collective."""
+        self.G.close()
+
+
+def build(file: JobFile, domain: mesh.Mesh) -> LandscapeCase:
+    """The landscape of a file on its mesh. Collective."""
+    job = file.job
+    f = landscape_of(file, domain)
+    problem = build_equation(file, domain, f=f)
+    if not isinstance(problem, Evolution) or tuple(problem.state.function_space.value_shape):
+        raise BadInput(
+            f"[pde] name: {job.pde.name} is no equation in time for a scalar; a job with a [landscape] needs one, such "
+            "as hamilton_jacobi.viscous_evolution"
+        )
+    beta = _number(job.pde.keywords.get("beta"))
+    starts = times = None
+    if job.descent is not None:
+        t = _number(job.pde.keywords.get("t"))
+        if beta is None or t is None:
+            raise BadInput("[descent]: needs the numbers `beta` and `t` in [pde]: it relaxes the landscape for itself")
+        times = np.sort(job.descent.times or np.geomspace(_SHORTEST * t, t, _TIMES))[::-1]
+        if len(np.unique(times)) < len(times):
+            raise BadInput("[descent] times: expected each time once")
+        starts = _starts(file, domain)
+    G = ReducedMap(problem, Functional(problem.state * ufl.dx), options=job.solver.options, layout="owned")
+    return LandscapeCase(problem, f, G, beta, starts, times)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _starts(file: JobFile, domain: mesh.Mesh) -> Array:
+    """(k, gdim) points inside the mesh. Collective."""
+    section = file.job.descent
+    assert section is not None
+    gdim = domain.geometry.dim
+    if isinstance(section.starts, int):
+        return random_points(domain, section.starts, section.seed)
+    if any(len(start) != gdim for start in section.starts):
+        raise BadInput(f"[descent] starts: expected points of {gdim} number(s), as [mesh] has {gdim} dimension(s)")
+    starts = np.array(section.starts)
+    inside = points_inside(domain, starts)
+    if not inside.all():
+        outside = starts[~inside][0].tolist()
+        raise BadInput(f"[descent] starts: expected points inside the mesh, got {outside}")
+    return starts

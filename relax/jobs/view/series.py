@@ -1,0 +1,165 @@
+"""A trajectory as it is written: ``states.bp``, and pictures of some of its frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from dolfinx import fem, io
+
+from relax.base import parallel
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
+from relax.jobs.folder import STATES, check_space
+from relax.jobs.view import pictures
+from relax.jobs.view.fields import density, in_one_element, is_wave_function, num_bytes, parts_of, scalar_of
+from relax.problem.evolution import Evolution
+
+# On a line a frame is cheap, and many of them make a picture over time.
+_MOST_PICTURES = 400
+_MOST_VALUES = 4_000_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The state at one step, as it is drawn.
+
+    Attributes:
+        step: n of u_n.
+        time: of u_n, or n where the evolution does not know the length of its steps.
+        picture: of the state, its density or its magnitude.
+    """
+
+    step: int
+    time: float
+    picture: pictures.Picture
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is kept of a trajectory.
+
+    Attributes:
+        label: what is drawn, such as "u", "|u|" or "density".
+        frames: on rank 0 those that are drawn, in the order of steps; None on the others.
+        written: the steps in ``states.bp``, some of those drawn.
+        watched: (num_steps + 1, size) what was watched at u_0, ..., u_N, on every rank.
+    """
+
+    label: str
+    frames: list[Frame] | None
+    written: tuple[int, ...]
+    watched: Array
+
+
+def spread(last: int, most: int) -> tuple[int, ...]:
+    """Steps from 0 to ``last``, at most ``most``: both ends, the others evenly apart (the last one alone for 1)."""
+    if most == 1:
+        return (last,)
+    stride = max(1, math.ceil(last / (most - 1)))
+    return tuple(sorted({*range(0, last + 1, stride), last}))
+
+
+def record(
+    folder: Path,
+    G: ReducedMap,
+    control: Array,
+    *,
+    frames: int,
+    watch: Callable[[fem.Function], Array] = lambda state: np.empty(0),
+) -> Series:
+    """Run through the trajectory of a control: write ``states.bp``, keep pictures, and look at every state.
+
+    Collective.
+
+    Args:
+        folder: an output folder that ``clear`` made.
+        G: the map of an evolution.
+        control: a control vector.
+        frames: at most so many states in the file.
+        watch: collective; what of the state to note at each step, always as long.
+
+    Raises:
+        BadInput: when the disk is full, on every rank.
+        SolveFailed: naming the step.
+    """
+    evolution = G.problem
+    assert isinstance(evolution, Evolution)
+    written = spread(evolution.num_steps, frames)
+    writer = _Writer(folder, evolution, len(written))
+    camera = _Camera(evolution, written)
+    watched = []
+    try:
+        for n, time in G.trajectory(control):
+            at = float(n) if time is None else time
+            watched.append(watch(evolution.state))
+            camera.take(n, at)
+            if n in written:
+                writer.write(at)
+    finally:
+        writer.close()
+    return Series(camera.label, camera.develop(), written, np.array(watched))
+
+
+class _Writer:
+    """``states.bp``: the state, part by part, and the density of a wave function. Collective, as is every method."""
+
+    def __init__(self, folder: Path, evolution: Evolution, num_frames: int) -> None:
+        state = evolution.state
+        self._parts = parts_of(state.name, state)
+        if is_wave_function(evolution.name, state):
+            self._parts.append(density("density", state))
+        fields = [part.field for part in self._parts]
+        self._fields = in_one_element(fields)
+        comm = evolution.mesh.comm
+        needed = 2 * num_frames * num_bytes(self._fields)
+        parallel.on_rank_0(comm, lambda: check_space(folder, needed))
+        self._file = io.VTXWriter(comm, folder / STATES, self._fields, "BP4", io.VTXMeshPolicy.reuse)
+
+    def write(self, time: float) -> None:
+        """Append the state as it is now."""
+        for part, field in zip(self._parts, self._fields, strict=True):
+            part.update()
+            field.interpolate(part.field)
+        self._file.write(time)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class _Camera:
+    """Keeps what is drawn of some states. Collective to make and to develop."""
+
+    def __init__(self, evolution: Evolution, written: tuple[int, ...]) -> None:
+        state = evolution.state
+        wave = is_wave_function(evolution.name, state)
+        self._part = scalar_of(state.name, state, wave=wave)
+        self.label = self._part.field.name
+        self._drawn = fem.Function(pictures.drawing_space(self._part.field))
+        wanted = set(written)
+        V = self._drawn.function_space
+        if V.mesh.geometry.dim == 1:
+            most = min(_MOST_PICTURES, _MOST_VALUES // max(1, V.dofmap.index_map.size_global))
+            wanted |= set(spread(evolution.num_steps, max(2, most)))
+        self._wanted = wanted
+        self._taken: list[tuple[int, float]] = []
+        self._values: list[Array] = []
+
+    def take(self, n: int, time: float) -> None:
+        """Keep the state as it is now, if step n is wanted. Local."""
+        if n in self._wanted:
+            self._part.update()
+            self._drawn.interpolate(self._part.field)
+            self._taken.append((n, time))
+            self._values.append(self._drawn.x.array.copy())
+
+    def develop(self) -> list[Frame] | None:
+        """The frames on rank 0, None on the others."""
+        gathered = pictures.gather_values(self._drawn.function_space, np.array(self._values))
+        if gathered is None:
+            return None
+        return [Frame(n, time, picture) for (n, time), picture in zip(self._taken, gathered, strict=True)]

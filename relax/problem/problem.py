@@ -1,0 +1,100 @@
+"""A PDE as mathematics: residual, state, controls, boundary conditions. Nothing here says how it is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import ufl
+from dolfinx import fem, mesh
+
+from relax.base.fem.forms import Control
+from relax.errors import BadProblem
+from relax.problem.continuation import Continuation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """Find the state u with F(u, m; v) = 0 for all test functions v, and u given on the clamped boundary.
+
+    The UFL coefficients *are* the unknowns: ``state`` and ``controls`` are the very Functions and Constants that stand
+    in ``residual`` (or, for a control, as the value of a boundary condition). A ``ReducedMap`` uses them as registers:
+    after each call they hold the point at which it last worked.
+
+    Args:
+        residual: F(u, m; v), a UFL form of rank one in the test function of the state's space. Linear or not in u.
+        state: u. Its values when a ``ReducedMap`` is made are the first guess of a nonlinear solve.
+        controls: what to differentiate with respect to: fields (``fem.Function``), numbers or vectors
+            (``fem.Constant``), in ``residual``, in the value of one of ``bcs``, or in both.
+        bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself.
+        name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
+        continuation: an easier equation to begin with where Newton's method fails from its first guess.
+
+    Raises:
+        BadProblem: when these do not fit together. Every rank sees the same problem, so all ranks raise.
+    """
+
+    residual: ufl.Form
+    state: fem.Function
+    controls: Sequence[Control]
+    bcs: Sequence[fem.DirichletBC] = field(default=())
+    name: str = "pde"
+    continuation: Continuation | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "controls", tuple(self.controls))
+        object.__setattr__(self, "bcs", tuple(self.bcs))
+        _check(self)
+
+    @property
+    def mesh(self) -> mesh.Mesh:
+        """The mesh of the state."""
+        return self.state.function_space.mesh
+
+
+def is_value_of(bc: fem.DirichletBC, control: Control) -> bool:
+    """Whether ``control`` is the live value of the boundary condition."""
+    return bc.g is control._cpp_object
+
+
+def _check(problem: Problem) -> None:
+    residual, state = problem.residual, problem.state
+    if not problem.name.replace("_", "").isalnum():
+        raise BadProblem(f"name: expected letters, digits and underscores, got {problem.name!r}")
+    if not isinstance(residual, ufl.Form):
+        raise BadProblem(f"residual: expected a UFL form, got {type(residual).__name__}; did you multiply by dx?")
+    if not isinstance(state, fem.Function):
+        raise BadProblem(f"state: expected a dolfinx.fem.Function, got {type(state).__name__}")
+    arguments = residual.arguments()
+    if len(arguments) != 1:
+        raise BadProblem(
+            f"residual: expected a form in one test function, got {len(arguments)} arguments; "
+            "the unknown is a Function, not a TrialFunction"
+        )
+    V = state.function_space
+    if arguments[0].ufl_function_space() != V:
+        raise BadProblem("residual: its test function is of another space than the state")
+    if state not in residual.coefficients():
+        raise BadProblem(f"state: the Function {state.name!r} does not stand in the residual")
+    for bc in problem.bcs:
+        if not isinstance(bc, fem.DirichletBC):
+            raise BadProblem(f"bcs: expected Dirichlet conditions of relax.clamp or dolfinx, got {type(bc).__name__}")
+        space = bc.function_space
+        if space is not V._cpp_object and not V._cpp_object.contains(space):
+            raise BadProblem("bcs: a condition is on another space than the state's")
+    if not problem.controls:
+        raise BadProblem("controls: expected at least one Function or Constant of the residual, got none")
+    terminals = [*residual.coefficients(), *residual.constants()]
+    for i, control in enumerate(problem.controls):
+        if not isinstance(control, fem.Function | fem.Constant):
+            raise BadProblem(f"controls[{i}]: expected a Function or a Constant, got {type(control).__name__}")
+        if control is state or any(control is other for other in problem.controls[:i]):
+            raise BadProblem(f"controls[{i}] is the state or an earlier control again")
+        used = any(control is t for t in terminals) or any(is_value_of(bc, control) for bc in problem.bcs)
+        if not used:
+            raise BadProblem(
+                f"controls[{i}] ({control}) stands neither in the residual nor as the value of a boundary condition"
+            )
+    path = problem.continuation
+    if path is not None and (path.constant not in terminals or any(path.constant is c for c in problem.controls)):
+        raise BadProblem("continuation: expected a Constant that stands in the residual and is no control")

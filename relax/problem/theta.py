@@ -1,0 +1,113 @@
+"""Time steps from a spatial residual: backward Euler, Crank–Nicolson and what lies between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import ufl
+from dolfinx import default_scalar_type, fem
+
+from relax.base.fem.coefficients import Coefficient
+from relax.base.fem.forms import Control
+from relax.errors import BadProblem
+from relax.problem.evolution import Evolution, check_length, stands_in
+from relax.problem.problem import Problem
+
+
+def theta_evolution(
+    residual: ufl.Form,
+    state: fem.Function,
+    *,
+    initial: Coefficient | fem.Function,
+    dt: float | fem.Constant,
+    num_steps: int,
+    theta: float | Literal["midpoint"] = 0.5,
+    controls: Sequence[Control] = (),
+    per_step: Sequence[Control] = (),
+    bcs: Sequence[fem.DirichletBC] = (),
+    time: fem.Constant | None = None,
+    start: float = 0.0,
+    initial_is_fixed: bool = False,
+    lumped: bool = False,
+    name: str = "pde",
+) -> Evolution:
+    """(u_t, v) + R(u, m, t; v) = 0 for all test functions v, u = u_0 at the start, in steps of length dt.
+
+    Collective. The theta-method: with k = dt and R_n = R(u_n, m_n, t_n; v),
+
+        (u_n - u_{n-1}, v) + k [θ R_n + (1 - θ) R(u_{n-1}, m_n, t_{n-1}; v)] = 0.
+
+    θ = 1 is backward Euler (of first order), θ = ½ Crank–Nicolson (of second order, no damping). ``"midpoint"`` is the
+    implicit midpoint rule, k R((u_n + u_{n-1})/2, m_n, t_n - k/2): of second order, and it keeps quadratic invariants
+    of nonlinear and of time-dependent equations. A per-step control is constant within its step. u_t is that of the
+    whole state: where a part of it has none (a pressure), write the step yourself. Boundary values that change in time
+    are a per-step control that is the value of a :func:`relax.clamp`.
+
+    Args:
+        residual: R, a UFL form in the state and one test function; u_t stands nowhere.
+        state: u.
+        initial: u_0, as in :class:`relax.Evolution`: a Function in the state's space is a control.
+        dt: the length of a step, in the units of time: a number, or a scalar Constant, which stays live.
+        num_steps: how many.
+        theta: θ in (0, 1], or "midpoint". Below ½ no step is stable for stiff equations.
+        controls: Functions and Constants in R, or values of boundary conditions. The initial state need not be named.
+        per_step: those of ``controls`` with one value per step.
+        bcs: Dirichlet conditions of the state, the same in each step.
+        time: the scalar Constant in R that stands for t.
+        start: the time of u_0.
+        initial_is_fixed: a Function as ``initial`` is data, not a control.
+        lumped: take (u_t, v) by the rule of the vertices, which makes the mass matrix of Lagrange elements of degree 1
+            diagonal.
+        name: as in :class:`relax.Problem`.
+
+    Raises:
+        BadProblem: when these do not fit together, on every rank.
+    """
+    if theta != "midpoint" and not (type(theta) in (int, float) and 0.0 < theta <= 1.0):
+        raise BadProblem(f"theta: expected a number above 0 and at most 1, or 'midpoint', got {theta!r}")
+    if not isinstance(residual, ufl.Form) or len(residual.arguments()) != 1:
+        raise BadProblem("residual: expected a UFL form in one test function; u_t is added to it here")
+    if not isinstance(state, fem.Function):
+        raise BadProblem(f"state: expected a dolfinx.fem.Function, got {type(state).__name__}")
+    length = check_length(dt, "dt")
+    if initial is state:
+        raise BadProblem("initial is the state itself, which the steps overwrite; expected another Function")
+    if isinstance(controls, fem.Function | fem.Constant) or isinstance(per_step, fem.Function | fem.Constant):
+        raise BadProblem("controls and per_step: expected lists of Functions and Constants, got a single one")
+    for i, control in enumerate(controls):
+        if not isinstance(control, fem.Function | fem.Constant):
+            raise BadProblem(f"controls[{i}]: expected a Function or a Constant, got {type(control).__name__}")
+    V, (v,) = state.function_space, residual.arguments()
+    previous = fem.Function(V, name="previous")
+    k = dt if isinstance(dt, fem.Constant) else fem.Constant(V.mesh, default_scalar_type(length))
+    rule = {"quadrature_rule": "vertex", "quadrature_degree": 1} if lumped else {}
+    change = ufl.inner(state - previous, v) * ufl.dx(domain=V.mesh, metadata=rule)
+
+    def at(u: ufl.core.expr.Expr, back: float) -> ufl.Form:
+        """R at another state, and so many steps before the end of the step."""
+        moved = {state: u} if u is not state else {}
+        if time is not None and back:
+            moved[time] = time - back * k
+        return ufl.replace(residual, moved) if moved else residual
+
+    if theta == "midpoint":
+        form = change + k * at((state + previous) / 2, 0.5)
+    else:
+        form = change + k * (theta * at(state, 0.0))
+        if theta < 1:
+            form += k * ((1 - theta) * at(previous, 1.0))
+    # The initial state may be named, and need not be.
+    own = [c for c in controls if c is not initial or stands_in(c, residual, bcs)]
+    if not own and initial_is_fixed:
+        raise BadProblem("controls: expected at least one, since the initial state is none (initial_is_fixed)")
+    if not own or (isinstance(initial, fem.Function) and not initial_is_fixed):
+        is_named = any(initial is c for c in own)
+        if isinstance(initial, fem.Function) and stands_in(initial, residual, bcs) and not is_named:
+            own.append(initial)
+        own.insert(0, previous)
+    step = Problem(residual=form, state=state, controls=own, bcs=bcs, name=name)
+    return Evolution(
+        step=step, previous=previous, initial=initial, num_steps=num_steps, per_step=per_step, time=time, dt=k,
+        start=start, initial_is_fixed=initial_is_fixed,
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""Following minima of a relaxed landscape as t goes to 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from relax.base.fem.points import check_found
+from relax.base.types import Array
+from relax.errors import BadInput
+
+if TYPE_CHECKING:
+    from relax.relaxation.landscape.landscape import RelaxedLandscape
+
+# A step that leaves the mesh is halved this often before its point stays where it is.
+_HALVINGS = 30
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where a descent ended. Numpy arrays, or torch tensors where the starts were one; the same on every rank.
+
+    Attributes:
+        x: (n, d) the last points.
+        values: (n,) f there.
+        times: the schedule.
+        path: (steps + 1, n, d) from the starts on, or None; with rate 1 each is the mean of the Gibbs measure around
+            the one before.
+    """
+
+    x: Any
+    values: Any
+    times: Any
+    path: Any = None
+
+    def mapped(self, convert: Callable[[Array], Any]) -> Descent:
+        """The same with each array converted."""
+        return Descent(
+            convert(self.x),
+            convert(self.values),
+            convert(self.times),
+            None if self.path is None else convert(self.path),
+        )
+
+
+def descended(landscape: RelaxedLandscape, x0: Array, times: Array, *, rate: float, steps: int, path: bool) -> Descent:
+    """The descent of :meth:`RelaxedLandscape.descend`. Collective."""
+    if len(times) == 0 or not np.isfinite(times).all() or (times < 0.0).any() or (times > landscape.times[-1]).any():
+        raise BadInput(
+            f"schedule: expected times between 0 and {landscape.times[-1]:g}, the last of the landscape, got {times}"
+        )
+    low, high = landscape.box
+    check_found(x0, landscape.contains(x0), landscape.dim)
+    x = x0.copy()
+    visited = [x]
+    for t in np.repeat(times, steps):
+        if t > 0.0:
+            moved = np.clip(x - rate * t * landscape.evaluate("gradient", x, t), low, high)
+            x = _inside(landscape, x, moved)
+        visited.append(x)
+        if not path:
+            visited = visited[-1:]
+    return Descent(x, landscape.landscape(x), times, np.array(visited) if path else None)
+
+
+def _inside(landscape: RelaxedLandscape, before: Array, moved: Array) -> Array:
+    """Moves that end outside the mesh, shortened. Collective."""
+    for _ in range(_HALVINGS):
+        found = landscape.contains(moved)
+        if found.all():
+            return moved
+        moved = np.where(found[:, None], moved, 0.5 * (before + moved))
+    return np.where(landscape.contains(moved)[:, None], moved, before)

@@ -1,0 +1,64 @@
+"""Relaxed landscapes of torch tensors, with derivatives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from relax.errors import BadInput
+
+if TYPE_CHECKING:
+    from relax.relaxation.landscape.landscape import RelaxedLandscape
+
+
+def answered(landscape: RelaxedLandscape, what: str, x: torch.Tensor, t: Any) -> torch.Tensor:
+    """The value, gradient or Hessian at points, of the kind of x. Collective, as is its backward.
+
+    Raises:
+        BadInput: for a time that asks for its gradient.
+    """
+    if isinstance(t, torch.Tensor):
+        if t.requires_grad:
+            raise BadInput("t: expected a number; derivatives are in x alone")
+        t = t.cpu().numpy()
+    points = x.reshape(-1, 1) if x.ndim == 1 and landscape.dim == 1 else x
+    if what == "value":
+        return _Value.apply(points, landscape, t)
+    if what == "gradient":
+        return _Gradient.apply(points, landscape, t)
+    return _evaluated(landscape, what, points, t)
+
+
+def _evaluated(landscape: RelaxedLandscape, what: str, x: torch.Tensor, t: Any) -> torch.Tensor:
+    found = landscape.shaped(what, x.detach().cpu().double().numpy(), t)
+    return torch.as_tensor(found).to(x)
+
+
+class _Value(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, landscape: RelaxedLandscape, t: Any) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.of = (landscape, t)
+        return _evaluated(landscape, "value", x, t)
+
+    @staticmethod
+    def backward(ctx: Any, *dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        return dy[0][:, None] * _Gradient.apply(x, *ctx.of), None, None
+
+
+class _Gradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, landscape: RelaxedLandscape, t: Any) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.of = (landscape, t)
+        return _evaluated(landscape, "gradient", x, t)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        landscape, t = ctx.of
+        return torch.einsum("nij,nj->ni", _evaluated(landscape, "hessian", x, t), dy[0]), None, None

@@ -1,0 +1,203 @@
+"""One step of an optimiser: calls of the closure, gradients, and the way back when something fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relax.errors import BadInput, NotConverged
+from relax.relaxation.optim.base import Closure, RelaxationOptimizer, setting
+from relax.relaxation.optim.noise import Noise
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """The same memory as real numbers: a complex weight is two of them."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+class GroupStep:
+    """The parameters of one group that take part in a step.
+
+    Attributes:
+        name: of the optimiser, for messages.
+        group: the settings.
+        params: the parameters that require gradients.
+        points: their memory, which the closure reads.
+        start: copies of their values at the beginning of the step.
+        live: which of them have had a gradient in this step: the others stay where they are, as under ``torch.optim``.
+    """
+
+    def __init__(self, name: str, group: dict[str, Any]) -> None:
+        self.name = name
+        self.group = group
+        self.params: list[Tensor] = [p for p in group["params"] if p.requires_grad]
+        self.points: list[Tensor] = [as_real(p) for p in self.params]
+        self.start: list[Tensor] = []
+        self.live: set[int] = set()
+
+    def setting(self, key: str) -> float:
+        """A setting at the present step."""
+        return setting(self.name, self.group, key)
+
+    def forces(self) -> tuple[list[int], list[Tensor]]:
+        """(which parameters have a gradient, grad f + weight_decay y of these). Not to be written to."""
+        live = [i for i, p in enumerate(self.params) if p.grad is not None]
+        self.live.update(live)
+        gradients = [self.params[i].grad for i in live]
+        if any(g.layout != torch.strided for g in gradients):
+            raise BadInput(f"{self.name}: expected dense gradients, got a sparse one; try Embedding(sparse=False)")
+        forces: list[Tensor] = [as_real(g.resolve_conj()) for g in gradients]
+        if forces and self.group["maximize"]:
+            forces = torch._foreach_neg(forces)
+        if forces and self.group["weight_decay"]:
+            forces = torch._foreach_add(forces, chosen(self.points, live), alpha=self.group["weight_decay"])
+        return live, forces
+
+
+class Step:
+    """One step: its parts, the noise, and the closure. Made by :func:`one_step`."""
+
+    def __init__(self, optimizer: RelaxationOptimizer, closure: Closure | None, *, moves: bool) -> None:
+        self._name = type(optimizer).__name__
+        self._closure = closure
+        self._check_finite = optimizer.check_finite
+        #: Of the optimiser: those that all groups share.
+        self.settings = optimizer.param_groups[0]
+        self.noise = optimizer.noise
+        self._noise_before = optimizer.noise.state()
+        self.calls = 0
+        self.loss: Any = None
+        parts = [GroupStep(self._name, group) for group in optimizer.param_groups]
+        self.parts = [part for part in parts if part.params]
+        for part in self.parts if moves else ():
+            part.start = [point.clone() for point in part.points]
+
+    def evaluate(self) -> Any:
+        """Call the closure; ``loss`` keeps what the first call gave."""
+        if self._closure is None:
+            raise BadInput(
+                f"{self._name}.step: expected a closure, which zeroes the gradients, computes the loss, calls backward "
+                "and returns the loss, got None; write optimizer.step(closure)"
+            )
+        with torch.enable_grad():
+            loss = self._closure()
+        self.calls += 1
+        if loss is None:
+            raise BadInput(f"{self._name}.step: expected a closure that returns the loss, got None")
+        if self._check_finite:
+            value = float(loss.detach()) if isinstance(loss, torch.Tensor) else float(loss)
+            if not math.isfinite(value):
+                raise NotConverged(
+                    f"{self._name}: the loss is {value} at call {self.calls} of the closure in one step; the weights "
+                    "are those before this step. Try smaller learning rates, for HamiltonJacobi a smaller t, or "
+                    "check_finite=False to go on"
+                )
+        if self.calls == 1:
+            self.loss = loss
+        return loss
+
+    def undo(self) -> None:
+        """Back to the weights and the noise of the beginning."""
+        for part in self.parts:
+            if part.start:
+                torch._foreach_copy_(part.points, part.start)
+        self.noise.restore(self._noise_before)
+
+
+@contextmanager
+def one_step(optimizer: RelaxationOptimizer, closure: Closure | None, *, moves: bool = True) -> Iterator[Step]:
+    """A step that counts when it comes to its end, and else leaves weights and noise as they were.
+
+    Args:
+        optimizer: whose step it is.
+        closure: the user's.
+        moves: whether weights are written to before the last call of the closure.
+    """
+    step = Step(optimizer, closure, moves=moves)
+    try:
+        yield step
+    except BaseException:
+        step.undo()
+        raise
+    for group in optimizer.param_groups:
+        group["step"] += 1
+
+
+def chosen(tensors: list[Tensor], which: Sequence[int]) -> list[Tensor]:
+    """The tensors at some of the places; of no tensors, which stand for what is not needed, none."""
+    return tensors if len(which) == len(tensors) or not tensors else [tensors[i] for i in which]
+
+
+def velocities(optimizer: RelaxationOptimizer, part: GroupStep) -> list[Tensor]:
+    """The momentum buffers of a part, which the optimiser keeps from step to step; none without momentum."""
+    if not part.group["momentum"]:
+        return []
+    for p in part.params:
+        if "velocity" not in optimizer.state[p]:
+            optimizer.state[p]["velocity"] = torch.zeros_like(p)
+    return [as_real(optimizer.state[p]["velocity"]) for p in part.params]
+
+
+def descend(
+    points: list[Tensor], forces: list[Tensor], velocity: list[Tensor], *, lr: float, momentum: float, nesterov: bool
+) -> None:
+    """points -= lr v with v = momentum v + forces; with Nesterov's momentum, points -= lr (forces + momentum v).
+
+    The formulas of ``torch.optim.SGD`` with dampening 0.
+    """
+    if not points:
+        return
+    if momentum:
+        torch._foreach_mul_(velocity, momentum)
+        torch._foreach_add_(velocity, forces)
+        forces = torch._foreach_add(forces, velocity, alpha=momentum) if nesterov else velocity
+    torch._foreach_add_(points, forces, alpha=-lr)
+
+
+def descend_part(
+    optimizer: RelaxationOptimizer, part: GroupStep, directions: list[Tensor], which: Sequence[int]
+) -> None:
+    """The step of the weights: down ``directions``, one for each of ``which`` parameters, with ``lr`` and momentum."""
+    group = part.group
+    descend(
+        chosen(part.points, which),
+        directions,
+        chosen(velocities(optimizer, part), which),
+        lr=float(group["lr"]),
+        momentum=group["momentum"],
+        nesterov=group["nesterov"],
+    )
+
+
+def kick(*, lr: float, beta: float, momentum: float) -> float:
+    """The noise per step, sqrt(2 (1 - m) lr/beta), with which descent with ``lr`` and momentum m samples exp(-beta H).
+
+    A kick goes on for 1/(1 - m) steps: without the factor 1 - m the temperature would be 1/(1 - m) times too high. It
+    is right to first order in lr (Chen, Fox, Guestrin 2014), and exactly what the plain step has without momentum.
+    """
+    return math.sqrt(2.0 * (1.0 - momentum) * lr / beta)
+
+
+def descend_with_noise(
+    points: list[Tensor],
+    forces: list[Tensor],
+    velocity: list[Tensor],
+    noise: Noise,
+    *,
+    lr: float,
+    beta: float,
+    momentum: float,
+    nesterov: bool,
+) -> None:
+    """``descend``, and sqrt(2 lr/beta) N(0, I). With momentum ``forces`` are written to: the noise enters them."""
+    size = kick(lr=lr, beta=beta, momentum=momentum)
+    if momentum and size:
+        noise.add_(forces, size / lr)
+    descend(points, forces, velocity, lr=lr, momentum=momentum, nesterov=nesterov)
+    if not momentum and size:
+        noise.add_(points, size)

@@ -1,0 +1,10 @@
+from relax.train.half_inverse import HalfInverse as HalfInverse
+from relax.train.half_inverse import StepReport as StepReport
+from relax.train.inverses import MapInverse as MapInverse
+from relax.train.inverses import gauss_newton_inverse as gauss_newton_inverse
+from relax.train.inverses import heat_inverse as heat_inverse
+from relax.train.inverses import lbfgs_inverse as lbfgs_inverse
+from relax.train.inverses import over_teams as over_teams
+from relax.train.inverses import poisson_inverse as poisson_inverse
+from relax.train.physical import LocalInverse as LocalInverse
+from relax.train.physical import physical_gradient as physical_gradient

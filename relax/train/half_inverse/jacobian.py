@@ -1,0 +1,240 @@
+"""The Jacobian of a whole batch of outputs, shared by teams: its products and its Gram matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from relax.base.types import Array
+from relax.errors import BadInput, NotConverged
+from relax.layer.layer import points_held
+from relax.train.half_inverse.exchange import Exchange
+from relax.train.half_inverse.graph import Unstructured
+from relax.train.half_inverse.pieces import Part, combined, dense, gram
+from relax.train.half_inverse.rows import by_rows, structured
+
+# Numbers in the rows of a Jacobian that are formed together: 128 MiB.
+_CHUNK = 2**24
+_NOT_FINITE = (
+    "HalfInverse: the derivatives of the outputs are not finite; the weights are those before this step. A square root "
+    "or a logarithm at zero, or a division by it, has no slope"
+)
+
+
+class BatchJacobian:
+    """J = Cᵀ dy/dθ, of m = samples * outputs rows, those of a sample beside each other. Collective over the teams.
+
+    Vectors over the rows are of all teams' samples, and the same on every rank; so are vectors over the parameters.
+
+    Args:
+        y: (samples, outputs) of this team, with its graph, which is kept.
+        params: θ, the same on every rank.
+        basis: C, (outputs, outputs): the identity, or a factor C Cᵀ of a metric.
+        exchange: between the teams.
+        by_layers: whether to find the rows by the layers that parameters are in; else each row takes a sweep.
+
+    Attributes:
+        num_rows: m, of all teams.
+        num_columns: p, the number of parameters.
+        by_layers: whether rows have been found by layers. Known after the first use of them.
+    """
+
+    def __init__(
+        self, y: Tensor, params: Sequence[Tensor], basis: Tensor, exchange: Exchange, *, by_layers: bool = True
+    ) -> None:
+        self._y = y
+        self._params = list(params)
+        self._basis = basis
+        self._exchange = exchange
+        self._before, self._samples = exchange.samples_before(*y.shape)
+        self.num_rows = self._samples * y.shape[1]
+        self.num_columns = sum(p.numel() for p in self._params)
+        self.by_layers = by_layers
+
+    # -- products ------------------------------------------------------------------------------------------------------
+
+    def vjp(self, w: Array) -> Array:
+        """Jᵀ w: (m,) to (p,). One sweep backwards."""
+        with self._exchange.together():
+            found = torch.autograd.grad(
+                self._y, self._params, self._cotangent(w), retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+        return _finite(self._exchange.sum(_flat(found)))
+
+    def jvp(self, v: Array) -> Array:
+        """J v: (p,) to (m,). By a sweep backwards of the sweep backwards, which is linear in its cotangent."""
+        with self._exchange.together():
+            cotangent, pulled = self._pulled
+            pushed = [t.view(p.shape).to(p) for p, t in zip(self._params, self._split(v), strict=True)]
+            used = [(g, t) for g, t in zip(pulled, pushed, strict=True) if g is not None and g.requires_grad]
+            try:
+                (dy,) = torch.autograd.grad([g for g, _ in used], cotangent, [t for _, t in used], retain_graph=True)
+            except RuntimeError as error:
+                raise BadInput(
+                    f"HalfInverse: expected outputs that can be differentiated twice, for J v, got: {error}; "
+                    'method="gram" needs one derivative only'
+                ) from error
+        return self._exchange.all_rows(_array(dy @ self._basis.to(dy)).reshape(-1))
+
+    def _split(self, v: Array) -> Sequence[Tensor]:
+        return torch.from_numpy(v).split([p.numel() for p in self._params])
+
+    @cached_property
+    def _pulled(self) -> tuple[Tensor, Sequence[Tensor | None]]:
+        cotangent = torch.zeros_like(self._y, requires_grad=True)
+        with points_held():
+            return cotangent, torch.autograd.grad(
+                self._y, self._params, cotangent, create_graph=True, retain_graph=True, allow_unused=True
+            )
+
+    def mine(self, w: Array) -> Array:
+        """This team's samples of a vector over the rows: (samples, outputs)."""
+        o = self._y.shape[1]
+        start = self._before * o
+        return w[start : start + self._y.numel()].reshape(-1, o)
+
+    def _cotangent(self, w: Array) -> Tensor:
+        own = torch.from_numpy(self.mine(w)).to(self._basis)
+        return (own @ self._basis.T).to(self._y)
+
+    # -- matrices ------------------------------------------------------------------------------------------------------
+
+    def gram(self) -> Array:
+        """J Jᵀ, (m, m). Each team makes its own rows, from its factors and those of all."""
+        return _finite(self._exchange.all_rows(_array(gram(self._parts, self._all_parts))))
+
+    def gram_of_blocks(self, blocks: int) -> list[tuple[slice, Array]]:
+        """J Jᵀ of this team's samples alone, in blocks of neighbours: (rows of the vector over all, block)."""
+        count, o = self._y.shape
+        bounds = np.linspace(0, count, min(blocks, max(count, 1)) + 1).round().astype(int)
+        found = []
+        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+            some = [part.of(*(a[int(start) : int(end)] for a in part.arrays())) for part in self._parts]
+            rows = slice((self._before + int(start)) * o, (self._before + int(end)) * o)
+            found.append((rows, _array(gram(some, some))))
+        if self._exchange.any(not all(np.all(np.isfinite(K)) for _, K in found)):
+            raise NotConverged(_NOT_FINITE)
+        return found
+
+    def normal(self) -> Array:
+        """JᵀJ, (p, p)."""
+        total = np.zeros((self.num_columns, self.num_columns))
+        for rows in self.row_blocks():
+            total += rows.T @ rows
+        return _finite(self._exchange.sum(total))
+
+    def row_blocks(self) -> Iterator[Array]:
+        """The rows of this team's samples, some at a time: (k, p) each."""
+        count, o = self._y.shape
+        step = max(1, _CHUNK // max(1, o * self.num_columns))
+        for start in range(0, count, step):
+            yield _array(dense(self._parts, self.num_columns, slice(start, start + step)))
+
+    @cached_property
+    def _parts(self) -> list[Part]:
+        parts: dict[str, Part] | None = None
+        with self._exchange.together():
+            if self.by_layers:
+                try:
+                    parts = structured(self._y, self._params, self._basis)
+                except Unstructured:
+                    parts = None
+        shapes = None if parts is None else {key: [a.shape[1:] for a in part.arrays()] for key, part in parts.items()}
+        self.by_layers = self._exchange.agree(str(shapes)) and parts is not None
+        if parts is None or not self.by_layers:
+            with self._exchange.together():
+                parts = by_rows(self._y, self._params, self._basis)
+        return list(parts.values())
+
+    @cached_property
+    def _all_parts(self) -> list[Part]:
+        return [part.of(*(self._exchange.all_samples(a) for a in part.arrays())) for part in self._parts]
+
+    def triangle_of_columns(self) -> Array:
+        """R of Jᵀ = Q R, (m, m): each team makes the triangle of its share of the parameters."""
+        first, last = self._exchange.share(self.num_columns)
+        count, step = self._samples, max(1, _CHUNK // max(1, self._y.shape[1] * self.num_columns))
+        blocks = [
+            _array(dense(self._all_parts, self.num_columns, slice(start, start + step)))[:, first:last].copy()
+            for start in range(0, count, step)
+        ]
+        return self._triangle_of_all(_triangle(np.concatenate(blocks).T))
+
+    def triangle_of_rows(self) -> Array:
+        """R of J = Q R, (p, p): each team makes the triangle of its samples."""
+        own: Array = np.empty((0, self.num_columns))
+        for rows in self.row_blocks():
+            own = _triangle(np.concatenate([own, rows]))
+        return self._triangle_of_all(own)
+
+    def _triangle_of_all(self, own: Array) -> Array:
+        every = _finite(self._exchange.all_rows(np.ascontiguousarray(own)))
+        return own if len(every) == len(own) else _triangle(every)
+
+    @property
+    def epsilon(self) -> float:
+        """The rounding unit of sweeps."""
+        return max(float(torch.finfo(t.dtype).eps) for t in (self._y, *self._params))
+
+    def probe(self) -> Array:
+        """A vector over the rows that no structure of J knows of."""
+        return np.sin(np.arange(1.0, self.num_rows + 1.0) ** 2)
+
+    @cached_property
+    def swept_probe(self) -> Array:
+        """Jᵀ r by an ordinary sweep, for the probe r."""
+        return self.vjp(self.probe())
+
+    def discrepancy(self) -> float:
+        """How far Jᵀ r by rows is from Jᵀ r by a sweep, in the worst parameter, relative, for the probe r.
+
+        Parameters that the outputs hardly depend on, such as a bias before a normalisation, have rounding alone:
+        a thousandth of the whole is their measure.
+        """
+        own = torch.from_numpy(self.mine(self.probe())).to(self._basis)
+        by_rows_here = self._exchange.sum(_array(combined(self._parts, self.num_columns, own)))
+        ends = np.cumsum([p.numel() for p in self._params])[:-1]
+        floor = 1e-3 * float(np.linalg.norm(self.swept_probe))
+        worst = 0.0
+        for one, other in zip(np.split(by_rows_here, ends), np.split(self.swept_probe, ends), strict=True):
+            size = floor + max(float(np.linalg.norm(one)), float(np.linalg.norm(other)))
+            worst = max(worst, float(np.linalg.norm(one - other)) / size if size else 0.0)
+        return worst
+
+    def agreed(self, flag: bool) -> bool:
+        """Whether it is so on any rank: what rounding decides must be decided alike."""
+        return self._exchange.any(flag)
+
+    def forget(self) -> None:
+        """Find the rows anew when they are asked for."""
+        for name in ("_parts", "_all_parts"):
+            self.__dict__.pop(name, None)
+
+    def of_all_teams(self, rows: Array) -> Array:
+        """Rows that each team has some of, on every rank."""
+        return self._exchange.all_rows(rows)
+
+
+def _finite(values: Array) -> Array:
+    """What all ranks hold alike."""
+    if not np.all(np.isfinite(values)):
+        raise NotConverged(_NOT_FINITE)
+    return values
+
+
+def _array(tensor: Tensor) -> Array:
+    return np.asarray(tensor.detach().cpu().double().numpy())
+
+
+def _triangle(matrix: Array) -> Array:
+    """R of a QR factorisation, with as many rows as columns or fewer."""
+    return np.asarray(scipy.linalg.qr(matrix, mode="r", check_finite=False)[0][: matrix.shape[1]])
+
+
+def _flat(tensors: Sequence[Tensor]) -> Array:
+    return np.concatenate([_array(t).reshape(-1) for t in tensors])

@@ -1,0 +1,147 @@
+"""PETSc's options: command line over call over default, and a database that is left clean."""
+
+from __future__ import annotations
+
+import pytest
+import ufl
+from advection import advection, control, directions, map_of, solver_of
+from contract import close, raised_everywhere
+from dolfinx import fem
+from petsc4py import PETSc
+
+import relax
+from relax import meshes
+from relax.base.la.options import inserted, merged
+from relax.errors import BadInput, SolveFailed
+
+
+@pytest.fixture
+def options():
+    """Set PETSc options as a command line does; they are gone after the test, and nothing else has come."""
+    database = PETSc.Options()
+    before = database.getAll()
+    names = []
+
+    def set_all(**values):
+        for name, value in values.items():
+            names.append(name)
+            database.setValue(name, value)
+
+    yield set_all
+    for name in names:
+        database.delValue(name)
+    assert database.getAll() == before
+
+
+def kinds(G):
+    G(control(G))
+    ksp = solver_of(G).ksp
+    return ksp.getType(), ksp.getPC().getType()
+
+
+def test_command_line_over_call_over_default(options):
+    """DOLFINx's own problems do not give the command line to the user; a map does."""
+    assert kinds(map_of(advection("precedence"))) == ("preonly", "lu")
+    call = {"ksp_type": "gmres", "pc_type": "jacobi", "ksp_max_it": 321}
+    G = map_of(advection("precedence"), call)
+    assert kinds(G) == ("gmres", "jacobi") and solver_of(G).ksp.getTolerances()[3] == 321
+    options(relax_precedence_ksp_type="bcgs", relax_precedence_ksp_max_it="123")
+    G = map_of(advection("precedence"), call)
+    assert kinds(G) == ("bcgs", "jacobi") and solver_of(G).ksp.getTolerances()[3] == 123
+    assert kinds(map_of(advection("other"), call)) == ("gmres", "jacobi")
+
+
+def test_a_new_preconditioner_drops_what_belongs_to_the_old(options):
+    """`-pc_type icc` beside the default's MUMPS is PETSc's error 92; defaults go with the choice they were made for."""
+    options(relax_dropped_pc_type="jacobi", relax_dropped_ksp_type="gmres")
+    G = map_of(advection("dropped"))
+    assert kinds(G) == ("gmres", "jacobi")
+    # The tolerance belongs to no choice: PETSc's 1e-5 would be the accuracy of gradients.
+    assert solver_of(G).ksp.getTolerances()[0] == 1e-10
+    close(G(control(G)), map_of(advection())(control(G)), 1e-8)
+
+
+def test_merged():
+    both = {
+        "ksp_type": "cg",
+        "ksp_rtol": 1e-9,
+        "ksp_norm_type": "unpreconditioned",
+        "pc_type": "hypre",
+        "pc_hypre_type": "x",
+    }
+    assert merged(both, None) == both
+    assert merged(both, {"pc_type": "hypre"}) == both
+    assert merged(both, {"pc_type": "gamg"}) == {
+        "ksp_type": "cg",
+        "ksp_rtol": 1e-9,
+        "ksp_norm_type": "unpreconditioned",
+        "pc_type": "gamg",
+    }
+    assert "ksp_norm_type" not in merged(both, {"ksp_type": "gmres"})
+
+
+def test_the_database_is_left_clean(options):
+    """Options given in a call are no one else's: inserted, read and removed, also when something fails."""
+    before = PETSc.Options().getAll()
+    with map_of(advection("clean"), {"ksp_type": "gmres", "pc_type": "jacobi", "ksp_max_it": 1}) as G:
+        raised_everywhere(SolveFailed, lambda: G(control(G)))
+        assert PETSc.Options().getAll() == before
+    with map_of(advection("clean"), {"mat_mumps_icntl_14": 60}) as G:
+        G.linearize(control(G)).vjp(directions(G, 1)[0])
+        assert solver_of(G).ksp.getPC().getFactorMatrix().getMumpsIcntl(14) == 60
+        assert PETSc.Options().getAll() == before
+    with pytest.raises(ZeroDivisionError), inserted("relax_clean_", {"ksp_view": True, "pc_type": "lu"}):
+        assert PETSc.Options().hasName("relax_clean_ksp_view")
+        raise ZeroDivisionError
+    assert PETSc.Options().getAll() == before
+
+
+def test_options_of_the_factor_reach_newton():
+    """MUMPS reads its options when it factors, which Newton's method does inside a step."""
+    domain = meshes.unit_square(4)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v, m = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
+    F = (ufl.inner(ufl.grad(u), ufl.grad(v)) + (u**3 - 1.0 - m) * v) * ufl.dx
+    problem = relax.Problem(residual=F, state=u, controls=[m], bcs=[relax.clamp_boundary(V)], name="cubic")
+    before = PETSc.Options().getAll()
+    with map_of(problem, {"mat_mumps_icntl_14": 60}) as G:
+        G(control(G))
+        assert solver_of(G).ksp.getPC().getFactorMatrix().getMumpsIcntl(14) == 60
+        assert PETSc.Options().getAll() == before
+
+
+@pytest.mark.parametrize("where", ["call", "command line"])
+def test_tangent_and_adjoint_have_a_prefix_of_their_own(options, where):
+    """`relax_<name>_lin_` is for tangent and adjoint alone, and makes a second solver."""
+    call = None
+    if where == "call":
+        call = {"lin_ksp_type": "gmres", "lin_pc_type": "jacobi"}
+    else:
+        options(relax_two_lin_ksp_type="gmres", relax_two_lin_pc_type="jacobi")
+    with map_of(advection("two"), call) as G, map_of(advection()) as one:
+        lin = G.linearize(control(G))
+        seed = directions(G, 1)[0]
+        close(lin.vjp(seed), one.linearize(control(G)).vjp(seed), 1e-7)
+        assert kinds(G) == ("preonly", "lu")
+        ksp = G.solution.operators.lin_factors._factors[0].solver.ksp
+        assert (ksp.getType(), ksp.getPC().getType()) == ("gmres", "jacobi")
+        assert ksp.getOptionsPrefix() == "relax_two_lin_"
+
+
+def test_init_hands_over_what_follows_the_dashes(options):
+    """Plain petsc4py never looks at sys.argv; relax.init does, after PETSc is up."""
+    options()
+    database = PETSc.Options()
+    try:
+        relax.init(["prog", "-ksp_type", "cg", "--", "-relax_argv_ksp_type", "gmres", "-relax_argv_pc_type", "jacobi"])
+        assert not database.hasName("ksp_type")
+        assert kinds(map_of(advection("argv"))) == ("gmres", "jacobi")
+    finally:
+        database.delValue("relax_argv_ksp_type")
+        database.delValue("relax_argv_pc_type")
+
+
+def test_presets_by_name():
+    assert kinds(map_of(advection(), "amg_gmres")) == ("gmres", "hypre")
+    error = raised_everywhere(BadInput, lambda: map_of(advection(), "fast"))
+    assert "'fast'" in str(error) and "amg_cg" in str(error)

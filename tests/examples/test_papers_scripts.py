@@ -1,0 +1,29 @@
+"""The papers' experiments from end to end, quickly: every method takes a step, a table and a figure come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import scripts
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+PAPERS = Path(__file__).resolve().parents[2] / "examples" / "papers"
+# Ranks, and how many methods are compared. Samples are shared among ranks alike in all of them.
+RUNS = {"oscillators": (2, 6), "hig_poisson": (1, 3), "hig_poisson_mesh": (2, 3), "quantum_dipole": (1, 2)}
+
+
+@pytest.mark.one_rank
+@pytest.mark.parametrize("name", RUNS)
+def test_script_runs(name, tmp_path):
+    ranks, methods = RUNS[name]
+    path = PAPERS / name / f"{name}.py"
+    text = f"import runpy, sys\nsys.argv[0] = {str(path)!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+    run = scripts.run(tmp_path, text, "--quick", "--budget", "0.3", ranks=ranks, timeout=240)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = [line.split("|")[1:-1] for line in run.stdout.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == methods
+    assert all(float(row[-4]) >= 1 for row in rows), "every method takes a step"
+    assert len(list((tmp_path / "results").glob("*.png"))) == 1

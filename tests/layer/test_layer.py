@@ -1,0 +1,107 @@
+"""SolutionLayer: its contract on maps of every kind, what it costs, and how it lives with threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import problems
+import pytest
+import torch
+from contract import COMM, Bench, MapContract, close
+from layer_contract import LayerContract
+
+from relax import SolutionLayer, meshes, pdes
+from relax.base.la.linear import LinearSolver
+
+
+class TestDiffusion(LayerContract):
+    make = staticmethod(pdes.poisson.diffusion)
+    observe = staticmethod(problems.field)
+
+
+class TestSource(LayerContract):
+    """Affine: samples share their solves."""
+
+    make = staticmethod(pdes.poisson.source)
+
+
+class TestCubicReaction(LayerContract):
+    make = staticmethod(problems.cubic_reaction)
+    observe = staticmethod(problems.curved)
+
+
+class TestAdvectionConstant(LayerContract):
+    """A control of two numbers, an operator that is not symmetric."""
+
+    make = staticmethod(problems.advection_constant)
+    domain = staticmethod(lambda comm: meshes.unit_square(3, comm=comm))
+
+
+class TestDirichletAndField(LayerContract):
+    make = staticmethod(problems.dirichlet_and_field)
+    observe = staticmethod(problems.field)
+
+
+class Diffusion(MapContract):
+    make = staticmethod(pdes.poisson.diffusion)
+    observe = staticmethod(problems.field)
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """How many operators are factored, and how many block solves are made."""
+    done = {"factor": 0, "solve_many": 0}
+    for name in done:
+        original = getattr(LinearSolver, name)
+
+        def counted(self, *args, name=name, original=original, **options):
+            done[name] += 1
+            return original(self, *args, **options)
+
+        monkeypatch.setattr(LinearSolver, name, counted)
+    return done
+
+
+@pytest.mark.parametrize("transform", [torch.func.jacrev, torch.func.jacfwd], ids=["jacrev", "jacfwd"])
+def test_a_jacobian_is_one_factorisation_and_one_block_solve(work, transform):
+    bench = Bench(Diffusion)
+    m = torch.from_numpy(bench.controls(1)[0])
+    J = transform(SolutionLayer(bench.replicated))(m)
+    assert work == {"factor": 1, "solve_many": 1}
+    with bench.replicated.linearize(m.numpy()) as lin:
+        close(J, lin.matrix())
+    bench.close()
+
+
+def test_a_batch_of_sources_is_one_factorisation_and_two_block_solves(work):
+    bench = Bench(TestSource)
+    m = torch.from_numpy(bench.controls(8)).requires_grad_()
+    y = SolutionLayer(bench.replicated)(m)
+    assert work == {"factor": 1, "solve_many": 1}
+    y.sum().backward()
+    assert work == {"factor": 1, "solve_many": 2}
+    bench.close()
+
+
+def test_cubing_a_number():
+    """d(a^3)/da at 1 and at 3, backwards after both forward passes: 3 and 27, not 27 twice."""
+    a = torch.tensor([1.0], dtype=torch.float64).requires_grad_()
+    b = torch.tensor([3.0], dtype=torch.float64).requires_grad_()
+    with Bench(Cube).replicated as G:
+        layer = SolutionLayer(G)
+        first, second = layer(a), layer(b)
+        second.sum().backward()
+        first.sum().backward()
+    np.testing.assert_allclose([a.grad.item(), b.grad.item()], [3.0, 27.0], rtol=1e-12)
+
+
+class Cube:
+    """y = c^3, the mean of the solution of u = c^3 on an interval."""
+
+    make = staticmethod(problems.cube)
+    domain = staticmethod(lambda comm: meshes.interval(4, comm=comm))
+    observe = staticmethod(problems.mean)
+
+
+@pytest.mark.many_ranks
+def test_torch_has_one_thread_a_rank():
+    assert COMM.size > 1 and torch.get_num_threads() == 1
