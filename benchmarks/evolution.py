@@ -66,7 +66,7 @@ def hand_written(evolution: relax.Evolution) -> dict[str, object]:
     ksp.setUp()
     b, x, work = fem.Function(V), A.createVecRight(), A.createVecLeft()
     clamped = bc.dof_indices()[0][: bc.dof_indices()[1]]
-    start = relax.coefficients.interpolated(bump, V).x.array
+    start = interpolated(bump, V).x.array
 
     def by_form() -> None:
         p.x.array[:] = start

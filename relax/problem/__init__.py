@@ -1,10 +1,10 @@
 """What is solved: equations as mathematics, in space and in time, with their conditions. Nothing about how."""
 
-from relax.problem.boundary import clamp, clamp_boundary
+from relax.problem.boundary import clamp, clamp_boundary, value_space
 from relax.problem.continuation import Continuation
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
 from relax.problem.substitution import Substitution
 from relax.problem.theta import theta_evolution
 
-__all__ = ["Continuation", "Evolution", "Problem", "Substitution", "clamp", "clamp_boundary", "theta_evolution"]
+__all__ = ["Continuation", "Evolution", "Problem", "Substitution", "clamp", "clamp_boundary", "theta_evolution", "value_space"]

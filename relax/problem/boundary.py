@@ -80,7 +80,7 @@ def _clamp(V: fem.FunctionSpace, facets: npt.NDArray[np.int32], value: Coefficie
         except RuntimeError as cause:
             raise BadProblem(
                 f"clamp: a Constant of shape {value.ufl_shape} does not fit this space ({cause}); "
-                "use a Function in relax.boundary.value_space(V)"
+                "use a Function in relax.problem.value_space(V)"
             ) from cause
     if isinstance(value, fem.Function):
         _check_space(V, value)
@@ -114,5 +114,5 @@ def _check_space(V: fem.FunctionSpace, value: fem.Function) -> None:
     if not fits:
         raise BadProblem(
             f"clamp: the value is a Function in {given.ufl_element()}, which is not the space that is clamped; "
-            "make it with fem.Function(relax.boundary.value_space(V))"
+            "make it with fem.Function(relax.problem.value_space(V))"
         )

@@ -29,7 +29,7 @@ def hamiltonian(u: Any, v: Any, potential: Any) -> ufl.Form:
 
 
 def potential_coefficient(potential: Coefficient, V: fem.FunctionSpace) -> Expr:
-    """A potential for forms on the mesh of ``V``: what :func:`relax.coefficients.as_coefficient` makes of it.
+    """A potential for forms on the mesh of ``V``: what :func:`relax.base.fem.coefficients.as_coefficient` makes of it.
 
     Collective.
 

@@ -135,7 +135,7 @@ def _complaint(y: Any, loss: Any) -> str | None:
     if y.ndim != 2 or y.numel() == 0:
         return f"expected outputs y of shape (batch, outputs), got {tuple(y.shape)}; y.flatten(1) makes rows of samples"
     if y.is_complex() or not y.is_floating_point():
-        return f"expected real outputs, got {y.dtype}; relax.complex_layer.as_real makes pairs of complex ones"
+        return f"expected real outputs, got {y.dtype}; relax.layer.as_real makes pairs of complex ones"
     if not y.requires_grad:
         return (
             "expected outputs y with a graph back to the parameters, got none; was the closure run without gradients?"
