@@ -22,6 +22,7 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 import relax
+from relax.base.fem.coefficients import interpolated
 
 N, STEPS, DT = 128, 200, 1e-3
 SLOTS, SHORT, LONG = 20, 500, 2000

@@ -47,8 +47,9 @@ class SolutionLayer(torch.nn.Module):
         G: the map. The layer adds no parameters of its own.
         teams: share the samples of a batch among teams of ranks. G is then a map on a mesh over ``teams.space``, the
             same on every team, with the replicated layout; y is whole on every rank of every team.
-        dense: march all samples of a batch at once, by dense matrices (:class:`relax.engine.dense.DenseMap`): for linear
-            systems of up to a few hundred unknowns, with an operator that is affine in numbers, a mesh on one rank.
+        dense: march all samples of a batch at once, by dense matrices (:class:`relax.engine.dense.DenseMap`): for
+            linear systems of up to a few hundred unknowns, with an operator that is affine in numbers, a mesh on one
+            rank.
 
     Raises:
         BadInput: on every rank, for teams that G is not made for, a map that cannot be marched densely, or a tensor of

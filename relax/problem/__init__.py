@@ -7,4 +7,13 @@ from relax.problem.problem import Problem
 from relax.problem.substitution import Substitution
 from relax.problem.theta import theta_evolution
 
-__all__ = ["Continuation", "Evolution", "Problem", "Substitution", "clamp", "clamp_boundary", "theta_evolution", "value_space"]
+__all__ = [
+    "Continuation",
+    "Evolution",
+    "Problem",
+    "Substitution",
+    "clamp",
+    "clamp_boundary",
+    "theta_evolution",
+    "value_space",
+]

@@ -97,8 +97,8 @@ class HalfInverse(torch.optim.Optimizer):
         method: "gram" as above, on the side of the parameters where they are fewer than the outputs; "svd" by TSQR, for
             rcond that a Gram matrix of n rows cannot resolve, below sqrt(n) 1.5e-8; "krylov" by products with J and Jᵀ
             alone, a regularised half-inverse, with memory independent of outputs * parameters (see
-            :mod:`relax.train.half_inverse.by_products`); "auto" is "gram", or "svd" for such an rcond, or "krylov" for more than 11 000
-            rows and columns.
+            :mod:`relax.train.half_inverse.by_products`); "auto" is "gram", or "svd" for such an rcond, or "krylov" for
+            more than 11 000 rows and columns.
         damping: lambda in (s² + lambda² s_max²)^(-(1 + power)/2), instead of or beside leaving out.
         metric: M, of y: (outputs,) for a diagonal, or (outputs, outputs), symmetric positive definite, such as a mass
             matrix. J becomes M^(1/2) J and dL/dy its representer in M; the step then does not depend on the mesh.
