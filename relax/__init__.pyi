@@ -13,10 +13,10 @@ from relax.base.la.options import DIRECT as DIRECT
 from relax.base.la.options import DIRECT_SYMMETRIC as DIRECT_SYMMETRIC
 from relax.base.la.options import NEWTON as NEWTON
 from relax.base.teams import Teams as Teams
+from relax.engine.controls import control_values as control_values
 from relax.engine.eigen import EigenMap as EigenMap
 from relax.engine.linearization import Linearization as Linearization
 from relax.engine.reduced import ReducedMap as ReducedMap
-from relax.engine.reduced import control_values as control_values
 from relax.engine.solve.state import Newton as Newton
 from relax.engine.verify import MapReport as MapReport
 from relax.engine.verify import check_map as check_map

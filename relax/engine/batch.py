@@ -8,23 +8,11 @@ from typing import Literal, Protocol
 import numpy as np
 
 from relax.base import parallel
-from relax.base.fem.layout import ControlLayout
 from relax.base.types import Array
-from relax.engine.linearization import Linearization, Map
+from relax.engine.linearization import Linearization
+from relax.engine.protocols import Map
 
 Product = Literal["vjp", "jvp", "hvp", "second_tangent"]
-
-
-class SampledMap(Map, Protocol):
-    """A map that can be linearised at several controls."""
-
-    layout: ControlLayout
-
-    def linearize(self, m: Array) -> Linearization:
-        """At one control (size_in,)."""
-
-    def linearize_each(self, m: Array) -> list[Linearization]:
-        """At several, (k, size_in)."""
 
 
 class KnownSamples(Protocol):
@@ -44,7 +32,7 @@ class KnownPoints:
         G: the map.
     """
 
-    def __init__(self, G: SampledMap) -> None:
+    def __init__(self, G: Map) -> None:
         self._G = G
         self._known: list[tuple[Array, Linearization]] = []
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-from dolfinx import fem
 from petsc4py import PETSc
 
-from relax.base import parallel
-from relax.base.fem.coefficients import interpolated
-from relax.base.fem.forms import num_owned
 from relax.base.fem.layout import ControlLayout, as_rows, control_layout
 from relax.base.la.options import Options
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.march import March, expanded
+from relax.engine.protocols import Solution
 from relax.engine.solve.state import Newton
 from relax.engine.stationary import Stationary
 from relax.errors import BadInput, BadProblem
@@ -88,10 +84,12 @@ class ReducedMap:
                 "the observable depends on `previous`, which the steps overwrite; AtSteps looks at any step's state"
             )
         self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
-        self.solution: Stationary | March
+        self.solution: Solution
+        self._march: March | None = None
         if isinstance(problem, Evolution):
             self.layout: ControlLayout = control_layout(layout, self.comm, expanded(problem))
-            self.solution = March(problem, observable, self.layout, self.counts, solver, options, storage)
+            self._march = March(problem, observable, self.layout, self.counts, solver, options, storage)
+            self.solution = self._march
         elif storage is not None:
             raise BadInput("storage: a stationary problem has no trajectory to store; leave it None")
         else:
@@ -144,9 +142,9 @@ class ReducedMap:
             SolveFailed: naming the step.
         """
         control = self.layout.checked(m, "control")
-        if not isinstance(self.solution, March) or control.ndim != 1:
+        if self._march is None or control.ndim != 1:
             raise BadInput(f"trajectory: expected an Evolution and one control of shape ({self.size_in},)")
-        return self.solution.trajectory(control)
+        return self._march.trajectory(control)
 
     def present_control(self) -> Array:
         """The control vector of what the problem's controls hold now, the same in each step. Collective."""
@@ -164,71 +162,3 @@ class ReducedMap:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def control_values(G: ReducedMap, *functions: Any) -> Array:
-    """The control vector of given controls.
-
-    Collective.
-
-    Args:
-        G: the map whose control layout counts.
-        functions: one per control, in the problem's order (a single one serves all): a function of x, x of shape
-            (3, num_points) as DOLFINx has it; a number or an array; for a field also a UFL expression. For a control
-            with a value in each step of an evolution: one of these for all steps, or a list of one for each step (an
-            array whose first axis is the steps).
-
-    Returns:
-        (size_in,).
-
-    Raises:
-        BadInput: for another number of functions than controls, or a function of the wrong shape.
-    """
-    controls = G.problem.controls
-    given: list[Any] = list(functions) * (len(controls) if len(functions) == 1 else 1)
-    if len(given) != len(controls):
-        raise BadInput(
-            f"control_values: expected 1 or {len(controls)} functions, one per control, got {len(functions)}"
-        )
-    parts: list[Array] = []
-    for control, value in zip(controls, given, strict=True):
-        if isinstance(G.problem, Evolution) and G.problem.is_per_step(control):
-            parts += _step_parts(G, control, value, G.problem.num_steps)
-        else:
-            parts.append(_control_part(G, control, value))
-    return G.layout.join(parts)
-
-
-def _step_parts(G: ReducedMap, control: fem.Function | fem.Constant, value: Any, num_steps: int) -> list[Array]:
-    """Owned values of a control with a value in each step. Collective."""
-    length = len(value) if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim) else None
-    entries = int(np.prod(control.ufl_shape, dtype=np.int64))
-    if length == num_steps == entries > 1 and all(np.ndim(v) == 0 and not callable(v) for v in value):
-        raise BadInput(
-            f"control_values: {num_steps} numbers can be one for each step or the {entries} entries of one value; pass "
-            "a list of values, one for each step"
-        )
-    if length == num_steps:
-        return [_control_part(G, control, v) for v in value]
-    if length is not None and length != entries:
-        raise BadInput(f"control_values: expected a value for each of {num_steps} steps, or one for all, got {length}")
-    return [_control_part(G, control, value)] * num_steps
-
-
-def _control_part(G: ReducedMap, control: fem.Function | fem.Constant, value: Any) -> Array:
-    """Owned values of one control. Collective."""
-    if isinstance(control, fem.Constant):
-        with parallel.together(G.comm):
-            numbers = value(np.zeros((3, 1))) if callable(value) else value
-            part: Array = np.asarray(numbers, dtype=np.float64).reshape(-1)
-            entries = int(np.prod(control.ufl_shape, dtype=np.int64))
-            if part.size not in (1, entries):
-                raise BadInput(f"control_values: expected {entries} numbers for a constant, got {part.size}")
-            part = np.broadcast_to(part, (entries,)).copy()
-    else:
-        V = control.function_space
-        part = interpolated(value, V).x.array[: num_owned(V)].copy()
-    with parallel.together(G.comm):
-        if not np.isfinite(part).all():
-            raise BadInput(f"control_values: expected finite values for {control}, got NaN or infinity")
-    return part

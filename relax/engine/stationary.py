@@ -14,13 +14,13 @@ from relax.base.la.factors import Factor, Key
 from relax.base.la.options import Options
 from relax.base.types import Array
 from relax.engine.linearization import BLOCK, Derivatives
-from relax.engine.residual.registers import Parameters
+from relax.engine.residual.registers import Point
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
-from relax.engine.solve.sensitivity import Point, Sensitivity, solve_adjoints
+from relax.engine.solve.sensitivity import Sensitivity, solve_adjoints
 from relax.engine.solve.state import ForwardSolver, Newton
-from relax.errors import BadProblem, SolveFailed
-from relax.observe import Observable
+from relax.errors import BadProblem
+from relax.observe.base import Observable, finite
 from relax.problem.problem import Problem
 
 
@@ -50,10 +50,15 @@ class Stationary:
         self.observable = observable
         self.layout = layout
         self.counts = counts
+        #: There are no steps.
+        self.plan = None
         self.residual = Residual(problem, observable.parameters)
+        # Of an affine problem ∂F/∂m is the same everywhere: it is kept as matrices.
+        self.residual.expect_gradients(
+            [self.residual.is_affine] * len(problem.controls), from_zero=self.residual.is_linear
+        )
         self.operators = FactoredOperator(self.residual, problem.name, settings.factor_memory, options)
         self.sensitivity = Sensitivity(self.residual)
-        self.parameters = Parameters(self.residual)
         self._guess = problem.state.x.array.copy()
         self._forward = ForwardSolver(self.residual, self.operators, settings)
 
@@ -86,16 +91,16 @@ class Stationary:
         """Solve for the state; its register and the controls' hold the point afterwards."""
         residual = self.residual
         parts = self.layout.split(control)
-        residual.install(parts)
-        parameters = self.parameters.snapshot()
-        key = self.parameters.operator_key if residual.operator_is_constant else Key()
+        residual.registers.install_controls(parts)
+        parameters = residual.parameters.snapshot()
+        key = residual.parameters.operator_key if residual.operator_is_constant else Key()
         if residual.is_linear:
             self._forward.linear(key)
         else:
             self._forward.nonlinear(self._guess)
         self.counts["forward"] += 1
         # Of an affine problem ∂F/∂m is the same everywhere.
-        lasting = (self.parameters.everything_key,) * len(parts) if residual.is_affine else ()
+        lasting = (residual.parameters.everything_key,) * len(parts) if residual.is_affine else ()
         return Point(residual.state.x.array.copy(), parts, parameters, key, lasting)
 
     def _affine_batch(self, rows: Array) -> Iterator[tuple[Point, Array]]:
@@ -109,7 +114,7 @@ class Stationary:
                 changes = self.sensitivity.state_tangents(base, block, factor)
             self.counts["forward"] += len(block)
             for parts, change in zip(block, changes, strict=True):
-                residual.install(parts)
+                residual.registers.install_controls(parts)
                 u = residual.state.x
                 u.array[: residual.num_owned] = base.state[: residual.num_owned] + change
                 u.scatter_forward()
@@ -120,20 +125,6 @@ class Stationary:
         self._forward.close()
         self.operators.close()
         self.sensitivity.destroy()
-
-
-def finite(value: Array) -> Array:
-    """An observation, once it is known to be one.
-
-    Raises:
-        SolveFailed: when entries are not finite.
-    """
-    if not np.isfinite(value).all():
-        raise SolveFailed(
-            f"the observation has {np.count_nonzero(~np.isfinite(value))} entries that are not finite: "
-            "the state overflowed. Is a coefficient out of range?"
-        )
-    return value
 
 
 class StationaryDerivatives:
@@ -163,14 +154,14 @@ class StationaryDerivatives:
     def tangents(self, directions: Array) -> Array:
         """G'(m) dm: (k, size_in) -> (k, size_out)."""
         solution = self._solution
-        residual = solution.residual
+        registers = solution.residual.registers
         with self._installed() as factor:
             parts = [solution.layout.split(row) for row in directions]
             changes = solution.sensitivity.state_tangents(self._point, parts, factor)
             result = np.empty((len(directions), solution.observable.size))
             for i in range(len(changes)):
-                self._install_state_tangent(changes[i])
-                result[i] = solution.observable.tangent(residual.state, residual.tangent_state)
+                registers.install_state_tangent(changes[i])
+                result[i] = solution.observable.tangent(registers.state, registers.tangent_state)
         solution.counts["tangent"] += len(directions)
         return result
 
@@ -200,23 +191,13 @@ class StationaryDerivatives:
 
     @contextmanager
     def _installed(self) -> Iterator[Factor]:
-        """Registers hold this point within the block; parameters are the user's again after it."""
+        """Registers hold this point within the block, and its operator is factored."""
         point, solution = self._point, self._solution
-        residual = solution.residual
-        users = solution.parameters.take()
-        residual.install(point.controls)
-        solution.parameters.install(point.parameters)
-        residual.state.x.array[:] = point.state
-        try:
-            with solution.operators.factor_here(point.key, derivatives=True) as factor:
-                yield factor
-        finally:
-            solution.parameters.install(users)
-
-    def _install_state_tangent(self, du: Array) -> None:
-        residual = self._solution.residual
-        residual.tangent_state.x.array[: residual.num_owned] = du
-        residual.tangent_state.x.scatter_forward()
+        with (
+            solution.residual.registers.holding(point),
+            solution.operators.factor_here(point.key, derivatives=True) as factor,
+        ):
+            yield factor
 
     def _adjoints(self, seeds: Array, duals: Array, factor: Factor) -> Array:
         """λ for each seed; the latest single one is remembered, for Hessian actions with the same seed."""
@@ -242,15 +223,14 @@ class StationaryDerivatives:
         solution = self._solution
         residual = solution.residual
         lam = self._adjoint_of(seed, factor)
-        residual.install_tangent(direction)
-        self._install_state_tangent(du)
-        residual.adjoint.x.array[: residual.num_owned] = lam
-        residual.adjoint.x.scatter_forward()
-        curved = solution.observable.second(residual.state, seed, residual.tangent_state)
+        registers = residual.registers
+        registers.install_tangent(direction)
+        registers.install_state_tangent(du)
+        registers.install_adjoint(lam)
+        curved = solution.observable.second(residual.state, seed, registers.tangent_state)
         rhs = curved - residual.second_state_source()
         rhs[residual.boundary.owned] = 0.0
-        residual.second_adjoint.x.array[: residual.num_owned] = solve_adjoints(factor, rhs[None, :])[0]
-        residual.second_adjoint.x.scatter_forward()
+        registers.install_second_adjoint(solve_adjoints(factor, rhs[None, :])[0])
         solution.counts["adjoint"] += 1
         boundary = residual.second_adjoint_action() - curved if residual.boundary.has_controls else None
         return -solution.layout.join(residual.second_gradient(boundary))

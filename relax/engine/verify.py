@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from relax.base.fem.forms import given_back
 from relax.base.fem.layout import as_rows
 from relax.base.log import logger
 from relax.base.parallel import from_rank_0, rank_0_prints
 from relax.base.types import Array
-from relax.engine.reduced import ReducedMap
+from relax.engine.protocols import Map
 from relax.errors import CheckFailed, SolveFailed
 from relax.problem.evolution import Evolution
 
@@ -92,7 +93,7 @@ class MapReport:
         return "\n".join(f"  {name:<26}{value}" for name, value in rows)
 
 
-def check_map(G: ReducedMap, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapReport:
+def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapReport:
     """Check every derivative product of a map at a control, print what was found, and return it.
 
     Collective. The problem's state, controls and parameters are left as they were found.
@@ -113,13 +114,11 @@ def check_map(G: ReducedMap, m: npt.ArrayLike | None = None, *, seed: int = 0) -
     registers = [G.problem.state, *G.problem.controls]
     if isinstance(G.problem, Evolution):
         registers += [r for r in (G.problem.previous, G.problem.time) if r is not None]
-    kept = [_register(r).copy() for r in registers]
     counts = dict(G.counts)
     try:
-        report = _measure(G, m, np.random.default_rng(seed))
+        with given_back(registers):
+            report = _measure(G, m, np.random.default_rng(seed))
     finally:
-        for register, values in zip(registers, kept, strict=True):
-            _register(register)[...] = values
         G.counts.update(counts)
     rank_0_prints(G.comm, f"check of {G.problem.name}: {G.size_in} -> {G.size_out}\n{report}")
     if report.failures:
@@ -128,11 +127,7 @@ def check_map(G: ReducedMap, m: npt.ArrayLike | None = None, *, seed: int = 0) -
     return report
 
 
-def _register(register: object) -> Array:
-    return register.x.array if hasattr(register, "x") else register.value  # type: ignore[attr-defined]
-
-
-def _measure(G: ReducedMap, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapReport:
+def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapReport:
     def random() -> Array:
         # Not of zero mean: an elliptic solve all but swallows what changes sign from node to node.
         return G.layout.checked(rng.uniform(-0.5, 1.0, G.size_in), "direction")
@@ -191,7 +186,7 @@ def _weights(rng: np.random.Generator, size: int) -> Array:
     return found
 
 
-def _first_step(G: ReducedMap, point: Array, delta: Array, y: Array, Jd: Array) -> float:
+def _first_step(G: Map, point: Array, delta: Array, y: Array, Jd: Array) -> float:
     """As large as it must be for the remainder to stand out of rounding, if any will do, and as small as it must be for
     the map to be solved at.
     """
@@ -223,7 +218,7 @@ def _order(remainders: list[float], floor: float) -> float:
 
 
 def _costs(
-    G: ReducedMap,
+    G: Map,
     point: Array,
     jvp: Callable[[Array], Array],
     vjp: Callable[[Array], Array],

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from dolfinx import fem
 
+from relax.base import parallel
 from relax.base.types import Array
-from relax.errors import BadInput
+from relax.errors import BadInput, SolveFailed
 
 _STEP = 1e-4
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a trajectory: y[start : start + observable.size] += weight * B(u_step)."""
+
+    step: int
+    observable: Observable
+    start: int
+    weight: float
 
 
 class Observable(ABC):
     """y = B(u), with y a vector of length ``size`` that every rank holds.
 
-    To write one: set ``size`` and give the three abstract methods. All are collective. States and their variations come
+    To write one: set ``size`` and give the three abstract methods, and for one of several steps of an evolution
+    ``looks``. All but that are collective. States and their variations come
     as Functions of the state's space with ghosts up to date; dual vectors of the state are arrays of the values that
     this rank owns.
     """
@@ -58,6 +71,16 @@ class Observable(ABC):
             u.x.array[:] = here
         return np.asarray((above - below) / (2.0 * step))
 
+    def looks(self, num_steps: int, start: int = 0) -> list[Look]:
+        """What is looked at in an evolution of so many steps; ``start`` is where y begins. Local.
+
+        One of a single state looks at the last one.
+
+        Raises:
+            BadProblem: for a step that there is not.
+        """
+        return [Look(num_steps, self, start, 1.0)]
+
     @property
     def parameters(self) -> list[fem.Function | fem.Constant]:
         """Functions and Constants besides the state that B depends on: part of a linearisation point. Local."""
@@ -68,8 +91,6 @@ class Observable(ABC):
 
 
 def _largest(values: Array, u: fem.Function) -> float:
-    from relax.base import parallel
-
     return parallel.largest(u.function_space.mesh.comm, float(np.max(np.abs(values), initial=0.0)))
 
 
@@ -101,6 +122,14 @@ class Stack(Observable):
     def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
         return np.sum([part.second(u, piece, du) for part, piece in self._pieces(dy)], axis=0)
 
+    def looks(self, num_steps: int, start: int = 0) -> list[Look]:
+        if not self.needs_steps:
+            return super().looks(num_steps, start)
+        starts = start + self._ends[:-1]
+        return [
+            look for part, first in zip(self.parts, starts, strict=True) for look in part.looks(num_steps, int(first))
+        ]
+
     @property
     def parameters(self) -> list[fem.Function | fem.Constant]:
         return [p for part in self.parts for p in part.parameters]
@@ -112,3 +141,17 @@ class Stack(Observable):
     def _pieces(self, dy: Array) -> list[tuple[Observable, Array]]:
         bounds = zip(self._ends[:-1], self._ends[1:], strict=True)
         return [(part, dy[a:b]) for part, (a, b) in zip(self.parts, bounds, strict=True)]
+
+
+def finite(value: Array) -> Array:
+    """An observation, once it is known to be one.
+
+    Raises:
+        SolveFailed: when entries are not finite.
+    """
+    if not np.isfinite(value).all():
+        raise SolveFailed(
+            f"the observation has {np.count_nonzero(~np.isfinite(value))} entries that are not finite: "
+            "the state overflowed. Is a coefficient out of range?"
+        )
+    return value

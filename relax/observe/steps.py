@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from dolfinx import fem
 
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
-from relax.observe.base import Observable, Stack
-
-
-@dataclass(frozen=True)
-class Look:
-    """One look at a trajectory: y[start : start + observable.size] += weight * B(u_step)."""
-
-    step: int
-    observable: Observable
-    start: int
-    weight: float
+from relax.observe.base import Look, Observable
 
 
 class _InTime(Observable):
@@ -75,6 +64,15 @@ class AtSteps(_InTime):
         self.steps = tuple(int(n) for n in given)
         self.size = observable.size * len(self.steps)
 
+    def looks(self, num_steps: int, start: int = 0) -> list[Look]:
+        wrong = [n for n in self.steps if not -num_steps - 1 <= n <= num_steps]
+        if wrong:
+            raise BadProblem(f"AtSteps: expected steps from 0 to {num_steps}, got {wrong[0]}")
+        return [
+            Look(n if n >= 0 else num_steps + 1 + n, self.observable, start + i * self.observable.size, 1.0)
+            for i, n in enumerate(self.steps)
+        ]
+
 
 class TimeIntegral(_InTime):
     """y = ∫ B(u) dt over all steps, by the trapezoidal rule: dt (½ B(u_0) + B(u_1) + ... + ½ B(u_N)).
@@ -102,38 +100,7 @@ class TimeIntegral(_InTime):
     def _length(self) -> float:
         return float(self.dt.value) if isinstance(self.dt, fem.Constant) else float(self.dt)
 
-    def weights(self, num_steps: int) -> list[float]:
-        """The weight of each step."""
+    def looks(self, num_steps: int, start: int = 0) -> list[Look]:
         ends = (0, num_steps)
-        return [self._length * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
-
-
-def looks(observable: Observable, num_steps: int) -> list[Look]:
-    """What an observable looks at, in the order of steps. One of a single state looks at the last one. Local.
-
-    Raises:
-        BadProblem: for a step that there is not.
-    """
-    return sorted(_looks(observable, num_steps, 0), key=lambda look: look.step)
-
-
-def _looks(observable: Observable, num_steps: int, start: int) -> list[Look]:
-    if isinstance(observable, AtSteps):
-        wrong = [n for n in observable.steps if not -num_steps - 1 <= n <= num_steps]
-        if wrong:
-            raise BadProblem(f"AtSteps: expected steps from 0 to {num_steps}, got {wrong[0]}")
-        size = observable.observable.size
-        return [
-            Look(n if n >= 0 else num_steps + 1 + n, observable.observable, start + i * size, 1.0)
-            for i, n in enumerate(observable.steps)
-        ]
-    if isinstance(observable, TimeIntegral):
-        weights = observable.weights(num_steps)
-        return [Look(n, observable.observable, start, w) for n, w in enumerate(weights)]
-    if isinstance(observable, Stack) and observable.needs_steps:
-        found = []
-        for part in observable.parts:
-            found += _looks(part, num_steps, start)
-            start += part.size
-        return found
-    return [Look(num_steps, observable, start, 1.0)]
+        weights = [self._length * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
+        return [Look(n, self.observable, start, weight) for n, weight in enumerate(weights)]

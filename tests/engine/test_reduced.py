@@ -36,7 +36,7 @@ def test_control_values(layout):
     G = make(problems.number_and_fields, layout=layout)
     m = control_values(G, lambda x: 1.0 + x[0] + 2.0 * x[1], 7.0, 3.0)
     assert m.shape == (G.size_in,)
-    G.residual.install(G.layout.split(m))
+    G.residual.registers.install_controls(G.layout.split(m))
     first, number, second = G.problem.controls
     points = first.function_space.tabulate_dof_coordinates()
     np.testing.assert_allclose(first.x.array, 1.0 + points[:, 0] + 2.0 * points[:, 1], rtol=1e-14)
@@ -53,7 +53,7 @@ def test_control_values_of_vectors(layout):
     close(control_values(G, lambda x: [3.0, 4.0]), b)
     G = make(problems.advection_field, layout=layout)
     b = control_values(G, lambda x: np.stack([x[0], -x[1]]))
-    G.residual.install(G.layout.split(b))
+    G.residual.registers.install_controls(G.layout.split(b))
     V = G.problem.controls[0].function_space
     np.testing.assert_allclose(
         G.problem.controls[0].x.array.reshape(-1, 2), V.tabulate_dof_coordinates()[:, :2] * [1.0, -1.0], atol=1e-15
@@ -232,7 +232,7 @@ def test_a_constant_operator_is_factored_once_in_a_maps_life(factored):
             with G.linearize(m) as lin:
                 all_products(lin, G)
         assert len(factored) == 1
-        k = G.residual.parameters[0]
+        k = G.residual.registers.parameters[0]
         k.value = 2.0
         G(M)
         assert len(factored) == 2

@@ -11,7 +11,7 @@ from dolfinx import fem
 from relax import FieldValues, MapReport, ReducedMap, check_map, meshes, pdes
 from relax.engine.linearization import Linearization
 from relax.engine.residual.derived import DerivedForms
-from relax.engine.residual.residual import Residual
+from relax.engine.residual.registers import Registers
 from relax.engine.solve.sensitivity import Sensitivity
 from relax.engine.stationary import Stationary, StationaryDerivatives
 from relax.errors import CheckFailed, SolveFailed
@@ -71,14 +71,14 @@ def test_a_gradient_that_is_not_summed_over_ranks(monkeypatch):
 
 
 def test_a_control_that_stays_where_it_was_first(monkeypatch):
-    original, done = Residual.install, []
+    original, done = Registers.install_controls, []
 
     def once(self, parts):
         if not done:
             original(self, parts)
         done.append(True)
 
-    monkeypatch.setattr(Residual, "install", once)
+    monkeypatch.setattr(Registers, "install_controls", once)
     caught(make(), "stale control")
 
 
@@ -88,9 +88,9 @@ def test_derivatives_at_the_last_point_solved(monkeypatch):
     G = make()
 
     def solve(self, control):
-        self.residual.install = Residual.install.__get__(self.residual)
+        self.residual.registers.__dict__.pop("install_controls", None)
         point = original(self, control)
-        self.residual.install = lambda parts: None
+        self.residual.registers.install_controls = lambda parts: None
         return point
 
     monkeypatch.setattr(Stationary, "_solve", solve)
@@ -153,7 +153,10 @@ def test_a_form_that_is_differentiated_wrongly_in_second_order(monkeypatch):
 @pytest.mark.parametrize("fails", [False, True])
 def test_registers_and_counts_are_left_as_found(monkeypatch, fails):
     G = make(problems.number_and_fields)
-    registers = [G.problem.state.x.array, *(_values(c) for c in (*G.problem.controls, *G.residual.parameters))]
+    registers = [
+        G.problem.state.x.array,
+        *(_values(c) for c in (*G.problem.controls, *G.residual.registers.parameters)),
+    ]
     for values in registers:
         values[...] = np.random.default_rng(7).uniform(1.0, 2.0, values.shape)
     kept = [values.copy() for values in registers]

@@ -295,7 +295,7 @@ class MapContract:
     def test_parameters_are_live_and_the_users(self, bench):
         """What is neither state nor control may be changed: the next call sees it, an older point does not."""
         G, m, d, w = bench.replicated, bench.controls(1)[0], bench.directions(), bench.seeds()
-        for parameter in filter(bench.is_live, G.residual.parameters):
+        for parameter in filter(bench.is_live, G.residual.registers.parameters):
             kept = values_of(parameter).copy()
             before = G.linearize(m)
             expected = before.vjp(w), before.jvp(d), before.hvp(w, d)

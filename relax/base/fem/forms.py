@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import numpy as np
@@ -60,6 +61,18 @@ def compiled(form: ufl.Form | list[ufl.Form] | None) -> fem.Form | list[fem.Form
 def values_of(terminal: Control) -> Array:
     """The live values of a Function (owned and ghosts) or a Constant. Local."""
     return terminal.x.array if isinstance(terminal, fem.Function) else terminal.value
+
+
+@contextmanager
+def given_back(terminals: Iterable[Control]) -> Iterator[None]:
+    """Functions and Constants hold after the block what they held before it, ghosts included. Local."""
+    values = [values_of(terminal) for terminal in terminals]
+    before = [value.copy() for value in values]
+    try:
+        yield
+    finally:
+        for value, kept in zip(values, before, strict=True):
+            value[...] = kept
 
 
 def present(control: Control) -> Array:

@@ -12,14 +12,14 @@ import scipy.sparse.csgraph
 import ufl
 from dolfinx import fem
 
-from relax.base.fem.forms import compiled, holds, jumps_with, num_owned, values_of
+from relax.base.fem.forms import compiled, given_back, holds, jumps_with, num_owned, values_of
 from relax.base.types import Array
 from relax.engine.dense.affine import Affine, Indices, affine
 from relax.engine.dense.terms import Given, Inflow, Terms, Walls
-from relax.engine.march import March
 from relax.engine.march.affine import Scalar, scalars_in, slopes
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
+from relax.problem.evolution import Evolution
 
 _INSTEAD = "try SolutionLayer(G) without dense=True, or the map itself"
 
@@ -57,10 +57,10 @@ class Assembly:
         _check(G)
         self._G = G
         solution = G.solution
-        self._evolution = solution.evolution if isinstance(solution, March) else None
-        self._plan = solution.system.plan if isinstance(solution, March) else None
-        self.parameters = solution.system.parameters if isinstance(solution, March) else solution.parameters
+        self._evolution = G.problem if isinstance(G.problem, Evolution) else None
+        self._plan = solution.plan
         self._residual = residual = solution.residual
+        self.parameters = residual.parameters
         self.num_steps = 1 if self._evolution is None else self._evolution.num_steps
         first = 0 if self._evolution is None else 1
         #: Of each control of the step but ``previous``: where its part of each step lies, (num_steps, length).
@@ -108,8 +108,8 @@ class Assembly:
     def _family(self, form: ufl.Form) -> _Family:
         weak = self._residual.weak
         mine = scalars_in(form, [s.constant for s in self._scalars if s.entry == 0])
-        found = slopes(weak, form, mine)
-        if found is None:
+        in_scalars = slopes(weak, form, mine)
+        if in_scalars is None:
             at = [str(i) for i, c in enumerate(self._G.problem.controls) if any(c is s.constant for s in mine)]
             raise refuse(
                 "expected steps that are affine in all numbers together, got products or functions of them: of those "
@@ -118,7 +118,7 @@ class Assembly:
         number = {(id(s.constant), s.entry): j for j, s in enumerate(self._scalars)}
         by_number = {
             number[id(s.constant), s.entry]: compiled(slope)
-            for s, slope in zip(mine, found, strict=True)
+            for s, slope in zip(mine, in_scalars, strict=True)
             if slope is not None
         }
         time = None if self._evolution is None else self._evolution.time
@@ -127,27 +127,20 @@ class Assembly:
 
     def _arrays(self, family: _Family) -> Affine:
         """The terms of a form at all values of the state: rows by columns, or rows."""
-        kept = [np.array(s.constant.value) for s in self._scalars]
         evolution = self._evolution
-        time = None if evolution is None or evolution.time is None else values_of(evolution.time)
-        now = None if time is None else np.array(time)
+        times = [] if evolution is None or evolution.time is None else [evolution.time]
         steps = range(self.num_steps) if family.changes else range(1)
-        base, found = [], {j: list[Array]() for j in family.slopes}
-        try:
+        base, slopes_of = [], {j: list[Array]() for j in family.slopes}
+        with given_back([*(s.constant for s in self._scalars), *times]):
             for s in self._scalars:
                 s.constant.value[...] = 0.0
             for n in steps:
-                if evolution is not None and time is not None:
-                    time[...] = evolution.time_at(n + 1)
+                for time in times:
+                    values_of(time)[...] = evolution.time_at(n + 1) if evolution is not None else None
                 base.append(self._array(family.base, family.is_matrix))
                 for j, form in family.slopes.items():
-                    found[j].append(self._array(form, family.is_matrix))
-        finally:
-            for s, value in zip(self._scalars, kept, strict=True):
-                s.constant.value[...] = value
-            if time is not None:
-                time[...] = now
-        return affine(np.array(base), {j: np.array(slope) for j, slope in found.items()})
+                    slopes_of[j].append(self._array(form, family.is_matrix))
+        return affine(np.array(base), {j: np.array(slope) for j, slope in slopes_of.items()})
 
     def _array(self, form: fem.Form | None, is_matrix: bool) -> Array:
         if not is_matrix:
@@ -223,7 +216,7 @@ class Assembly:
         residual = self._residual
         boundary = residual.boundary
         skipped = len(residual.controls) - len(self._controls)
-        found = []
+        walls = []
         for i, control in enumerate(self._controls):
             parts: list[Array] = [np.zeros(values_of(c).size) for c in residual.controls]
             parts[skipped + i][:] = np.arange(1, values_of(control).size + 1)
@@ -234,8 +227,8 @@ class Assembly:
             if len(used):
                 lift = np.zeros((len(entries), len(used)))
                 lift[np.flatnonzero(entries), column] = 1.0
-                found.append(Walls(lift, self._index[i][:, used - 1]))
-        return found
+                walls.append(Walls(lift, self._index[i][:, used - 1]))
+        return walls
 
     def _wall_values(self) -> Array:
         """The clamped values that no control gives; zero where one does."""
@@ -268,10 +261,9 @@ def _check(G: ReducedMap) -> None:
         )
     if G.layout.kind != "replicated":
         raise refuse(f"expected the replicated layout, got {G.layout.kind!r}")
-    solution = G.solution
-    if isinstance(solution, March) and solution.evolution.substitution is not None:
+    if isinstance(G.problem, Evolution) and G.problem.substitution is not None:
         raise refuse("expected steps for the state itself, got a substitution, which is not linear")
-    residual = solution.residual
+    residual = G.residual
     if not residual.is_linear or jumps_with(residual.weak.F, residual.state):
         raise refuse("expected steps that are linear in the state, got a residual that is not")
     if num_owned(residual.state.function_space) != len(residual.state.x.array):

@@ -20,7 +20,6 @@ from relax.engine.dense.steps import StepMatrices
 from relax.engine.dense.terms import Terms
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
-from relax.observe.steps import looks
 from relax.problem.evolution import Evolution
 
 
@@ -62,7 +61,7 @@ class DenseMap:
         self._initial: Array = np.empty(0)
         # The state of a stationary problem is what its one step leads to.
         steps = G.problem.num_steps if isinstance(G.problem, Evolution) else 1
-        self._looks = looks(G.observable, steps)
+        self._looks = G.observable.looks(steps)
         self._current: tuple[Terms, StepMatrices, DenseObservation] | None = None
 
     def __call__(self, m: npt.ArrayLike) -> Array:
@@ -95,7 +94,7 @@ class DenseMap:
             self._current = (
                 terms,
                 StepMatrices(terms.A, terms.B),
-                DenseObservation(self.G, assembly.parameters, self._looks),
+                DenseObservation(self.G, self._looks),
             )
             self._stamp, self._initial = weakref.ref(key), initial
         return self._current

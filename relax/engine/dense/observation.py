@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from dolfinx import fem
 
-from relax.base.fem.forms import values_of
+from relax.base.fem.forms import given_back, values_of
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
-from relax.engine.residual.registers import Parameters
 from relax.errors import SolveFailed
-from relax.observe import Observable
-from relax.observe.steps import Look
+from relax.observe.base import Look, Observable
 from relax.problem.evolution import Evolution
 
 
@@ -34,21 +32,21 @@ class DenseObservation:
     at which this was made.
 
     Args:
-        G: the map.
-        parameters: those of its residual; their present values count.
-        found: the looks, as they were when the map was made.
+        G: the map; the present values of its parameters count.
+        looks: the looks, as they were when the map was made.
     """
 
-    def __init__(self, G: ReducedMap, parameters: Parameters, found: Sequence[Look]) -> None:
+    def __init__(self, G: ReducedMap, looks: Sequence[Look]) -> None:
         problem = G.problem
         self._evolution = problem if isinstance(problem, Evolution) else None
         self._state: fem.Function = problem.state
         self._tangent = fem.Function(problem.state.function_space)
-        self._parameters = parameters
-        self._values = parameters.take()
+        self._times = [] if self._evolution is None or self._evolution.time is None else [self._evolution.time]
+        self._registers = G.residual.registers
+        self._values = self._registers.present_parameters()
         self.size = G.size_out
         self._looks: dict[int, list[Look]] = {}
-        for look in found:
+        for look in looks:
             self._looks.setdefault(look.step, []).append(look)
         self._matrices: dict[int, _Matrix] = {}
         self._has_asked = False
@@ -83,30 +81,17 @@ class DenseObservation:
         if self.is_linear:
             yield
             return
-        users = self._parameters.take()
-        time = None if self._evolution is None or self._evolution.time is None else values_of(self._evolution.time)
-        kept = None if time is None else np.array(time)
-        self._parameters.install(self._values)
-        try:
+        with self._registers.lent(), given_back(self._times):
+            self._registers.install_parameters(self._values)
             yield
-        finally:
-            self._parameters.install(users)
-            if time is not None:
-                time[...] = kept
 
     @contextmanager
     def _at(self, n: int) -> Iterator[None]:
-        evolution = self._evolution
-        if evolution is None or evolution.time is None:
+        with given_back(self._times):
+            if self._evolution is not None:
+                for time in self._times:
+                    values_of(time)[...] = self._evolution.time_at(n)
             yield
-            return
-        time = values_of(evolution.time)
-        kept = np.array(time)
-        time[...] = evolution.time_at(n)
-        try:
-            yield
-        finally:
-            time[...] = kept
 
     def _each(self, n: int) -> Iterator[tuple[Look, slice, _Matrix | None]]:
         with self._at(n):
@@ -135,15 +120,15 @@ class DenseObservation:
         """
         for look, part, matrix in self._each(n):
             if matrix is not None:
-                found = states @ matrix.matrix.T + matrix.offset
+                seen = states @ matrix.matrix.T + matrix.offset
             else:
-                found = np.array([look.observable.value(self._show(u)) for u in states]).reshape(
+                seen = np.array([look.observable.value(self._show(u)) for u in states]).reshape(
                     len(states), look.observable.size
                 )
-            if not np.isfinite(found).all():
+            if not np.isfinite(seen).all():
                 where = "" if self._evolution is None else f"{self._evolution.name}: {self._evolution.place(n)}: "
                 raise SolveFailed(f"{where}the observation is not finite: the state overflowed")
-            values[:, part] += look.weight * found
+            values[:, part] += look.weight * seen
 
     def add_tangents(self, n: int, states: Array, changes: Array, into: Array) -> None:
         """B'(u_n) du_n for du_n (S, K, n_state), added to (S, K, size)."""
@@ -156,8 +141,8 @@ class DenseObservation:
                     into[i, :, part] += look.weight * (changes[i] @ self._jacobian(look.observable, states[i]).T)
                     continue
                 for k in range(changes.shape[1]):
-                    found = look.observable.tangent(self._show(states[i]), self._show_tangent(changes[i, k]))
-                    into[i, k, part] += look.weight * found
+                    change = look.observable.tangent(self._show(states[i]), self._show_tangent(changes[i, k]))
+                    into[i, k, part] += look.weight * change
 
     def adjoints(self, n: int, states: Array, seeds: Array) -> Array:
         """B'(u_n)ᵀ dy for dy (S, K, size): (S, K, n_state)."""

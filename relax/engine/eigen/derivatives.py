@@ -3,47 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from relax.base import parallel
-from relax.base.la.factors import Key
 from relax.base.types import Array
+from relax.engine.eigen.system import EigenPoint, EigenSystem
 from relax.engine.linearization import BLOCK
 from relax.errors import BadInput
 
-if TYPE_CHECKING:
-    from relax.engine.eigen.map import EigenMap
-
-
 # Weights that differ by rounding only are equal.
 _EQUAL = 1e-12
-
-
-class EigenPoint:
-    """A potential and its spectrum.
-
-    Attributes:
-        controls: local parts of the control.
-        energies: (k,).
-        vectors: (k, owned) values of the states.
-        clusters: runs of indices of energies that are too close for derivatives of their own.
-        offset: what is subtracted from V in the Hamiltonian's matrix.
-        key, state_keys: name the Hamiltonian, and the bordered operator of each state.
-    """
-
-    def __init__(
-        self, controls: list[Array], energies: Array, vectors: Array, clusters: tuple[range, ...], offset: float
-    ) -> None:
-        self.controls = controls
-        self.energies = energies
-        self.vectors = vectors
-        self.clusters = clusters
-        self.offset = offset
-        self.key = Key()
-        self.state_keys = [Key() for _ in energies]
 
 
 class EigenDerivatives:
@@ -61,8 +32,8 @@ class EigenDerivatives:
 
     hessian_block = BLOCK
 
-    def __init__(self, G: EigenMap, point: EigenPoint) -> None:
-        self._G = G
+    def __init__(self, system: EigenSystem, point: EigenPoint) -> None:
+        self._system = system
         self._point = point
         # The latest adjoint of each state, for Hessian actions with one seed: (seed, a, alpha).
         self._adjoints: dict[int, tuple[Array, Array, Array]] = {}
@@ -73,19 +44,19 @@ class EigenDerivatives:
         Raises:
             BadInput: when two of the k energies, or the last one and the next, are too close.
         """
-        G, k = self._G, self._G.num_states
+        system, k = self._system, self._system.num_states
         self._refuse_clusters(range(k))
-        G.install(self._point)
-        parts = [G.layout.split(row)[0] for row in directions]
+        system.install(self._point)
+        parts = [system.layout.split(row)[0] for row in directions]
         owned = self._densities.shape[1]
         energies = np.array([part[:owned] @ self._densities.T for part in parts]).reshape(len(parts), k)
-        result = np.empty((len(parts), G.size_out))
-        result[:, :k] = parallel.sum_over_ranks(G.comm, energies)
-        if G.has_states:
-            whole = np.zeros((len(parts), k, G.stationary.num_owned))
+        result = np.empty((len(parts), system.size_out))
+        result[:, :k] = parallel.sum_over_ranks(system.comm, energies)
+        if system.has_states:
+            whole = np.zeros((len(parts), k, system.stationary.num_owned))
             for i in range(k):
-                whole[:, i, G.stationary.free] = self._state_tangents(i, parts)[0]
-            result[:, k:] = G.state_layout.gather(whole).reshape(len(parts), -1)
+                whole[:, i, system.stationary.free] = self._state_tangents(i, parts)[0]
+            result[:, k:] = system.state_layout.gather(whole).reshape(len(parts), -1)
         return result
 
     def gradients(self, seeds: Array) -> Array:
@@ -94,17 +65,17 @@ class EigenDerivatives:
         Raises:
             BadInput: when a seed weighs the energies of a cluster differently, or its states at all.
         """
-        G, k = self._G, self._G.num_states
+        system, k = self._system, self._system.num_states
         for seed in seeds:
             self._refuse_unequal(seed)
-        G.install(self._point)
+        system.install(self._point)
         duals = seeds[:, :k] @ self._densities
-        for i in range(k) if G.has_states else ():
+        for i in range(k) if system.has_states else ():
             chosen = np.flatnonzero(self._state_seeds(seeds, i).any(axis=1))
             if chosen.size:
                 a, _ = self._state_adjoints(i, self._state_seeds(seeds[chosen], i))
                 duals[chosen] -= self._density_duals(a, self._state(i))
-        return G.layout.join([duals])
+        return system.layout.join([duals])
 
     def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
         """d/dε of the gradients along directions[which]: (p, size_out), (q, size_in), (p,) -> (p, size_in).
@@ -112,11 +83,11 @@ class EigenDerivatives:
         Raises:
             BadInput: when a seed weighs a member of a cluster.
         """
-        G = self._G
-        weighed = [i for i in range(G.num_states) if any(self._weighs(seed, i) for seed in seeds)]
+        system = self._system
+        weighed = [i for i in range(system.num_states) if any(self._weighs(seed, i) for seed in seeds)]
         self._refuse_clusters(weighed)
-        G.install(self._point)
-        parts = [G.layout.split(row)[0] for row in directions]
+        system.install(self._point)
+        parts = [system.layout.split(row)[0] for row in directions]
         duals = np.zeros((len(seeds), self._densities.shape[1]))
         for i in weighed:
             dpsi, dE = self._state_tangents(i, parts)
@@ -128,47 +99,47 @@ class EigenDerivatives:
                 duals[chosen] -= self._state_actions(
                     i, self._state_seeds(seeds[chosen], i), given, dpsi[along], dE[along]
                 )
-        return G.layout.join([duals])
+        return system.layout.join([duals])
 
     # -- the work ------------------------------------------------------------------------------------------------------
 
     @cached_property
     def _densities(self) -> Array:
         """The derivative of each energy, (psi_i^2, phi): (k, owned). Collective."""
-        states = [self._state(i) for i in range(self._G.num_states)]
-        return np.array([self._G.density_dual(psi, psi) for psi in states])
+        states = [self._state(i) for i in range(self._system.num_states)]
+        return np.array([self._system.density_dual(psi, psi) for psi in states])
 
     def _state(self, i: int) -> Array:
         """psi_i on the free degrees of freedom. Local."""
-        return self._point.vectors[i, self._G.stationary.free]
+        return self._point.vectors[i, self._system.stationary.free]
 
     def _density_duals(self, rows: Array, psi: Array) -> Array:
         """(a psi, phi) for each row a of (p, free): (p, owned)."""
-        duals = [self._G.density_dual(rows[i], psi) for i in range(len(rows))]
+        duals = [self._system.density_dual(rows[i], psi) for i in range(len(rows))]
         return np.array(duals).reshape(len(rows), self._densities.shape[1])
 
     def _state_tangents(self, i: int, parts: list[Array]) -> tuple[Array, Array]:
         """(dpsi_i, dE_i) for each direction: (p, free), (p,)."""
-        G, psi = self._G, self._state(i)
-        sources = np.array([G.potential_times(part, psi) for part in parts]).reshape(len(parts), psi.size)
-        G.counts["tangent"] += len(parts)
-        return G.solve_bordered(self._point, i, -sources, np.zeros(len(parts)))
+        system, psi = self._system, self._state(i)
+        sources = np.array([system.potential_times(part, psi) for part in parts]).reshape(len(parts), psi.size)
+        system.counts["tangent"] += len(parts)
+        return system.solve_bordered(self._point, i, -sources, np.zeros(len(parts)))
 
     def _state_seeds(self, seeds: Array, i: int) -> Array:
         """The part of seeds (p, size_out) that the values of the i-th state have: (p, size), the same on each rank."""
-        size = self._G.state_layout.size
-        start = self._G.num_states + i * size
-        return seeds[:, start : start + size] if self._G.has_states else np.zeros((len(seeds), 0))
+        size = self._system.state_layout.size
+        start = self._system.num_states + i * size
+        return seeds[:, start : start + size] if self._system.has_states else np.zeros((len(seeds), 0))
 
     def _state_adjoints(self, i: int, seeds: Array) -> tuple[Array, Array]:
         """(a, alpha) for seeds (p, size) of the i-th state: (p, free), (p,)."""
-        G = self._G
+        system = self._system
         known = self._adjoints.get(i)
         if known is not None and len(seeds) == 1 and np.array_equal(known[0], seeds[0]):
             return known[1], known[2]
-        duals = G.state_layout.spread(seeds)[:, G.stationary.free]
-        a, alpha = G.solve_bordered(self._point, i, duals, np.zeros(len(seeds)))
-        G.counts["adjoint"] += len(seeds)
+        duals = system.state_layout.spread(seeds)[:, system.stationary.free]
+        a, alpha = system.solve_bordered(self._point, i, duals, np.zeros(len(seeds)))
+        system.counts["adjoint"] += len(seeds)
         if len(seeds) == 1:
             self._adjoints[i] = (seeds[0].copy(), a, alpha)
         return a, alpha
@@ -178,17 +149,17 @@ class EigenDerivatives:
 
         J (da, dalpha) = -J' (a, alpha), where J' is the derivative of J along (dV, dpsi, dE).
         """
-        G = self._G
+        system = self._system
         distinct, number = np.unique(seeds, axis=0, return_inverse=True)
         number = number.reshape(-1)  # NumPy 2.0 alone gives it the shape of the seeds
         a, alpha = (x[number] for x in self._state_adjoints(i, distinct))
-        moved = np.array([G.potential_times(parts[j], a[j]) for j in range(len(a))]).reshape(a.shape)
-        mass_a, mass_dpsi = G.mass_times(a), G.mass_times(dpsi)
+        moved = np.array([system.potential_times(parts[j], a[j]) for j in range(len(a))]).reshape(a.shape)
+        mass_a, mass_dpsi = system.mass_times(a), system.mass_times(dpsi)
         rhs = -moved + dE[:, None] * mass_a + alpha[:, None] * mass_dpsi
-        border = parallel.sum_over_ranks(G.comm, (dpsi * mass_a).sum(axis=1))
-        da, _ = G.solve_bordered(self._point, i, rhs, border)
-        G.counts["adjoint"] += len(rhs)
-        moving = np.array([G.density_dual(a[j], dpsi[j]) for j in range(len(a))])
+        border = parallel.sum_over_ranks(system.comm, (dpsi * mass_a).sum(axis=1))
+        da, _ = system.solve_bordered(self._point, i, rhs, border)
+        system.counts["adjoint"] += len(rhs)
+        moving = np.array([system.density_dual(a[j], dpsi[j]) for j in range(len(a))])
         return self._density_duals(da, self._state(i)) + moving
 
     # -- clusters ------------------------------------------------------------------------------------------------------
@@ -207,7 +178,7 @@ class EigenDerivatives:
     def _refuse_unequal(self, seed: Array) -> None:
         """Seeds are rank 0's on every rank: all of them raise, or none."""
         for cluster in self._point.clusters:
-            members = [i for i in cluster if i < self._G.num_states]
+            members = [i for i in cluster if i < self._system.num_states]
             weights = seed[members]
             if any(self._state_seeds(seed[None, :], i).any() for i in members):
                 raise BadInput(
@@ -216,7 +187,7 @@ class EigenDerivatives:
                 )
             if not weights.any():
                 continue
-            if cluster.stop > self._G.num_states:
+            if cluster.stop > self._system.num_states:
                 raise BadInput(f"{self._told(cluster)}: not all of them are among the k{self._cut(cluster)}")
             if np.ptp(weights) > _EQUAL * np.abs(weights).max():
                 raise BadInput(
@@ -225,10 +196,10 @@ class EigenDerivatives:
                 )
 
     def _told(self, cluster: range) -> str:
-        members = [i for i in cluster if i < self._G.num_states]
+        members = [i for i in cluster if i < self._system.num_states]
         listed = ", ".join(f"E_{i + 1} = {self._point.energies[i]:.12g}" for i in members)
         return f"the energies {listed} are one cluster of {len(cluster)}"
 
     def _cut(self, cluster: range) -> str:
-        k = self._G.num_states
+        k = self._system.num_states
         return f"; it is cut by k = {k}: raise k to {cluster.stop}" if cluster.stop > k else ""

@@ -12,7 +12,8 @@ import ufl
 from dolfinx import fem
 from petsc4py import PETSc
 
-from relax.base.fem.forms import compiled, holds, jumps_with
+from relax.base.fem.compiling import Together
+from relax.base.fem.forms import given_back, holds, jumps_with
 from relax.base.la.factors import Key
 from relax.engine.residual.derived import DerivedForms
 
@@ -39,11 +40,11 @@ def slopes(weak: DerivedForms, form: ufl.Form, scalars: Sequence[Scalar]) -> lis
     """The derivative of a form in each scalar; None unless it is affine in all of them together."""
     if any(jumps_with(form, s.constant) for s in scalars):
         return None
-    found = [weak.in_constant(form, s.constant, s.entry) for s in scalars]
-    for slope in found:
+    terms = [weak.in_constant(form, s.constant, s.entry) for s in scalars]
+    for slope in terms:
         if slope is not None and any(holds(slope, s.constant) for s in scalars):
             return None
-    return found
+    return terms
 
 
 class AffineMatrix:
@@ -54,6 +55,7 @@ class AffineMatrix:
         create: an empty matrix of the right sparsity.
         scalars: c_i.
         terms: the forms of A_i.
+        together: compiles them.
         bcs: conditions whose rows and columns are the identity's in A_0, and zero in A_i.
     """
 
@@ -63,11 +65,12 @@ class AffineMatrix:
         create: Callable[[], PETSc.Mat],
         scalars: Sequence[Scalar],
         terms: Sequence[ufl.Form | None],
+        together: Together,
         bcs: Sequence[fem.DirichletBC] = (),
     ) -> None:
         self._assemble = assemble
         self._create = create
-        present = [(s, compiled(t)) for s, t in zip(scalars, terms, strict=True) if t is not None]
+        present = [(s, together.add(t)) for s, t in zip(scalars, terms, strict=True) if t is not None]
         self._scalars = [s for s, _ in present]
         self._forms = [form for _, form in present]
         self._bcs = list(bcs)
@@ -94,19 +97,15 @@ class AffineMatrix:
     def _current(self, stamp: Key) -> PETSc.Mat:
         if self._base is None:
             self._base = self._create()
-            self._terms = [fem_petsc.create_matrix(form) for form in self._forms]
+            self._terms = [fem_petsc.create_matrix(form()) for form in self._forms]
         if self._stamp is None or self._stamp() is not stamp:
-            kept = [np.array(s.constant.value) for s in self._scalars]
-            for s in self._scalars:
-                s.constant.value[...] = 0.0
-            try:
+            with given_back([s.constant for s in self._scalars]):
+                for s in self._scalars:
+                    s.constant.value[...] = 0.0
                 self._assemble(self._base)
-            finally:
-                for s, value in zip(self._scalars, kept, strict=True):
-                    s.constant.value[...] = value
             for matrix, form in zip(self._terms, self._forms, strict=True):
                 matrix.zeroEntries()
-                fem_petsc.assemble_matrix(matrix, form, self._bcs, 0.0)
+                fem_petsc.assemble_matrix(matrix, form(), self._bcs, 0.0)
                 matrix.assemble()
             self._stamp = weakref.ref(stamp)
         return self._base

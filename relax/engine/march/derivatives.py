@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +11,11 @@ import numpy.typing as npt
 from relax.base.log import LongRun
 from relax.base.types import Array
 from relax.engine.march.plan import Run
+from relax.engine.march.runs import Runs
 from relax.engine.march.storage import Walk
-from relax.engine.solve.sensitivity import Point, solve_adjoints
+from relax.engine.residual.registers import Point
+from relax.engine.solve.sensitivity import solve_adjoints
 from relax.errors import SolveFailed
-
-if TYPE_CHECKING:
-    from relax.engine.march.march import March
 
 
 class MarchDerivatives:
@@ -33,8 +31,8 @@ class MarchDerivatives:
     #: Tangents are held along the whole trajectory.
     hessian_block = 8
 
-    def __init__(self, march: March, run: Run, walk: Walk | None = None) -> None:
-        self._march = march
+    def __init__(self, runs: Runs, run: Run, walk: Walk | None = None) -> None:
+        self._runs = runs
         self._run = run
         self._given = walk
 
@@ -46,16 +44,16 @@ class MarchDerivatives:
     @property
     def is_everywhere_the_same(self) -> bool:
         """Whether the derivative is the same at every control: affine steps seen linearly. Local."""
-        return self._march.residual.is_affine and self._march.observation.is_linear
+        return self._runs.residual.is_affine and self._runs.observation.is_linear
 
     # -- first order ---------------------------------------------------------------------------------------------------
 
     def tangents(self, directions: Array) -> Array:
         """G'(m) dm: (k, size_in) -> (k, size_out)."""
-        march, observation = self._march, self._march.observation
+        runs, observation = self._runs, self._runs.observation
         changes = np.zeros((len(directions), observation.size))
         with self._parameters():
-            parts = [march.layout.split(row) for row in directions]
+            parts = [runs.layout.split(row) for row in directions]
             du = self.initial_tangents(parts)
             before = self._run.initial
             for n, state in self._walk.records():
@@ -67,41 +65,41 @@ class MarchDerivatives:
 
     def gradients(self, seeds: Array) -> Array:
         """G'(m)ᵀ dy: (k, size_out) -> (k, size_in)."""
-        march, observation = self._march, self._march.observation
+        runs, observation = self._runs, self._runs.observation
         with self._parameters():
-            duals: Array = np.zeros((len(seeds), march.residual.num_owned))
-            total = _Total(march, len(seeds))
+            duals: Array = np.zeros((len(seeds), runs.residual.num_owned))
+            total = _Total(runs, len(seeds))
             for n, before, after in self._told(self._walk.backward()):
                 observation.add_adjoints(n + 1, after, seeds, duals)
                 with self._step(n, before, after) as point:
                     adjoints = self._adjoints(point, duals)
-                    found = march.system.sensitivity.gradients(point, adjoints, duals)
+                    found = runs.system.sensitivity.gradients(point, adjoints, duals)
                 duals = found[0]
                 total.add(n, found)
             observation.add_adjoints(0, self._run.initial, seeds, duals)
             total.add_initial(self._of_initial(duals))
-            march.note(self._walk)
+            runs.note(self._walk)
             return total.joined()
 
     def initial_tangents(self, parts: list[list[Array]]) -> Array:
         """du_0 for each direction: (k, local)."""
-        place = self._march.system.plan.initial
+        place = self._runs.system.plan.initial
         if place is None:
             return np.zeros((len(parts), len(self._run.initial)))
         changes = np.array([of_direction[place] for of_direction in parts]).reshape(len(parts), -1)
-        substitution = self._march.evolution.substitution
+        substitution = self._runs.evolution.substitution
         return changes if substitution is None else changes * substitution.unknown_slope(self._run.parts[place])
 
     def _of_initial(self, duals: Array) -> Array:
         """What arrives at the start as dual vectors of the initial state that is given: (k, owned). Local."""
-        place, substitution = self._march.system.plan.initial, self._march.evolution.substitution
+        place, substitution = self._runs.system.plan.initial, self._runs.evolution.substitution
         if place is None or substitution is None:
             return duals
         return duals * substitution.unknown_slope(self._run.parts[place])[: duals.shape[1]]
 
     def _bent_initial(self, duals: Array, parts: list[list[Array]], which: npt.NDArray[np.int64]) -> Array | float:
         """What the curvature of a substitution at the start adds, along directions[which]: (k, owned). Local."""
-        place, substitution = self._march.system.plan.initial, self._march.evolution.substitution
+        place, substitution = self._runs.system.plan.initial, self._runs.evolution.substitution
         if place is None or substitution is None:
             return 0.0
         directions = np.array([parts[k][place] for k in which])
@@ -119,44 +117,43 @@ class MarchDerivatives:
         counted_as: str = "tangent",
     ) -> Array:
         """du_{n+1} from du_n, (k, local), at a step whose two states are known."""
-        march = self._march
-        plan, residual = march.system.plan, march.residual
+        runs = self._runs
+        plan = runs.system.plan
         with self._step(n, before, after) as point:
             directions: list[list[Array]] = [[du[i], *plan.of_step(p, n)] for i, p in enumerate(parts)]
-            with march.system.operators.factor_here(point.key, derivatives=True) as factor:
-                owned = march.system.sensitivity.state_tangents(point, directions, factor)
-        march.counts[counted_as] += len(du)
+            with runs.system.operators.factor_here(point.key, derivatives=True) as factor:
+                owned = runs.system.sensitivity.state_tangents(point, directions, factor)
+        runs.counts[counted_as] += len(du)
         result = np.empty((len(du), len(after)))
-        register = residual.tangent_state.x
-        for row, values in zip(result, owned, strict=True):
-            register.array[: residual.num_owned] = values
-            register.scatter_forward()
-            row[:] = register.array
+        registers = runs.system.registers
+        for i in range(len(du)):
+            registers.install_state_tangent(owned[i])
+            result[i] = registers.tangent_state.x.array
         return result
 
     def _adjoints(self, point: Point, duals: Array) -> Array:
         """λ_n for each dual vector of u_n: (k, owned)."""
-        march = self._march
+        runs = self._runs
         clamped = duals.copy()
-        clamped[:, march.residual.boundary.owned] = 0.0
-        with march.system.operators.factor_here(point.key, derivatives=True) as factor:
+        clamped[:, runs.residual.boundary.owned] = 0.0
+        with runs.system.operators.factor_here(point.key, derivatives=True) as factor:
             adjoints = solve_adjoints(factor, clamped)
-        march.counts["adjoint"] += len(duals)
+        runs.counts["adjoint"] += len(duals)
         return adjoints
 
     # -- second order --------------------------------------------------------------------------------------------------
 
     def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
         """d/dε of the gradients along directions[which]: (k, size_out), (l, size_in), (k,) -> (k, size_in)."""
-        march, observation = self._march, self._march.observation
-        sensitivity = march.system.sensitivity
-        is_curved = not march.residual.is_affine or march.evolution.substitution is not None
+        runs, observation = self._runs, self._runs.observation
+        sensitivity = runs.system.sensitivity
+        is_curved = not runs.residual.is_affine or runs.evolution.substitution is not None
         with self._parameters():
-            parts = [march.layout.split(row) for row in directions]
+            parts = [runs.layout.split(row) for row in directions]
             walk = self._walk_with_tangents(parts)
-            duals: Array = np.zeros((len(seeds), march.residual.num_owned))
+            duals: Array = np.zeros((len(seeds), runs.residual.num_owned))
             second: Array = np.zeros_like(duals)
-            total = _Total(march, len(seeds))
+            total = _Total(runs, len(seeds))
             for n, before, after in self._told(walk.backward()):
                 observation.add_seconds(n + 1, after[0], seeds, after[1:][which], second)
                 # Looks take the state's register for themselves: all of them come before the step is installed.
@@ -168,7 +165,7 @@ class MarchDerivatives:
                         found = sensitivity.gradients(point, self._adjoints(point, second), second)
                     else:
                         adjoints = self._adjoints(point, duals)
-                        steps = [[before[1 + i], *march.system.plan.of_step(p, n)] for i, p in enumerate(parts)]
+                        steps = [[before[1 + i], *runs.system.plan.of_step(p, n)] for i, p in enumerate(parts)]
                         found = self._second_step(point, adjoints, second, after[1:], steps, which)
                         duals = sensitivity.gradients(point, adjoints, duals, which=(0,))[0]
                 second = found[0]
@@ -177,21 +174,21 @@ class MarchDerivatives:
             observation.add_seconds(0, first[0], seeds, first[1:][which], second)
             observation.add_adjoints(0, first[0], seeds, duals)
             total.add_initial(self._of_initial(second) + self._bent_initial(duals, parts, which))
-            march.note(walk)
+            runs.note(walk)
             return total.joined()
 
     def _walk_with_tangents(self, parts: list[list[Array]]) -> Walk:
         """A walk whose records are a state and its tangents, (1 + l, local), gone forwards once."""
-        march, run = self._march, self._run
+        runs, run = self._runs, self._run
 
         def advance(n: int, record: Array) -> Array:
             state = self._walk.held(n + 1)
             if state is None:
-                state = march.advance(run, n, record[0])
+                state = runs.advance(run, n, record[0])
             return np.vstack([state[None, :], self.advance(n, record[0], state, record[1:], parts)])
 
         first = np.vstack([run.initial[None, :], self.initial_tangents(parts)])
-        walk = march.storage.walk(first, advance)
+        walk = runs.storage.walk(first, advance)
         walk.forward(lambda n, record: None)
         return walk
 
@@ -214,8 +211,8 @@ class MarchDerivatives:
             steps: dm of this step, ``previous`` first, for each of the l directions.
             which: the direction of each row.
         """
-        march = self._march
-        residual = march.residual
+        runs = self._runs
+        residual = runs.residual
         rhs = duals.copy()
         for i, k in enumerate(which):
             self._install_second(adjoints[i], tangents[k], steps[k])
@@ -224,24 +221,22 @@ class MarchDerivatives:
         rows = []
         for i, k in enumerate(which):
             self._install_second(adjoints[i], tangents[k], steps[k])
-            residual.second_adjoint.x.array[: residual.num_owned] = changes[i]
-            residual.second_adjoint.x.scatter_forward()
+            residual.registers.install_second_adjoint(changes[i])
             collected = residual.second_adjoint_action() - duals[i] if residual.boundary.has_controls else None
             rows.append(residual.second_gradient(collected))
         return [-np.array(of_control) for of_control in zip(*rows, strict=True)]
 
     def _install_second(self, adjoint: Array, du: Array, dm: list[Array]) -> None:
-        residual = self._march.residual
-        residual.install_tangent(dm)
-        residual.tangent_state.x.array[:] = du
-        residual.adjoint.x.array[: residual.num_owned] = adjoint
-        residual.adjoint.x.scatter_forward()
+        registers = self._runs.system.registers
+        registers.install_tangent(dm)
+        registers.tangent_state.x.array[:] = du
+        registers.install_adjoint(adjoint)
 
     # -- where we are --------------------------------------------------------------------------------------------------
 
     def _told(self, steps: Iterator[tuple[int, Array, Array]]) -> Iterator[tuple[int, Array, Array]]:
         """The steps of a walk backwards, with a word now and then about how far it has come."""
-        evolution = self._march.evolution
+        evolution = self._runs.evolution
         with LongRun(f"{evolution.name}: adjoint steps", evolution.num_steps) as progress:
             for n, before, after in steps:
                 yield n, before, after
@@ -250,21 +245,20 @@ class MarchDerivatives:
     @contextmanager
     def _parameters(self) -> Iterator[None]:
         """Parameters are those of the run within the block, and the user's again after it."""
-        parameters = self._march.system.parameters
-        users = parameters.take()
-        self._march.system.begin(self._run)
-        try:
-            yield
-        finally:
-            parameters.install(users)
-            self._march.system.end()
+        system = self._runs.system
+        with system.registers.lent():
+            system.begin(self._run)
+            try:
+                yield
+            finally:
+                system.end()
 
     @contextmanager
     def _step(self, n: int, before: Array, after: Array) -> Iterator[Point]:
         """Registers hold the step from u_n to u_{n+1}; a solve that fails within the block says where."""
-        evolution = self._march.evolution
+        evolution = self._runs.evolution
         try:
-            yield self._march.system.install(self._run, n, before, after)
+            yield self._runs.system.install(self._run, n, before, after)
         except SolveFailed as failure:
             raise SolveFailed(f"{evolution.name}: derivatives at {evolution.place(n + 1)}: {failure}") from failure
 
@@ -272,10 +266,10 @@ class MarchDerivatives:
 class _Total:
     """Gradients of all steps, summed up by control."""
 
-    def __init__(self, march: March, rows: int) -> None:
-        self._march = march
+    def __init__(self, runs: Runs, rows: int) -> None:
+        self._runs = runs
         self._rows = rows
-        self._parts: list[Array | None] = [None] * march.system.plan.num_parts
+        self._parts: list[Array | None] = [None] * runs.system.plan.num_parts
 
     def _put(self, place: int, part: Array) -> None:
         known = self._parts[place]
@@ -283,12 +277,12 @@ class _Total:
 
     def add(self, n: int, found: list[Array]) -> None:
         """The parts of the step from u_n to u_{n+1}, ``previous`` first, which goes on to the step before."""
-        for place, part in zip(self._march.system.plan.places, found[1:], strict=True):
+        for place, part in zip(self._runs.system.plan.places, found[1:], strict=True):
             self._put(place.at(n), part)
 
     def add_initial(self, duals: Array) -> None:
         """What arrives at the initial state."""
-        place = self._march.system.plan.initial
+        place = self._runs.system.plan.initial
         if place is not None:
             self._put(place, duals)
 
@@ -296,4 +290,4 @@ class _Total:
         """(k, size_in)."""
         parts = [p for p in self._parts if p is not None]
         assert len(parts) == len(self._parts)
-        return self._march.layout.join(parts).reshape(self._rows, self._march.layout.size)
+        return self._runs.layout.join(parts).reshape(self._rows, self._runs.layout.size)

@@ -14,8 +14,8 @@ from relax.base.types import Array
 from relax.engine.linearization import BLOCK, Derivatives
 from relax.engine.march.derivatives import MarchDerivatives
 from relax.engine.march.observation import Observation
-from relax.engine.march.plan import Run
-from relax.engine.march.storage import Storage, Walk
+from relax.engine.march.runs import Runs
+from relax.engine.march.storage import Storage
 from relax.engine.march.system import StepSystem
 from relax.engine.solve.state import Newton
 from relax.observe import Observable
@@ -50,14 +50,16 @@ class March:
         self.layout = layout
         self.counts = counts
         counts["stored"] = 0
-        self.storage = Storage(storage, evolution.num_steps, evolution.mesh.comm)
+        self._storage = Storage(storage, evolution.num_steps, evolution.mesh.comm)
         self.system = StepSystem(evolution, observable, settings, options)
         self.residual = self.system.residual
-        self.observation = Observation(observable, self.system)
+        self.plan = self.system.plan
+        self._observation = Observation(observable, self.system)
+        self._runs = Runs(self.system, self._observation, layout, self._storage, counts)
 
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out); in block solves where steps are affine."""
-        values = np.zeros((len(rows), self.observation.size))
+        values = np.zeros((len(rows), self._observation.size))
         try:
             if len(rows) > 1 and self.residual.is_affine:
                 for start in range(0, len(rows), BLOCK):
@@ -73,7 +75,7 @@ class March:
     def _see_each(self, n: int, states: Array, values: Array) -> None:
         """Add what is seen of each of several u_n to y: (k, local), (k, size_out)."""
         for i in range(len(states)):
-            self.observation.add_value(n, states[i], values[i])
+            self._observation.add_value(n, states[i], values[i])
 
     def _states_together(self, rows: Array) -> Iterator[tuple[int, Array]]:
         """(n, the u_n at several controls, (k, local)) of affine steps, u_n(m) = u_n(0) + u_n'(0) m, in block solves.
@@ -81,12 +83,12 @@ class March:
         At the end the registers hold the last one of them.
         """
         parts = [self.layout.split(row) for row in rows]
-        base = self.begin(np.zeros(self.layout.size), from_zero=True)
-        tangents = MarchDerivatives(self, base)
+        base = self._runs.begin(np.zeros(self.layout.size), from_zero=True)
+        tangents = MarchDerivatives(self._runs, base)
         du = np.array([self.system.initial_unknown(of_row) for of_row in parts]) - base.initial
         before = base.initial
         last = (before, before)
-        for n, state in self.states(base):
+        for n, state in self._runs.states(base):
             if n > 0:
                 changed = tangents.advance(n - 1, before, state, du, parts, counted_as="forward")
                 last = (before + du[-1], state + changed[-1])
@@ -95,100 +97,70 @@ class March:
             for i in range(len(states)):
                 self.system.check(states[i], n)
             yield n, states
-        self.system.install(self.begin(rows[-1]), self.evolution.num_steps - 1, *last)
-        self.observation.show(self.evolution.num_steps, last[1])
+        self.system.install(self._runs.begin(rows[-1]), self.evolution.num_steps - 1, *last)
+        self._observation.show(self.evolution.num_steps, last[1])
 
     def _value_at(self, row: Array) -> Array:
-        run = self.begin(row)
-        value = np.zeros(self.observation.size)
-        for n, state in self.states(run):
-            self.observation.add_value(n, state, value)
-        self.observation.show(self.evolution.num_steps, state)
+        run = self._runs.begin(row)
+        value = np.zeros(self._observation.size)
+        for n, state in self._runs.states(run):
+            self._observation.add_value(n, state, value)
+        self._observation.show(self.evolution.num_steps, state)
         return value
-
-    def states(self, run: Run) -> Iterator[tuple[int, Array]]:
-        """(n, u_n) for n = 0, ..., N, nothing kept; u_n in local values with ghosts."""
-        state = run.initial
-        yield 0, state
-        with LongRun(f"{self.evolution.name}: steps", self.evolution.num_steps) as progress:
-            for n in range(self.evolution.num_steps):
-                state = self.advance(run, n, state)
-                yield n + 1, state
-                progress.reached(n + 1)
 
     def trajectory(self, row: Array) -> Iterator[tuple[int, float | None]]:
         """(n, time of u_n) with the state's register holding u_n."""
-        run = self.begin(row)
+        run = self._runs.begin(row)
         try:
-            for n, state in self.states(run):
+            for n, state in self._runs.states(run):
                 self.system.begin(run)
-                self.observation.show(n, state)
+                self._observation.show(n, state)
                 yield n, self.evolution.time_at(n)
         finally:
             self.system.end(run)
 
     def linearize(self, rows: Array) -> list[tuple[Derivatives, Array]]:
         """Derivatives and observations at several controls; in block solves where steps are affine, and states kept."""
-        found: list[tuple[Derivatives, Array]] = []
+        points: list[tuple[Derivatives, Array]] = []
         try:
-            if len(rows) == 1 or not self.residual.is_affine or not self.storage.keeps_all:
-                found += [self._linearize(row) for row in rows]
+            if len(rows) == 1 or not self.residual.is_affine or not self._storage.keeps_all:
+                points += [self._linearize(row) for row in rows]
             else:
                 for start in range(0, len(rows), BLOCK):
-                    found += self._linearize_together(rows[start : start + BLOCK])
+                    points += self._linearize_together(rows[start : start + BLOCK])
         finally:
             self.system.end()
-        return found
+        return points
 
     def _linearize_together(self, rows: Array) -> list[tuple[Derivatives, Array]]:
-        values = np.zeros((len(rows), self.observation.size))
+        values = np.zeros((len(rows), self._observation.size))
         records: list[list[Array]] = [[] for _ in rows]
         for n, states in self._states_together(rows):
             self._see_each(n, states, values)
             for i in range(len(rows)):
                 records[i].append(states[i].copy())
-        runs = [self.begin(rows[i]) for i in range(len(rows))]
-        walks = [self.storage.kept(r) for r in records]
+        runs = [self._runs.begin(rows[i]) for i in range(len(rows))]
+        walks = [self._storage.kept(r) for r in records]
         for walk in walks:
-            self.note(walk)
-        points = [MarchDerivatives(self, run, walk) for run, walk in zip(runs, walks, strict=True)]
+            self._runs.note(walk)
+        points = [MarchDerivatives(self._runs, run, walk) for run, walk in zip(runs, walks, strict=True)]
         return list(zip(points, values, strict=True))
 
     def _linearize(self, row: Array) -> tuple[Derivatives, Array]:
-        run = self.begin(row)
-        value = np.zeros(self.observation.size)
-        walk = self.storage.walk(run.initial, lambda n, state: self.advance(run, n, state))
+        run = self._runs.begin(row)
+        value = np.zeros(self._observation.size)
+        walk = self._storage.walk(run.initial, lambda n, state: self._runs.advance(run, n, state))
         with LongRun(f"{self.evolution.name}: steps", self.evolution.num_steps) as progress:
 
             def visit(n: int, state: Array) -> None:
-                self.observation.add_value(n, state, value)
+                self._observation.add_value(n, state, value)
                 progress.reached(n)
                 if n == self.evolution.num_steps:
-                    self.observation.show(n, state)
+                    self._observation.show(n, state)
 
             walk.forward(visit)
-        self.note(walk)
-        return MarchDerivatives(self, run, walk), value
-
-    def begin(self, row: Array, *, from_zero: bool = False) -> Run:
-        """A run at a control vector, ready to be stepped through; ``from_zero`` whatever initial state it holds."""
-        parts = self.layout.split(row)
-        is_given = self.system.plan.initial is None or not from_zero
-        run = self.system.run(parts, None if is_given else np.zeros_like(self.evolution.initial_state.x.array))
-        self.system.begin(run)
-        return run
-
-    def advance(self, run: Run, n: int, state: Array) -> Array:
-        """u_{n+1} from u_n."""
-        after = self.system.solve(run, n, state)
-        if not run.is_base:
-            self.system.check(after, n + 1)
-        self.counts["forward"] += 1
-        return after
-
-    def note(self, walk: Walk) -> None:
-        """Take down how many states a walk has held. Local."""
-        self.counts["stored"] = max(self.counts["stored"], walk.most)
+        self._runs.note(walk)
+        return MarchDerivatives(self._runs, run, walk), value
 
     def present_parts(self) -> list[Array]:
         """What the controls hold now, the same for each step: owned values of a field, the entries of a constant."""

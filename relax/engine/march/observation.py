@@ -5,10 +5,8 @@ from __future__ import annotations
 from relax.base.fem.forms import num_owned
 from relax.base.types import Array
 from relax.engine.march.system import StepSystem
-from relax.engine.stationary import finite
 from relax.errors import SolveFailed
-from relax.observe import Observable
-from relax.observe.steps import Look, looks
+from relax.observe.base import Look, Observable, finite
 
 
 class Observation:
@@ -24,14 +22,14 @@ class Observation:
 
     def __init__(self, observable: Observable, system: StepSystem) -> None:
         self._system = system
-        self._state = system.residual.state
-        self._tangent = system.residual.tangent_state
+        self._state = system.registers.state
+        self._tangent = system.registers.tangent_state
         self._num_owned = num_owned(self._state.function_space)
         self.size = observable.size
         self._substitution = system.evolution.substitution
         self.is_linear = observable.is_linear and self._substitution is None
         self._looks: dict[int, list[Look]] = {}
-        for look in looks(observable, system.evolution.num_steps):
+        for look in observable.looks(system.evolution.num_steps):
             self._looks.setdefault(look.step, []).append(look)
 
     def _at(self, n: int, state: Array) -> list[Look]:

@@ -10,16 +10,16 @@ import ufl
 from dolfinx import fem, la
 from petsc4py import PETSc
 
-from relax.base.fem.forms import Control, compiled, holds, jumps_with, num_owned, values_of
+from relax.base.fem.forms import Control, holds, jumps_with, num_owned, values_of
 from relax.base.la.factors import Key
 from relax.base.la.options import Options
 from relax.base.types import Array
 from relax.engine.march.affine import AffineMatrix, scalars_in, slopes
 from relax.engine.march.plan import Plan, Run
-from relax.engine.residual.registers import Parameters
+from relax.engine.residual.registers import Point
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
-from relax.engine.solve.sensitivity import Point, Sensitivity
+from relax.engine.solve.sensitivity import Sensitivity
 from relax.engine.solve.state import ForwardSolver, Newton
 from relax.errors import BadProblem, SolveFailed
 from relax.observe import Observable
@@ -54,8 +54,8 @@ class StepSystem:
         self.evolution = evolution
         self.plan = Plan(evolution)
         problem = evolution.single_step
-        self.residual = Residual(problem, observable.parameters)
-        self.parameters = Parameters(self.residual, evolution.time)
+        self.residual = Residual(problem, observable.parameters, evolution.time)
+        self.registers = self.residual.registers
         self._constants = [c for c in problem.controls if isinstance(c, fem.Constant)]
         weak = self.residual.weak
         sensitivity_forms = [
@@ -73,6 +73,16 @@ class StepSystem:
         self._sensitivity_affine = {i: a for i, a in affine.items() if a is not None}
         self._holdings = [self._lasts(form, affine.get(i) is not None) for i, form in enumerate(sensitivity_forms)]
         self._operator_lasts = self._lasts(weak.J, self._operator_affine is not None)
+        self._stamp = Key()
+        self._current: Run | None = None
+        if weak.is_linear and jumps_with(weak.F, evolution.state):
+            raise BadProblem(
+                "step: a condition in its residual depends on the state, which is not differentiable there; smooth it"
+            )
+        self._source = self._source_of_linear_steps()
+        self.residual.expect_gradients(
+            [lasts is not None for lasts in self._holdings], from_zero=weak.is_linear and self._source is None
+        )
         self.operators = FactoredOperator(
             self.residual, evolution.name, settings.factor_memory, options,
             None if self._operator_affine is None else self._write_operator,
@@ -81,13 +91,6 @@ class StepSystem:
             self.residual, {i: partial(self._write_sensitivity, i) for i in self._sensitivity_affine}
         )
         self._forward = ForwardSolver(self.residual, self.operators, settings)
-        self._stamp = Key()
-        self._current: Run | None = None
-        if weak.is_linear and jumps_with(weak.F, evolution.state):
-            raise BadProblem(
-                "step: a condition in its residual depends on the state, which is not differentiable there; smooth it"
-            )
-        self._source = self._source_of_linear_steps()
 
     # -- what changes, and when ----------------------------------------------------------------------------------------
 
@@ -113,7 +116,7 @@ class StepSystem:
         if not scalars or self._changes(form, but_constants=True):
             return None
         terms = slopes(self.residual.weak, form, scalars)
-        return None if terms is None else AffineMatrix(assemble, create, scalars, terms, bcs)  # type: ignore[arg-type]
+        return None if terms is None else AffineMatrix(assemble, create, scalars, terms, self.residual.together, bcs)  # type: ignore[arg-type]
 
     def _lasts(self, form: ufl.Form | None, affine: bool) -> Callable[[Run, int], Key] | None:
         """How to name the values of a form in a step of a run; None where they are made anew each time they are used.
@@ -172,16 +175,17 @@ class StepSystem:
         if initial is None:
             initial = self.initial_unknown(parts)
             self.check(initial, 0)
-        parameters = self.parameters.snapshot()
-        keys = self.parameters.operator_key, self.parameters.everything_key, Key(), [Key() for _ in range(N)]
-        return Run(initial, self.evolution.step_length, parts, parameters, *keys, is_base)
+        parameters = self.residual.parameters
+        values = parameters.snapshot()
+        keys = parameters.operator_key, parameters.everything_key, Key(), [Key() for _ in range(N)]
+        return Run(initial, self.evolution.step_length, parts, values, *keys, is_base)
 
     def begin(self, run: Run) -> None:
         """The parameters of a run are installed, if another run's were: before any step of it is. Local."""
         if self._current is run:
             return
         self._current = run
-        self.parameters.install(run.parameters)
+        self.registers.install_parameters(run.parameters)
         # What terms hold besides scalars is parameters, where no field that all steps share stands in them.
         shared = [
             c for c, place in zip(self.residual.controls[1:], self.plan.places, strict=True) if not place.per_step
@@ -210,10 +214,10 @@ class StepSystem:
         """The registers hold the step from u_n to u_{n+1}, and u_{n+1} where it is given. Local."""
         self.begin(run)
         parts = [before, *self.plan.of_step(run.parts, n)]
-        self.residual.install(parts)
+        self.registers.install_controls(parts)
         self.tell_time(n + 1)
         if after is not None:
-            self.residual.state.x.array[:] = after
+            self.registers.state.x.array[:] = after
         lasting = tuple(None if lasts is None else lasts(run, n) for lasts in self._holdings)
         state = before if after is None else after
         return Point(state, parts, run.parameters, self.operator_key(run, n), lasting, run.step_keys[n])
@@ -275,7 +279,7 @@ class LinearSource:
     def __init__(self, system: StepSystem, by_matrix: tuple[int, ...], rest: ufl.Form | None, changes: bool) -> None:
         self._system = system
         self._by_matrix = by_matrix
-        self._form = compiled(rest)
+        self._form = system.residual.together.add(rest)
         self._changes = changes
         V = system.evolution.state.function_space
         self._dual = fem.Function(V)
@@ -285,10 +289,11 @@ class LinearSource:
     def at(self, run: Run, point: Point) -> Array:
         """(owned,) for the installed step. Collective."""
         total = self._system.sensitivity.products(point, [point.controls], self._by_matrix)[0]
-        if self._form is not None:
+        form = self._form()
+        if form is not None:
             if self._changes or self._run is not run:
                 self._dual.x.array[:] = 0.0
-                fem.assemble_vector(self._dual.x.array, self._form)
+                fem.assemble_vector(self._dual.x.array, form)
                 self._dual.x.scatter_reverse(la.InsertMode.add)
                 self._run = run
             total += self._dual.x.array[: self._num_owned]

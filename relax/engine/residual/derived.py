@@ -15,42 +15,31 @@ from dolfinx import fem
 from ufl.algorithms import expand_derivatives
 
 from relax.base.fem import compat
-from relax.base.fem.forms import Control, along, holds, jumps_with, nonzero, summed
+from relax.base.fem.forms import along, holds, jumps_with, nonzero, summed
 from relax.base.fem.quadrature import with_fixed_degrees
-from relax.problem.problem import Problem
+from relax.engine.residual.registers import Registers
 
 
 class DerivedForms:
     """Forms in the registers of a problem. Local, and the same on each rank.
 
     Args:
-        problem: the PDE; its state and controls are registers.
-        adjoint, second_adjoint, tangent_state: registers for λ, dλ and du, in the state's space.
-        tangent_controls: registers for dm, one like each control.
+        residual: F(u, m; v).
+        registers: of the problem, and for λ, dλ, du and dm.
 
     Attributes:
         F: the residual, Constants among the controls replaced by variables, quadrature degrees fixed.
         J: ∂F/∂u.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        adjoint: fem.Function,
-        second_adjoint: fem.Function,
-        tangent_state: fem.Function,
-        tangent_controls: Sequence[Control],
-    ) -> None:
-        self.state: fem.Function = problem.state
-        self.controls = tuple(problem.controls)
-        self._adjoint = adjoint
-        self._second_adjoint = second_adjoint
-        self._tangent_state = tangent_state
-        self._tangent_controls = tangent_controls
-        self._test = problem.residual.arguments()[0]
+    def __init__(self, residual: ufl.Form, registers: Registers) -> None:
+        self.state = registers.state
+        self.controls = registers.controls
+        self._registers = registers
+        self._test = residual.arguments()[0]
         # UFL differentiates with respect to a Constant only through a variable that stands for it.
         self._variables = {c: ufl.variable(c) for c in self.controls if isinstance(c, fem.Constant)}
-        F = with_fixed_degrees(compat.one_subdomain_data(problem.residual))
+        F = with_fixed_degrees(compat.one_subdomain_data(residual))
         self.F: ufl.Form = ufl.replace(F, self._variables) if self._variables else F
         self.J: ufl.Form = self.jacobian_of(self.F)
 
@@ -100,7 +89,7 @@ class DerivedForms:
 
     def in_direction(self, form: ufl.Form, i: int) -> ufl.Form | None:
         """The derivative of a form in control i, along its register of dm; None where it is zero."""
-        control, direction = self.controls[i], self._tangent_controls[i]
+        control, direction = self.controls[i], self._registers.tangent_controls[i]
         if isinstance(control, fem.Function):
             return nonzero(ufl.derivative(form, control, direction))
         return nonzero(along(form, self._variables[control], direction))
@@ -113,7 +102,7 @@ class DerivedForms:
     @cached_property
     def action(self) -> ufl.Form | None:
         """∂F/∂u du."""
-        return nonzero(ufl.derivative(self.F, self.state, self._tangent_state))
+        return nonzero(ufl.derivative(self.F, self.state, self._registers.tangent_state))
 
     def at_zero(self, zeroed: Sequence[fem.Function]) -> ufl.Form | None:
         """F with these Functions replaced by zero; None where nothing is left."""
@@ -123,7 +112,7 @@ class DerivedForms:
     @cached_property
     def contraction(self) -> ufl.Form:
         """L = F(u, m; λ)."""
-        return ufl.replace(self.F, {self._test: self._adjoint})
+        return ufl.replace(self.F, {self._test: self._registers.adjoint})
 
     @cached_property
     def adjoint_action(self) -> ufl.Form | None:
@@ -152,7 +141,7 @@ class DerivedForms:
         """d/dε of a form along (du, dm)."""
         if form is None:
             return None
-        along_state = nonzero(ufl.derivative(form, self.state, self._tangent_state))
+        along_state = nonzero(ufl.derivative(form, self.state, self._registers.tangent_state))
         return summed([along_state, *(self.in_direction(form, i) for i in range(len(self.controls)))])
 
     @cached_property
@@ -181,4 +170,4 @@ class DerivedForms:
         return result
 
     def _with_second_adjoint(self, form: ufl.Form) -> ufl.Form:
-        return ufl.replace(form, {self._adjoint: self._second_adjoint})
+        return ufl.replace(form, {self._registers.adjoint: self._registers.second_adjoint})

@@ -1,72 +1,189 @@
-"""What a user may change between two calls: Functions and Constants that are neither state nor control.
+"""Where a point is written, to be worked at: the Functions and Constants of a problem, and those of its derivatives.
 
-Those that stand in the residual or in the observable, and the values of boundary conditions.
+The UFL coefficients are the user's own: parameters (what is neither state nor control) are the user's again after each
+call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
+import ufl
+from dolfinx import default_scalar_type, fem
 
 from relax.base import parallel
-from relax.base.fem.forms import Control, holds, values_of
+from relax.base.fem.forms import Control, holds, num_owned, values_of
 from relax.base.la.factors import Key
 from relax.base.types import Array
-from relax.engine.residual.residual import Residual
-from relax.problem.problem import is_value_of
+from relax.problem.problem import Problem, is_value_of
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Where a problem was solved: local arrays with ghosts, so that going back there needs no communication.
+
+    Attributes:
+        key: names its operator, which other points can share.
+        here: names the point itself.
+        lasting: for each control a name for as long as its ∂F/∂m stays what it is, where that outlasts the point or
+            costs next to nothing to renew: then it is kept as a matrix. None otherwise; empty for none at all.
+    """
+
+    state: Array
+    controls: list[Array]
+    parameters: list[Array]
+    key: Key
+    lasting: tuple[Key | None, ...] = ()
+    here: Key = field(default_factory=Key)
+
+
+class Registers:
+    """The registers of a residual. Local: writing a point into them needs no communication, its ghosts are kept.
+
+    Args:
+        problem: the PDE.
+        observed: Functions and Constants of the observable, parameters as those of the residual are.
+        time: a parameter that is set by the solution itself, the time of a step.
+
+    Attributes:
+        state, controls: the problem's own.
+        parameters: Functions and Constants that are neither state nor control: the user may change them.
+        adjoint: for λ; ``tangent_state`` for du; ``second_adjoint`` for the derivative of λ.
+        tangent_controls: for dm, one per control.
+        changeable: the parameters but for the time.
+    """
+
+    def __init__(self, problem: Problem, observed: Sequence[Control] = (), time: Control | None = None) -> None:
+        V = problem.state.function_space
+        self.comm = problem.mesh.comm
+        self.state: fem.Function = problem.state
+        self.controls = tuple(problem.controls)
+        self.adjoint = fem.Function(V)
+        self.second_adjoint = fem.Function(V)
+        self.tangent_state = fem.Function(V)
+        self.tangent_controls: list[Control] = [_like(c, problem) for c in self.controls]
+        self._num_owned = num_owned(V)
+        own = {id(self.state), *(id(c) for c in self.controls)}
+        terminals = (*problem.residual.coefficients(), *problem.residual.constants(), *observed)
+        self.parameters: list[Control] = list({id(t): t for t in terminals if id(t) not in own}.values())
+        self.changeable = [p for p in self.parameters if p is not time]
+        live = (*self.controls, *self.changeable)
+        given = [bc.g for bc in problem.bcs if not any(is_value_of(bc, terminal) for terminal in live)]
+        self._views = [partial(values_of, p) for p in self.changeable] + [partial(_value_of, g) for g in given]
+
+    # -- a point -------------------------------------------------------------------------------------------------------
+
+    def install(self, point: Point) -> None:
+        """Write a point: its controls, parameters and state."""
+        self.install_controls(point.controls)
+        self.install_parameters(point.parameters)
+        self.state.x.array[:] = point.state
+
+    def install_controls(self, parts: Sequence[Array]) -> None:
+        """Write control parts: owned and ghost values, entries of constants."""
+        _write(self.controls, parts)
+
+    @contextmanager
+    def holding(self, point: Point) -> Iterator[None]:
+        """The registers hold a point within the block; parameters are the user's again after it."""
+        with self.lent():
+            self.install(point)
+            yield
+
+    # -- parameters ----------------------------------------------------------------------------------------------------
+
+    def present_parameters(self) -> list[Array]:
+        """Copies of the values of parameters, and of boundary conditions that nothing else gives, as they stand."""
+        return [np.array(view()) for view in self._views]
+
+    def install_parameters(self, values: Sequence[Array]) -> None:
+        """Write such values."""
+        for view, value in zip(self._views, values, strict=True):
+            view()[...] = value
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Parameters may be written within the block; they are the user's again after it."""
+        users = self.present_parameters()
+        try:
+            yield
+        finally:
+            self.install_parameters(users)
+
+    # -- directions and adjoints ---------------------------------------------------------------------------------------
+
+    def install_tangent(self, parts: Sequence[Array]) -> None:
+        """Write dm: control parts, owned and ghost values, entries of constants."""
+        _write(self.tangent_controls, parts)
+
+    def install_state_tangent(self, du: Array) -> None:
+        """Write du, (owned,). Collective."""
+        self._scatter(self.tangent_state, du)
+
+    def install_adjoint(self, lam: Array) -> None:
+        """Write λ, (owned,). Collective."""
+        self._scatter(self.adjoint, lam)
+
+    def install_second_adjoint(self, dlam: Array) -> None:
+        """Write dλ, (owned,). Collective."""
+        self._scatter(self.second_adjoint, dlam)
+
+    def _scatter(self, register: fem.Function, owned: Array) -> None:
+        register.x.array[: self._num_owned] = owned
+        register.x.scatter_forward()
 
 
 class Parameters:
-    """Snapshots of a residual's parameters, and keys for what depends on nothing else. Collective, as are all methods.
+    """Snapshots of parameters, and keys for what depends on nothing else. Collective, as is ``snapshot``.
 
     Args:
-        residual: the residual.
-        but: a parameter that is set by the solution itself, the time of a step.
+        registers: the registers.
+        operator: the form ∂F/∂u.
 
     Attributes:
         operator_key: names ∂F/∂u as long as no parameter in it changes.
         everything_key: names what depends on any parameter.
     """
 
-    def __init__(self, residual: Residual, but: Control | None = None) -> None:
-        self._comm = residual.comm
-        registers = [p for p in residual.parameters if p is not but]
-        controls = residual.controls
-        values = [bc.g for bc in residual.problem.bcs if not any(is_value_of(bc, c) for c in (*controls, *registers))]
-        self._views = [partial(values_of, p) for p in registers] + [partial(_value_of, g) for g in values]
-        self._in_operator = [holds(residual.weak.J, p) for p in registers] + [False] * len(values)
-        self._values = self._present()
+    def __init__(self, registers: Registers, operator: ufl.Form) -> None:
+        self._registers = registers
+        self._in_operator = [holds(operator, p) for p in registers.changeable]
+        self._values = registers.present_parameters()
         self.operator_key = Key()
         self.everything_key = Key()
 
-    def _present(self) -> list[Array]:
-        return [np.array(view()) for view in self._views]
-
     def snapshot(self) -> list[Array]:
         """The values now; the very list of the last time while they stay the same. Keys are renewed where they must."""
-        now = self._present()
+        now, comm = self._registers.present_parameters(), self._registers.comm
         changed = [not np.array_equal(a, b) for a, b in zip(now, self._values, strict=True)]
-        if not now or not parallel.any_rank(self._comm, any(changed)):
+        if not now or not parallel.any_rank(comm, any(changed)):
             return self._values
-        if parallel.any_rank(self._comm, any(c and held for c, held in zip(changed, self._in_operator, strict=True))):
+        # Values of boundary conditions, which come last, are in no operator.
+        if parallel.any_rank(comm, any(c and held for c, held in zip(changed, self._in_operator, strict=False))):
             self.operator_key = Key()
         self.everything_key = Key()
         self._values = now
         return self._values
 
-    def take(self) -> list[Array]:
-        """Copies of the values as they stand, to be given back by ``install``. Local."""
-        return self._present()
 
-    def install(self, values: list[Array]) -> None:
-        """Write values. Local."""
-        for view, value in zip(self._views, values, strict=True):
-            view()[...] = value
+def _write(registers: Sequence[Control], parts: Sequence[Array]) -> None:
+    for register, part in zip(registers, parts, strict=True):
+        values = values_of(register)
+        values[...] = part.reshape(values.shape)
+
+
+def _like(control: Control, problem: Problem) -> Control:
+    if isinstance(control, fem.Function):
+        return fem.Function(control.function_space)
+    return fem.Constant(problem.mesh, np.zeros(control.ufl_shape, dtype=default_scalar_type))
 
 
 def _value_of(g: Any) -> Array:
-    """The live values of what a boundary condition takes its values from: DOLFINx keeps the C++ object alone. Local."""
+    """The live values of what a boundary condition takes its values from: DOLFINx keeps the C++ object alone."""
     values: Array = g.x.array if hasattr(g, "x") else g.value
     return values

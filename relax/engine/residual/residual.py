@@ -22,11 +22,13 @@ from dolfinx import default_scalar_type, fem, la
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.fem.forms import Control, compiled, num_owned, summed, values_of
+from relax.base.fem.compiling import Later, Together
+from relax.base.fem.forms import Control, num_owned, summed, values_of
 from relax.base.types import Array
 from relax.engine.residual.clamped import ClampedValues
 from relax.engine.residual.derived import DerivedForms
 from relax.engine.residual.packing import PackedForm
+from relax.engine.residual.registers import Parameters, Registers
 from relax.engine.residual.symmetry import is_self_adjoint
 from relax.errors import BadProblem
 from relax.problem.problem import Problem
@@ -39,49 +41,49 @@ ControlForm: TypeAlias = PackedForm | fem.Form | list[fem.Form] | None
 class Residual:
     """The compiled residual of a problem. Collective, as is every method unless it says "Local".
 
-    The state and the controls of the problem are its registers: ``install`` writes a point into them, and every
-    product is taken at the point that they hold.
+    Every product is taken at the point that the registers hold.
 
     Args:
         problem: the PDE.
         observed: Functions and Constants of the observable, parameters as those of the residual are.
+        time: a parameter that is set by the solution itself, the time of a step.
 
     Attributes:
-        state, controls: the registers.
+        registers: the problem's state and controls, and those of derivatives.
+        state, controls: the problem's.
         boundary: which values of the state are given, and by which control.
-        adjoint: the register for λ; ``tangent_state`` for du; ``second_adjoint`` for the derivative of λ.
-        tangent_controls: registers for dm, one per control.
+        weak: the forms.
+        parameters: snapshots of what the user may change.
+        together: what is compiled with F and J.
     """
 
-    def __init__(self, problem: Problem, observed: Sequence[Control] = ()) -> None:
+    def __init__(self, problem: Problem, observed: Sequence[Control] = (), time: Control | None = None) -> None:
         if np.issubdtype(default_scalar_type, np.complexfloating):
             raise BadProblem(
                 "relax needs the real build of PETSc and DOLFINx; write a complex state as two real fields"
             )
         self.problem = problem
-        self.state: fem.Function = problem.state
-        self.controls = tuple(problem.controls)
+        self.registers = Registers(problem, observed, time)
+        self.state = self.registers.state
+        self.controls = self.registers.controls
         self.comm = problem.mesh.comm
         V = self.state.function_space
         self.num_owned = num_owned(V)
         self.boundary = ClampedValues(problem)
-        self.adjoint = fem.Function(V)
-        self.second_adjoint = fem.Function(V)
-        self.tangent_state = fem.Function(V)
         self._dual = fem.Function(V)
         self._given = fem.Function(V)
-        self.tangent_controls: list[Control] = [self._like(c) for c in self.controls]
         self._control_duals = [
             fem.Function(c.function_space) if isinstance(c, fem.Function) else None for c in self.controls
         ]
-        self.weak = DerivedForms(problem, self.adjoint, self.second_adjoint, self.tangent_state, self.tangent_controls)
-        self._tangent_forms: dict[tuple[int, ...], fem.Form | None] = {}
-        self._F_form = fem.form(self.weak.F)
-        self._J_form = fem.form(self.weak.J)
-        own = {id(self.state), *(id(c) for c in self.controls)}
-        terminals = (*problem.residual.coefficients(), *problem.residual.constants(), *observed)
-        #: Functions and Constants that are neither state nor control: the user may change them.
-        self.parameters: list[Control] = list({id(t): t for t in terminals if id(t) not in own}.values())
+        self.weak = DerivedForms(problem.residual, self.registers)
+        self.parameters = Parameters(self.registers, self.weak.J)
+        self.together = Together(problem.mesh)
+        self._F = self.together.add(self.weak.F)
+        self._J = self.together.add(self.weak.J)
+        self._tangents: dict[tuple[int, ...], Later] = {}
+        self._gradients: dict[int, Later] = {}
+        self._packed: dict[int, PackedForm] = {}
+        self._sensitivities: dict[int, Later] = {}
 
     # -- what depends on what ------------------------------------------------------------------------------------------
 
@@ -103,24 +105,7 @@ class Residual:
     @cached_property
     def is_self_adjoint(self) -> bool:
         """A = Aᵀ for every state and control. Collective."""
-        return is_self_adjoint(self)
-
-    def _like(self, control: Control) -> Control:
-        if isinstance(control, fem.Function):
-            return fem.Function(control.function_space)
-        return fem.Constant(self.problem.mesh, np.zeros(control.ufl_shape, dtype=default_scalar_type))
-
-    # -- registers -----------------------------------------------------------------------------------------------------
-
-    def install(self, parts: Parts) -> None:
-        """Write control parts (owned and ghost values; entries of constants) into the controls. Local."""
-        for control, part in zip(self.controls, parts, strict=True):
-            values_of(control)[...] = part.reshape(values_of(control).shape)
-
-    def install_tangent(self, parts: Parts) -> None:
-        """The same for the registers of dm. Local."""
-        for register, part in zip(self.tangent_controls, parts, strict=True):
-            values_of(register)[...] = part.reshape(values_of(register).shape)
+        return is_self_adjoint(self.registers, self.create_matrix, self.assemble_matrix)
 
     # -- first order ---------------------------------------------------------------------------------------------------
 
@@ -130,17 +115,17 @@ class Residual:
 
     def create_matrix(self) -> PETSc.Mat:
         """A matrix with the Jacobian's sparsity. The caller destroys it."""
-        return fem_petsc.create_matrix(self._J_form)
+        return fem_petsc.create_matrix(self._J())
 
     def assemble_matrix(self, A: PETSc.Mat) -> None:
         """A = ∂F/∂u, rows and columns of clamped values replaced by the identity's."""
         A.zeroEntries()
-        fem_petsc.assemble_matrix(A, self._J_form, bcs=list(self.problem.bcs))
+        fem_petsc.assemble_matrix(A, self._J(), bcs=list(self.problem.bcs))
         A.assemble()
 
     def residual(self) -> Array:
         """F(u, m), zero in the rows of clamped values: (owned,). The next call overwrites it."""
-        owned = self._assemble(self._F_form)
+        owned = self._assemble(self._F())
         owned[self.boundary.owned] = 0.0
         return owned
 
@@ -157,10 +142,10 @@ class Residual:
         given[:] = 0.0
         self.boundary.apply(given)
         self._dual.x.array[:] = 0.0
-        if at_zero is None and self._constant_form is not None:
-            fem.assemble_vector(self._dual.x.array, self._constant_form)
+        if at_zero is None and (constant := self._constant()) is not None:
+            fem.assemble_vector(self._dual.x.array, constant)
         if given.any():
-            fem.apply_lifting(self._dual.x.array, [self._J_form], [list(self.problem.bcs)], alpha=-1.0)
+            fem.apply_lifting(self._dual.x.array, [self._J()], [list(self.problem.bcs)], alpha=-1.0)
         self._dual.x.scatter_reverse(la.InsertMode.add)
         owned = self._dual.x.array[: self.num_owned]
         if at_zero is not None:
@@ -175,18 +160,18 @@ class Residual:
             which: the controls that change; all of them when left out.
         """
         which = tuple(range(len(self.controls))) if which is None else which
-        if which not in self._tangent_forms:
+        if which not in self._tangents:
             terms = [self.weak.in_direction(self.weak.F, i) for i in which]
-            self._tangent_forms[which] = compiled(summed(terms))
-        return self._assemble(self._tangent_forms[which])
+            self._tangents[which] = self.together.add(summed(terms))
+        return self._assemble(self._tangents[which]())
 
     def operator_action(self) -> Array:
         """∂F/∂u du at the installed ``tangent_state``, clamped rows and columns included: (owned,)."""
-        return self._assemble(self._action_form)
+        return self._assemble(self._action())
 
     def operator_adjoint_action(self) -> Array:
         """(∂F/∂u)ᵀ λ at the installed ``adjoint``, clamped rows and columns included: (owned,)."""
-        return self._assemble(self._adjoint_action_form)
+        return self._assemble(self._adjoint_action())
 
     def gradient(self, boundary_dual: Array | None, point: object, which: Sequence[int] | None = None) -> list[Array]:
         """(∂F/∂m)ᵀ λ at the installed ``adjoint``, plus what boundary values collect.
@@ -200,9 +185,8 @@ class Residual:
         Returns:
             A part per control: owned values of a field, all entries of a constant (the same on every rank).
         """
-        forms: Sequence[ControlForm] = self._gradient_forms
-        if which is not None:
-            forms = [form if i in which else None for i, form in enumerate(forms)]
+        asked = range(len(self.controls)) if which is None else which
+        forms = [self._gradient(i) if i in asked else None for i in range(len(self.controls))]
         return self._control_dual_parts(forms, boundary_dual, point)
 
     def _control_dual_parts(
@@ -235,13 +219,13 @@ class Residual:
 
         None for a constant, and where ∂F/∂m is zero.
         """
-        form = self._sensitivity_forms[i]
+        form = self._sensitivity(i)()
         return None if form is None else fem_petsc.create_matrix(form)
 
     def assemble_sensitivity(self, i: int, C: PETSc.Mat) -> None:
         """The matrix ∂F/∂m of control i, rows of clamped values not zeroed."""
         C.zeroEntries()
-        fem_petsc.assemble_matrix(C, self._sensitivity_forms[i])
+        fem_petsc.assemble_matrix(C, self._sensitivity(i)())
         C.assemble()
 
     def constant_sensitivity(self, i: int) -> Array | None:
@@ -249,7 +233,7 @@ class Residual:
         control = self.controls[i]
         if isinstance(control, fem.Function) or self.weak.gradients[i] is None:
             return None
-        direction = values_of(self.tangent_controls[i])
+        direction = values_of(self.registers.tangent_controls[i])
         rows = []
         for entry in range(direction.size):
             direction[...] = 0.0
@@ -261,15 +245,15 @@ class Residual:
 
     def second_state_source(self) -> Array:
         """(F_uu du + F_um dm)ᵀ λ at the installed du, dm and λ: (owned,). The next call overwrites it."""
-        return self._assemble(self._second_state_form)
+        return self._assemble(self._second_order[0]())
 
     def second_gradient(self, boundary_dual: Array | None) -> list[Array]:
         """F_mᵀ dλ + (F_mu du + F_mm dm)ᵀ λ at the installed dλ, du, dm, λ; as ``gradient``."""
-        return self._control_dual_parts(self._second_gradient_forms, boundary_dual)
+        return self._control_dual_parts([form() for form in self._second_order[1:]], boundary_dual)
 
     def second_adjoint_action(self) -> Array:
         """(∂F/∂u)ᵀ dλ + (F_uu du + F_um dm)ᵀ λ, clamped rows included: (owned,)."""
-        return self._assemble(self._second_adjoint_action_form)
+        return self._assemble(self._second_adjoint_action())
 
     # -- forms ---------------------------------------------------------------------------------------------------------
 
@@ -281,36 +265,59 @@ class Residual:
             self._dual.x.scatter_reverse(la.InsertMode.add)
         return self._dual.x.array[: self.num_owned]
 
+    def expect_gradients(self, by_matrix: Sequence[bool], *, from_zero: bool) -> None:
+        """Have what a state and a gradient at it need compiled together with F and J. Local.
+
+        Args:
+            by_matrix: for each control whether its ∂F/∂m is taken as a matrix, or by the adjoint product.
+            from_zero: whether F(0, m) is asked for.
+        """
+        if from_zero:
+            _ = self._constant
+        for i, as_matrix in enumerate(by_matrix):
+            is_field = isinstance(self.controls[i], fem.Function)
+            _ = self._sensitivity(i) if as_matrix and is_field else self._adjoint_product(i)
+        if self.boundary.has_controls:
+            _ = self._adjoint_action
+
     @cached_property
-    def _constant_form(self) -> fem.Form | None:
+    def _constant(self) -> Later:
         """F(0, m), for an F that is affine in the state."""
-        return compiled(self.weak.at_zero([self.state]))
+        return self.together.add(self.weak.at_zero([self.state]))
 
     @cached_property
-    def _action_form(self) -> fem.Form | None:
-        return compiled(self.weak.action)
+    def _action(self) -> Later:
+        return self.together.add(self.weak.action)
 
     @cached_property
-    def _adjoint_action_form(self) -> fem.Form | None:
-        return compiled(self.weak.adjoint_action)
+    def _adjoint_action(self) -> Later:
+        return self.together.add(self.weak.adjoint_action)
+
+    def _adjoint_product(self, i: int) -> Later:
+        """(∂F/∂m)ᵀ λ of control i."""
+        if i not in self._gradients:
+            self._gradients[i] = self.together.add(self.weak.gradient_of(self.weak.contraction, i))
+        return self._gradients[i]
+
+    def _gradient(self, i: int) -> ControlForm:
+        form: fem.Form | list[fem.Form] | None = self._adjoint_product(i)()
+        if not isinstance(form, fem.Form):
+            return form
+        if i not in self._packed:
+            self._packed[i] = PackedForm(form, self.registers.adjoint)
+        return self._packed[i]
+
+    def _sensitivity(self, i: int) -> Later:
+        """∂F/∂m of control i as a matrix."""
+        if i not in self._sensitivities:
+            self._sensitivities[i] = self.together.add(self.weak.sensitivities[i])
+        return self._sensitivities[i]
 
     @cached_property
-    def _gradient_forms(self) -> list[ControlForm]:
-        forms = [compiled(g) for g in self.weak.gradients]
-        return [PackedForm(f, self.adjoint) if isinstance(f, fem.Form) else f for f in forms]
+    def _second_order(self) -> list[Later]:
+        """Of the state, then of each control."""
+        return [self.together.add(form) for form in (self.weak.second_state, *self.weak.second_gradients)]
 
     @cached_property
-    def _sensitivity_forms(self) -> list[fem.Form | None]:
-        return [compiled(f) for f in self.weak.sensitivities]
-
-    @cached_property
-    def _second_state_form(self) -> fem.Form | None:
-        return compiled(self.weak.second_state)
-
-    @cached_property
-    def _second_adjoint_action_form(self) -> fem.Form | None:
-        return compiled(self.weak.second_adjoint_action)
-
-    @cached_property
-    def _second_gradient_forms(self) -> list[ControlForm]:
-        return [compiled(f) for f in self.weak.second_gradients]
+    def _second_adjoint_action(self) -> Later:
+        return self.together.add(self.weak.second_adjoint_action)

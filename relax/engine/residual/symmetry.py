@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 from dolfinx import fem
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.fem.forms import values_of
-
-if TYPE_CHECKING:
-    from relax.engine.residual.residual import Residual
+from relax.base.fem.forms import given_back, values_of
+from relax.engine.residual.registers import Registers
 
 # Rounding of an assembled symmetric operator stays below this.
 _SYMMETRY = 1e-13
 
 
-def is_self_adjoint(residual: Residual) -> bool:
+def is_self_adjoint(
+    registers: Registers, create: Callable[[], PETSc.Mat], assemble: Callable[[PETSc.Mat], None]
+) -> bool:
     """A = Aᵀ for every state, control and parameter, by trial on random ones.
 
     Collective. An operator that is symmetric for random values of everything in it is symmetric for all, up to a set of
     values of measure zero: looking at one point would mistake an advection that happens to be zero there.
+
+    Args:
+        registers: what may stand in A; they hold afterwards what they held before.
+        create: makes the matrix.
+        assemble: writes A at the registers' point into it.
     """
-    registers = [residual.state, *residual.controls, *residual.parameters]
-    kept = [values_of(r).copy() for r in registers]
-    comm = residual.comm
-    sizes = [parallel.largest(comm, float(np.max(np.abs(v), initial=0.0))) or 1.0 for v in kept]
+    terminals = [registers.state, *registers.controls, *registers.parameters]
+    largest = [float(np.max(np.abs(values_of(t)), initial=0.0)) for t in terminals]
+    sizes = [parallel.largest(registers.comm, size) or 1.0 for size in largest]
     rng = np.random.default_rng(20)
-    A = residual.create_matrix()
+    A = create()
     try:
         # Of the size that coefficients have now, and of size one: a small term beside large ones hides in neither.
         for scales in (sizes, [1.0] * len(sizes)):
-            for register, scale in zip(registers, scales, strict=True):
-                values_of(register)[...] = scale * rng.uniform(0.5, 1.5, values_of(register).shape)
-                if isinstance(register, fem.Function):
-                    register.x.scatter_forward()
-            residual.assemble_matrix(A)
+            with given_back(terminals):
+                for terminal, scale in zip(terminals, scales, strict=True):
+                    values_of(terminal)[...] = scale * rng.uniform(0.5, 1.5, values_of(terminal).shape)
+                    if isinstance(terminal, fem.Function):
+                        terminal.x.scatter_forward()
+                assemble(A)
             if not _is_symmetric(A, rng):
                 return False
     finally:
-        for register, values in zip(registers, kept, strict=True):
-            values_of(register)[...] = values
         A.destroy()
     return True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from dolfinx import fem
@@ -14,6 +13,7 @@ from relax.base import parallel
 from relax.base.fem.forms import num_owned, values_of
 from relax.base.la.factors import Factor, Key
 from relax.base.types import Array
+from relax.engine.residual.registers import Point
 from relax.engine.residual.residual import Residual
 
 # Assembling ∂F/∂m as a matrix costs about as much as a few vector assemblies.
@@ -86,10 +86,10 @@ class Sensitivity:
         lifts = np.zeros_like(rhs)
         for row, parts in enumerate(directions):
             if by_form:
-                residual.install_tangent(parts)
+                residual.registers.install_tangent(parts)
                 rhs[row] += residual.tangent_source(by_form)
             if residual.boundary.has_controls:
-                lift = residual.tangent_state.x.array
+                lift = residual.registers.tangent_state.x.array
                 lift[:] = 0.0
                 residual.boundary.lift(parts, lift)
                 lifts[row] = lift[:n]
@@ -136,10 +136,9 @@ class Sensitivity:
         result: list[Array] = [np.zeros((k, self._length(i))) for i in self._all]
         boundary = residual.boundary.has_controls
         if by_form or boundary:
-            for row, (lam, dual) in enumerate(zip(adjoints, state_duals, strict=True)):
-                residual.adjoint.x.array[: residual.num_owned] = lam
-                residual.adjoint.x.scatter_forward()
-                collected = residual.operator_adjoint_action() - dual if boundary else None
+            for row in range(k):
+                residual.registers.install_adjoint(adjoints[row])
+                collected = residual.operator_adjoint_action() - state_duals[row] if boundary else None
                 for i, part in enumerate(residual.gradient(collected, point, by_form)):
                     result[i][row] -= part
         for i in by_matrix:
@@ -205,22 +204,3 @@ def _times(C: PETSc.Mat, rows: Array, *, transposed: bool) -> Array:
     finally:
         X.destroy()
         Y.destroy()
-
-
-@dataclass(frozen=True, eq=False)
-class Point:
-    """Where a problem was solved: local arrays with ghosts, so that going back there needs no communication.
-
-    Attributes:
-        key: names its operator, which other points can share.
-        here: names the point itself.
-        lasting: for each control a name for as long as its ∂F/∂m stays what it is, where that outlasts the point or
-            costs next to nothing to renew: then it is kept as a matrix. None otherwise; empty for none at all.
-    """
-
-    state: Array
-    controls: list[Array]
-    parameters: list[Array]
-    key: Key
-    lasting: tuple[Key | None, ...] = ()
-    here: Key = field(default_factory=Key)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from dolfinx import fem, mesh
 
 from relax.base.types import Array
-from relax.engine.reduced import ReducedMap, control_values
+from relax.engine.controls import control_values
+from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.invert.priors import SmoothnessPrior
 from relax.jobs.inverse import truths

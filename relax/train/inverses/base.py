@@ -16,7 +16,6 @@ from relax.base.fem.layout import as_rows
 from relax.base.la.factors import Key
 from relax.base.teams import Teams
 from relax.base.types import Array
-from relax.engine.march import March
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.train.physical import number
@@ -187,7 +186,6 @@ def parameters_key(G: ReducedMap) -> Key:
 
     Collective.
     """
-    solution = G.solution
-    parameters = solution.system.parameters if isinstance(solution, March) else solution.parameters
+    parameters = G.residual.parameters
     parameters.snapshot()
     return parameters.everything_key

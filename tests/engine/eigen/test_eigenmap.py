@@ -246,7 +246,7 @@ def test_bordered_systems_take_options():
         p = Point(G)
         with G.linearize(p.m) as lin, EigenMap(oblong(COMM), 2, states=True) as H, H.linearize(p.m) as expected:
             close(lin.vjp(p.w), expected.vjp(p.w), 1e-9)
-            factor = G.bordered.find(lin._derivatives()._point.state_keys[0])
+            factor = G._system.bordered.find(lin._derivatives()._point.state_keys[0])
             assert factor.solver.ksp.getPC().getType() == "lu"
 
 
@@ -267,8 +267,8 @@ def test_a_cluster_has_the_derivative_of_its_sum():
             first = np.eye(G.size_out)[0]
             assert np.isfinite(lin.hvp(first, d)).all()
             state, lone = np.zeros(G.size_out), np.zeros(G.size_out)
-            state[3 : 3 + G.state_layout.size] = 1.0  # of psi_1, which is alone
-            lone[3 + G.state_layout.size] = 1.0  # of psi_2
+            state[3 : 3 + G._system.state_layout.size] = 1.0  # of psi_1, which is alone
+            lone[3 + G._system.state_layout.size] = 1.0  # of psi_2
             assert np.isfinite(lin.vjp(state)).all()
             for action, words in (
                 (lambda: lin.vjp(np.eye(G.size_out)[1]), "weigh them equally"),

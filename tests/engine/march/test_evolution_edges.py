@@ -161,7 +161,7 @@ def test_old_points_keep_their_parameters(corner, held):
         pytest.importorskip("checkpoint_schedules")
     G, whole = (corner.owned if held == "Revolve" else corner.replicated), corner.controls(1)[0]
     m = corner.cut(whole) if held == "Revolve" else whole
-    live = [p for p in G.residual.parameters if corner.is_live(p)]
+    live = [p for p in G.residual.registers.parameters if corner.is_live(p)]
     used, unused = G.linearize(m), G.linearize(m)
     expected, kept = products(used), [np.array(values_of(p)) for p in live]
     for parameter, values in zip(live, kept, strict=True):

@@ -1,0 +1,73 @@
+"""Runs of an evolution: what its derivatives need of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from relax.base.fem.layout import ControlLayout
+from relax.base.log import LongRun
+from relax.base.types import Array
+from relax.engine.march.observation import Observation
+from relax.engine.march.plan import Run
+from relax.engine.march.storage import Storage, Walk
+from relax.engine.march.system import StepSystem
+
+
+class Runs:
+    """Steps from given controls, one after the other. Collective, as is every method unless it says "Local".
+
+    Args:
+        system: the steps.
+        observation: what is seen of them.
+        layout: of control vectors, over the expanded controls.
+        storage: how trajectories are kept.
+        counts: of solves, added to.
+    """
+
+    def __init__(
+        self,
+        system: StepSystem,
+        observation: Observation,
+        layout: ControlLayout,
+        storage: Storage,
+        counts: dict[str, int],
+    ) -> None:
+        self.evolution = system.evolution
+        self.system = system
+        self.residual = system.residual
+        self.observation = observation
+        self.layout = layout
+        self.storage = storage
+        self.counts = counts
+
+    def begin(self, row: Array, *, from_zero: bool = False) -> Run:
+        """A run at a control vector, ready to be stepped through; ``from_zero`` whatever initial state it holds."""
+        parts = self.layout.split(row)
+        is_given = self.system.plan.initial is None or not from_zero
+        run = self.system.run(parts, None if is_given else np.zeros_like(self.evolution.initial_state.x.array))
+        self.system.begin(run)
+        return run
+
+    def states(self, run: Run) -> Iterator[tuple[int, Array]]:
+        """(n, u_n) for n = 0, ..., N, nothing kept; u_n in local values with ghosts."""
+        state = run.initial
+        yield 0, state
+        with LongRun(f"{self.evolution.name}: steps", self.evolution.num_steps) as progress:
+            for n in range(self.evolution.num_steps):
+                state = self.advance(run, n, state)
+                yield n + 1, state
+                progress.reached(n + 1)
+
+    def advance(self, run: Run, n: int, state: Array) -> Array:
+        """u_{n+1} from u_n."""
+        after = self.system.solve(run, n, state)
+        if not run.is_base:
+            self.system.check(after, n + 1)
+        self.counts["forward"] += 1
+        return after
+
+    def note(self, walk: Walk) -> None:
+        """Take down how many states a walk has held. Local."""
+        self.counts["stored"] = max(self.counts["stored"], walk.most)

@@ -1,0 +1,99 @@
+"""What the engine's parts ask of each other: a map, a map of batches, the solution behind a map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy.typing as npt
+from mpi4py import MPI
+
+from relax.base.fem.forms import Control
+from relax.base.fem.layout import ControlLayout
+from relax.base.types import Array
+from relax.engine.linearization import Derivatives, Linearization
+from relax.engine.march.plan import Plan
+from relax.engine.residual.residual import Residual
+
+
+class MappedProblem(Protocol):
+    """What a map solves: names, and registers that hold the point at which it last worked."""
+
+    @property
+    def name(self) -> str:
+        """Part of the PETSc options prefix."""
+
+    @property
+    def state(self) -> Any:
+        """The state, a Function."""
+
+    @property
+    def controls(self) -> Sequence[Control]:
+        """What the map is differentiated in."""
+
+
+class Map(Protocol):
+    """G: m -> y, with derivatives where it is linearised: ``ReducedMap``, ``EigenMap``. Collective, as is every method.
+
+    Attributes:
+        comm: the ranks of the mesh.
+        layout: of control vectors.
+        size_in, size_out: the lengths of a control vector, on this rank, and of an observation.
+        counts: of solves.
+    """
+
+    comm: MPI.Comm
+    layout: ControlLayout
+    size_in: int
+    size_out: int
+    counts: dict[str, int]
+
+    @property
+    def problem(self) -> MappedProblem:
+        """What is solved. Local."""
+
+    def dot(self, a: Array, b: Array) -> float:
+        """The inner product of two control vectors over all ranks."""
+
+    def __call__(self, m: npt.ArrayLike) -> Array:
+        """G(m): (..., size_in) -> (..., size_out)."""
+
+    def linearize(self, m: npt.ArrayLike) -> Linearization:
+        """At one control, (size_in,)."""
+
+    def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
+        """At several, (k, size_in)."""
+
+    def present_control(self) -> Array:
+        """The control vector of what the registers hold."""
+
+
+class Solution(Protocol):
+    """What solves the problem behind a ``ReducedMap``, in space or in time. Collective, as is every method.
+
+    Attributes:
+        residual: of the problem, or of one step.
+        layout: of control vectors.
+        counts: of solves, added to.
+        plan: which part of a control goes to which step; None without steps.
+    """
+
+    residual: Residual
+    layout: ControlLayout
+    counts: dict[str, int]
+
+    @property
+    def plan(self) -> Plan | None:
+        """Which part of a control vector goes to which step; None without steps. Local."""
+
+    def values(self, rows: Array) -> Array:
+        """Observations at several controls: (k, size_in) -> (k, size_out)."""
+
+    def linearize(self, rows: Array) -> list[tuple[Derivatives, Array]]:
+        """Derivatives and observations at several controls."""
+
+    def present_parts(self) -> list[Array]:
+        """What the controls hold now: owned values of a field, the entries of a constant."""
+
+    def close(self) -> None:
+        """Free factors and matrices."""
