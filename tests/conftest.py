@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,14 @@ _PATIENCE = 30.0
 _collection_errors: list[str] = []
 
 MARKERS = (
-    "one_rank: starts processes of its own, which mpirun does not allow inside mpirun; skipped on several ranks",
-    "local: no rank talks to another in it; skipped on several ranks",
-    "many_ranks: about what goes on between ranks; skipped on one",
+    "ranks(*numbers): the numbers of ranks on which the test can fail differently, added up over file, class and "
+    "function; one where nothing is said",
+    "slow: takes more than a second or so; `make quick` leaves it out",
 )
+# More ranks than are named are as good as three.
+_SEVERAL = 3
+# Seconds below which a run says nothing of where they went; how many of its tests are named.
+_WORTH_TELLING, _SLOWEST = 10.0, 15
 
 
 # -- fixtures ----------------------------------------------------------------------------------------------------------
@@ -85,14 +90,16 @@ def pytest_configure(config: pytest.Config) -> None:
             cache.set = lambda key, value: None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests that are for this number of ranks."""
+    here = min(COMM.size, _SEVERAL)
+    mine, others = [], []
     for item in items:
-        if COMM.size > 1 and item.get_closest_marker("one_rank"):
-            item.add_marker(pytest.mark.skip(reason="starts processes of its own: one rank only"))
-        if COMM.size > 1 and item.get_closest_marker("local"):
-            item.add_marker(pytest.mark.skip(reason="no rank talks to another in it"))
-        if COMM.size == 1 and item.get_closest_marker("many_ranks"):
-            item.add_marker(pytest.mark.skip(reason="needs several ranks"))
+        named = {number for mark in item.iter_markers("ranks") for number in mark.args}
+        (mine if here in (named or {1}) else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+    items[:] = mine
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
@@ -114,6 +121,31 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not errors and any(nodes != everyones[0][1] for _, nodes in everyones):
         listed = "\n".join(differing[:10]) or "the same ones in another order"
         pytest.exit(f"ranks have collected different tests (an address or a set in an id?):\n{listed}", returncode=1)
+
+
+# -- where the time goes -----------------------------------------------------------------------------------------------
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Seconds per folder, and the slowest tests."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid] += report.duration
+    folders: Counter[str] = Counter()
+    for node, time_taken in seconds.items():
+        folders[node.partition("::")[0].rpartition("/")[0]] += time_taken
+    if sum(seconds.values()) > _WORTH_TELLING:
+        terminalreporter.section("seconds per folder")
+        for folder, time_taken in folders.most_common():
+            terminalreporter.line(f"{time_taken:8.1f}  {folder}")
+        terminalreporter.section(f"the {_SLOWEST} slowest tests")
+        for node, time_taken in seconds.most_common(_SLOWEST):
+            terminalreporter.line(f"{time_taken:8.1f}  {node}")
+
+
+# -- one outcome on many ranks -----------------------------------------------------------------------------------------
 
 
 @pytest.hookimpl(wrapper=True)

@@ -248,7 +248,6 @@ def test_files_are_short():
     assert not {name: length for name, length in lengths.items() if length > 400}
 
 
-@pytest.mark.one_rank
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [

@@ -28,12 +28,14 @@ LAST = COMM.size - 1
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_no_error_no_raise():
     parallel.raise_together(COMM, None)
     with parallel.together(COMM):
         pass
 
 
+@pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("where", ["first", "last", "all"])
 def test_one_error_is_everyones(where):
     """The rank that failed raises its own; the others the same kind, with the words of the lowest that failed."""
@@ -46,6 +48,7 @@ def test_one_error_is_everyones(where):
         assert str(found) == f"rank {0 if where == 'first' else LAST} stalled"
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_errors_of_others_become_relax_errors_elsewhere():
     """Any exception is told; only relax's own keep their kind, since others may not survive the journey."""
 
@@ -61,6 +64,7 @@ def test_errors_of_others_become_relax_errors_elsewhere():
         assert str(caught.value) == "ZeroDivisionError: on purpose"
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_different_errors():
     """Ranks that fail in their own ways each raise their own."""
     kinds = [BadInput, SolveFailed, CheckFailed]
@@ -70,6 +74,7 @@ def test_different_errors():
     assert caught.value is mine
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_actions_on_rank_0():
     assert parallel.on_rank_0(COMM, lambda: {"rank": COMM.rank}) == {"rank": 0}
 
@@ -82,6 +87,7 @@ def test_actions_on_rank_0():
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_reductions():
     ranks = np.arange(COMM.size)
     assert (parallel.sum_over_ranks(COMM, np.array([1.0, COMM.rank])) == [COMM.size, ranks.sum()]).all()
@@ -97,11 +103,13 @@ def test_reductions():
     assert parallel.to_rank_0(COMM, COMM.rank) == (list(ranks) if COMM.rank == 0 else None)
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_sums_are_the_same_to_the_last_bit():
     """MPI does not promise it, and a line search that goes two ways on two ranks hangs."""
     everyone_has(parallel.sum_over_ranks(COMM, np.random.default_rng(COMM.rank).standard_normal(1000) * 1e8))
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_rank_0s_array_is_a_copy():
     mine = np.full(3, float(COMM.rank))
     agreed = parallel.from_rank_0(COMM, mine)
@@ -121,6 +129,7 @@ def test_checked_takes_what_numpy_takes():
     assert parallel.checked(COMM, np.zeros((0, 3)), 3, "control").shape == (0, 3)
 
 
+@pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -231,7 +240,6 @@ G(np.zeros(G.size_in))
 """
 
 
-@pytest.mark.one_rank
 @pytest.mark.parametrize("who", [0, -1], ids=["first", "last"])
 @pytest.mark.parametrize("how", ["raise", "interrupt", "callback"])
 def test_a_rank_that_fails_alone_ends_a_script(tmp_path, how, who):
@@ -261,7 +269,6 @@ MPI.COMM_WORLD.Barrier()
 """
 
 
-@pytest.mark.one_rank
 def test_a_rank_that_leaves_alone_ends_a_script(tmp_path):
     """`sys.exit` on one rank does not pass by sys.excepthook."""
     try:
@@ -289,7 +296,6 @@ print("DONE")
 """
 
 
-@pytest.mark.one_rank
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_superlu_dist_does_not_corrupt_the_heap(tmp_path, ranks):
     """Left to the collector, or two factors on one communicator, it ends in an abort, after right results."""

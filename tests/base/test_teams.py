@@ -9,6 +9,8 @@ from mpi4py import MPI
 
 import relax
 
+pytestmark = pytest.mark.ranks(1, 2, 3)
+
 COMM = MPI.COMM_WORLD
 SENSORS = [[0.31, 0.42], [0.77, 0.23]]
 

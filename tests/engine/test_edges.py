@@ -73,6 +73,7 @@ def test_data_of_a_functional_belong_to_the_point():
     G.close()
 
 
+@pytest.mark.ranks(2, 3)
 def test_ranks_that_hand_over_different_batches_are_told():
     """Else the broadcast of rank 0's array would never end."""
     problem = relax.pdes.poisson.source(relax.meshes.unit_square(4))
@@ -87,6 +88,7 @@ def test_ranks_that_hand_over_different_batches_are_told():
                 relax.SolutionLayer(G)(torch.as_tensor(m))
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_batch_does_not_mix_the_digits_of_its_samples():
     problem = relax.pdes.poisson.source(relax.meshes.unit_square(4))
     with relax.ReducedMap(problem, relax.PointValues(problem.state.function_space, SENSORS)) as G:
@@ -159,6 +161,7 @@ def test_control_values_take_what_a_coefficient_may_be():
             relax.control_values(G, lambda x: np.full(x.shape[1], np.nan))
 
 
+@pytest.mark.ranks(2, 3)
 def test_torch_func_on_a_rank_that_owns_nothing():
     """The constant of the owned layout lives on rank 0 alone; directions of the others have no length."""
     V = space()
@@ -177,6 +180,7 @@ def test_torch_func_on_a_rank_that_owns_nothing():
     G.close()
 
 
+@pytest.mark.ranks(2, 3)
 def test_a_prior_on_a_rank_that_owns_nothing():
     domain = relax.meshes.interval(1, (0.0, 1.0))
     V = fem.functionspace(domain, ("Lagrange", 1))

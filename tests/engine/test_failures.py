@@ -67,6 +67,7 @@ def test_coefficients_out_of_range(kappa, options):
     fails(problem(kappa=kappa)[0], options=options)
 
 
+@pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("options", [None, "amg_cg"], ids=str)
 def test_nan_in_one_cell_of_one_rank(options):
     """One value on one rank, and every rank raises."""
@@ -76,6 +77,7 @@ def test_nan_in_one_cell_of_one_rank(options):
     fails(made, options=options)
 
 
+@pytest.mark.ranks(1, 2)
 def test_nan_comes_and_goes():
     """A map goes on after a failure: the next good coefficient gives the right answer."""
     made, kappa = problem()
@@ -89,6 +91,7 @@ def test_nan_comes_and_goes():
             close(G(m), good)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize("adjoint", [False, True], ids=["forward", "adjoint"])
 def test_nan_in_the_right_hand_side(name, adjoint):
@@ -145,6 +148,7 @@ def test_a_preconditioner_alone():
     assert "true relative residual" in text and "Krylov method" in text
 
 
+@pytest.mark.ranks(1, 2)
 def test_an_adjoint_that_does_not_converge():
     """Tangent and adjoint are solves like the state's."""
     made, _ = problem()
@@ -175,6 +179,7 @@ def test_newton_and_nan():
     assert "NaN or infinity" in text or "not finite" in text
 
 
+@pytest.mark.ranks(1, 2)
 def test_newton_goes_on_after_a_failure():
     """A failed solve leaves nothing behind: the next starts from the first guess of the map."""
     made, kappa = problem(reaction=10.0, power=3)
@@ -187,6 +192,7 @@ def test_newton_goes_on_after_a_failure():
         close(G(m), good)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_state_that_overflows():
     """exp(m) of a control that is finite can be infinite."""
     made = pdes.poisson.diffusion(meshes.unit_square(4))
@@ -235,6 +241,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_told_on_every_rank(poisson, name):
     """Expected, got, and what to try; BadInput, which is a ValueError."""
@@ -244,12 +251,14 @@ def test_mistakes_are_told_on_every_rank(poisson, name):
     assert np.isfinite(poisson(np.zeros(16))).all()
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_mistake_on_one_rank_alone(poisson):
     """The others are told, and none waits."""
     m = np.zeros(16 if COMM.rank < LAST else 3)
     assert "got (3,)" in str(raised_everywhere(BadInput, lambda: poisson(m)))
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_closed_point(poisson):
     lin = poisson.linearize(np.zeros(16))
     lin.close()
@@ -257,6 +266,7 @@ def test_a_closed_point(poisson):
     assert "linearise again" in str(raised_everywhere(BadInput, lambda: lin.vjp(np.zeros(16))))
 
 
+@pytest.mark.ranks(1, 2)
 def test_problems_that_do_not_fit_together():
     V = fem.functionspace(meshes.unit_square(2), ("Lagrange", 1))
     u, v, m, w = fem.Function(V), ufl.TestFunction(V), fem.Function(V), fem.Function(V)
@@ -285,7 +295,6 @@ def test_every_error_is_a_relax_error():
 # -- the cache of compiled forms ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.one_rank
 def test_a_killed_compilation_is_swept(tmp_path, monkeypatch):
     """An empty libffcx_*.c without .c.cached makes every later run wait and die with TimeoutError, for ever."""
     monkeypatch.delenv("OMPI_COMM_WORLD_LOCAL_RANK", raising=False)

@@ -12,6 +12,8 @@ from problems import cubic_reaction
 
 from relax import FieldValues, ReducedMap, meshes, pdes
 
+pytestmark = pytest.mark.ranks(1, 2)
+
 COMM = MPI.COMM_WORLD
 # The C library asks the system for memory, and gives it back, in pieces of 128 kB: one piece on each side of the mark.
 PIECES = 2 * 128 * 1024

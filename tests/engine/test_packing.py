@@ -16,6 +16,7 @@ class Point:
     """Something to name a point by."""
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
 @pytest.mark.parametrize("element", ["P1", "P3", "vector", "N1curl"])
 @pytest.mark.parametrize("measure", ["dx", "ds", "dx and ds", "tagged"])

@@ -30,6 +30,7 @@ def noise(G, seed=0, scale=0.2):
 # -- control vectors ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_control_values(layout):
     """Functions of x, numbers, and entries of a constant, in the order of the problem's controls."""
@@ -45,6 +46,7 @@ def test_control_values(layout):
     close(control_values(G, 2.0), np.full(G.size_in, 2.0))
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_control_values_of_vectors(layout):
     G = make(problems.advection_constant, layout=layout)
@@ -65,6 +67,7 @@ def _owned(V):
     return V.dofmap.index_map.size_local * V.dofmap.index_map_bs
 
 
+@pytest.mark.ranks(1, 2)
 def test_control_values_in_replicated_order():
     """The same vector, to the bit, on every rank, in the order of the coordinates."""
     G = make(pdes.poisson.source)
@@ -73,6 +76,7 @@ def test_control_values_in_replicated_order():
     assert (np.diff(m) > -1e-12).all()
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("functions", "words"),
     [
@@ -141,6 +145,7 @@ def test_other_solvers_give_the_same_derivatives(problem, options):
             close(lin.hvp(w, d), exact.hvp(w, d), 1e-7)
 
 
+@pytest.mark.ranks(1, 2)
 def test_options_stand_above_defaults_and_under_the_command_line():
     tired = {"ksp_type": "cg", "pc_type": "none", "ksp_max_it": 1}
     database = PETSc.Options()
@@ -158,6 +163,7 @@ def test_options_stand_above_defaults_and_under_the_command_line():
     assert database.getAll() == before
 
 
+@pytest.mark.ranks(1, 2)
 def test_options_for_derivatives_alone():
     with make(options={"lin_ksp_type": "cg", "lin_pc_type": "none", "lin_ksp_max_it": 1}) as G:
         lin = G.linearize(noise(G))
@@ -167,6 +173,7 @@ def test_options_for_derivatives_alone():
         assert np.isfinite(G(noise(G))).all()
 
 
+@pytest.mark.ranks(1, 2)
 def test_wrong_settings():
     for options, words in (
         ({"options": "multigird"}, "amg_cg"),
@@ -179,6 +186,7 @@ def test_wrong_settings():
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_newton_says_why_it_failed_and_the_map_lives_on():
     G = make(problems.cubic_reaction, solver=Newton(max_steps=3))
     easy, hard = np.full(G.size_in, 1e-3), np.full(G.size_in, 1e4)
@@ -191,6 +199,7 @@ def test_newton_says_why_it_failed_and_the_map_lives_on():
         assert np.isfinite(patient(hard)).all()
 
 
+@pytest.mark.ranks(1, 2)
 def test_an_overflow_is_a_failure_not_a_number():
     with make() as G:
         raised_everywhere(SolveFailed, lambda: G(np.full(G.size_in, -800.0)))
@@ -302,6 +311,7 @@ def test_counts():
 # -- awkward partitions ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(2, 3)
 class TestFewerCellsThanRanks(MapContract):
     """Two triangles: with three ranks, at least one has no cell, no degree of freedom and no part of the control."""
 
@@ -309,6 +319,7 @@ class TestFewerCellsThanRanks(MapContract):
     domain = staticmethod(lambda comm: meshes.unit_square(1, comm=comm))
 
 
+@pytest.mark.ranks(2, 3)
 class TestPointsOfOneRank(MapContract):
     """All observations and the whole clamped boundary may lie on one rank."""
 
@@ -317,7 +328,7 @@ class TestPointsOfOneRank(MapContract):
     observe = staticmethod(lambda problem: PointValues(problem.state.function_space, [[0.9]]))
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2, 3)
 def test_a_rank_that_owns_nothing():
     with make(problems.neumann, n=1, layout="owned") as G:
         sizes = COMM.allgather(G.size_in)
@@ -330,6 +341,7 @@ def test_a_rank_that_owns_nothing():
 # -- registers ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_registers_hold_the_last_point():
     bench = Bench(TestPointsOfOneRank)
     G, u = bench.replicated, bench.problem.state

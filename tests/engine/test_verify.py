@@ -47,7 +47,7 @@ def test_a_wrong_sign(monkeypatch, problem, product, words):
     caught(make(problem), words)
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2)
 @pytest.mark.parametrize("register", ["state", "adjoint", "tangent_state", "second_adjoint"])
 def test_a_missing_ghost_update(monkeypatch, register):
     G = make()
@@ -60,7 +60,7 @@ def test_a_missing_ghost_update(monkeypatch, register):
     caught(G)
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2)
 def test_a_gradient_that_is_not_summed_over_ranks(monkeypatch):
     G = make()
     part = G.residual._control_duals[0].x
@@ -150,6 +150,7 @@ def test_a_form_that_is_differentiated_wrongly_in_second_order(monkeypatch):
 # -- what it leaves, says and returns ----------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("fails", [False, True])
 def test_registers_and_counts_are_left_as_found(monkeypatch, fails):
     G = make(problems.number_and_fields)
@@ -175,6 +176,7 @@ def _values(register):
     return register.x.array if isinstance(register, fem.Function) else register.value
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_report_is_printed_once(capsys):
     report = check_map(make(problems.cubic_reaction))
     out, err = capsys.readouterr()
@@ -214,6 +216,7 @@ def test_an_affine_map_has_no_remainder(problem):
     assert report.first_order == report.second_order == np.inf and report.hessian_gap == 0.0
 
 
+@pytest.mark.ranks(1, 2)
 def test_steps_shrink_until_the_map_can_be_solved(monkeypatch):
     """A map that fails far from the point is checked near it; one that fails at the point itself is not."""
     original, reach = Stationary._solve, 1e-3

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 import scripts
-from mpi4py import MPI
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.py"))
-
-pytestmark = pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts processes of its own, which mpirun cannot nest")
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -15,7 +15,6 @@ PAPERS = Path(__file__).resolve().parents[2] / "examples" / "papers"
 RUNS = {"oscillators": (2, 6), "hig_poisson": (1, 3), "hig_poisson_mesh": (2, 3), "quantum_dipole": (1, 2)}
 
 
-@pytest.mark.one_rank
 @pytest.mark.parametrize("name", RUNS)
 def test_script_runs(name, tmp_path):
     ranks, methods = RUNS[name]

@@ -10,7 +10,6 @@ import scripts
 PAPERS = Path(__file__).resolve().parents[2] / "examples" / "papers"
 
 
-@pytest.mark.one_rank
 @pytest.mark.parametrize(("name", "ranks"), [("sip_heat", 1), ("sip_poisson", 2)])
 def test_script_runs(name, ranks, tmp_path):
     """Both ways learn, and even in half a second the inverse comes closer to the cause than the adjoint."""

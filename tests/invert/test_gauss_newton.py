@@ -63,6 +63,7 @@ def posterior_mean(G, prior, W, d, sigma):
     return prior.mean + np.linalg.solve(noise + W @ CW.T, d - W @ prior.mean) @ CW
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("jacobian", ["matrix", "products"])
 @pytest.mark.parametrize("noise", [SIGMA, np.linspace(0.02, 0.5, 12)], ids=["one noise", "many noises"])
@@ -120,6 +121,7 @@ def test_newton_converges_superlinearly():
     prior.close()
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_path_is_the_same_in_both_layouts():
     found = {}
     for layout in LAYOUTS:
@@ -173,6 +175,7 @@ def test_history_and_callback(layout):
     prior.close()
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_callback_on_one_rank_stops_all():
     G, prior, d = setting("owned", FakeMap.EXP)
     last = COMM.size - 1
@@ -196,6 +199,7 @@ def test_max_steps_is_an_outcome(layout):
     prior.close()
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_failed_solve_at_a_trial_halves_the_step(layout):
     free, prior, d = setting(layout, FakeMap.EXP)
@@ -237,6 +241,7 @@ def test_starting_at_the_answer_takes_no_step(layout):
     prior.close()
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("optimise", [gauss_newton, lbfgs])
 @pytest.mark.parametrize(
     ("change", "words"),
@@ -260,6 +265,7 @@ def test_bad_arguments(optimise, change, words):
     prior.close()
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_prior_of_another_layout():
     G, _, d = setting("replicated")
     prior = SmoothnessPrior(space(), length=0.4, std=1.0, layout="owned")
@@ -277,6 +283,7 @@ def test_unknown_choices():
     prior.close()
 
 
+@pytest.mark.ranks(1, 2)
 def test_data_of_rank_0_count():
     G, prior, d = setting("owned")
     same = gauss_newton(G, d, noise=SIGMA, prior=prior)
@@ -309,6 +316,7 @@ def diffusion(layout, comm=COMM, n=12):
     return G, prior
 
 
+@pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("jacobian", ["matrix", "products"])
 def test_diffusion_gives_the_same_control_on_any_number_of_ranks(layout, jacobian):
@@ -331,6 +339,7 @@ def test_diffusion_gives_the_same_control_on_any_number_of_ranks(layout, jacobia
         item.close()
 
 
+@pytest.mark.ranks(1, 2)
 def test_steps_do_not_depend_on_the_mesh():
     """The metric is the prior's, so a finer mesh asks for no more work."""
     steps, products = [], []
@@ -347,6 +356,7 @@ def test_steps_do_not_depend_on_the_mesh():
     assert max(products) <= 1.25 * min(products)
 
 
+@pytest.mark.ranks(1, 2)
 def test_newton_on_diffusion_finds_the_same_minimum():
     G, prior = diffusion("owned")
     d = G(prior.mean) * 1.3

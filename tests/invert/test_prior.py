@@ -53,6 +53,7 @@ def spike(V, point):
 
 # Interior points: discretisation alone keeps these from std and from the Matern correlation at x = length, which is
 # (1 + sqrt 12) exp(-sqrt 12) = 0.1397 in 1-D, sqrt 8 K_1(sqrt 8) = 0.1397 in 2-D, exp(-2) = 0.1353 in 3-D.
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("make", "length", "centre", "beside", "tolerance", "correlation"),
     [
@@ -99,6 +100,7 @@ SPACES = [
 ]
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("make", SPACES)
 @pytest.mark.parametrize("layout", ["replicated", "owned"])
 def test_methods_are_mutually_consistent(make, layout):
@@ -125,6 +127,7 @@ def test_methods_are_mutually_consistent(make, layout):
     prior.close()
 
 
+@pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("make", SPACES)
 @pytest.mark.parametrize("layout", ["replicated", "owned"])
 def test_numbers_do_not_depend_on_ranks_or_layout(make, layout):
@@ -146,6 +149,7 @@ def test_numbers_do_not_depend_on_ranks_or_layout(make, layout):
     there.close()
 
 
+@pytest.mark.ranks(1, 2)
 def test_samples_have_the_covariance_of_the_prior():
     V = lagrange(interval(24))
     prior = SmoothnessPrior(V, length=0.3, std=2.0, mean=1.0)
@@ -170,6 +174,7 @@ def test_cost_does_not_depend_on_the_mesh():
     assert costs[0] == pytest.approx(costs[1], rel=2e-3)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("layout", ["replicated", "owned"])
 def test_means(layout):
     V = lagrange(square(4), 1, (2,))
@@ -181,6 +186,7 @@ def test_means(layout):
     vector.close()
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("layout", ["replicated", "owned"])
 def test_block_and_identity(layout):
     V = lagrange(square(5))
@@ -203,6 +209,7 @@ def field_size(V):
     return V.dofmap.index_map.size_global * V.dofmap.index_map_bs
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -225,6 +232,7 @@ def test_spaces_that_have_no_gradient():
         SmoothnessPrior(fem.functionspace(square(3), ("DG", 0)), length=0.2, std=1.0)
 
 
+@pytest.mark.ranks(1, 2)
 def test_blocks_of_two_layouts():
     with pytest.raises(BadInput, match="same layout"):
         BlockPrior([IdentityPrior(2, std=1.0), IdentityPrior(2, std=1.0, layout="owned", comm=COMM)])

@@ -17,7 +17,6 @@ from relax.base.fem import cache
 from relax.jobs import info
 
 COMM = MPI.COMM_WORLD
-alone = pytest.mark.skipif(COMM.size > 1, reason="mpirun does not work inside mpirun")
 
 
 def execute(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -31,6 +30,7 @@ def execute(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 # -- in this process, on all ranks -------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["check", "-h"], ["info", "--help"], ["--version"]])
 def test_help_is_printed_once(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
     status, out, _ = execute(capfd, *words)
@@ -45,6 +45,7 @@ def test_a_wrong_command_line_has_status_2(capfd: pytest.CaptureFixture[str], wo
     assert status == 2 and ("Usage" in err) == (COMM.rank == 0)
 
 
+@pytest.mark.ranks(1, 2)
 def test_run_prints_on_rank_0_and_writes(capfd: pytest.CaptureFixture[str]) -> None:
     with jobs.shared_folder() as folder:
         job = jobs.write(folder / "job.toml", jobs.SMALL_JOB)
@@ -68,6 +69,7 @@ def test_a_run_that_does_not_converge_has_status_3_and_results(capfd: pytest.Cap
         assert ("max_steps" in out) == (COMM.rank == 0)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("old", "new", "status"),
     [
@@ -144,6 +146,7 @@ def test_debug_adds_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     assert ("Traceback" in err and "no such job file" in err) == (COMM.rank == 0)
 
 
+@pytest.mark.ranks(1, 2)
 def test_info_is_printed_once(capfd: pytest.CaptureFixture[str]) -> None:
     status, out, _ = execute(capfd, "info")
     assert status == 0
@@ -191,7 +194,6 @@ def test_only_dead_compilations_are_swept(tmp_path: Path, monkeypatch: pytest.Mo
 # -- in processes of their own -----------------------------------------------------------------------------------------
 
 
-@alone
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_statuses_reach_the_shell(tmp_path: Path, ranks: int) -> None:
     (tmp_path / "job.toml").write_text(jobs.SMALL_JOB)
@@ -204,7 +206,6 @@ def test_statuses_reach_the_shell(tmp_path: Path, ranks: int) -> None:
     assert again.returncode == 2 and again.stderr.count("holds a finished run") == 1 and "Traceback" not in again.stderr
 
 
-@alone
 @pytest.mark.parametrize("how", ["raises", "leaves", "is_interrupted", "refuses"])
 def test_a_rank_that_fails_alone_ends_the_job(tmp_path: Path, how: str) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
@@ -218,7 +219,6 @@ def test_a_rank_that_fails_alone_ends_the_job(tmp_path: Path, how: str) -> None:
         assert f"in {how}_on_the_last_rank" in ended.stderr and "on purpose" in ended.stderr
 
 
-@alone
 def test_options_after_the_dashes_reach_petsc(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(jobs.SMALL_JOB)
     options = ["-log_view", "-relax_poisson_diffusion_ksp_view", "-relax_poisson_diffusion_pc_type", "lu"]
@@ -227,7 +227,6 @@ def test_options_after_the_dashes_reach_petsc(tmp_path: Path) -> None:
     assert "PETSc Performance Summary" in done.stdout and "KSP Object: (relax_poisson_diffusion_)" in done.stdout
 
 
-@alone
 def test_help_and_info_work_without_dolfinx(tmp_path: Path) -> None:
     for name in ("dolfinx", "petsc4py", "mpi4py"):
         (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('not here', name={name!r})\n")
@@ -267,6 +266,7 @@ def other(mesh):
 """
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("function", "options", "status", "expected"),
     [

@@ -129,6 +129,7 @@ def build(text: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
@@ -150,6 +151,7 @@ def test_a_job_that_does_not_fit_is_refused_on_every_rank(old: str, new: str, ex
         assert part in text
 
 
+@pytest.mark.ranks(1, 2)
 def test_random_points_depend_on_the_seed_alone() -> None:
     domain = meshes.disk(0.3)
     points = kinds.random_points(domain, 20, seed=3)

@@ -24,6 +24,7 @@ from relax.jobs.folder import SUMMARY
 # -- mistakes and exit statuses ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("text", "old", "new", "expected"),
     [
@@ -71,6 +72,7 @@ def test_a_mistake_is_named(text: str, old: str, new: str, expected: list[str]) 
         assert part in told
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("text", "old", "new", "expected"),
     [
@@ -120,6 +122,7 @@ def execute(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
     return status, out, err
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("text", "kind"), [(LANDSCAPE_JOB, "landscape"), (MISFIT_JOB, "misfit")], ids=["landscape", "misfit"]
 )
@@ -149,6 +152,7 @@ def test_what_does_not_converge_ends_with_3_and_its_results(capfd: pytest.Captur
         assert names_in(folder / "out") == MISFIT_FILES
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_run_that_fails_ends_with_1_and_is_not_taken_for_finished(capfd: pytest.CaptureFixture[str]) -> None:
     """u² = m has no solution for the numbers of this box."""
     with jobs.shared_folder() as folder:
@@ -169,7 +173,7 @@ def test_a_run_that_fails_ends_with_1_and_is_not_taken_for_finished(capfd: pytes
         assert execute(capfd, "run", good, "--output", folder / "out")[0] == 0
 
 
-@pytest.mark.skipif(COMM.size > 1, reason="some seconds of work; small jobs run on all numbers of ranks")
+@pytest.mark.ranks(1, 2)
 def test_the_landscape_of_this_project_has_one_minimum_in_the_end() -> None:
     with jobs.shared_folder() as folder:
         text = (ROOT / "mpi_jobs" / "hj_relaxation.toml").read_text()

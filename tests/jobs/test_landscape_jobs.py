@@ -33,6 +33,7 @@ from relax.relaxation import hopf_lax
 
 
 class TestLandscape:
+    @pytest.mark.ranks(1, 2)
     def test_a_run_leaves_every_file(self) -> None:
         with jobs.shared_folder() as folder:
             outcome = run(folder, LANDSCAPE_JOB)
@@ -89,6 +90,7 @@ class TestLandscape:
         assert result["least"][-1] == pytest.approx(u.min(), abs=1e-8)
         assert result["largest"][-1] == pytest.approx(u.max(), abs=1e-8)
 
+    @pytest.mark.ranks(1, 2)
     def test_any_number_of_ranks_finds_the_same(self) -> None:
         with jobs.shared_folder() as folder:
             run(folder, LANDSCAPE_JOB)
@@ -136,6 +138,7 @@ class TestLandscape:
             assert result["least"] == pytest.approx([0.0, 0.2, 0.4], abs=5e-3)
             assert DESCENTS not in names_in(folder / "out")
 
+    @pytest.mark.ranks(1, 2)
     def test_the_curve_of_the_inviscid_limit_is_drawn_on_a_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("matplotlib")
         from relax.jobs.view import style
@@ -160,6 +163,7 @@ class TestLandscape:
 
 
 class TestMisfit:
+    @pytest.mark.ranks(1, 2)
     def test_a_run_leaves_every_file_and_solves_every_start(self) -> None:
         with jobs.shared_folder() as folder:
             outcome = run(folder, MISFIT_JOB)
@@ -192,6 +196,7 @@ class TestMisfit:
             assert np.allclose(starts[f"{way}_misfit"], cost(starts[f"{way}_0"]), rtol=1e-6)
             assert (starts[f"{way}_solved"] == (starts[f"{way}_misfit"] <= result["misfit"] + 0.5)).all()
 
+    @pytest.mark.ranks(1, 2)
     def test_any_number_of_ranks_finds_the_same(self) -> None:
         text = misfit(("num = 24", f"num = 24\nranks_per_solve = {COMM.size}"))
         own, own_columns = alone(MISFIT_JOB)

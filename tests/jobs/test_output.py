@@ -27,6 +27,7 @@ def run(folder: Path, text: str = jobs.SMALL_JOB, **how: object) -> Outcome:
     return run_job(file, folder=folder / "out", show=False, **how)  # type: ignore[arg-type]
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_run_leaves_every_file_and_a_fit_within_the_noise() -> None:
     with jobs.shared_folder() as folder:
         outcome = run(folder)
@@ -66,6 +67,7 @@ def test_the_sensors_of_a_run_are_a_data_file_for_another() -> None:
         assert second.summary["errors"][key] == pytest.approx(first.summary["errors"][key], rel=1e-5)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_point_of_a_file_outside_the_mesh_is_refused_on_every_rank() -> None:
     with jobs.shared_folder() as folder:
         jobs.write(folder / "points.csv", "x,y\n0.5,0.5\n7.0,0.5\n")
@@ -85,6 +87,7 @@ def test_a_finished_run_is_replaced_only_when_asked() -> None:
         assert (folder / "out" / "summary.json").read_text() != before
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_run_cut_short_is_resumed_to_the_same_minimiser() -> None:
     with jobs.shared_folder() as folder:
         whole = run(folder)
@@ -113,6 +116,7 @@ def test_resuming_another_problem_is_refused() -> None:
             run(folder, jobs.changed(("length = 0.5", "length = 0.4")), resume=True)
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_result_does_not_depend_on_the_layout() -> None:
     with jobs.shared_folder() as folder:
         key = "relative_l2"
@@ -121,6 +125,7 @@ def test_the_result_does_not_depend_on_the_layout() -> None:
         assert owned == pytest.approx(replicated, rel=1e-4)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs() -> None:
     with jobs.shared_folder() as folder:
         jobs.write(folder / "out", "I am a file")
@@ -141,6 +146,7 @@ def test_what_is_no_disk_is_not_called_a_full_one() -> None:
         inspect(COMM, Path("/proc/relax/out"))
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_full_disk_is_found_before_the_parallel_write(monkeypatch: pytest.MonkeyPatch) -> None:
     with jobs.shared_folder() as folder:
         usage = type("Usage", (), {"free": 1000})
@@ -154,6 +160,7 @@ def fields(*elements: object) -> dict[str, fem.Function]:
     return {f"f{i}": fem.Function(fem.functionspace(domain, element)) for i, element in enumerate(elements)}
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     "elements",
     [
@@ -172,6 +179,7 @@ def test_fields_of_different_spaces_go_into_one_file(elements: tuple[object, ...
         assert all(f'Name="f{i}"' in text for i in range(len(elements))) and (folder / "fields.bp").is_dir()
 
 
+@pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral", "tetrahedron", "hexahedron", "interval"])
 def test_pictures_hold_the_field_whatever_the_partition(cell: str) -> None:
     kind = getattr(mesh.CellType, cell)
@@ -200,6 +208,7 @@ def test_pictures_hold_the_field_whatever_the_partition(cell: str) -> None:
     assert np.isclose(np.linalg.norm(edges[:, 1] - edges[:, 0], axis=1).sum(), 4.0)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_mistake_in_a_job_leaves_the_folder_as_it_was() -> None:
     """Neither a new folder nor a loss in an old one: results are replaced once the new job has solved once."""
     with jobs.shared_folder() as folder:
@@ -214,6 +223,7 @@ def test_a_mistake_in_a_job_leaves_the_folder_as_it_was() -> None:
         assert parallel.on_rank_0(COMM, lambda: sorted(p.name for p in (folder / "out").iterdir())) == before
 
 
+@pytest.mark.ranks(1, 2)
 def test_an_unfinished_run_and_a_foreign_folder_are_left_alone() -> None:
     with jobs.shared_folder() as folder:
         run(folder)

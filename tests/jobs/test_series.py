@@ -86,6 +86,7 @@ def test_the_magnitude_of_an_edge_element() -> None:
 # -- the file ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("degree", [1, 2])
 def test_the_file_holds_the_frames_at_their_times(degree: int) -> None:
     adios2 = pytest.importorskip("adios2")
@@ -108,6 +109,7 @@ def test_the_file_holds_the_frames_at_their_times(degree: int) -> None:
         parallel.on_rank_0(COMM, read)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_full_disk_is_found_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     with jobs.shared_folder() as folder:
         _, G = heat(meshes.unit_square(3))
@@ -122,6 +124,7 @@ def test_a_full_disk_is_found_before_the_first_step(monkeypatch: pytest.MonkeyPa
 # -- frames and the strip ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_frames_hold_the_states(dim: int) -> None:
     """Against the trajectory itself, at the middle of the box."""
@@ -188,6 +191,7 @@ def check_strip(path: Path, entry: dict) -> None:
         assert np.std(frame) > 0.01
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_same_frames_on_any_number_of_ranks() -> None:
     """The heat of sin(pi x) on an interval decays as the discrete eigenvalue says."""
     with jobs.shared_folder() as folder:

@@ -98,6 +98,7 @@ def own(monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop("own_in_time", None)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("text", "old", "new", "expected"),
     [
@@ -142,6 +143,7 @@ def test_a_job_that_does_not_fit_is_refused_on_every_rank(
     assert str(caught.value).count("[pde]: ") <= 1
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     "wrong", ["num_steps = 0\ndt = 0.01", "num_steps = 4\ndt = -0.01", "num_steps = 2.5\ndt = 0.01"]
 )
@@ -157,6 +159,7 @@ def test_a_mistake_that_the_equation_finds_has_status_2(
     assert err == "" if COMM.rank > 0 else err.startswith("relax: error: [pde]: ") and "Traceback" not in err
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_run_that_meets_nan_says_at_which_step(capfd: pytest.CaptureFixture[str], own: Path) -> None:
     text = jobs.changed((HEAT_PDE, 'name = "own_in_time:made"\nuntil = 0.25'), of=jobs.HEAT_JOB)
     path = jobs.write(own / "job.toml", text)

@@ -50,6 +50,7 @@ def on_rank_0(action):
 
 
 class TestInverse:
+    @pytest.mark.ranks(1, 2)
     def test_a_run_leaves_every_file(self) -> None:
         with jobs.shared_folder() as folder:
             outcome = run(folder, jobs.HEAT_JOB)
@@ -130,6 +131,7 @@ class TestInverse:
             found.G.close()
             found.prior.close()
 
+    @pytest.mark.ranks(1, 2)
     def test_truth_and_recovery_on_a_line_share_an_axis(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("matplotlib")
         drawn = {}
@@ -188,6 +190,7 @@ class TestInverse:
 
 
 class TestControl:
+    @pytest.mark.ranks(1, 2)
     def test_the_population_is_transferred(self) -> None:
         with jobs.shared_folder() as folder:
             outcome = run(folder, jobs.CONTROL_JOB)
@@ -222,6 +225,7 @@ class TestControl:
             energy = 0.2 * np.sum(control**2)
             assert summary["control"]["energy"] == pytest.approx(energy)
 
+    @pytest.mark.ranks(1, 2)
     def test_a_run_cut_short_is_resumed(self) -> None:
         with jobs.shared_folder() as folder:
             short = run(folder, control(("rtol = 1e-4", "rtol = 1e-4\nmax_steps = 2")))
@@ -233,6 +237,7 @@ class TestControl:
             steps = [step["step"] for step in read_history(folder / "out")]
             assert steps == list(range(resumed.summary["steps"] + 1)) and len(steps) > 3
 
+    @pytest.mark.ranks(1, 2)
     def test_layout_and_storage_do_not_change_the_result(self) -> None:
         pytest.importorskip("checkpoint_schedules")
         with jobs.shared_folder() as folder:
@@ -261,7 +266,7 @@ class TestControl:
             outcome = run(folder, text)
             assert outcome.summary["strip"]["frames"] == 5 and (folder / "out" / FIGURE).exists()
 
-    @pytest.mark.skipif(COMM.size > 1, reason="a long march; small jobs run on all numbers of ranks")
+    @pytest.mark.ranks(1, 2)
     def test_the_job_of_this_project(self) -> None:
         with jobs.shared_folder() as folder:
             outcome = run_job(toml.read(ROOT / "mpi_jobs" / "quantum_control.toml"), folder=folder / "out", show=False)
@@ -301,6 +306,7 @@ def execute(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
     return status, out, err
 
 
+@pytest.mark.ranks(1, 2)
 def test_long_marches_say_where_they_are(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "_QUIET", 0.0)
     with jobs.shared_folder() as folder:
@@ -313,6 +319,7 @@ def test_long_marches_say_where_they_are(capfd: pytest.CaptureFixture[str], monk
         assert out == err == ""
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_log_goes_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_on_terminal", lambda: True)
     handler = logging.StreamHandler(sys.__stderr__)
@@ -327,6 +334,7 @@ def test_the_log_goes_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         log.logger.removeHandler(handler)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("name", ["heat.evolution", "schrodinger.dipole"])
 def test_check_knows_equations_in_time(capfd: pytest.CaptureFixture[str], name: str) -> None:
     status, out, err = execute(capfd, "check", name, "--n", "2")
@@ -334,6 +342,7 @@ def test_check_knows_equations_in_time(capfd: pytest.CaptureFixture[str], name: 
     assert ("Taylor order" in out) == (COMM.rank == 0)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("name", "missing", "call"),
     [

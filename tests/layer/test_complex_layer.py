@@ -109,6 +109,7 @@ def test_pairs_are_differentiable():
         assert torch.equal(vmap(f)(at), f(at))
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("action", "words"),
     [
@@ -139,6 +140,7 @@ def test_the_order_is_that_of_the_field(bench, layer):
 # -- values and gradients ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_values(bench, layer):
     """One sample, a batch, leading axes, nothing at all; the same for a real tensor of pairs."""
     M = controls(bench, 2, 2)
@@ -236,6 +238,7 @@ def test_precisions(bench, layer, dtype, result):
     np.testing.assert_allclose(m.grad.numpy(), exact.grad.numpy(), rtol=0, atol=20 * eps * exact.grad.abs().max())
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_wave_learns_where_it_came_from(bench, layer):
     """A complex parameter of torch's own optimiser finds the psi before the step from its observations after it."""
     m = controls(bench, 1)[0]
@@ -253,6 +256,7 @@ def test_a_wave_learns_where_it_came_from(bench, layer):
     everyone_has(guess.detach().numpy())
 
 
+@pytest.mark.ranks(1, 2)
 def test_rank_0s_control_counts(bench, layer):
     m, w = controls(bench, 1)[0], seeds(bench)
     mine = (m + 0.1j * COMM.rank).requires_grad_()
@@ -263,6 +267,7 @@ def test_rank_0s_control_counts(bench, layer):
     close(y.detach().numpy(), layer(m).numpy())
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_owned_layout(bench):
     """Each rank hands over its own part, as complex numbers, and gets the gradient of it."""
     m, w = controls(bench, 1)[0], seeds(bench)
@@ -275,6 +280,7 @@ def test_the_owned_layout(bench):
     close(mine.grad.numpy(), complex_of(bench.cut(pairs_of(whole.grad.numpy()))))
 
 
+@pytest.mark.ranks(1, 2)
 def test_samples_over_teams():
     teams = relax.Teams(COMM, 1)
     shared, alone = Bench(Step, teams.space), Bench(Step, MPI.COMM_SELF)
@@ -295,6 +301,7 @@ def test_samples_over_teams():
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_wrong_tensors_are_refused_on_every_rank(bench, layer):
     m = controls(bench, 1)[0]
     n = layer.size_in
@@ -316,6 +323,7 @@ def test_wrong_tensors_are_refused_on_every_rank(bench, layer):
     assert layer(m).isfinite().all()
 
 
+@pytest.mark.ranks(1, 2)
 def test_odd_sizes():
     """Observations that are no pairs are refused at once, a complex control that is none when it comes."""
     problem = relax.pdes.poisson.source(meshes.interval(4))

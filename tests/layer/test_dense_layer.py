@@ -34,12 +34,10 @@ class DenseLayerContract(LayerContract):
             close(m.grad, lin.vjp(w.numpy()), 1e-11)
 
 
-@pytest.mark.local
 class TestDipole(DenseLayerContract):
     make = staticmethod(dense_problems.dipole)
 
 
-@pytest.mark.local
 class TestAdvection(DenseLayerContract):
     make = staticmethod(dense_problems.advection)
 
@@ -49,6 +47,7 @@ def wave_layer(comm, teams=None, **options):
     return SolutionLayer(ReducedMap(problem, FieldValues(problem.state.function_space)), teams=teams, **options)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("samples", [1, 5])
 def test_batch_over_teams_equals_one_process(samples):
     teams = relax.Teams(COMM, 1)
@@ -149,7 +148,7 @@ def test_a_block_takes_as_few_solves_as_it_can(contract, transform, solves):
     bench.close()
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2)
 def test_a_mesh_on_several_ranks_is_refused():
     problem = pdes.poisson.source(meshes.unit_square(4))
     with pytest.raises(BadInput, match="COMM_SELF"):

@@ -102,6 +102,6 @@ class Cube:
     observe = staticmethod(problems.mean)
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2)
 def test_torch_has_one_thread_a_rank():
     assert COMM.size > 1 and torch.get_num_threads() == 1

@@ -29,6 +29,8 @@ from relax import meshes
 from relax.base.fem import compat
 from relax.errors import BadInput
 
+pytestmark = pytest.mark.ranks(1, 2)
+
 
 @pytest.fixture
 def folder():

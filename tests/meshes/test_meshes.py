@@ -19,6 +19,8 @@ from relax.base import parallel
 from relax.base.fem import compat
 from relax.errors import BadInput
 
+pytestmark = pytest.mark.ranks(1, 2, 3)
+
 # generators
 
 

@@ -16,6 +16,8 @@ from relax.base import parallel
 from relax.errors import BadInput, BadProblem, PointsOutsideMesh
 from relax.observe import points_inside
 
+pytestmark = pytest.mark.ranks(1, 2, 3)
+
 COMM = MPI.COMM_WORLD
 
 MESHES = {

@@ -83,6 +83,7 @@ class TestEverything(MapContract):
     domain = staticmethod(lambda comm: meshes.unit_square(2, comm=comm))
 
 
+@pytest.mark.ranks(1, 2)
 def test_check_map_on_tetrahedra():
     """Three components on a tiny mesh, stabilised because the cells ask for it."""
     domain = meshes.unit_cube(1)
@@ -274,6 +275,7 @@ def test_a_uniform_flow_stays():
     assert l2(last_state(evolution) - ufl.as_vector([1.0, 2.0]), domain) < 1e-12
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("options", "match"),
     [

@@ -69,6 +69,7 @@ class TestEverything(MapContract):
     observe = staticmethod(along_the_way)
 
 
+@pytest.mark.ranks(1, 2)
 def test_check_map_on_a_source_for_all_steps_and_the_initial_state():
     evolution = heat.evolution(meshes.unit_square(3), controls=["initial", "source"], **STEPS)
     with ReducedMap(evolution, along_the_way(evolution), layout="owned") as G:
@@ -237,6 +238,7 @@ def test_without_time_to_act_nothing_changes():
     assert l2(last_state(evolution) - exact, domain) < 1e-12
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("options", "match"),
     [

@@ -84,6 +84,7 @@ def test_source_converges(cell):
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.15)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
 def test_boundary_data_by_tag(cell):
     """u = 1 + 2x + y is in the space, with k = 3: clamped on left and bottom, its flux given on right and top."""
@@ -107,6 +108,7 @@ def test_no_data_means_no_flux():
     assert l2(solved(problem) - (x[0] - x[0] ** 2 / 2), domain) < 1e-12
 
 
+@pytest.mark.ranks(1, 2)
 def test_conductivity_by_material():
     domain = meshes.read(MESHES / "plate_with_holes.msh")
     Q = fem.functionspace(domain, ("DG", 0))
@@ -130,6 +132,7 @@ def test_controls_states_names():
     assert diffusion.state.function_space.ufl_element().degree == 2
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize(
     ("data", "match"),

@@ -13,6 +13,8 @@ from relax.base.fem.coefficients import as_coefficient
 from relax.errors import BadInput, BadProblem
 from relax.problem import boundary
 
+pytestmark = pytest.mark.ranks(1, 2, 3)
+
 COMM = MPI.COMM_WORLD
 
 

@@ -107,6 +107,7 @@ def test_units_of_noise_do_not_matter_to_the_descent() -> None:
         assert np.allclose(paths[0], paths[1], rtol=0, atol=1e-9)
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_teams_share_the_work_and_find_the_same() -> None:
     data = chirps.exact(np.array([0.8, 0.3])) + NOISE * np.random.default_rng(0).normal(size=8)
     box, how = [(0.1, 0.9), (0.2, 0.8)], {"noise": NOISE, "num": 12, "starts": 2, **FEW}
@@ -140,6 +141,7 @@ def test_three_numbers() -> None:
         assert all(r is not None and np.allclose(r.value, truth, atol=1e-3) for r in found.results)
 
 
+@pytest.mark.ranks(1, 2)
 def test_samples_whose_solve_fails_count_as_the_worst() -> None:
     with root_map() as G:
         found = relax_misfit(G, [1.1], [(-0.5, 2.0)], noise=0.1, num=10, starts=np.array([[0.3], [1.8]]), **FEW)
@@ -188,6 +190,7 @@ def test_a_mistake_is_named(change: dict[str, object], expected: str) -> None:
         relax_misfit(G, given.pop("data"), given.pop("box"), **given)  # type: ignore[arg-type]
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_map_that_does_not_fit_is_refused() -> None:
     with chirp_map(4) as G, pytest.raises(BadInput, match="1 to 3 numbers, got 4"):
         relax_misfit(G, np.zeros(8), [(0.0, 1.0)] * 4, noise=1.0)
@@ -197,7 +200,7 @@ def test_a_map_that_does_not_fit_is_refused() -> None:
         relax_misfit(G, np.zeros(8), [(0.0, 1.0)], noise=1e200, num=4)
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2)
 def test_a_map_on_other_ranks_than_its_team_is_refused() -> None:
     teams = relax.Teams(COMM, 1)
     with chirp_map() as G, pytest.raises(BadInput, match="comm=teams.space"):

@@ -30,6 +30,7 @@ def quadratic_paths(beta=BETA, **changes):
 # -- sharing paths -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_paths_are_the_same_on_any_number_of_ranks():
     """Against all of them on each rank alone, bitwise."""
     shared, alone = (quadratic_paths(num_paths=1300, num_steps=5, comm=comm) for comm in (COMM, MPI.COMM_SELF))
@@ -43,6 +44,7 @@ def test_paths_are_the_same_on_any_number_of_ranks():
     assert np.array_equal(ones.x.mean, twos.x.mean) and np.array_equal(ones.spread, twos.spread)
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_fewer_paths_than_ranks_and_estimates():
     paths = Paths(2, 0, COMM)
     values = paths.normal(3)
@@ -56,6 +58,7 @@ def test_fewer_paths_than_ranks_and_estimates():
     assert not np.array_equal(values, other) or paths.count == 0
 
 
+@pytest.mark.ranks(1, 2)
 def test_streams_of_blocks_differ():
     paths = Paths(2048, 7, MPI.COMM_SELF)
     rows = paths.normal(1)[:, 0]
@@ -80,6 +83,7 @@ def test_mistakes(call, message):
         call()
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_gradient_that_fails_on_one_rank_fails_on_all():
     """The others would wait for its sums for ever."""
 
@@ -120,6 +124,7 @@ def test_another_noise_is_seen(wrong):
     assert not found.slack.agrees(0.09008002, errors=6.0)
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_control_of_the_mesh_is_that_of_the_closed_form():
     """f = V = ½ c x² on a line wide enough: alpha and u against closed forms, and in a simulation."""
 

@@ -9,8 +9,6 @@ from scipy.optimize import minimize
 from relax.errors import BadInput
 from relax.relaxation import cole_hopf, hopf_lax
 
-pytestmark = pytest.mark.local
-
 
 def wavy(x):
     return 0.3 * x[0] ** 2 + 0.4 * np.sin(3.0 * x[0])

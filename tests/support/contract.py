@@ -152,6 +152,7 @@ class MapContract:
 
     # -- derivatives ---------------------------------------------------------------------------------------------------
 
+    @pytest.mark.ranks(1, 2)
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_derivatives_are_derivatives(self, bench, layout):
         """Taylor orders 2 and 3, adjoint gap, Hessian symmetry."""
@@ -165,6 +166,7 @@ class MapContract:
         with G.linearize(m) as lin:
             assert G.dot(lin.vjp(w), d) == pytest.approx(slope, rel=1e-4, abs=1e-6 * np.abs(w * G(m)).sum())
 
+    @pytest.mark.ranks(1, 2)
     def test_layouts_agree(self, bench):
         m, d, w = bench.controls(1)[0], bench.directions(), bench.seeds()
         with bench.replicated.linearize(m) as lin, bench.owned.linearize(bench.cut(m)) as part:
@@ -176,6 +178,7 @@ class MapContract:
                 bench.replicated.dot(lin.vjp(w), d), rel=1e-9
             )
 
+    @pytest.mark.ranks(1, 2)
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_many_directions_are_each_of_them(self, bench, layout):
         """Leading axes: more directions than it takes to change over to sparse matrices and block solves."""
@@ -194,6 +197,7 @@ class MapContract:
             close(lin.hvp(W, D[0, 0]), [[lin.hvp(w, D[0, 0]) for w in row] for row in W])
             assert lin.jvp(D[:0]).shape == (0, 3, G.size_out) and lin.vjp(W[:0]).shape == (0, 3, G.size_in)
 
+    @pytest.mark.ranks(1, 2)
     def test_matrix(self, bench):
         G = bench.replicated
         with G.linearize(bench.controls(1)[0]) as lin:
@@ -235,6 +239,7 @@ class MapContract:
 
     # -- values --------------------------------------------------------------------------------------------------------
 
+    @pytest.mark.ranks(1, 2)
     def test_values(self, bench):
         """Alone, in a batch, at a linearisation point; registers hold the point afterwards."""
         G = bench.replicated
@@ -252,6 +257,7 @@ class MapContract:
         close(G.present_control(), bench.held_after(M[-1]))
         same(G(M[2]), each[2])
 
+    @pytest.mark.ranks(2, 3)
     def test_same_numbers_as_on_one_rank(self, bench):
         """Each rank solves the whole problem for itself, on MPI.COMM_SELF."""
         G, m, d, w = bench.replicated, bench.controls(1)[0], bench.directions(), bench.seeds()
@@ -342,6 +348,7 @@ class ObservableContract:
         B.check_state(u)
         return B, numbering, fields, rng.standard_normal(B.size)
 
+    @pytest.mark.ranks(1, 2)
     def test_derivatives(self):
         """The tangent is the derivative, the adjoint its transpose, second the derivative of the adjoint."""
         B, numbering, (u, d, e), w = self.setting()
@@ -374,6 +381,7 @@ class ObservableContract:
         u.x.array[:] = values
         return B.value(u), B.adjoint(u, w).copy()
 
+    @pytest.mark.ranks(2, 3)
     def test_same_numbers_as_on_one_rank(self):
         (B, numbering, (u, d, _), w), (alone, whole, (v, e, _), _) = self.setting(), self.setting(MPI.COMM_SELF)
         close(B.value(u), alone.value(v))

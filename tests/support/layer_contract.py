@@ -75,6 +75,7 @@ class LayerContract:
         close(jvp(jacrev(layer), (m_,), (d,))[1], second)
         close(torch.autograd.functional.hessian(loss, m_), H)
 
+    @pytest.mark.ranks(1, 2)
     def test_many_samples(self, bench, layer):
         """Leading axes, vmap over samples, over directions, and over both."""
         m, w = self.controls(bench, 2, 2), torch.from_numpy(bench.seeds(2, 2))
@@ -125,6 +126,7 @@ class LayerContract:
         assert y.dtype == m.grad.dtype == dtype
         assert torch.equal(y, expected.to(dtype)) and torch.equal(m.grad, exact.grad.to(dtype))
 
+    @pytest.mark.ranks(1, 2)
     def test_wrong_tensors_are_refused_on_every_rank(self, bench, layer):
         m = self.controls(bench, 1)[0].detach()
         n = layer.size_in
@@ -180,6 +182,7 @@ class LayerContract:
         for parameter in net.parameters():
             everyone_has(parameter.detach().numpy())
 
+    @pytest.mark.ranks(1, 2)
     def test_rank_0s_control_counts_once(self, bench, layer):
         """Ranks that hand over different controls, and different seeds, get rank 0's answer, not a multiple of it."""
         m, w = self.controls(bench, 1)[0].detach(), torch.from_numpy(bench.seeds())
@@ -191,6 +194,7 @@ class LayerContract:
             same(mine.grad.numpy(), lin.vjp(w.numpy()))
         everyone_has(mine.grad.numpy())
 
+    @pytest.mark.ranks(1, 2)
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_layouts(self, bench, layout):
         """Under the owned layout each rank gets the gradient of its own part, of the one global loss."""

@@ -14,6 +14,8 @@ from relax import FieldValues, PointValues, ReducedMap, control_values, meshes, 
 from relax.base.fem.layout import Owned, Replicated, SpaceLayout, as_rows, control_layout
 from relax.errors import BadInput
 
+pytestmark = pytest.mark.ranks(1, 2, 3)
+
 COMM = MPI.COMM_WORLD
 
 MESHES = {

@@ -105,6 +105,7 @@ def test_superlu_dist_transposes_wrongly_and_says_nothing():
     assert residual > 0.1
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_residual_check_sees_a_wrong_transposed_solve(monkeypatch):
     """A solver on the white list by mistake is caught by its true residual, on every rank."""
     monkeypatch.setattr(linear, "_TRANSPOSE_IS_RIGHT", {("lu", "superlu_dist")})
@@ -156,6 +157,7 @@ def test_an_advection_that_is_zero_now_is_no_symmetry():
         close(G.linearize(m).vjp(seed), wanted.linearize(m).vjp(seed))
 
 
+@pytest.mark.ranks(1, 2)
 def test_symmetric_and_indefinite():
     """Helmholtz: symmetric, not definite. Cholesky's L D Lᵀ is right; conjugate gradients say why they are not."""
     domain = meshes.unit_square(10)
@@ -196,6 +198,7 @@ class Watched:
             X.getDenseArray()[:, self.spoil] *= 1.001
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("adjoint", [False, True], ids=["forward", "adjoint"])
 @pytest.mark.parametrize(("chosen", "own_factor"), SOLVERS)
 def test_many_right_hand_sides_are_one_block_solve(monkeypatch, chosen, own_factor, adjoint):
@@ -216,6 +219,7 @@ def test_many_right_hand_sides_are_one_block_solve(monkeypatch, chosen, own_fact
             assert watched.counts["matSolve"] == 0
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_block_of_adjoints_leaves_the_factor_as_it_was():
     """MUMPS's switch to the transposed system is turned back, also when the block fails."""
     with map_of(advection()) as G:
@@ -231,6 +235,7 @@ def test_a_block_of_adjoints_leaves_the_factor_as_it_was():
         close(lin.jvp(m), before, 1e-12)
 
 
+@pytest.mark.ranks(1, 2)
 def test_one_wrong_column_of_a_block_is_seen(monkeypatch):
     """A block is checked by one weighted sum of its columns."""
     with map_of(advection()) as G:

@@ -80,6 +80,7 @@ def test_merged():
     assert "ksp_norm_type" not in merged(both, {"ksp_type": "gmres"})
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_database_is_left_clean(options):
     """Options given in a call are no one else's: inserted, read and removed, also when something fails."""
     before = PETSc.Options().getAll()
@@ -141,6 +142,7 @@ def test_init_hands_over_what_follows_the_dashes(options):
         database.delValue("relax_argv_pc_type")
 
 
+@pytest.mark.ranks(1, 2)
 def test_presets_by_name():
     assert kinds(map_of(advection(), "amg_gmres")) == ("gmres", "hypre")
     error = raised_everywhere(BadInput, lambda: map_of(advection(), "fast"))

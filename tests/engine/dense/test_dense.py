@@ -22,8 +22,6 @@ from relax.engine.dense.banded import BandedOperators
 from relax.engine.dense.inverses import AffineInverses
 from relax.pdes import poisson, schrodinger
 
-pytestmark = pytest.mark.local
-
 # Both solve the same small systems directly: condition numbers of at most 1e4 times rounding.
 EQUAL = 1e-11
 

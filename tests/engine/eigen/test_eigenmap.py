@@ -69,6 +69,7 @@ class Point:
 # -- against something else --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("states", [False, True], ids=["energies", "states"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS.keys())
@@ -106,6 +107,7 @@ def test_gradient_of_an_energy_is_the_density_against_the_basis(space):
                 assert J[i].sum() == pytest.approx(1.0, abs=1e-12)
 
 
+@pytest.mark.ranks(1, 2)
 def test_values_are_those_of_eigenstates():
     domain = oblong(COMM)
     with EigenMap(domain, 2, degree=1, states=True) as G:
@@ -151,6 +153,7 @@ def test_second_derivative_is_that_of_perturbation_theory():
 # -- the protocol of a reduced map -------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("states", [False, True], ids=["energies", "states"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_same_numbers_as_on_one_rank(layout, states):
@@ -200,6 +203,7 @@ def test_counts():
             assert G.counts == {"forward": 1, "tangent": 1, "adjoint": 0}
 
 
+@pytest.mark.ranks(1, 2)
 def test_closed_maps_and_points_say_so():
     G = EigenMap(interval(COMM), 1, states=True)
     m = control_values(G, well)
@@ -213,6 +217,7 @@ def test_closed_maps_and_points_say_so():
         assert "closed" in str(raised_everywhere(BadInput, action))
 
 
+@pytest.mark.ranks(1, 2)
 def test_wrong_input_is_refused_on_every_rank():
     domain, other = interval(COMM), interval(COMM)
     vectors = fem.functionspace(domain, ("Lagrange", 1, (2,)))
@@ -253,6 +258,7 @@ def test_bordered_systems_take_options():
 # -- clusters ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_cluster_has_the_derivative_of_its_sum():
     """E_2 = E_3 in a square: their sum by central differences; each of them says what to do."""
     with EigenMap(squares(COMM), 3, states=True) as G:
@@ -281,6 +287,7 @@ def test_a_cluster_has_the_derivative_of_its_sum():
                 assert words in message and "one cluster of 2" in message and "E_3 = " in message
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_cluster_that_is_cut_says_how_far_it_goes():
     with EigenMap(squares(COMM), 2) as G:
         zero = np.zeros(G.size_in)
@@ -293,6 +300,7 @@ def test_a_cluster_that_is_cut_says_how_far_it_goes():
 # -- who uses it -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("states", [False, True], ids=["energies", "states"])
 def test_torch(states):
     # Central differences of 1e-4 are exact to its square times the third derivative, and to rounding, 1e-12 over it.

@@ -142,6 +142,7 @@ def test_as_a_layer():
 # -- controls ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_order_of_controls():
     """The initial state first, then the step's controls in their order, values per step one after the other."""
     G = make(evolutions.burgers)
@@ -264,6 +265,7 @@ def blowing_up(mesh):
     )
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_failed_step_says_where():
     G = make(blowing_up)
     error = raised_everywhere(SolveFailed, lambda: G(np.full(G.size_in, 1.0 / 0.35)))
@@ -274,6 +276,7 @@ def test_a_failed_step_says_where():
     assert np.isfinite(y).all()
 
 
+@pytest.mark.ranks(1, 2)
 def test_nan_says_where():
     mesh = meshes.unit_square(3)
     V, u, v = evolutions.parts(mesh)
@@ -285,6 +288,7 @@ def test_nan_says_where():
     assert "root: step 3 of 5 (time 0.3)" in str(error)
 
 
+@pytest.mark.ranks(1, 2)
 def test_looks_that_do_not_fit():
     problem = evolutions.heat(meshes.unit_square(2))
     values = FieldValues(problem.state.function_space)
@@ -299,6 +303,7 @@ def test_looks_that_do_not_fit():
     raised_everywhere(BadInput, lambda: ReducedMap(problem.single_step, values).trajectory(np.zeros(16)))
 
 
+@pytest.mark.ranks(1, 2)
 def test_evolutions_that_do_not_fit():
     mesh = meshes.unit_square(2)
     V, u, v = evolutions.parts(mesh)

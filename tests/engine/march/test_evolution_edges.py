@@ -140,7 +140,7 @@ def test_many_are_each_of_them(corner):
         point.close()
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2, 3)
 def test_the_same_numbers_as_on_one_rank(corner):
     """Each rank runs through it by itself, on MPI.COMM_SELF."""
     G, m, d, w = corner.replicated, corner.controls(1)[0], corner.directions(), corner.seeds()
@@ -275,6 +275,7 @@ def test_a_condition_is_not_affine(make):
     close([lin.value for lin in G.linearize_each(M)], each)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_condition_on_the_new_state_is_refused():
     mesh = meshes.unit_square(2)
     _, u, v, previous = own_step(mesh)
@@ -288,6 +289,7 @@ def test_a_condition_on_the_new_state_is_refused():
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_observables_of_what_is_no_state():
     """``previous``, the initial state and a control have no place in an observable, a parameter has."""
     mesh = meshes.unit_square(2)
@@ -305,6 +307,7 @@ def test_observables_of_what_is_no_state():
     close(G(np.append(np.zeros(G.size_in - 1), 1.0)), [1.0, 0.0, 1.0], 1e-12)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("wrong", [0.0, -0.1, float("nan"), float("inf"), "a", None, "vector", "negative"])
 def test_lengths_that_are_none(wrong):
     """As numbers and as Constants, of the theta-method and of a step of one's own."""
@@ -320,6 +323,7 @@ def test_lengths_that_are_none(wrong):
     raised_everywhere(BadProblem, lambda: Evolution(**given, dt=0.1, start=float("nan")))
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_list_that_could_be_entries_or_steps():
     """As many entries as steps: a flat list is refused, everything that says which is taken."""
     mesh = meshes.unit_square(2)

@@ -69,6 +69,7 @@ def test_the_initial_state_need_not_be_named_twice(in_residual, on_boundary):
         close(b, a)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("on_boundary", [False, True])
 def test_an_evolution_wants_it_named(on_boundary):
     mesh = meshes.unit_square(2)
@@ -168,6 +169,7 @@ def test_a_dt_that_stands_in_no_form(held):
     close(used.jvp(m), expected(0.1), 1e-13)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_constant_as_the_length_of_an_integral():
     """TimeIntegral takes the evolution's own dt, as it is when the map is made."""
     evolution = evolutions.heat(meshes.unit_square(2))
@@ -253,6 +255,7 @@ class Fragile(FieldValues):
         return super().adjoint(u, dy)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("held", HELD)
 def test_failures_leave_the_map_as_good_as_before(held):
     """An observable that raises, Newton's method that fails: points and map give the same bits afterwards."""
@@ -280,6 +283,7 @@ def disk(move):
     return pytest.importorskip("checkpoint_schedules").SingleDiskStorageSchedule(move_data=move)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_file_that_cannot_be_removed(monkeypatch):
     """On one rank alone: nobody waits for it, and the gradient is what it is."""
     evolution = evolutions.heat(meshes.unit_square(2))
@@ -303,6 +307,7 @@ def test_a_file_that_cannot_be_removed(monkeypatch):
             same(found[1], kept.vjp(w))
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_file_that_cannot_be_read(monkeypatch):
     """On one rank alone: every rank is told, and the next sweep starts anew."""
     evolution = evolutions.heat(meshes.unit_square(2))

@@ -66,6 +66,7 @@ def products(G):
         return [lin.value, lin.vjp(W), lin.vjp(W[0]), lin.jvp(d), lin.hvp(W, d), lin.vjp(W[1]), lin.hvp(W[1], d)]
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("evolution", [heat, nonlinear])
 def test_every_schedule_gives_the_same_bits(evolution, schedule):
@@ -104,6 +105,7 @@ def test_derivatives_are_derivatives():
         assert check_map(G).failures == []
 
 
+@pytest.mark.ranks(1, 2)
 def test_files_go_when_the_map_does(shared_tmp, monkeypatch):
     """Each rank's states lie under TMPDIR while they are needed, and nothing is left."""
     monkeypatch.setenv("TMPDIR", str(shared_tmp))
@@ -119,6 +121,7 @@ def test_files_go_when_the_map_does(shared_tmp, monkeypatch):
     assert set(os.listdir(shared_tmp)) == before
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_disk_that_cannot_be_written(shared_tmp, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(shared_tmp / "nowhere"))
     G = make(heat, SingleDiskStorageSchedule())
@@ -126,6 +129,7 @@ def test_a_disk_that_cannot_be_written(shared_tmp, monkeypatch):
     assert "TMPDIR" in str(error)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_sweep_that_fails_can_be_made_again(monkeypatch):
     """An adjoint that dies half-way leaves nothing behind that the next one trips over."""
     with make(heat, Revolve(N, 2)) as G:
@@ -146,6 +150,7 @@ def test_a_sweep_that_fails_can_be_made_again(monkeypatch):
             same(lin.vjp(np.ones(G.size_out)), fresh.vjp(np.ones(G.size_out)))
 
 
+@pytest.mark.ranks(1, 2)
 def test_schedules_that_do_not_fit():
     for wrong in (Revolve(N + 1, 2), NoneCheckpointSchedule(), "Revolve", 20):
         error = raised_everywhere(BadInput, lambda wrong=wrong: make(heat, wrong))

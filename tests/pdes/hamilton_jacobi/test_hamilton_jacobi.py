@@ -62,6 +62,7 @@ class TestSteadyStabilised(MapContract):
     domain = staticmethod(lambda comm: meshes.unit_square(4, comm=comm))
 
 
+@pytest.mark.ranks(1, 2)
 def test_check_map_on_tetrahedra():
     """Stabilised, because the cells ask for it."""
     evolution = viscous_evolution(meshes.unit_cube(2), hills, beta=30.0, **STEPS)
@@ -166,6 +167,7 @@ def test_auto_stabilises_the_stationary_equation():
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -190,6 +192,7 @@ def test_bad_evolutions(options, match):
     assert match in str(raised_everywhere(BadInput, lambda: viscous_evolution(meshes.interval(3), **given)))
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("theta", [0.0, 1.5, "mid"])
 @pytest.mark.parametrize("route", ["direct", "cole_hopf"])
 def test_bad_theta(theta, route):
@@ -199,6 +202,7 @@ def test_bad_theta(theta, route):
     assert "theta" in str(error)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("options", "match"),
     [

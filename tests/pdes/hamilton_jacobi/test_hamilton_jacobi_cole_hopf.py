@@ -107,6 +107,7 @@ def test_both_routes_tend_to_the_same():
 # -- batches and storage -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("lumped", [False, True])
 def test_batches_are_single_runs(lumped):
     options = {"beta": 12.0 if lumped else 2.0}
@@ -141,6 +142,7 @@ def test_storage(held):
 # -- what it refuses ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_too_many_digits_are_refused():
     """phi of 2e-11 of the greatest keeps five digits of sixteen: beta (max f - min f) of 24.5."""
     domain = meshes.interval(400)
@@ -152,6 +154,7 @@ def test_too_many_digits_are_refused():
     close(u[inside], (x - 0.005)[inside], 1e-4)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_control_that_moved_is_refused():
     """After the evolution was made: too wide, and overflowing; the map is as good as before."""
     with make(beta=4.0) as G:
@@ -166,6 +169,7 @@ def test_a_control_that_moved_is_refused():
         close(G(m), y, 1e-14)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_mesh_that_is_too_coarse_is_refused():
     """Crank–Nicolson and quadratic elements lose positivity; where the mass is lumped, backward Euler does not."""
     given = {"beta": 20.0, "f": lambda x: x[0], "domain": meshes.interval(4)}

@@ -120,6 +120,7 @@ def test_slopes_on_a_line(n, beta):
     assert growth_of_slopes(viscous_evolution(meshes.interval(n), valley, stabilisation=False, **given)) > 0.08
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("beta", [50.0, 1e5])
 @pytest.mark.parametrize("plane", PLANES)
 def test_slopes_in_the_plane(plane, beta):

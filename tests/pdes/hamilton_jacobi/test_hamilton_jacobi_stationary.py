@@ -133,6 +133,7 @@ def hard():
     return viscous(meshes.interval(200), lambda x: 5.0 * np.sin(3.0 * x[0]), beta=1e4, discount=0.05)
 
 
+@pytest.mark.ranks(1, 2)
 def test_continuation():
     """Without it the solve fails; with it the solution solves the equation, written by hand in upwind differences."""
     problem = hard()
@@ -151,6 +152,7 @@ def test_continuation():
     np.testing.assert_allclose(0.05 * u + upwind - np.diff(p) * 200 / 2e4, f, atol=1e-3)
 
 
+@pytest.mark.ranks(1, 2)
 def test_continuation_of_a_long_step():
     """One implicit step over a time in which slopes cross the domain many times."""
     given = {"beta": 1e4, "t": 100.0, "num_steps": 1}
@@ -165,6 +167,7 @@ def test_continuation_of_a_long_step():
     np.testing.assert_allclose((u - f) / 100 + upwind - np.diff(p) * 400 / 2e4, 0.0, atol=1e-6)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_failed_continuation_says_both():
     """From a number at which the first stage fails, too; the register is as it was."""
     problem = hard()
@@ -175,6 +178,7 @@ def test_a_failed_continuation_says_both():
     assert float(path.constant.value) == 1e4
 
 
+@pytest.mark.ranks(1, 2)
 def test_continuations_that_do_not_fit():
     domain = meshes.interval(2)
     number = fem.Constant(domain, 1.0)

@@ -57,6 +57,7 @@ def order(errors):
 # -- closed forms ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_particle_in_a_box():
     """E_n = n² pi² / 2 and sqrt(2) sin(n pi x); energies from above, with order 2 p = 4."""
     exact = np.arange(1, 5) ** 2 * np.pi**2 / 2
@@ -150,6 +151,7 @@ CASES = {
 }
 
 
+@pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_same_as_dense_and_as_on_one_rank(case):
     """Every energy with its multiplicity, none of a clamped value; states with their signs and bases."""
@@ -240,6 +242,7 @@ def test_a_state_that_was_passed_over_is_found(monkeypatch, dropped):
     close(values(found), values(expected), RANKS)
 
 
+@pytest.mark.ranks(1, 2)
 def test_wrong_input_is_refused_on_every_rank():
     domain = interval(COMM, 4)
     bad = fem.Function(fem.functionspace(domain, ("Lagrange", 1)))
@@ -263,6 +266,7 @@ def test_wrong_input_is_refused_on_every_rank():
             assert words in str(raised_everywhere(BadInput, action))
 
 
+@pytest.mark.ranks(1, 2)
 def test_too_few_iterations_are_told():
     options = {"eps_ncv": 12, "eps_max_it": 1}
     domain = square(COMM, 12)
@@ -270,6 +274,7 @@ def test_too_few_iterations_are_told():
     assert "of 11 eigenpairs" in message and "-relax_eigen_eps_max_it" in message
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_command_line_stands_above_the_options():
     domain = square(COMM, 12)
     insert_command_line(["-relax_eigen_eps_max_it", "1", "-relax_eigen_eps_ncv", "12"])

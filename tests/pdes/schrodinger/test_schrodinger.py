@@ -279,6 +279,7 @@ def test_wave_functions():
     np.testing.assert_allclose(copy.x.array, schrodinger.wave_function(wave, V).x.array, atol=1e-15)
 
 
+@pytest.mark.ranks(1, 2)
 def test_what_does_not_fit():
     mesh = box()
     good = {"initial": wave, "dt": 0.1, "num_steps": 2}

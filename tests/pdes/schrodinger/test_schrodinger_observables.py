@@ -129,6 +129,7 @@ class TestEnergy(OnStep):
     make = staticmethod(lambda problem: energy(problem.state, lambda x: 1.0 + x[0] ** 2))
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("layout", ["replicated", "owned"])
 def test_a_map_that_sees_all_of_it(layout):
     """Taylor orders, adjoints and Hessians from the psi before the step to every observable at once."""
@@ -155,6 +156,7 @@ POTENTIALS = {
 }
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize("potential", POTENTIALS)
 def test_a_polynomial(box, potential):
@@ -213,6 +215,7 @@ def test_a_gaussian_packet(dim):
     assert (fine <= coarse / 14.0).all(), coarse / fine
 
 
+@pytest.mark.ranks(1, 2)
 def test_populations_of_a_combination_of_eigenfunctions():
     """psi = sum of c_n phi_n with the box's sines: overlaps are c_n, populations |c_n|^2, and these add up to 1."""
     V = fem.functionspace(meshes.interval(48, (0.0, 2.0)), ("Lagrange", 3, (2,)))
@@ -233,6 +236,7 @@ def test_populations_of_a_combination_of_eigenfunctions():
     assert populations.sum() == pytest.approx(norm(psi).value(psi)[0], abs=4.0 * each)
 
 
+@pytest.mark.ranks(1, 2)
 def test_density_at_nodes_and_points():
     """|psi|^2 in the order of the scalar space; at points by evaluating both components."""
     V = fem.functionspace(meshes.unit_square(3), ("Lagrange", 2, (2,)))
@@ -291,6 +295,7 @@ def test_many_overlaps_are_one_reduction(monkeypatch):
     assert calls == [(6,), (4,)]
 
 
+@pytest.mark.ranks(2, 3)
 def test_an_empty_rank():
     """A mesh of one cell leaves ranks without any."""
     domain = mesh.create_unit_square(COMM, 1, 1, cell_type=mesh.CellType.quadrilateral)
@@ -313,6 +318,7 @@ def test_an_empty_rank():
 WRONG_SPACES = [("Lagrange", 2), ("Lagrange", 2, (3,)), ("DG", 1, (2,)), ("N1curl", 1)]
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("element", WRONG_SPACES, ids=str)
 def test_spaces_that_hold_no_wave_function(element):
     V = fem.functionspace(meshes.unit_square(2), element)
@@ -329,6 +335,7 @@ def test_spaces_that_hold_no_wave_function(element):
         assert text.startswith(f"{name}: expected") and '("Lagrange", degree, (2,))' in text
 
 
+@pytest.mark.ranks(1, 2)
 def test_things_that_are_no_space_and_no_state():
     V = fem.functionspace(meshes.unit_square(2), ("Lagrange", 2, (2, 2)))
     W = fem.functionspace(V.mesh, ("Lagrange", 2, (2,)))
@@ -336,6 +343,7 @@ def test_things_that_are_no_space_and_no_state():
         assert "expected" in str(raised_everywhere(BadProblem, action))
 
 
+@pytest.mark.ranks(1, 2)
 def test_potentials_that_are_no_numbers():
     psi = fem.Function(fem.functionspace(meshes.unit_square(2), ("Lagrange", 2, (2,))))
     x = ufl.SpatialCoordinate(psi.function_space.mesh)
@@ -343,6 +351,7 @@ def test_potentials_that_are_no_numbers():
         assert words in str(raised_everywhere(BadInput, lambda potential=potential: energy(psi, potential)))
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("make", [Overlaps, Populations])
 def test_states_that_do_not_fit(make):
     V = fem.functionspace(meshes.unit_square(2), ("Lagrange", 2, (2,)))
@@ -360,6 +369,7 @@ def test_states_that_do_not_fit(make):
         assert words in str(raised_everywhere(kind, lambda states=states: make(V, states)))
 
 
+@pytest.mark.ranks(1, 2)
 def test_states_that_are_wrong_on_one_rank_only():
     """Every rank is told, none waits."""
     V = fem.functionspace(meshes.unit_square(2), ("Lagrange", 2, (2,)))
@@ -372,6 +382,7 @@ def test_states_that_are_wrong_on_one_rank_only():
         assert "got 1 to 2" in str(raised_everywhere(BadInput, lambda: Overlaps(V, fewer)))
 
 
+@pytest.mark.ranks(1, 2)
 def test_observations_of_another_state():
     problem = step(meshes.unit_square(2))
     V = fem.functionspace(problem.mesh, ("Lagrange", 2, (2,)))
@@ -384,6 +395,7 @@ def test_observations_of_another_state():
         assert "does not stand in the form" in str(error)
 
 
+@pytest.mark.ranks(1, 2)
 def test_points_outside():
     V = fem.functionspace(meshes.unit_square(2), ("Lagrange", 2, (2,)))
     raised_everywhere(PointsOutsideMesh, lambda: Density(V, [(2.0, 0.5)]))

@@ -52,6 +52,7 @@ def inner_points(dim, num=20):
 # -- against closed forms ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_values_and_gradients_of_the_cosine_solution(cosine):
     """Errors of (h |k|)³, with constants (for gradients in units of |k|) as they are for interpolation at t = 0."""
     dim, form, landscape = cosine
@@ -116,6 +117,7 @@ def test_u_is_bounded_by_f_and_shifts_with_it(line):
         assert np.abs(b.value(x, 0.1) - a.value(x, 0.1) - 3.0).max() < 1e-9
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("dim", [1, 2, 3])
 @pytest.mark.parametrize("degree", [1, 2])
 def test_recovery_is_exact_for_polynomials_of_one_degree_more(degree, dim):
@@ -185,6 +187,7 @@ def test_a_rough_landscape_in_one_long_interval():
     assert np.abs(found - exact).max() < 3e-3
 
 
+@pytest.mark.ranks(1, 2)
 def test_routes_degrees_and_steep_landscapes(caplog):
     """beta = 1e3: the equation is stabilised, on elements of degree 1, which a warning says."""
     with RelaxedLandscape(
@@ -252,7 +255,7 @@ def test_torch_points_of_a_line(line):
 # -- ranks -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2, 3)
 def test_the_same_numbers_on_any_number_of_ranks():
     """Against a landscape that each rank has for itself."""
     x = np.linspace(-3.0, 3.0, 25)
@@ -268,6 +271,7 @@ def test_the_same_numbers_on_any_number_of_ranks():
         assert np.abs(ends[0] - ends[1]).max() < 1e-9
 
 
+@pytest.mark.ranks(1, 2)
 def test_every_rank_has_the_whole_answer_bitwise(cosine):
     dim, _, landscape = cosine
     found = landscape.gradient(inner_points(dim), 0.15)
@@ -277,6 +281,7 @@ def test_every_rank_has_the_whole_answer_bitwise(cosine):
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_points_outside_are_named(line):
     with pytest.raises(PointsOutsideMesh, match=r"1 of 2 points lie outside the mesh: 1: \(7.5,\)"):
         line.value([0.0, 7.5], 0.1)
@@ -292,6 +297,7 @@ def test_times_outside_are_refused(line, t):
         line.value([0.0], t)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -49,6 +49,7 @@ def plane():
 # -- minimisers --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("t", [0.0, 0.02, 0.1])
 def test_minimisers_of_a_line(line, t):
     """Against minima of f and of quadrature, bracketed in turn."""
@@ -84,6 +85,7 @@ def test_a_wide_well_wins_over_a_narrow_one(plane):
     assert (axis[i], axis[j]) == pytest.approx((1.0, 0.5))
 
 
+@pytest.mark.ranks(1, 2)
 def test_minima_at_walls_and_of_plains():
     mesh = meshes.unit_square(6)
     with RelaxedLandscape(mesh, lambda x: x[0] + 2.0 * x[1], beta=1.0, times=[0.1], num_steps=1) as slope:
@@ -192,6 +194,7 @@ def test_mistakes(line, how, message):
         line.descend([0.0], **how)
 
 
+@pytest.mark.ranks(1, 2)
 def test_starts_outside_are_named(line):
     with pytest.raises(PointsOutsideMesh, match=r"1: \(9.0,\)"):
         line.descend([0.0, 9.0], [0.1])

@@ -47,7 +47,6 @@ def sgd(**options):
 MOMENTA = [{}, {"momentum": 0.7}, {"momentum": 0.7, "nesterov": True}]
 
 
-@pytest.mark.local
 class TestEntropySGD(OptimizerContract):
     make = making(EntropySGD, lr=0.9, t=0.4, beta=50.0, inner_steps=4, inner_lr=0.2)
     noiseless = {"beta": math.inf}
@@ -166,7 +165,6 @@ class TestEntropySGD(OptimizerContract):
             assert (float(y.detach().abs()) < 1.0) == stable
 
 
-@pytest.mark.local
 class TestProximalPoint(OptimizerContract):
     make = making(ProximalPoint, lr=0.5, t=0.4, inner_steps=4)
     calls = 4
@@ -200,7 +198,6 @@ class TestProximalPoint(OptimizerContract):
         assert x.item() == pytest.approx(1.5, abs=1e-12)
 
 
-@pytest.mark.local
 class TestHamiltonJacobi(OptimizerContract):
     make = making(HamiltonJacobi, lr=0.2, t=0.4, iterations=4)
     calls = 5
@@ -255,7 +252,6 @@ class TestHamiltonJacobi(OptimizerContract):
         torch.testing.assert_close(found, moved(sgd(lr=0.1), steps=3), rtol=1e-14, atol=0.0)
 
 
-@pytest.mark.local
 class TestHeatSmoothing(OptimizerContract):
     make = making(HeatSmoothing, lr=0.2, t=0.02, beta=50.0, samples=4)
     noiseless = {"t": 0.0}
@@ -281,7 +277,6 @@ class TestHeatSmoothing(OptimizerContract):
         assert equal(ours.weights(), theirs.weights())
 
 
-@pytest.mark.local
 class TestSGLD(OptimizerContract):
     make = making(SGLD, lr=0.2, beta=50.0)
     noiseless = {"beta": math.inf}

@@ -173,6 +173,7 @@ def test_batch_norm_statistics():
     assert model[2].momentum == 0.1 and torch.equal(model[2].weight.detach(), weights)
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_batch_norm_over_ranks():
     """Each rank brings batches of its own, the last rank none when there are several."""
     model = network()
@@ -185,6 +186,7 @@ def test_batch_norm_over_ranks():
     everyone_has(model[2].running_mean.numpy())
 
 
+@pytest.mark.ranks(1, 2)
 def test_batch_norm_that_fails_leaves_the_model_as_it_was():
     model = network().train()
     model(torch.randn(6, 3, dtype=torch.float64))

@@ -34,6 +34,7 @@ def settled(make_optimizer, steps):
     return x, optimizer
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.6, "nesterov": True, "inner_momentum": 0.3}])
 def test_parle_on_one_rank_is_entropy_sgd_to_the_bit(options):
     shared = {"t": 0.5, "beta": 20.0, "inner_steps": 5, "seed": 7, **options}
@@ -41,6 +42,7 @@ def test_parle_on_one_rank_is_entropy_sgd_to_the_bit(options):
     assert equal(alone.train(4), serial.train(4)) and equal(alone.weights(), serial.weights())
 
 
+@pytest.mark.ranks(1, 2)
 def test_parle_on_one_rank_with_elasticity_takes_longer_steps():
     """The mean is the rank's own: x - mu counts 1 + rho times."""
     shared = {"t": 0.5, "beta": math.inf, "inner_steps": 5}
@@ -50,6 +52,7 @@ def test_parle_on_one_rank_with_elasticity_takes_longer_steps():
     torch.testing.assert_close(alone.weights(), serial.weights(), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.ranks(1, 2)
 def test_fixed_point_of_parle():
     """kappa (x - c) + rho (x - mean of c) = 0 with kappa = t lambda/(1 + t lambda): exact where mu is the limit."""
     t, rho = 0.5, 0.4
@@ -58,6 +61,7 @@ def test_fixed_point_of_parle():
     torch.testing.assert_close(x.detach(), (kappa * MINE + rho * MEAN) / (kappa + rho), rtol=0.0, atol=1e-9)
 
 
+@pytest.mark.ranks(1, 2)
 def test_fixed_point_of_elastic_sgd():
     """lambda (x - c) + rho (x - mean) = 0, and the mean is that of the minima."""
     rho = 0.7
@@ -67,6 +71,7 @@ def test_fixed_point_of_elastic_sgd():
     torch.testing.assert_close(x.detach(), MEAN, rtol=0.0, atol=1e-9)
 
 
+@pytest.mark.ranks(1, 2)
 def test_elastic_sgd_step_by_step():
     """Three gradients on springs to where the mean was when the step began, by hand."""
     lr, rho = 0.1, 0.5
@@ -82,6 +87,7 @@ def test_elastic_sgd_step_by_step():
     torch.testing.assert_close(x.detach(), y, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.6}, {"momentum": 0.6, "nesterov": True, "weight_decay": 0.1}])
 def test_elastic_sgd_without_springs_is_sgd_to_the_bit(options):
     ours, theirs = (
@@ -93,6 +99,7 @@ def test_elastic_sgd_without_springs_is_sgd_to_the_bit(options):
     assert equal(ours.weights(), theirs.weights())
 
 
+@pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_replicas_start_together(kind, dtype):
@@ -108,7 +115,7 @@ def test_replicas_start_together(kind, dtype):
         assert torch.equal(model.weight.detach(), own)
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2, 3)
 def test_ranks_have_noise_of_their_own():
     weights = []
     for seed in (7, 7, None):
@@ -124,6 +131,7 @@ def test_ranks_have_noise_of_their_own():
         assert all((abs(everyones[0] - other) > 1e-6).all() for other in everyones[1:])
 
 
+@pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_springs_hold_replicas_together(kind):
     """Distances between replicas shrink with rho, in single precision as in double."""
@@ -138,7 +146,7 @@ def test_springs_hold_replicas_together(kind):
     assert spreads[1] < 0.7 * spreads[0] or COMM.size == 1
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("call", [1, 3])
 def test_a_closure_that_fails_on_one_rank_fails_on_all(kind, call):
@@ -164,6 +172,7 @@ def test_a_closure_that_fails_on_one_rank_fails_on_all(kind, call):
     assert equal(failing.weights(), undisturbed.weights())
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_rank_without_a_closure(kind):
     x = parameter([1.0, 1.0, 1.0])
@@ -172,6 +181,7 @@ def test_one_rank_without_a_closure(kind):
     assert "expected a closure" in str(raised_everywhere(BadInput, lambda: optimizer.step(closure)))
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_settings_on_one_rank_are_wrong_on_all(kind):
     x = parameter([1.0])
@@ -182,6 +192,7 @@ def test_wrong_settings_on_one_rank_are_wrong_on_all(kind):
         assert "weights by rank: [1" in str(raised_everywhere(BadInput, lambda: make(kind, [last])))
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_exchange_of_weights_per_step(kind, monkeypatch):
     lengths = []
@@ -198,6 +209,7 @@ def test_one_exchange_of_weights_per_step(kind, monkeypatch):
     assert lengths == ([size] * 3 if COMM.size > 1 else [])
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_parameter_in_use_on_one_rank_alone():
     """Where it has no gradient the springs still pull, and it follows the others."""
     x, mine = parameter([0.0]), parameter([0.0])
@@ -214,6 +226,7 @@ def test_a_parameter_in_use_on_one_rank_alone():
     assert mine.item() == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_sum_in_place(dtype):
     values = np.arange(5, dtype=dtype) * (1 + COMM.rank)
@@ -222,6 +235,7 @@ def test_sum_in_place(dtype):
     assert values.dtype == dtype and np.array_equal(values, np.arange(5) * (n * (n + 1) // 2))
 
 
+@pytest.mark.ranks(1, 2)
 def test_scoping_of_the_springs():
     """rho grows to its cap as steps go by."""
     x = parameter([1.0, 1.0, 1.0])

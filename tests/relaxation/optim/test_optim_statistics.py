@@ -15,8 +15,6 @@ from scipy.linalg import solve_discrete_lyapunov
 
 from relax.relaxation.optim import SGLD, EntropySGD, HeatSmoothing
 
-pytestmark = pytest.mark.local
-
 CHAINS = 40_000
 
 

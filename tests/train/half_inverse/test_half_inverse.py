@@ -12,8 +12,6 @@ from relax.train.half_inverse import by_matrix
 from relax.train.half_inverse.band import BandReduction
 from relax.train.half_inverse.spectrum import Symmetric
 
-pytestmark = pytest.mark.local
-
 METHODS = ("gram", "svd", "krylov")
 POWERS = (0.5, 1.0, -1.0, 0.2)
 

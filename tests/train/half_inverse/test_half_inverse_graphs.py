@@ -15,7 +15,6 @@ from relax.errors import BadInput, NotConverged
 from relax.observe import FieldValues
 from relax.pdes import poisson
 
-pytestmark = pytest.mark.local
 nn = torch.nn
 
 

@@ -36,6 +36,7 @@ def steps_over(teams, net, x, target, *, steps=1, lr=0.01, **settings):
     return optimizer, losses
 
 
+@pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -63,6 +64,7 @@ def test_the_step_of_one_process(teams, widths, settings):
     everyone_has(flat(net.parameters()))
 
 
+@pytest.mark.ranks(1, 2)
 def test_the_first_weights_are_those_of_rank_0(teams):
     x, target = data(SAMPLES, 4, 3)
     net = mlp(4, 9, 3, seed=COMM.rank)
@@ -73,6 +75,7 @@ def test_the_first_weights_are_those_of_rank_0(teams):
         assert "expected the same parameters on each rank" in str(error)
 
 
+@pytest.mark.ranks(1, 2)
 def test_parameters_that_do_not_train_are_those_of_rank_0(teams):
     """Each rank would differentiate a network of its own."""
     x, target = data(SAMPLES, 4, 3)
@@ -82,7 +85,7 @@ def test_parameters_that_do_not_train_are_those_of_rank_0(teams):
     everyone_has(flat(net.parameters()))
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2)
 @pytest.mark.parametrize(
     ("params", "settings", "words"),
     [
@@ -102,6 +105,7 @@ def test_what_is_wrong_on_one_rank_is_refused_on_all(teams, params, settings, wo
     assert words in str(raised_everywhere(BadInput, make))
 
 
+@pytest.mark.ranks(1, 2)
 def test_samples_that_know_of_each_other(teams):
     """Batch normalisation over a team's samples: every row takes a sweep, on every team."""
     x, target = data(SAMPLES, 4, 3)
@@ -113,6 +117,7 @@ def test_samples_that_know_of_each_other(teams):
     everyone_has(flat(net.parameters()))
 
 
+@pytest.mark.ranks(1, 2)
 def test_sub_batches_are_each_teams_own(teams):
     x, target = data(SAMPLES, 4, 3)
     net, start = mlp(4, 9, 3), mlp(4, 9, 3)
@@ -134,6 +139,7 @@ def poisson_layer(comm):
     return SolutionLayer(ReducedMap(problem, PointValues(problem.state.function_space, points)))
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("options", [None, "amg_cg"])
 @pytest.mark.parametrize("pde", [poisson.source, poisson.diffusion])
 def test_solves_keep_samples_apart(teams, pde, options):
@@ -148,6 +154,7 @@ def test_solves_keep_samples_apart(teams, pde, options):
             assert optimizer.report.by_layers
 
 
+@pytest.mark.ranks(1, 2, 3)
 def test_physics_on_meshes_over_teams(teams):
     """A network to a source of a Poisson problem, seen at three points: 20 steps as on one process."""
     layer, alone = poisson_layer(teams.space), poisson_layer(MPI.COMM_SELF)
@@ -163,6 +170,7 @@ def test_physics_on_meshes_over_teams(teams):
     everyone_has(flat(net.parameters()))
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("kind", [ZeroDivisionError, NotConverged, BadInput])
 def test_a_closure_that_fails_on_one_rank(teams, kind):
     x, target = data(SAMPLES, 4, 3)
@@ -185,6 +193,7 @@ def test_a_closure_that_fails_on_one_rank(teams, kind):
     assert np.array_equal(flat(net.parameters()), before)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_saved_run_goes_on(teams):
     x, target = data(SAMPLES, 4, 3)
     net, other = mlp(4, 9, 3), mlp(4, 9, 3)
@@ -212,6 +221,7 @@ class Routed(torch.nn.Module):
         return y + torch.where(mask[:, None], self.second(x), 0.0) if mask.any() else y
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("method", ["gram", "svd", "krylov"])
 def test_graphs_that_differ_between_teams(teams, method):
     x, target = data(SAMPLES, 4, 3)
@@ -225,6 +235,7 @@ def test_graphs_that_differ_between_teams(teams, method):
     np.testing.assert_allclose(flat(net.parameters()), flat(alone.parameters()), rtol=0, atol=1e-9)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_loss_that_is_linear_on_some_teams(teams):
     """The curvature is that of all samples: 1, from those of the first team."""
     x, target = data(SAMPLES, 4, 3)
@@ -240,7 +251,7 @@ def test_a_loss_that_is_linear_on_some_teams(teams):
     assert optimizer.report.lr == pytest.approx(2.0 / optimizer.report.singular_values[0] ** 0.5, rel=1e-6)
 
 
-@pytest.mark.many_ranks
+@pytest.mark.ranks(2)
 def test_a_team_without_samples():
     teams = Teams(COMM, 1)
     x, target = data(1, 4, 3)
@@ -250,6 +261,7 @@ def test_a_team_without_samples():
     teams.close()
 
 
+@pytest.mark.ranks(1, 2)
 def test_parameters_that_are_added_are_those_of_rank_0(teams):
     net, added = mlp(4, 9, 3), mlp(3, 3, seed=COMM.rank)
     optimizer = HalfInverse(net.parameters(), teams=teams)

@@ -15,8 +15,6 @@ from optim_common import CENTRE, CURVATURES, CommonContract, Trainer, equal, par
 from relax import HalfInverse
 from relax.errors import BadInput, NotConverged
 
-pytestmark = pytest.mark.local
-
 
 def quadratic(x, optimizer, curvatures=CURVATURES, centre=CENTRE):
     """A closure of f = 1/2 sum lambda (x - c)^2 with y = sqrt(lambda) (x - c) as one sample of as many outputs."""

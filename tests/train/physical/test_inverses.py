@@ -63,6 +63,7 @@ def test_linear_map_with_a_wide_prior_is_the_pseudo_inverse():
         close(G(x + gauss_newton_inverse(G)(dy)) - G(x), dy)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("damping", [0.0, 0.7])
 def test_the_step_is_that_of_the_normal_equations(damping):
     """(Jᵀ Σ⁻² J + (1 + λ) C⁻¹) dx = Jᵀ Σ⁻² dy - C⁻¹ (x - mean), C⁻¹ from a dense inverse."""
@@ -181,6 +182,7 @@ def test_changed_parameters_make_a_new_inverse():
         close(inverse(dy), 2.0 * first)
 
 
+@pytest.mark.ranks(1, 2)
 def test_a_changed_damping_makes_a_new_step():
     """As Levenberg and Marquardt adapt it: everywhere in the formula, with the Jacobian kept; rank 0's counts."""
     with linear_map() as G:
@@ -275,6 +277,7 @@ def test_tensors_of_any_real_dtype():
 # -- over ranks --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(2)
 @pytest.mark.parametrize("samples", [1, 5])
 @pytest.mark.parametrize("make", [linear_map, curved_map])
 def test_samples_over_teams_equal_one_process(make, samples):
@@ -295,6 +298,7 @@ def test_samples_over_teams_equal_one_process(make, samples):
     teams.close()
 
 
+@pytest.mark.ranks(2)
 @pytest.mark.parametrize("make", [linear_map, curved_map])
 def test_a_mesh_over_ranks_gives_the_same_correction(make):
     whole, alone = make(), make(MPI.COMM_SELF)
@@ -307,6 +311,7 @@ def test_a_mesh_over_ranks_gives_the_same_correction(make):
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ranks(1, 2)
 def test_what_does_not_fit_is_refused_on_every_rank():
     with linear_map() as G, curved_map() as H:
         prior = smooth(G)

@@ -58,6 +58,7 @@ def advective(mesh):
     return relax.Problem(residual=F, state=u, controls=[m], name="advective")
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("make", [relax.pdes.poisson.source, conductive, quadratic, advective])
 def test_the_source_comes_back(make):
     """Solver accuracy, 1e-13, times the condition of the Laplacian, about 1e3 here."""
@@ -104,6 +105,7 @@ def test_a_changed_conductivity_is_another_inverse():
         inverse.close()
 
 
+@pytest.mark.ranks(2)
 @pytest.mark.parametrize("samples", [1, 4])
 def test_poisson_over_teams_and_over_ranks_equals_one_process(samples):
     teams = relax.Teams(COMM, 1)
@@ -125,6 +127,7 @@ def test_poisson_over_teams_and_over_ranks_equals_one_process(samples):
     teams.close()
 
 
+@pytest.mark.ranks(1, 2)
 def test_poisson_refuses_what_is_no_linear_source():
     mesh = relax.meshes.unit_square(3)
     problem = relax.pdes.poisson.source(mesh)
@@ -172,6 +175,7 @@ def test_modes_are_those_of_the_steps(theta):
         close(G(of_modes(heat_inverse(G, modes=6), np.eye(k)[:1])), modes.gains[0] * modes.functions[:1], 1e-8)
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("kind", ["probability", "wiener"])
 def test_what_stands_out_of_the_noise_comes_back(kind):
     """Eight modes of one size, gains from 0.7 to 1e-2, errors of 1e-9: each comes back to (noise / signal)²."""
@@ -243,6 +247,7 @@ def test_natural_boundary_conditions_have_a_mean_mode():
         close(inverse(dy), dy, 1e-7)
 
 
+@pytest.mark.ranks(2)
 def test_heat_over_teams_and_over_ranks_equals_one_process():
     teams = relax.Teams(COMM, 1)
     maps = [heat_map(comm) for comm in (MPI.COMM_SELF, teams.space, COMM)]
@@ -258,6 +263,7 @@ def test_heat_over_teams_and_over_ranks_equals_one_process():
     teams.close()
 
 
+@pytest.mark.ranks(1, 2)
 def test_heat_refuses_what_is_no_initial_state():
     mesh = relax.meshes.unit_square(3)
     heat = relax.pdes.heat.evolution(mesh, dt=0.1, num_steps=2)

@@ -18,6 +18,7 @@ def linear_map(comm=COMM):
     return relax.ReducedMap(problem, relax.PointValues(problem.state.function_space, POINTS))
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("setting", "wrong", "right"),
     [
@@ -40,6 +41,7 @@ def test_settings_of_gauss_newton(setting, wrong, right):
             assert np.isfinite(gauss_newton_inverse(G, **{setting: value})(np.ones(G.size_out))).all()
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("setting", "wrong", "right"),
     [
@@ -66,6 +68,7 @@ def test_settings_of_lbfgs(setting, wrong, right):
             assert np.isfinite(inverse.at(np.zeros(G.size_in))(np.ones(G.size_out))).all()
 
 
+@pytest.mark.ranks(2)
 def test_a_wrong_noise_of_one_team_is_everyones_error():
     teams = relax.Teams(COMM, 1)
     with linear_map(teams.space) as G:

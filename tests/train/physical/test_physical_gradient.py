@@ -152,6 +152,7 @@ def test_the_physics_is_never_differentiated():
     G.close()
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -186,6 +187,7 @@ def test_what_does_not_fit_is_refused_on_every_rank(change, words):
     assert words in message
 
 
+@pytest.mark.ranks(1, 2)
 def test_an_inverse_of_ones_own_over_teams():
     """The samples are shared, fewer than there are teams, too; every rank has the whole gradient."""
     teams = relax.Teams(COMM, 1)

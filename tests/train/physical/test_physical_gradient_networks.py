@@ -15,7 +15,6 @@ import torch
 from relax.train.physical import physical_gradient
 
 # Every rank would do the same.
-pytestmark = pytest.mark.one_rank
 F64 = torch.float64
 
 
