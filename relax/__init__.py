@@ -1,7 +1,8 @@
 """relax: PDEs inside learning and inverse problems, on DOLFINx and PETSc, with torch and MPI.
 
 ``import relax`` is cheap. Names are loaded when first used, so that ``relax info`` and ``relax --help`` work where
-DOLFINx is missing, and torch is loaded only by those who use it.
+DOLFINx is missing, and torch is loaded only by those who use it. It stands above any import of DOLFINx: where that is
+the wheel from PyPI, MPI has to be loaded first, and relax sees to it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from relax.parallel_start import GET_DOLFINX, one_thread_per_rank, wheel_first
+
+wheel_first()
 
 __version__ = "0.1.0"
 
@@ -122,19 +127,12 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [*_HOME_OF, *_MODULES, "init"]  # noqa: PLE0604
 
-_GET_DOLFINX = (
-    "relax needs DOLFINx 0.9 to 0.11 with petsc4py (real build), which pip cannot install: on Debian 13 "
-    "`apt install python3-dolfinx-real`, with conda `conda install -c conda-forge fenics-dolfinx`, "
-    "or run through `environment/enter` of relax's source"
-)
 _GET_TORCH = "needs torch, which is not installed: on Debian `apt install python3-torch`, or `pip install torch`"
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF and name not in _MODULES:
         raise AttributeError(f"module 'relax' has no attribute {name!r}")
-    from relax.parallel_start import one_thread_per_rank
-
     one_thread_per_rank()
     try:
         if name in _MODULES:
@@ -145,7 +143,7 @@ def __getattr__(name: str) -> Any:
         if missing == "torch":
             raise ImportError(f"relax.{name} {_GET_TORCH}") from error
         if missing in ("dolfinx", "petsc4py", "ufl", "basix", "mpi4py"):
-            raise ImportError(_GET_DOLFINX) from error
+            raise ImportError(GET_DOLFINX) from error
         raise
     globals()[name] = value
     return value
@@ -163,15 +161,13 @@ def init(argv: Sequence[str] = ()) -> None:
     Args:
         argv: a command line. What follows ``--`` goes to PETSc, such as ``-- -relax_poisson_diffusion_ksp_monitor``.
     """
-    from relax.parallel_start import one_thread_per_rank
-
     one_thread_per_rank()
     arguments = list(argv)
     for_petsc = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
     try:
         from relax import _petsc, cache, parallel
     except ModuleNotFoundError as error:
-        raise ImportError(_GET_DOLFINX) from error
+        raise ImportError(GET_DOLFINX) from error
     _petsc.insert_command_line(for_petsc)
     parallel.end_job_on_exception()
     cache.sweep_stale_forms()

@@ -10,7 +10,7 @@ from petsc4py import PETSc
 from test_petsc import advection, control, directions, map_of, solver_of
 
 import relax
-from relax import meshes
+from relax import _petsc, meshes
 from relax._petsc import inserted, merged
 from relax.errors import BadInput, SolveFailed
 
@@ -142,6 +142,31 @@ def test_init_hands_over_what_follows_the_dashes(options):
 
 
 def test_presets_by_name():
-    assert kinds(map_of(advection(), "amg_gmres")) == ("gmres", "hypre")
+    multigrid = "hypre" if PETSc.Sys.hasExternalPackage("hypre") else "gamg"
+    assert kinds(map_of(advection(), "amg_gmres")) == ("gmres", multigrid)
+    assert kinds(map_of(advection(), "direct")) == ("preonly", "lu")
     error = raised_everywhere(BadInput, lambda: map_of(advection(), "fast"))
     assert "'fast'" in str(error) and "amg_cg" in str(error)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["hypre", "no hypre"])
+def test_the_log_says_where_gamg_stands_in(caplog, monkeypatch, there):
+    """The presets that name multigrid say so, by name and as mappings; the others have nothing to say."""
+    monkeypatch.setattr(_petsc, "AMG", "hypre" if there else "gamg")
+    for options in ("direct", "direct_symmetric", None, {"pc_type": "gamg"}):
+        _petsc.preset(options)
+    assert not caplog.messages
+    for options in ("amg_cg", relax.AMG_GMRES):
+        _petsc.preset(options)
+    assert [("no hypre" in line and "GAMG" in line) for line in caplog.messages] == [True, True] * (not there)
+
+
+@pytest.mark.skipif(PETSc.Sys.hasExternalPackage("hypre"), reason="this PETSc has hypre")
+@pytest.mark.parametrize("where", ["call", "command line"])
+def test_hypre_by_name_is_not_replaced(options, where):
+    """A preset asks for multigrid, and takes what is there; who asks for hypre gets hypre or an error."""
+    if where == "command line":
+        options(relax_named_pc_type="hypre", relax_named_ksp_type="gmres")
+    call = {"ksp_type": "gmres", "pc_type": "hypre"} if where == "call" else "amg_gmres"
+    error = raised_everywhere(BadInput, lambda: kinds(map_of(advection("named"), call)))
+    assert "relax_named_" in str(error) and "hypre" in str(error) and "relax info" in str(error)

@@ -10,14 +10,22 @@ from dolfinx import fem
 from mpi4py import MPI
 
 import relax
-from relax import FieldValues, ReducedMap, linear, meshes
+from relax import FieldValues, ReducedMap, _petsc, linear, meshes
 from relax._petsc import PRESETS
 from relax.errors import SolveFailed
 from relax.linear import LinearSolver
 from relax.residual import Residual
 
 COMM = MPI.COMM_WORLD
-one_rank_package = pytest.mark.skipif(COMM.size > 1, reason="this factorisation works on one rank only")
+
+
+def one_rank_package(package):
+    """For a factorisation that works on one rank only, and that not every PETSc has."""
+    return [
+        pytest.mark.skipif(COMM.size > 1, reason="this factorisation works on one rank only"),
+        pytest.mark.skipif(package != "petsc" and not _petsc.has(package), reason=f"this PETSc has no {package}"),
+    ]
+
 
 SUPERLU_DIST = {"pc_factor_mat_solver_type": "superlu_dist"}
 # Tight, so that what is compared to a direct solver is the solver and not its tolerance.
@@ -27,9 +35,9 @@ SOLVERS = [
     pytest.param({**PRESETS["amg_gmres"], **TIGHT}, False, id="amg_gmres"),
     pytest.param({"ksp_type": "gmres", "pc_type": "gamg", **TIGHT}, False, id="gamg"),
     pytest.param({"pc_factor_mat_solver_type": "mumps"}, True, id="mumps"),
-    pytest.param({"pc_factor_mat_solver_type": "umfpack"}, True, id="umfpack", marks=one_rank_package),
-    pytest.param({"pc_factor_mat_solver_type": "superlu"}, True, id="superlu", marks=one_rank_package),
-    pytest.param({"pc_factor_mat_solver_type": "petsc"}, True, id="petsc", marks=one_rank_package),
+    pytest.param({"pc_factor_mat_solver_type": "umfpack"}, True, id="umfpack", marks=one_rank_package("umfpack")),
+    pytest.param({"pc_factor_mat_solver_type": "superlu"}, True, id="superlu", marks=one_rank_package("superlu")),
+    pytest.param({"pc_factor_mat_solver_type": "petsc"}, True, id="petsc", marks=one_rank_package("petsc")),
 ]
 
 
