@@ -30,7 +30,7 @@ def enter(*command: str, suite: str | None = "native", **options) -> subprocess.
     return subprocess.run([ENTER, *command], env=environment, capture_output=True, text=True, timeout=60, **options)
 
 
-@pytest.mark.parametrize("script", ["enter", "build-root", "run-in-root", "../.ci/run"])
+@pytest.mark.parametrize("script", ["enter", "build-root", "build-venv", "run-in-root", "../.ci/run"])
 def test_scripts_are_executable_bash(script):
     path = ENVIRONMENT / script
     assert os.access(path, os.X_OK)
@@ -85,7 +85,7 @@ def test_help_is_not_an_error():
 def test_unknown_suite_is_refused():
     result = enter("true", suite="bookworm")
     assert result.returncode == 2
-    assert "bookworm" in result.stderr and "native, trixie or sid" in result.stderr
+    assert "bookworm" in result.stderr and "native, wheel, trixie or sid" in result.stderr
 
 
 @pytest.mark.parametrize("status", [0, 1, 3, 77, 255])
