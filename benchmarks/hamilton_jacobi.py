@@ -14,13 +14,12 @@ import sys
 import time
 from dataclasses import dataclass
 
+import relax
 import numpy as np
 import ufl
+from relax import parallel
 from mpi4py import MPI
 from petsc4py import PETSc
-
-import relax
-from relax import parallel
 from relax.pdes.hamilton_jacobi import viscous_evolution
 from relax.solver import NewtonSolver
 

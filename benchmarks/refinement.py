@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import timing  # noqa: F401 - sets the number of threads
-
 import relax
+import numpy as np
 from relax import parallel, truths
+
+import timing  # noqa: F401 - sets the number of threads
 
 HERE = Path(__file__).parents[1]
 SIZES = (0.0224, 0.0107, 0.00525)

@@ -26,9 +26,8 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from mpi4py import MPI  # noqa: E402
-
 from relax import parallel  # noqa: E402
+from mpi4py import MPI  # noqa: E402
 from relax.errors import RelaxError  # noqa: E402
 from relax.plot import style  # noqa: E402
 

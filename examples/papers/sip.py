@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import relax
 import harness
 import numpy as np
 import torch
-from petsc4py import PETSc
-
-import relax
 from relax import parallel
+from petsc4py import PETSc
 from relax.train.physical import physical_gradient
 
 Tensor = torch.Tensor
