@@ -1,5 +1,5 @@
-# Everything runs through environment/enter, which uses the DOLFINx of this machine or builds a Debian root for it once.
-# RELAX_SUITE=native|trixie|sid chooses; `make test PYTEST="-k poisson -x"` passes options on.
+# Everything runs through environment/enter, which uses the DOLFINx of this machine, or gets one once: from PyPI or Debian.
+# RELAX_SUITE=native|wheel|trixie|sid chooses; `make test PYTEST="-k poisson -x"` passes options on.
 
 ENTER := environment/enter
 PYTEST ?=
@@ -44,7 +44,7 @@ bench:
 	    OMP_NUM_THREADS=1 $(ENTER) python3 "$$script"; \
 	done
 
-# The Debian roots stay: they are under the user's cache folder, and in a clone that .ci/run has used under .cache.
+# The private environments stay: they are under the user's cache folder, and in a clone that .ci/run has used under .cache.
 clean:
 	rm -rf build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name .git -prune -o -path ./.cache -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 
+import relax
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
 import ufl
@@ -20,8 +21,6 @@ from checkpoint_schedules import MultistageCheckpointSchedule, Revolve
 from dolfinx import fem, la
 from mpi4py import MPI
 from petsc4py import PETSc
-
-import relax
 from relax.base.fem.coefficients import interpolated
 
 N, STEPS, DT = 128, 200, 1e-3

@@ -1,8 +1,8 @@
-"""The first gradient of an equation whose forms nobody has compiled yet, over plain DOLFINx that compiles three forms.
+"""The first gradient of an equation whose forms nobody has compiled yet, over plain DOLFINx.
 
-Run: ``PYTHONPATH=. environment/enter python3 benchmarks/first_gradient.py``. Each run is a process with an empty cache of
-forms. Plain DOLFINx compiles F, its Jacobian and (∂F/∂m)ᵀ λ one by one, assembles each, and solves two linear systems.
-The limit is one call of the C compiler in all, and FFCx for each form.
+Run: ``environment/enter python3 benchmarks/first_gradient.py``. Each run is a process with an empty cache of forms.
+Plain DOLFINx compiles F, its Jacobian and (∂F/∂m)ᵀ λ one by one, assembles each, and solves two linear systems. The
+limit is one call of the C compiler in all, and FFCx for each form.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable
 
+import relax
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
 import ufl
 from dolfinx import fem
-from petsc4py import PETSc
-
-import relax
 from examples.new_pde import cubic_reaction
+from petsc4py import PETSc
 
 REPEATS = 9
 EQUATIONS = {"poisson.diffusion": relax.pdes.poisson.diffusion, "README's own": cubic_reaction}

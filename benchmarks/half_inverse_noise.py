@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from timing import seconds  # isort: skip  # noqa: F401  (sets the number of threads)
 
+import relax
 import numpy as np
 import torch
-
-import relax
 
 BATCH, POINTS = 16, 20
 TOLERANCES = (1e-4, 1e-6, 1e-8, 1e-10)

@@ -10,11 +10,10 @@ from timing import seconds, table  # isort: skip  (sets the number of threads)
 
 from collections.abc import Callable
 
+import relax
 import numpy as np
 import torch
 from mpi4py import MPI
-
-import relax
 
 BATCH, POINTS, CELLS = 24, 10, 48
 

@@ -14,12 +14,11 @@ import sys
 import time
 from dataclasses import dataclass
 
+import relax
 import numpy as np
 import ufl
 from mpi4py import MPI
 from petsc4py import PETSc
-
-import relax
 from relax.base import parallel
 from relax.engine.solve.state import NewtonSolver
 from relax.pdes.hamilton_jacobi import viscous_evolution

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import sys
 
+import relax
 import numpy as np
 import ufl
 from dolfinx import fem
 from mpi4py import MPI
-
-import relax
 
 WARM_UP = 200
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-
 from relax.relaxation.optim import SGLD, ElasticSGD, EntropySGD, HamiltonJacobi, HeatSmoothing, Parle, ProximalPoint
 
 BOUND = 1.3

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import timing  # noqa: F401 - sets the number of threads
-
 import relax
+import numpy as np
 from relax.base import parallel
 from relax.jobs.inverse import truths
+
+import timing  # noqa: F401 - sets the number of threads
 
 HERE = Path(__file__).parents[1]
 SIZES = (0.0224, 0.0107, 0.00525)

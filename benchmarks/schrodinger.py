@@ -10,12 +10,11 @@ from timing import table  # noqa: F401  isort: skip  (sets the number of threads
 import sys
 import time
 
+import relax
 import numpy as np
 import ufl
 from dolfinx import fem
 from mpi4py import MPI
-
-import relax
 from relax.pdes import schrodinger
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from timing import seconds, table  # isort: skip  (sets the number of threads)
 
+import relax
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
 import ufl
 from dolfinx import fem
 from petsc4py import PETSc
-
-import relax
 
 N = 256
 SENSORS = np.random.default_rng(1).uniform(0.05, 0.95, (32, 2))

@@ -5,9 +5,8 @@ The setting of the book Physics-based Deep Learning. Run: mpirun -n 2 python3 ex
 
 import sys
 
-import numpy as np
-
 import relax
+import numpy as np
 
 relax.init(sys.argv)
 mesh = relax.meshes.interval(128, (-1.0, 1.0))

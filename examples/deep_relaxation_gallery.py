@@ -6,10 +6,9 @@ Run: python3 examples/deep_relaxation_gallery.py, or mpirun -n 2 python3 example
 import sys
 from pathlib import Path
 
-from mpi4py import MPI
-
 import relax
 from relax import relaxation
+from mpi4py import MPI
 from relax.jobs.landscape.figure import curves
 from relax.jobs.view import style
 

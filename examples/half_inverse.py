@@ -5,10 +5,9 @@ Run: python3 examples/half_inverse.py, or mpirun -n 2 python3 examples/half_inve
 
 import sys
 
+import relax
 import numpy as np
 import torch
-
-import relax
 
 relax.init(sys.argv)
 problem = relax.pdes.poisson.source(relax.meshes.unit_square(12))

@@ -2,9 +2,8 @@
 
 import sys
 
-import numpy as np
-
 import relax
+import numpy as np
 
 relax.init(sys.argv)
 

@@ -5,9 +5,8 @@ Run: python3 examples/hj_gibbs_adjoint.py, or mpirun -n 2 python3 examples/hj_gi
 
 import sys
 
-import numpy as np
-
 import relax
+import numpy as np
 from relax.relaxation import cole_hopf
 
 relax.init(sys.argv)

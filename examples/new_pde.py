@@ -2,11 +2,10 @@
 
 import sys
 
+import relax
 import numpy as np
 import ufl
 from dolfinx import fem
-
-import relax
 
 
 def cubic_reaction(mesh, *, rate=1.0, degree=1):

@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-import numpy as np
-
 import relax
+import numpy as np
 
 relax.init(sys.argv)
 mesh = relax.meshes.read(Path(__file__).parents[1] / "meshes" / "plate_with_holes.msh")

@@ -5,9 +5,8 @@ Run: python3 examples/quantum_control.py, or mpirun -n 2 python3 examples/quantu
 
 import sys
 
-import numpy as np
-
 import relax
+import numpy as np
 from relax.pdes import schrodinger
 
 relax.init(sys.argv)

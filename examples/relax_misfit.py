@@ -2,12 +2,11 @@
 
 import sys
 
+import relax
 import numpy as np
 import ufl
 from dolfinx import fem
 from mpi4py import MPI
-
-import relax
 from relax.relaxation import misfit
 
 

@@ -5,10 +5,9 @@ Run: python3 examples/torch_layer.py, or mpirun -n 2 python3 examples/torch_laye
 
 import sys
 
+import relax
 import numpy as np
 import torch
-
-import relax
 
 relax.init(sys.argv)
 torch.manual_seed(0)

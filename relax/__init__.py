@@ -1,7 +1,8 @@
 """relax: PDEs inside learning and inverse problems, on DOLFINx and PETSc, with torch and MPI.
 
 ``import relax`` is cheap. Names are loaded when first used, so that ``relax info`` and ``relax --help`` work where
-DOLFINx is missing, and torch is loaded only by those who use it.
+DOLFINx is missing, and torch is loaded only by those who use it. It stands above any import of DOLFINx: where that is
+the wheel from PyPI, MPI has to be loaded first, and relax sees to it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from relax.base import lazy
+from relax.base.start import GET_DOLFINX, one_thread_per_rank, wheel_first
+
+wheel_first()
 
 __version__ = "0.1.0"
 
@@ -17,23 +21,15 @@ _HOME_OF = lazy.names(__name__)
 
 __all__ = [*_HOME_OF, "init"]  # noqa: PLE0604
 
-_GET_DOLFINX = (
-    "relax needs DOLFINx 0.9 to 0.11 with petsc4py (real build), which pip cannot install: on Debian 13 "
-    "`apt install python3-dolfinx-real`, with conda `conda install -c conda-forge fenics-dolfinx`, "
-    "or run through `environment/enter` of relax's source"
-)
-
 
 def __getattr__(name: str) -> Any:
-    from relax.base.start import one_thread_per_rank
-
     if name in _HOME_OF:
         one_thread_per_rank()
     try:
         return lazy.value(__name__, _HOME_OF, name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("dolfinx", "petsc4py", "ufl", "basix", "mpi4py"):
-            raise ImportError(_GET_DOLFINX) from error
+            raise ImportError(GET_DOLFINX) from error
         raise
 
 
@@ -49,8 +45,6 @@ def init(argv: Sequence[str] = ()) -> None:
     Args:
         argv: a command line. What follows ``--`` goes to PETSc, such as ``-- -relax_poisson_diffusion_ksp_monitor``.
     """
-    from relax.base.start import one_thread_per_rank
-
     one_thread_per_rank()
     arguments = list(argv)
     for_petsc = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
@@ -59,7 +53,7 @@ def init(argv: Sequence[str] = ()) -> None:
         from relax.base.fem import cache
         from relax.base.la.options import insert_command_line
     except ModuleNotFoundError as error:
-        raise ImportError(_GET_DOLFINX) from error
+        raise ImportError(GET_DOLFINX) from error
     insert_command_line(for_petsc)
     ending.end_job_on_exception()
     cache.sweep_stale_forms()

@@ -13,10 +13,9 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
-from relax.base.start import launched_ranks, one_thread_per_rank
+from relax.base.start import GET_DOLFINX, launched_ranks, one_thread_per_rank
 
 _RUN_HELP = """Run the job of a file and write its output folder.
 
@@ -235,13 +234,16 @@ def execute(argv: Sequence[str]) -> int:
         with _unheard() if asks_for_help and not _is_rank_0() else nullcontext():
             with command.make_context("relax", own) as context:
                 return int(command.invoke(context) or 0)
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
-    except click.ClickException as error:
+    except typer.Exit as leave:
+        return int(leave.exit_code)
+    except _WRONG_COMMAND_LINE as error:
         if _is_rank_0():
             error.show()
         return 2
 
+
+# click's UsageError. typer brings a click of its own since 0.26 and needed the package before; this name is in both.
+_WRONG_COMMAND_LINE: Any = typer.BadParameter.__base__
 
 # What followed `--`; kept here because typer, which calls the commands, knows only relax's own part.
 _petsc_arguments: list[str] = []
@@ -282,9 +284,8 @@ def _on_all_ranks(action: Callable[[], int], debug: bool) -> int:
     except ImportError as error:
         if not debug:
             if _is_rank_0():
-                from relax.jobs import info
-
-                print(f"relax: error: {info.HOW_TO_GET_DOLFINX} ({error})", file=sys.stderr)
+                why = f"{GET_DOLFINX} ({error})" if isinstance(error, ModuleNotFoundError) else error
+                print(f"relax: error: {why}", file=sys.stderr)
             return 1
         raise
     log.to_console()

@@ -19,6 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import relax  # noqa: F401  # above what imports DOLFINx: the helpers beside this file do
+
+# isort: split
 import numpy as np
 import pytest
 from contract import Bench

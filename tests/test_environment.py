@@ -30,7 +30,7 @@ def enter(*command: str, suite: str | None = "native", **options) -> subprocess.
     return subprocess.run([ENTER, *command], env=environment, capture_output=True, text=True, timeout=60, **options)
 
 
-@pytest.mark.parametrize("script", ["enter", "build-root", "run-in-root", "../.ci/run"])
+@pytest.mark.parametrize("script", ["enter", "build-root", "build-venv", "run-in-root", "../.ci/run"])
 def test_scripts_are_executable_bash(script):
     path = ENVIRONMENT / script
     assert os.access(path, os.X_OK)
@@ -57,8 +57,9 @@ def test_every_dependency_is_in_every_list():
     """What pyproject.toml asks for is there after each route, under the name that the route has for it."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     asked = list(project["dependencies"])
-    for extra in project["optional-dependencies"].values():
-        asked += extra
+    for extra, requirements in project["optional-dependencies"].items():
+        # DOLFINx itself comes under another name on each route.
+        asked += requirements if extra != "dolfinx" else []
     debian, pypi = set(names("packages.txt")), set(names("pypi.txt"))
     conda = (ENVIRONMENT / "conda.yml").read_text()
     comes_with_scipy = {"numpy"}
@@ -84,7 +85,7 @@ def test_help_is_not_an_error():
 def test_unknown_suite_is_refused():
     result = enter("true", suite="bookworm")
     assert result.returncode == 2
-    assert "bookworm" in result.stderr and "native, trixie or sid" in result.stderr
+    assert "bookworm" in result.stderr and "native, wheel, trixie or sid" in result.stderr
 
 
 @pytest.mark.parametrize("status", [0, 1, 3, 77, 255])

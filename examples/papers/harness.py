@@ -27,7 +27,6 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
-
 from relax.base import parallel  # noqa: E402
 from relax.errors import RelaxError  # noqa: E402
 from relax.jobs.view import style  # noqa: E402

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import relax
 import harness
 import numpy as np
 import torch
 from petsc4py import PETSc
-
-import relax
 from relax.base import parallel
 from relax.train.physical import physical_gradient
 

@@ -1,9 +1,22 @@
-"""What must be settled before numpy, MPI and torch start: threads per rank."""
+"""What must be settled before numpy, MPI and torch are loaded: threads per rank, and DOLFINx's wheel.
+
+Nothing that takes time is imported here.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from importlib import metadata
+from importlib.util import find_spec
+from types import ModuleType
+
+GET_DOLFINX = (
+    "relax needs DOLFINx 0.9 to 0.11 with petsc4py (real scalars): `pip install dolfinx-solver-real` (Linux on x86-64, "
+    "Python 3.12 or later), `apt install python3-dolfinx-real python3-petsc4py-real libopenblas0-pthread` (Debian 13), "
+    "`conda install -c conda-forge fenics-dolfinx petsc4py`, or run through `environment/enter` of relax's source"
+)
 
 
 def launched_ranks() -> int:
@@ -35,3 +48,34 @@ def one_torch_thread_per_rank() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and launched_ranks() > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(1)
+
+
+def wheel_of_dolfinx() -> str | None:
+    """The name and version of DOLFINx's wheel, where DOLFINx comes from one; both names where both are installed."""
+    found = []
+    for name in ("dolfinx-solver-real", "dolfinx-solver-complex"):
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return " and ".join(found) or None
+
+
+class _WheelFirst:
+    """Has ``dolfinx_solver`` imported before DOLFINx, petsc4py or slepc4py, in an environment that has it.
+
+    The libraries of that wheel find MPI only when mpi4py has loaded it. A finder, which finds nothing itself, because
+    there is no other moment: ``import relax`` is cheap and loads no MPI, and scripts import DOLFINx themselves.
+    """
+
+    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> None:
+        if name in ("dolfinx", "petsc4py", "slepc4py") and "dolfinx_solver" not in sys.modules:
+            if find_spec("dolfinx_solver") is not None:
+                one_thread_per_rank()
+                importlib.import_module("dolfinx_solver")
+
+
+def wheel_first() -> None:
+    """From now on, whoever imports DOLFINx gets what its wheel needs before it."""
+    if not any(isinstance(finder, _WheelFirst) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _WheelFirst())

@@ -8,14 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from relax.base.start import one_thread_per_rank
+from relax.base.start import GET_DOLFINX, one_thread_per_rank, wheel_of_dolfinx
 
 PETSC_PACKAGES = ("mumps", "hypre", "cholmod", "superlu_dist", "ptscotch", "parmetis")
-HOW_TO_GET_DOLFINX = (
-    "DOLFINx 0.9 to 0.11 is not at hand: run `environment/enter` of the relax checkout, or install it with "
-    "`apt install python3-dolfinx-real python3-petsc4py-real libopenblas0-pthread` (Debian 13), or "
-    "`conda install -c conda-forge fenics-dolfinx petsc4py`"
-)
 
 
 def version_of(*names: str) -> str | None:
@@ -73,7 +68,7 @@ def versions() -> dict[str, Any]:
         "petsc4py": petsc4py.__version__,
         "numpy": version_of("numpy"),
         "torch": version_of("torch"),
-        "mpi": " ".join(MPI.Get_library_version().replace("\x00", "").split(",")[0].split()),
+        "mpi": " ".join(MPI.Get_library_version().replace("\x00", "").splitlines()[0].split(",")[0].split()),
         "ranks": MPI.COMM_WORLD.size,
         "threads_per_rank": threads(),
         "blas": blas_in_use(),
@@ -95,7 +90,7 @@ def report() -> tuple[list[tuple[str, str]], list[str]]:
     except ImportError as error:
         lines = [("relax", relax_version()), ("Python", platform.python_version()), ("DOLFINx", "missing")]
         hint = "" if getattr(error, "name", None) == "dolfinx" else f" (importing it failed: {error})"
-        return lines, [HOW_TO_GET_DOLFINX + hint]
+        return lines, [GET_DOLFINX + hint]
     one_thread_per_rank()
     from petsc4py import PETSc
 
@@ -103,10 +98,11 @@ def report() -> tuple[list[tuple[str, str]], list[str]]:
 
     found = versions()
     packages = {name: bool(PETSc.Sys.hasExternalPackage(name)) for name in PETSC_PACKAGES}
+    wheel = wheel_of_dolfinx()
     lines = [
         ("relax", found["relax"]),
         ("Python", found["python"]),
-        ("DOLFINx", found["dolfinx"]),
+        ("DOLFINx", f"{found['dolfinx']} (from the wheel {wheel})" if wheel else found["dolfinx"]),
         ("PETSc", f"{found['petsc']}, {PETSc.ScalarType.__name__} scalars, {PETSc.IntType.__name__} indices"),
         ("petsc4py", found["petsc4py"]),
         ("PETSc has", ", ".join(name for name, there in packages.items() if there) or "no external package"),
@@ -129,8 +125,12 @@ def report() -> tuple[list[tuple[str, str]], list[str]]:
         )
     if not packages["mumps"]:
         warnings.append("PETSc lacks MUMPS, relax's default solver; choose another with -relax_<name>_pc_type")
+    if not packages["hypre"]:
+        warnings.append("PETSc lacks hypre: the presets amg_cg and amg_gmres use PETSc's own multigrid, GAMG, instead")
     if PETSc.ScalarType().dtype.kind == "c":
-        warnings.append("PETSc has complex scalars; relax needs a real build")
+        warnings.append(
+            f"PETSc has complex scalars ({wheel or PETSc.__file__}), on which relax does not run: {GET_DOLFINX}"
+        )
     if found["ranks"] > 1 and found["threads_per_rank"] != "1":
         warnings.append("several ranks with several threads each compete for the cores; set OMP_NUM_THREADS=1")
     return lines, warnings

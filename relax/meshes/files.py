@@ -167,7 +167,7 @@ def _gmsh_session(what: str) -> Iterator[Any]:
     except (ImportError, OSError) as cause:
         raise BadInput(
             f"{what}: needs the Python package gmsh ({cause}); install python3-gmsh (Debian), python-gmsh "
-            "(conda-forge) or gmsh (pip)"
+            "(conda-forge) or gmsh (pip; needs libGLU, libXft, libXcursor and libXinerama of the system)"
         ) from cause
     ours = not gmsh.isInitialized()
     if ours:

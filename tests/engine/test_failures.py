@@ -56,8 +56,14 @@ def fails(made, m=1.0, options=None, **more):
 def test_pure_neumann(options):
     """A "converged" KSP is not a correct one: MUMPS and CG report success on a singular operator, with |u| = 1e13."""
     text = fails(problem(clamped=False)[0], options=options)
-    # A factorisation may meet its zero pivot, or rounding may hide it.
-    assert "Neumann data alone" in text or "nothing clamps" in text or "indefinite" in text
+    # A factorisation may meet its zero pivot, or rounding may hide it. With GAMG it may keep CG from its tolerance,
+    # which is then all that is known.
+    assert (
+        "Neumann data alone" in text
+        or "nothing clamps" in text
+        or "indefinite" in text
+        or ("cg with gamg) did not reach its tolerance" in text and "options=relax.DIRECT" in text)
+    )
 
 
 @pytest.mark.parametrize("options", [None, "direct", "amg_cg", "amg_gmres"], ids=str)

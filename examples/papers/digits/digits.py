@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
-from sklearn.datasets import load_digits
-
 from relax.relaxation.optim import (
     EntropySGD,
     Exponential,
@@ -22,6 +20,7 @@ from relax.relaxation.optim import (
     beta_from_eps,
     t_from_spring,
 )
+from sklearn.datasets import load_digits
 
 BATCH = 64
 TEST_IMAGES = 360

@@ -6,9 +6,15 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 from petsc4py import PETSc
 
+from relax.base.log import logger
+from relax.base.start import GET_DOLFINX, wheel_of_dolfinx
 from relax.errors import BadInput
+
+if np.dtype(PETSc.ScalarType).kind == "c":
+    raise ImportError(f"this PETSc has complex scalars ({wheel_of_dolfinx() or PETSc.__file__}): {GET_DOLFINX}")
 
 Options = Mapping[str, object]
 
@@ -23,6 +29,15 @@ DIRECT: Options = {
 }
 #: L D L^T by MUMPS, half the work and memory of LU: symmetric operators, definite or not.
 DIRECT_SYMMETRIC: Options = {**DIRECT, "pc_type": "cholesky"}
+
+
+def has(package: str) -> bool:
+    """Whether PETSc was built with this package, such as ``"hypre"``."""
+    return bool(PETSc.Sys.hasExternalPackage(package))
+
+
+#: The algebraic multigrid of the presets: BoomerAMG, and PETSc's own GAMG where PETSc has no hypre.
+AMG = "hypre" if has("hypre") else "gamg"
 # The unpreconditioned norm, because a preconditioned residual of 1e-10 can hide a true one of 1e-5.
 #: Conjugate gradients with algebraic multigrid: symmetric positive operators, large or in 3-D.
 AMG_CG: Options = {
@@ -30,7 +45,7 @@ AMG_CG: Options = {
     "ksp_rtol": 1e-10,
     "ksp_norm_type": "unpreconditioned",
     "ksp_max_it": 500,
-    "pc_type": "hypre",
+    "pc_type": AMG,
 }
 #: GMRES with algebraic multigrid from the right: operators that are not symmetric, large or in 3-D.
 AMG_GMRES: Options = {
@@ -39,7 +54,7 @@ AMG_GMRES: Options = {
     "ksp_rtol": 1e-10,
     "ksp_gmres_restart": 100,
     "ksp_max_it": 1000,
-    "pc_type": "hypre",
+    "pc_type": AMG,
 }
 #: SNES: Newton with a backtracking line search.
 NEWTON: Options = {"snes_type": "newtonls", "snes_linesearch_type": "bt"}
@@ -93,16 +108,17 @@ def insert_command_line(arguments: Sequence[str]) -> None:
 
 
 def preset(options: Options | str | None) -> Options | None:
-    """A preset's options by name; a mapping or None as it is.
+    """A preset's options by name; a mapping or None as it is. The log says where GAMG stands in for hypre.
 
     Raises:
         BadInput: for an unknown name, listing the known ones.
     """
-    if not isinstance(options, str):
-        return options
-    if options not in PRESETS:
+    if isinstance(options, str) and options not in PRESETS:
         raise BadInput(f"options: expected a mapping of PETSc options or one of {sorted(PRESETS)}, got {options!r}")
-    return PRESETS[options]
+    chosen = PRESETS[options] if isinstance(options, str) else options
+    if AMG == "gamg" and any(chosen is amg for amg in (AMG_CG, AMG_GMRES)):
+        logger.warning("this PETSc has no hypre: its own multigrid, GAMG, takes the place of BoomerAMG")
+    return chosen
 
 
 def known(options: Options) -> Options:

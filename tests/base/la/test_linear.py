@@ -13,13 +13,24 @@ from mpi4py import MPI
 import relax
 from relax import meshes
 from relax.base.la import linear
+from relax.base.la import options as petsc_options
 from relax.base.la.linear import LinearSolver
 from relax.base.la.options import PRESETS
 from relax.engine.residual.residual import Residual
 from relax.errors import SolveFailed
 
 COMM = MPI.COMM_WORLD
-one_rank_package = pytest.mark.skipif(COMM.size > 1, reason="this factorisation works on one rank only")
+
+
+def one_rank_package(package):
+    """For a factorisation that works on one rank only, and that not every PETSc has."""
+    return [
+        pytest.mark.skipif(COMM.size > 1, reason="this factorisation works on one rank only"),
+        pytest.mark.skipif(
+            package != "petsc" and not petsc_options.has(package), reason=f"this PETSc has no {package}"
+        ),
+    ]
+
 
 # Tight, so that what is compared to a direct solver is the solver and not its tolerance.
 TIGHT = {"ksp_rtol": 1e-12}
@@ -28,9 +39,9 @@ SOLVERS = [
     pytest.param({**PRESETS["amg_gmres"], **TIGHT}, False, id="amg_gmres"),
     pytest.param({"ksp_type": "gmres", "pc_type": "gamg", **TIGHT}, False, id="gamg"),
     pytest.param({"pc_factor_mat_solver_type": "mumps"}, True, id="mumps"),
-    pytest.param({"pc_factor_mat_solver_type": "umfpack"}, True, id="umfpack", marks=one_rank_package),
-    pytest.param({"pc_factor_mat_solver_type": "superlu"}, True, id="superlu", marks=one_rank_package),
-    pytest.param({"pc_factor_mat_solver_type": "petsc"}, True, id="petsc", marks=one_rank_package),
+    pytest.param({"pc_factor_mat_solver_type": "umfpack"}, True, id="umfpack", marks=one_rank_package("umfpack")),
+    pytest.param({"pc_factor_mat_solver_type": "superlu"}, True, id="superlu", marks=one_rank_package("superlu")),
+    pytest.param({"pc_factor_mat_solver_type": "petsc"}, True, id="petsc", marks=one_rank_package("petsc")),
 ]
 
 

@@ -11,6 +11,7 @@ from petsc4py import PETSc
 
 import relax
 from relax import meshes
+from relax.base.la import options as petsc_options
 from relax.base.la.options import inserted, merged
 from relax.errors import BadInput, SolveFailed
 
@@ -144,6 +145,31 @@ def test_init_hands_over_what_follows_the_dashes(options):
 
 @pytest.mark.ranks(1, 2)
 def test_presets_by_name():
-    assert kinds(map_of(advection(), "amg_gmres")) == ("gmres", "hypre")
+    multigrid = "hypre" if PETSc.Sys.hasExternalPackage("hypre") else "gamg"
+    assert kinds(map_of(advection(), "amg_gmres")) == ("gmres", multigrid)
+    assert kinds(map_of(advection(), "direct")) == ("preonly", "lu")
     error = raised_everywhere(BadInput, lambda: map_of(advection(), "fast"))
     assert "'fast'" in str(error) and "amg_cg" in str(error)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["hypre", "no hypre"])
+def test_the_log_says_where_gamg_stands_in(caplog, monkeypatch, there):
+    """The presets that name multigrid say so, by name and as mappings; the others have nothing to say."""
+    monkeypatch.setattr(petsc_options, "AMG", "hypre" if there else "gamg")
+    for options in ("direct", "direct_symmetric", None, {"pc_type": "gamg"}):
+        petsc_options.preset(options)
+    assert not caplog.messages
+    for options in ("amg_cg", relax.AMG_GMRES):
+        petsc_options.preset(options)
+    assert [("no hypre" in line and "GAMG" in line) for line in caplog.messages] == [True, True] * (not there)
+
+
+@pytest.mark.skipif(PETSc.Sys.hasExternalPackage("hypre"), reason="this PETSc has hypre")
+@pytest.mark.parametrize("where", ["call", "command line"])
+def test_hypre_by_name_is_not_replaced(options, where):
+    """A preset asks for multigrid, and takes what is there; who asks for hypre gets hypre or an error."""
+    if where == "command line":
+        options(relax_named_pc_type="hypre", relax_named_ksp_type="gmres")
+    call = {"ksp_type": "gmres", "pc_type": "hypre"} if where == "call" else "amg_gmres"
+    error = raised_everywhere(BadInput, lambda: kinds(map_of(advection("named"), call)))
+    assert "relax_named_" in str(error) and "hypre" in str(error) and "relax info" in str(error)
