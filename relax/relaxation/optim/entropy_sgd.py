@@ -88,20 +88,11 @@ class EntropySGD(RelaxationOptimizer):
         exact_noise: bool = False,
         check_finite: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "t": t,
-            "beta": beta,
-            "inner_steps": inner_steps,
-            "inner_lr": inner_lr,
-            "averaging": averaging,
-            "momentum": momentum,
-            "inner_momentum": inner_momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults, noise=Noise(seed, generator, exact_noise), check_finite=check_finite)
+        super().__init__(
+            params, noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, t=t, beta=beta,
+            inner_steps=inner_steps, inner_lr=inner_lr, averaging=averaging, momentum=momentum,
+            inner_momentum=inner_momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -160,18 +151,11 @@ class ProximalPoint(RelaxationOptimizer):
         maximize: bool = False,
         check_finite: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "t": t,
-            "inner_steps": inner_steps,
-            "inner_lr": inner_lr,
-            "momentum": momentum,
-            "inner_momentum": inner_momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults, noise=Noise(seed=0), check_finite=check_finite)
+        super().__init__(
+            params, check_finite=check_finite, lr=lr, t=t, inner_steps=inner_steps, inner_lr=inner_lr,
+            momentum=momentum, inner_momentum=inner_momentum, nesterov=nesterov, weight_decay=weight_decay,
+            maximize=maximize,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
-from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.step import GroupStep, Step, chosen, descend_part, one_step
+from relax.relaxation.optim.step import GroupStep, Step, chosen, descend_from_start, one_step
 
 
 class HamiltonJacobi(RelaxationOptimizer):
@@ -58,17 +57,10 @@ class HamiltonJacobi(RelaxationOptimizer):
         maximize: bool = False,
         check_finite: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "t": t,
-            "iterations": iterations,
-            "damping": damping,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults, noise=Noise(seed=0), check_finite=check_finite)
+        super().__init__(
+            params, check_finite=check_finite, lr=lr, t=t, iterations=iterations, damping=damping, momentum=momentum,
+            nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -85,10 +77,7 @@ class HamiltonJacobi(RelaxationOptimizer):
         with one_step(self, closure) as step:
             slopes = _fixed_points(step)
             for part, p in zip(step.parts, slopes, strict=True):
-                if part.live:
-                    torch._foreach_copy_(part.points, part.start)
-                    which = sorted(part.live)
-                    descend_part(self, part, chosen(p, which), which)
+                descend_from_start(self, part, p)
         return step.loss
 
 
