@@ -210,6 +210,6 @@ class OptimalControl:
         comm = self.mesh.comm
         counts = parallel.on_each_rank(comm, len(x))
         everyones = parallel.gather_rows(comm, np.ascontiguousarray(x))
-        found = self._evaluator.values(self._between(fields, to_go), self._evaluator.clipped(everyones))
+        answers = self._evaluator.values(self._between(fields, to_go), self._evaluator.clipped(everyones))
         start = sum(counts[: comm.rank])
-        return found[start : start + len(x)]
+        return answers[start : start + len(x)]
