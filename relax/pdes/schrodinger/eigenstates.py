@@ -147,18 +147,10 @@ class StationaryProblem:
         dx = ufl.dx(metadata={"quadrature_degree": self.degree})
         self._form = fem.form(self.form)
         self._whole = fem_petsc.create_matrix(self._form)
-        self.mass = self._restricted(fem.form(ufl.inner(u, v) * dx))
-        self._kinetic = self._restricted(fem.form(0.5 * ufl.inner(ufl.grad(u), ufl.grad(v)) * dx))
+        self.mass = _assembled(fem.form(ufl.inner(u, v) * dx), self.free)
+        self._kinetic = _assembled(fem.form(0.5 * ufl.inner(ufl.grad(u), ufl.grad(v)) * dx), self.free)
         self.hamiltonian = self.mass.duplicate()
         self._orientation = _Orientation(V, self.free)
-
-    def _restricted(self, form: fem.Form) -> Any:
-        whole = fem_petsc.create_matrix(form)
-        fem_petsc.assemble_matrix(whole, form)
-        whole.assemble()
-        part = eigen.restricted(whole, self.free)
-        whole.destroy()
-        return part
 
     def assemble(self, offset: float | None = None) -> None:
         """``hamiltonian`` for the present potential, minus its smallest value or a given offset."""
@@ -253,17 +245,23 @@ class _Orientation:
     def _second_moments(self, i: int, vectors: Array) -> Array:
         """The integrals of w psi_a psi_b: (p, p)."""
         self._choose(i)
-        whole = fem_petsc.create_matrix(self._matrix)
-        fem_petsc.assemble_matrix(whole, self._matrix)
-        whole.assemble()
-        part = eigen.restricted(whole, self._free)
-        weighted = eigen.products(part, vectors)
-        whole.destroy()
-        part.destroy()
+        matrix = _assembled(self._matrix, self._free)
+        weighted = eigen.products(matrix, vectors)
+        matrix.destroy()
         return parallel.sum_over_ranks(self.comm, vectors @ weighted.T)
 
     def _choose(self, i: int) -> None:
         self._rate.value = np.array(_RATES[i])[: len(self._extent)] / self._extent
+
+
+def _assembled(form: fem.Form, free: npt.NDArray[np.int32]) -> Any:
+    """The matrix of a form on the free degrees of freedom. Collective."""
+    whole = fem_petsc.create_matrix(form)
+    fem_petsc.assemble_matrix(whole, form)
+    whole.assemble()
+    part = eigen.restricted(whole, free)
+    whole.destroy()
+    return part
 
 
 def _basis(moments: list[Array]) -> Array:

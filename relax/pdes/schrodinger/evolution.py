@@ -18,12 +18,11 @@ from relax.base.types import Array
 from relax.errors import BadInput
 from relax.pdes.schrodinger.eigenstates import eigenstates
 from relax.pdes.schrodinger.hamiltonian import hamiltonian, potential_coefficient
+from relax.pdes.shared.in_time import chosen
 from relax.pdes.shared.sizes import bounding_box
 from relax.problem.boundary import clamp_boundary
 from relax.problem.evolution import Evolution, check_length
 from relax.problem.problem import Problem
-
-_CONTROLS = ("initial", "potential", "field")
 
 
 def evolution(
@@ -72,9 +71,7 @@ def evolution(
     Raises:
         BadInput: on every rank, for values that do not fit.
     """
-    wanted = [controls] if isinstance(controls, str) else list(controls)
-    if not wanted or any(c not in _CONTROLS for c in wanted) or len(set(wanted)) != len(wanted):
-        raise BadInput(f"controls: expected some of {', '.join(_CONTROLS)}, each once, got {controls!r}")
+    wanted = chosen("schrodinger", controls, ("initial", "potential", "field"))
     V = fem.functionspace(mesh, ("Lagrange", degree, (2,)))
     scalar = fem.functionspace(mesh, ("Lagrange", degree))
     walls = clamp_boundary(V)

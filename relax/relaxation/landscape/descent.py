@@ -36,12 +36,8 @@ class Descent:
 
     def mapped(self, convert: Callable[[Array], Any]) -> Descent:
         """The same with each array converted."""
-        return Descent(
-            convert(self.x),
-            convert(self.values),
-            convert(self.times),
-            None if self.path is None else convert(self.path),
-        )
+        arrays = (self.x, self.values, self.times, self.path)
+        return Descent(*(None if array is None else convert(array) for array in arrays))
 
 
 def descended(

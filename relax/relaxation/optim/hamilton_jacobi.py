@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.step import GroupStep, Step, chosen, descend_from_start, one_step
+from relax.relaxation.optim.step import Step, chosen, descend_from_start, one_step
 
 
 class HamiltonJacobi(RelaxationOptimizer):
@@ -82,24 +82,17 @@ class HamiltonJacobi(RelaxationOptimizer):
 
 
 def _fixed_points(step: Step) -> list[list[Tensor]]:
+    """p of each part, (the number of its parameters,) tensors."""
     times = [part.setting("t") for part in step.parts]
-    step.evaluate()
-    slopes = [_first_slopes(part) for part in step.parts]
-    for _ in range(step.settings["iterations"]):
-        for part, p, t in zip(step.parts, slopes, times, strict=True):
+    slopes = [[torch.zeros_like(x) for x in part.start] for part in step.parts]
+    for iteration in range(1 + step.settings["iterations"]):
+        for part, p, t in zip(step.parts, slopes, times, strict=True) if iteration else ():
             torch._foreach_copy_(part.points, part.start)
             torch._foreach_add_(part.points, p, alpha=-t)
         step.evaluate()
         for part, p in zip(step.parts, slopes, strict=True):
             live, forces = part.forces()
             if live:
-                torch._foreach_lerp_(chosen(p, live), forces, 1.0 - part.group["damping"])
-    return slopes
-
-
-def _first_slopes(part: GroupStep) -> list[Tensor]:
-    slopes = [torch.zeros_like(x) for x in part.start]
-    live, forces = part.forces()
-    if live:
-        torch._foreach_copy_(chosen(slopes, live), forces)
+                # With the weight 1 the first p is the force to the bit.
+                torch._foreach_lerp_(chosen(p, live), forces, 1.0 - part.group["damping"] if iteration else 1.0)
     return slopes
