@@ -15,17 +15,11 @@ from relax.meshes.files import from_gmsh
 from relax.meshes.tags import Tags, set_tags
 
 # (name, axis, at the upper end of it), by dimension; a part's number is its place in the list, from 1.
-_SIDES: dict[int, list[tuple[str, int, bool]]] = {
-    1: [("left", 0, False), ("right", 0, True)],
-    2: [("left", 0, False), ("right", 0, True), ("bottom", 1, False), ("top", 1, True)],
-    3: [
-        ("left", 0, False),
-        ("right", 0, True),
-        ("bottom", 2, False),
-        ("top", 2, True),
-        ("front", 1, False),
-        ("back", 1, True),
-    ],
+_X = [("left", 0, False), ("right", 0, True)]
+_SIDES = {
+    1: _X,
+    2: [*_X, ("bottom", 1, False), ("top", 1, True)],
+    3: [*_X, ("bottom", 2, False), ("top", 2, True), ("front", 1, False), ("back", 1, True)],
 }
 _GHOSTS = mesh.GhostMode.shared_facet
 _CELLS = {

@@ -165,16 +165,9 @@ class OptimalControl:
         **how: Any,
     ) -> None:
         evolution = viscous_evolution(
-            mesh,
-            f if V is None else V,
-            beta=beta,
-            t=t,
-            num_steps=num_steps,
-            degree=degree,
-            drift_potential=f,
-            route=route,  # type: ignore[arg-type]
-            **how,
-        )
+            mesh, f if V is None else V, beta=beta, t=t, num_steps=num_steps, degree=degree, drift_potential=f,
+            route=route, **how,  # type: ignore[arg-type]
+        )  # fmt: skip
         self.mesh = mesh
         self.dim = mesh.geometry.dim
         self.times = np.linspace(0.0, t, num_steps + 1)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from relax.base.types import Array, Indices
 from relax.errors import BadInput
 from relax.invert.priors.identity import positive
+from relax.relaxation.box import checked_box
 from relax.relaxation.functions import Landscape, as_points, at_least, gradient_of, grid, values_of
 
 # Values of f in the search over a box, in each direction of 1, 2, 3 dimensions.
@@ -155,10 +156,7 @@ def _bounds(f: Landscape, points: Array, t: float, box: npt.ArrayLike | None) ->
         values = values_of(f, points)
         reach = np.sqrt(2.0 * t * float(np.ptp(values))) + np.sqrt(t)
         return np.stack([points.min(axis=0) - reach, points.max(axis=0) + reach], axis=1)
-    bounds = np.asarray(box, dtype=np.float64).reshape(-1, 2) if np.size(box) == 2 * d else np.empty((0, 2))
-    if bounds.shape != (d, 2) or not np.isfinite(bounds).all() or not (bounds[:, 0] < bounds[:, 1]).all():
-        raise BadInput(f"hopf_lax: box: expected ({d}, 2) finite bounds, lower below upper, got {box!r}")
-    return bounds
+    return checked_box(np.reshape(box, (d, 2)) if np.size(box) == 2 * d else box, d)
 
 
 def _valleys(sampled: Array, axes: list[Array], point: Array, t: float) -> Array:

@@ -108,16 +108,9 @@ class RelaxedLandscape:
         degree = degree or 2
         self.times = checked_times(times)
         history = relaxed(
-            mesh,
-            f,
-            beta=self.beta,
-            times=self.times,
-            num_steps=num_steps,
-            degree=degree,
-            route=route,
-            theta=theta,
+            mesh, f, beta=self.beta, times=self.times, num_steps=num_steps, degree=degree, route=route, theta=theta,
             stabilisation=stabilisation,
-        )
+        )  # fmt: skip
         self.space = history.space
         self.routes = history.routes
         if self.cell_peclet > OVERSHOOTS and stabilisation is not False and "direct" in self.routes:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from relax.errors import BadInput
-from relax.relaxation.optim.base import RelaxationOptimizer
+from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.noise import Noise
-from relax.relaxation.optim.step import GroupStep, Motion, Step, chosen, descend_from_start, descend_with_noise
+from relax.relaxation.optim.step import (
+    GroupStep,
+    Motion,
+    Step,
+    chosen,
+    descend_from_start,
+    descend_with_noise,
+    one_step,
+)
 
 
 class Chain:
@@ -71,7 +80,9 @@ def local_means(step: Step) -> list[list[Tensor]]:
     return [chain.mean for chain in chains]
 
 
-def move_to_means(optimizer: RelaxationOptimizer, step: Step, means: list[list[Tensor]]) -> None:
-    """x <- x - lr (x - mu), with momentum, of the parameters that had a gradient."""
-    for part, mean in zip(step.parts, means, strict=True):
-        descend_from_start(optimizer, part, torch._foreach_sub(part.start, mean))
+def step_to_means(optimizer: RelaxationOptimizer, closure: Closure | None) -> Any:
+    """x <- x - lr (x - mu), with momentum, of the parameters that had a gradient; what the first call gave."""
+    with one_step(optimizer, closure) as step:
+        for part, mean in zip(step.parts, local_means(step), strict=True):
+            descend_from_start(optimizer, part, torch._foreach_sub(part.start, mean))
+    return step.loss
