@@ -24,24 +24,15 @@ from relax.errors import BadInput
 from relax.meshes.tags import Tags, set_tags
 from relax.meshes.xdmf import read_xdmf
 
-# Gmsh's element numbers: (cell, degree).
-_CELLS = {
-    1: ("interval", 1),
-    2: ("triangle", 1),
-    3: ("quadrilateral", 1),
-    4: ("tetrahedron", 1),
-    5: ("hexahedron", 1),
-    8: ("interval", 2),
-    9: ("triangle", 2),
-    10: ("quadrilateral", 2),
-    11: ("tetrahedron", 2),
-    12: ("hexahedron", 2),
-    21: ("triangle", 3),
-    26: ("interval", 3),
-    29: ("tetrahedron", 3),
-    36: ("quadrilateral", 3),
-    92: ("hexahedron", 3),
+# Gmsh's numbers of elements of degree 1, 2 and 3, and what a number stands for.
+_NUMBERS = {
+    "interval": (1, 8, 26),
+    "triangle": (2, 9, 21),
+    "quadrilateral": (3, 10, 36),
+    "tetrahedron": (4, 11, 29),
+    "hexahedron": (5, 12, 92),
 }
+_CELLS = {number: (cell, degree) for cell, numbers in _NUMBERS.items() for degree, number in enumerate(numbers, 1)}
 _POINT = 15
 _GROUPS = ("Physical Point", "Physical Curve", "Physical Surface", "Physical Volume")
 # A mesh whose extent along an axis is below this fraction of its size is flat in that direction.

@@ -9,23 +9,19 @@ import numpy as np
 from dolfinx import mesh
 from mpi4py import MPI
 
+from relax.base.types import Array
 from relax.errors import BadInput
 from relax.meshes.files import from_gmsh
 from relax.meshes.tags import Tags, set_tags
 
 # (name, axis, at the upper end of it), by dimension; a part's number is its place in the list, from 1.
-_SIDES: dict[int, list[tuple[str, int, bool]]] = {
-    1: [("left", 0, False), ("right", 0, True)],
-    2: [("left", 0, False), ("right", 0, True), ("bottom", 1, False), ("top", 1, True)],
-    3: [
-        ("left", 0, False),
-        ("right", 0, True),
-        ("bottom", 2, False),
-        ("top", 2, True),
-        ("front", 1, False),
-        ("back", 1, True),
-    ],
+_X = [("left", 0, False), ("right", 0, True)]
+_SIDES = {
+    1: _X,
+    2: [*_X, ("bottom", 1, False), ("top", 1, True)],
+    3: [*_X, ("bottom", 2, False), ("top", 2, True), ("front", 1, False), ("back", 1, True)],
 }
+_GHOSTS = mesh.GhostMode.shared_facet
 _CELLS = {
     2: {"triangle": mesh.CellType.triangle, "quadrilateral": mesh.CellType.quadrilateral},
     3: {"tetrahedron": mesh.CellType.tetrahedron, "hexahedron": mesh.CellType.hexahedron},
@@ -34,9 +30,8 @@ _CELLS = {
 
 def interval(n: int, ends: tuple[float, float] = (0.0, 1.0), *, comm: MPI.Comm = MPI.COMM_WORLD) -> mesh.Mesh:
     """The interval from ``ends[0]`` to ``ends[1]`` in ``n`` cells; tags 1 "left", 2 "right". Collective."""
-    _check_counts("interval", [n])
-    _check_corners("interval", [ends[0]], [ends[1]])
-    domain = mesh.create_interval(comm, n, list(ends), ghost_mode=mesh.GhostMode.shared_facet)
+    _checked_corners("interval", ends[:1], ends[1:], [n])
+    domain = mesh.create_interval(comm, n, list(ends), ghost_mode=_GHOSTS)
     return _tag_sides(domain, [ends[0]], [ends[1]])
 
 
@@ -67,11 +62,8 @@ def rectangle(
         cell: "triangle" or "quadrilateral".
         comm: the communicator of the mesh.
     """
-    _check_counts("rectangle", n)
-    _check_corners("rectangle", lower, upper)
-    corners = [np.array(lower, dtype=np.float64), np.array(upper, dtype=np.float64)]
-    ghosts = mesh.GhostMode.shared_facet
-    domain = mesh.create_rectangle(comm, corners, list(n), cell_type=_cell_type(cell, 2), ghost_mode=ghosts)
+    corners = _checked_corners("rectangle", lower, upper, n)
+    domain = mesh.create_rectangle(comm, corners, list(n), cell_type=_cell_type(cell, 2), ghost_mode=_GHOSTS)
     return _tag_sides(domain, lower, upper)
 
 
@@ -103,11 +95,8 @@ def box(
         cell: "tetrahedron" or "hexahedron".
         comm: the communicator of the mesh.
     """
-    _check_counts("box", n)
-    _check_corners("box", lower, upper)
-    corners = [np.array(lower, dtype=np.float64), np.array(upper, dtype=np.float64)]
-    ghosts = mesh.GhostMode.shared_facet
-    domain = mesh.create_box(comm, corners, list(n), cell_type=_cell_type(cell, 3), ghost_mode=ghosts)
+    corners = _checked_corners("box", lower, upper, n)
+    domain = mesh.create_box(comm, corners, list(n), cell_type=_cell_type(cell, 3), ghost_mode=_GHOSTS)
     return _tag_sides(domain, lower, upper)
 
 
@@ -148,11 +137,11 @@ def _tag_sides(domain: mesh.Mesh, lower: Sequence[float], upper: Sequence[float]
     for number, (name, axis, at_upper) in enumerate(_SIDES[tdim], start=1):
         place = (upper if at_upper else lower)[axis]
         near = 1e-10 * max(upper[axis] - lower[axis], abs(place))
-        found = mesh.locate_entities_boundary(
+        side = mesh.locate_entities_boundary(
             domain, tdim - 1, lambda x, axis=axis, place=place, near=near: np.abs(x[axis] - place) <= near
         )
-        entities.append(found)
-        numbers.append(np.full(found.size, number, dtype=np.int32))
+        entities.append(side)
+        numbers.append(np.full(side.size, number, dtype=np.int32))
         names[name] = number
     order = np.argsort(np.concatenate(entities))
     sides = mesh.meshtags(domain, tdim - 1, np.concatenate(entities)[order], np.concatenate(numbers)[order])
@@ -166,12 +155,11 @@ def _cell_type(cell: str, dim: int) -> mesh.CellType:
     return _CELLS[dim][cell]
 
 
-def _check_counts(what: str, n: Sequence[int]) -> None:
+def _checked_corners(what: str, lower: Sequence[float], upper: Sequence[float], n: Sequence[int]) -> list[Array]:
+    """Both corners of a box, lower below upper, that is to be cut into ``n`` parts in each direction."""
     if not all(isinstance(k, int | np.integer) and k >= 1 for k in n):
         raise BadInput(f"{what}: expected a number of parts of at least 1 in each direction, got {tuple(n)}")
-
-
-def _check_corners(what: str, lower: Sequence[float], upper: Sequence[float]) -> None:
     ends = np.array([lower, upper], dtype=np.float64)
     if not np.isfinite(ends).all() or not (ends[0] < ends[1]).all():
         raise BadInput(f"{what}: expected each lower coordinate below the upper one, got {lower} and {upper}")
+    return list(ends)

@@ -99,8 +99,8 @@ def ds(domain: mesh.Mesh, tags: Tag | Sequence[Tag] | None = None) -> ufl.Measur
     tdim = domain.topology.dim
     domain.topology.create_connectivity(tdim - 1, tdim)
     outer = mesh.exterior_facet_indices(domain.topology)
-    for tag, found in zip(_sequence(tags), _entities(domain, tags, "facet"), strict=True):
-        if not parallel.any_rank(domain.comm, bool(np.isin(found, outer).any())):
+    for tag, tagged in zip(_sequence(tags), _entities(domain, tags, "facet"), strict=True):
+        if not parallel.any_rank(domain.comm, bool(np.isin(tagged, outer).any())):
             raise BadInput(
                 f"ds: no facet tagged {tag!r} is on the boundary of the mesh, so an integral over it would be zero; "
                 "expected a part of the boundary"
@@ -124,14 +124,14 @@ def _entities(domain: mesh.Mesh, tags: Tag | Sequence[Tag], kind: str) -> list[E
             f"the mesh has no {kind} tags, so {tags!r} means nothing; read a file that has them (`relax.meshes.read`), "
             "or attach some with `relax.meshes.set_tags`"
         )
-    found = []
+    each = []
     for tag in _sequence(tags):
         number = names.get(tag) if isinstance(tag, str) else int(tag)
         entities = np.empty(0, dtype=np.int32) if number is None else values.find(number)
         if not parallel.any_rank(domain.comm, entities.size > 0):
             raise BadInput(f"the mesh has no {kind} tag {tag!r}; it has {_listed(domain, values, names)}")
-        found.append(entities)
-    return found
+        each.append(entities)
+    return each
 
 
 def _numbers(domain: mesh.Mesh, tags: Tag | Sequence[Tag], kind: str) -> tuple[int, ...]:

@@ -22,9 +22,9 @@ def read_xdmf(name: str, comm: MPI.Comm) -> mesh.Mesh:
         tdim = domain.topology.dim
         domain.topology.create_entities(tdim - 1)
         domain.topology.create_connectivity(tdim - 1, tdim)
-        found = [file.read_meshtags(domain, name=g) for g in tag_grids]
-    cells = next((t for t in found if t.dim == tdim), None)
-    facets = next((t for t in found if t.dim == tdim - 1), None)
+        tags = [file.read_meshtags(domain, name=g) for g in tag_grids]
+    cells = next((t for t in tags if t.dim == tdim), None)
+    facets = next((t for t in tags if t.dim == tdim - 1), None)
     set_tags(domain, Tags(cells=cells, facets=facets))
     return domain
 

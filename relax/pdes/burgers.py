@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import ufl
 from dolfinx import fem
 from dolfinx.mesh import Mesh
@@ -18,6 +17,7 @@ from relax.base.fem.coefficients import Coefficient, as_coefficient, interpolate
 from relax.errors import BadInput
 from relax.pdes.shared.boundary_data import BoundaryData, check_positive, conditions
 from relax.pdes.shared.in_time import check_boundary_is_static, chosen, given_or_control, initial_state, with_controls
+from relax.pdes.shared.sizes import cell_diameters
 from relax.problem.evolution import Evolution
 from relax.problem.theta import theta_evolution
 
@@ -111,20 +111,12 @@ def cell_peclet(u: fem.Function, viscosity: Coefficient) -> float:
     """
     V = u.function_space
     domain = V.mesh
-    tdim = domain.topology.dim
-    cells = np.arange(domain.topology.index_map(tdim).size_local, dtype=np.int32)
-    nu = _of_cells(viscosity, domain)[cells]
-    ratio = domain.h(tdim, cells) / (2.0 * V.ufl_element().degree * nu)
+    diameters = cell_diameters(domain)
+    nu = interpolated(viscosity, fem.functionspace(domain, ("DG", 0))).x.array[: len(diameters)]
+    ratio = diameters / (2.0 * V.ufl_element().degree * nu)
     speed = np.linalg.norm(u.x.array.reshape(-1, V.dofmap.bs), axis=1)
-    comm = domain.comm
-    return parallel.largest(comm, float(np.max(speed, initial=0.0))) * parallel.largest(
-        comm, float(np.max(ratio, initial=0.0))
-    )
-
-
-def _of_cells(coefficient: Coefficient, domain: Mesh) -> npt.NDArray[np.float64]:
-    """A value for each cell. Collective."""
-    return np.asarray(interpolated(coefficient, fem.functionspace(domain, ("DG", 0))).x.array)
+    fastest, finest = (parallel.largest(domain.comm, float(np.max(each, initial=0.0))) for each in (speed, ratio))
+    return fastest * finest
 
 
 def _space(mesh: Mesh, degree: int) -> fem.FunctionSpace:

@@ -69,17 +69,10 @@ def evolution(
     check_positive("heat: expected a conductivity", k, V)
     s, control = given_or_control("heat", "source", source, V, wanted, time)
     u, v = fem.Function(V, name="u"), ufl.TestFunction(V)
-    residual = ufl.inner(k * ufl.grad(u), ufl.grad(v)) * ufl.dx - s * v * ufl.dx
+    u_0, bcs = initial_state(initial, V), conditions("heat", V, dirichlet, neumann, may_float=True)
+    weak = ufl.inner(k * ufl.grad(u), ufl.grad(v)) * ufl.dx - s * v * ufl.dx
+    weak = minus_fluxes(weak, V, v, neumann)
     plain = theta_evolution(
-        minus_fluxes(residual, V, v, neumann),
-        u,
-        initial=initial_state(initial, V),
-        dt=dt,
-        num_steps=num_steps,
-        theta=theta,
-        bcs=conditions("heat", V, dirichlet, neumann, may_float=True),
-        time=time,
-        start=start,
-        name="heat",
+        weak, u, initial=u_0, dt=dt, num_steps=num_steps, theta=theta, bcs=bcs, time=time, start=start, name="heat"
     )
     return with_controls(plain, wanted, control)

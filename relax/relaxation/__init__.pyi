@@ -2,7 +2,6 @@ from relax.relaxation import cole_hopf as cole_hopf
 from relax.relaxation import control as control
 from relax.relaxation import gallery as gallery
 from relax.relaxation import optim as optim
-from relax.relaxation import two_scale as two_scale
 from relax.relaxation.envelope import HopfLax as HopfLax
 from relax.relaxation.envelope import hopf_lax as hopf_lax
 from relax.relaxation.landscape import Descent as Descent

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.relaxation.functions import at_least
+from relax.relaxation.functions import at_least, grid
 
 # By default: cells of the box in each direction, in 1, 2 and 3 dimensions; how many times.
 _NUM = (200, 24, 12)
@@ -25,8 +25,17 @@ def default_times(beta: float, cells: Sequence[int]) -> Array:
 
 def lattice(shape: Sequence[int]) -> Array:
     """The nodes of a lattice over the unit box, both ends among them, the last coordinate fastest: (prod(shape), d)."""
-    axes = [np.linspace(0.0, 1.0, n) for n in shape]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(shape))
+    return grid([np.linspace(0.0, 1.0, n) for n in shape])
+
+
+def to_unit(m: npt.ArrayLike, box: Array) -> Array:
+    """Points (..., d) of a box (d, 2) as points of the unit box."""
+    return np.asarray((np.asarray(m) - box[:, 0]) / (box[:, 1] - box[:, 0]))
+
+
+def from_unit(z: npt.ArrayLike, box: Array) -> Array:
+    """Points (..., d) of the unit box as points of a box (d, 2)."""
+    return np.asarray(box[:, 0] + (box[:, 1] - box[:, 0]) * np.asarray(z))
 
 
 def checked_box(box: npt.ArrayLike, dim: int) -> Array:
@@ -66,17 +75,15 @@ def checked_starts(starts: int | npt.ArrayLike, box: Array) -> Array:
     Raises:
         BadInput: for points outside the box.
     """
-    low, sides = box[:, 0], box[:, 1] - box[:, 0]
     if isinstance(starts, int | np.integer):
         n = at_least(int(starts), 1, "starts")
-        middles = [(np.arange(n) + 0.5) / n] * len(box)
-        return low + sides * np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, len(box))
+        return from_unit(grid([(np.arange(n) + 0.5) / n] * len(box)), box)
     try:
-        found = np.asarray(starts, dtype=np.float64)
+        points = np.asarray(starts, dtype=np.float64)
     except (TypeError, ValueError) as cause:
         raise BadInput(f"starts: expected a number, or points of shape (k, {len(box)}): {cause}") from cause
-    if found.ndim != 2 or found.shape[1] != len(box) or len(found) == 0:
-        raise BadInput(f"starts: expected a number, or points of shape (k, {len(box)}), got shape {found.shape}")
-    if not ((found >= box[:, 0]) & (found <= box[:, 1])).all():
+    if points.ndim != 2 or points.shape[1] != len(box) or len(points) == 0:
+        raise BadInput(f"starts: expected a number, or points of shape (k, {len(box)}), got shape {points.shape}")
+    if not ((points >= box[:, 0]) & (points <= box[:, 1])).all():
         raise BadInput(f"starts: expected points in the box {box.tolist()}, got some outside")
-    return found
+    return points

@@ -165,16 +165,9 @@ class OptimalControl:
         **how: Any,
     ) -> None:
         evolution = viscous_evolution(
-            mesh,
-            f if V is None else V,
-            beta=beta,
-            t=t,
-            num_steps=num_steps,
-            degree=degree,
-            drift_potential=f,
-            route=route,  # type: ignore[arg-type]
-            **how,
-        )
+            mesh, f if V is None else V, beta=beta, t=t, num_steps=num_steps, degree=degree, drift_potential=f,
+            route=route, **how,  # type: ignore[arg-type]
+        )  # fmt: skip
         self.mesh = mesh
         self.dim = mesh.geometry.dim
         self.times = np.linspace(0.0, t, num_steps + 1)
@@ -210,6 +203,6 @@ class OptimalControl:
         comm = self.mesh.comm
         counts = parallel.on_each_rank(comm, len(x))
         everyones = parallel.gather_rows(comm, np.ascontiguousarray(x))
-        found = self._evaluator.values(self._between(fields, to_go), self._evaluator.clipped(everyones))
+        answers = self._evaluator.values(self._between(fields, to_go), self._evaluator.clipped(everyones))
         start = sum(counts[: comm.rank])
-        return found[start : start + len(x)]
+        return answers[start : start + len(x)]

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from relax.base.types import Array
+from relax.base.types import Array, Indices
 from relax.errors import BadInput
 from relax.invert.priors.identity import positive
-from relax.relaxation.functions import Landscape, as_points, at_least, gradient_of, values_of
+from relax.relaxation.box import checked_box
+from relax.relaxation.functions import Landscape, as_points, at_least, gradient_of, grid, values_of
 
 # Values of f in the search over a box, in each direction of 1, 2, 3 dimensions.
 _NUM = (2001, 201, 41)
@@ -101,11 +102,11 @@ def _on_grid(f: npt.ArrayLike, x: Any, t: float) -> HopfLax:
         if axis.ndim != 1 or not np.isfinite(axis).all() or not (np.diff(axis) > 0.0).all():
             raise BadInput("hopf_lax: expected axes of increasing finite coordinates")
     # min over y of f(y) + sum_i (x_i - y_i)²/(2 t): one coordinate after the other.
-    nodes: list[npt.NDArray[np.intp]] = []
+    nodes: list[Indices] = []
     for i, axis in enumerate(axes):
         lines = np.moveaxis(values, i, -1)
-        found, index = lower_envelope(np.ascontiguousarray(lines).reshape(-1, len(axis)), axis, t)
-        values = np.moveaxis(found.reshape(lines.shape), -1, i)
+        least, index = lower_envelope(np.ascontiguousarray(lines).reshape(-1, len(axis)), axis, t)
+        values = np.moveaxis(least.reshape(lines.shape), -1, i)
         index = np.moveaxis(index.reshape(lines.shape), -1, i)
         nodes = [np.take_along_axis(earlier, index, axis=i) for earlier in nodes] + [index]
     minimiser = np.stack([axis[index] for axis, index in zip(axes, nodes, strict=True)], axis=-1)
@@ -132,8 +133,7 @@ def _at_points(
     bounds = _bounds(f, points, t, box)
     count = _NUM[d - 1] if num is None else at_least(num, 3, "hopf_lax: num")
     axes = [np.linspace(low, high, count) for low, high in bounds]
-    nodes = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=1)
-    sampled = values_of(f, nodes).reshape([count] * d)
+    sampled = values_of(f, grid(axes)).reshape([count] * d)
     spacing = np.array([axis[1] - axis[0] for axis in axes])
     starts = np.array([_valleys(sampled, axes, point, t) for point in points])  # (n, starts, d)
     y: Array = starts.reshape(-1, d)
@@ -143,8 +143,7 @@ def _at_points(
         return values_of(f, at) + np.sum((at - of) ** 2, axis=1) / (2.0 * t)
 
     y = _zoomed(total, y, centres, spacing, bounds)
-    found = total(y, centres).reshape(n, _STARTS)
-    best = np.argmin(found, axis=1)
+    best = np.argmin(total(y, centres).reshape(n, _STARTS), axis=1)
     y = y.reshape(n, _STARTS, d)[np.arange(n), best]
     if gradient is not None:
         y = _polished(gradient, total, y, points, t, bounds)
@@ -157,10 +156,7 @@ def _bounds(f: Landscape, points: Array, t: float, box: npt.ArrayLike | None) ->
         values = values_of(f, points)
         reach = np.sqrt(2.0 * t * float(np.ptp(values))) + np.sqrt(t)
         return np.stack([points.min(axis=0) - reach, points.max(axis=0) + reach], axis=1)
-    bounds = np.asarray(box, dtype=np.float64).reshape(-1, 2) if np.size(box) == 2 * d else np.empty((0, 2))
-    if bounds.shape != (d, 2) or not np.isfinite(bounds).all() or not (bounds[:, 0] < bounds[:, 1]).all():
-        raise BadInput(f"hopf_lax: box: expected ({d}, 2) finite bounds, lower below upper, got {box!r}")
-    return bounds
+    return checked_box(np.reshape(box, (d, 2)) if np.size(box) == 2 * d else box, d)
 
 
 def _valleys(sampled: Array, axes: list[Array], point: Array, t: float) -> Array:
@@ -168,9 +164,7 @@ def _valleys(sampled: Array, axes: list[Array], point: Array, t: float) -> Array
     d = len(axes)
     total = sampled
     for i, axis in enumerate(axes):
-        shape = [1] * d
-        shape[i] = -1
-        total = total + ((axis - point[i]) ** 2 / (2.0 * t)).reshape(shape)
+        total = total + ((axis - point[i]) ** 2 / (2.0 * t)).reshape(*[-1 if j == i else 1 for j in range(d)])
     is_least = np.ones(total.shape, dtype=bool)
     for i in range(d):
         along = np.moveaxis(total, i, 0)
@@ -187,7 +181,7 @@ def _valleys(sampled: Array, axes: list[Array], point: Array, t: float) -> Array
 def _zoomed(total: Callable[[Array, Array], Array], y: Array, centres: Array, spacing: Array, bounds: Array) -> Array:
     """The least of 3^d neighbours, again and again in a window half as wide: no derivative is asked of f."""
     d = y.shape[1]
-    steps = np.stack([a.ravel() for a in np.meshgrid(*[(-1.0, 0.0, 1.0)] * d, indexing="ij")], axis=1)
+    steps = grid([np.array([-1.0, 0.0, 1.0])] * d)
     width = spacing.copy()
     for _ in range(_ROUNDS):
         width = 0.5 * width
@@ -233,7 +227,7 @@ def _polished(
     return y
 
 
-Indices = npt.NDArray[np.intp]
+# -- parabolas ---------------------------------------------------------------------------------------------------------
 
 
 def lower_envelope(f: Array, x: Array, t: float) -> tuple[Array, Indices]:
@@ -253,7 +247,7 @@ def lower_envelope(f: Array, x: Array, t: float) -> tuple[Array, Indices]:
     # Coordinates around 0: x²/(2 t) would cost digits of f.
     place = x - 0.5 * (x[0] + x[-1])
     lifted = f + place**2 / (2.0 * t)
-    index = np.empty(f.shape, dtype=np.intp)
+    index: Indices = np.empty(f.shape, dtype=np.int64)
     abscissae = place.tolist()
     for i, line in enumerate(lifted):
         corner = _lower_hull(abscissae, line.tolist())
@@ -274,4 +268,4 @@ def _lower_hull(x: list[float], g: list[float]) -> Indices:
                 break
             corner.pop()
         corner.append(j)
-    return np.array(corner, dtype=np.intp)
+    return np.array(corner, dtype=np.int64)

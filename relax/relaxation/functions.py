@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,21 +33,26 @@ def as_points(x: npt.ArrayLike, what: str = "x") -> Array:
     return points
 
 
+def grid(axes: Sequence[npt.ArrayLike]) -> Array:
+    """The points of the grid over these axes, the last coordinate fastest: (product of their lengths, d)."""
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+
 def values_of(f: Landscape, points: Array, what: str = "f") -> Array:
     """f at points (n, d), as (n,).
 
     Raises:
         BadInput: when f gives another shape, or values that are not finite.
     """
-    found = np.asarray(f(np.ascontiguousarray(points.T)), dtype=np.float64)
+    values = np.asarray(f(np.ascontiguousarray(points.T)), dtype=np.float64)
     n = len(points)
-    if found.shape == (1, n):
-        found = found[0]
-    if found.shape not in ((), (n,)):
-        raise BadInput(f"{what}: expected values of shape ({n},) for x of shape {points.T.shape}, got {found.shape}")
-    if not np.isfinite(found).all():
+    if values.shape == (1, n):
+        values = values[0]
+    if values.shape not in ((), (n,)):
+        raise BadInput(f"{what}: expected values of shape ({n},) for x of shape {points.T.shape}, got {values.shape}")
+    if not np.isfinite(values).all():
         raise BadInput(f"{what}: expected finite values, got NaN or infinity; restrict the box of x")
-    return np.broadcast_to(found, (n,))
+    return np.broadcast_to(values, (n,))
 
 
 def gradient_of(gradient: Callable[[Array], Any], points: Array, what: str) -> Array:
@@ -56,10 +61,10 @@ def gradient_of(gradient: Callable[[Array], Any], points: Array, what: str) -> A
     Raises:
         BadInput: when it gives another shape.
     """
-    found = np.asarray(gradient(points), dtype=np.float64)
-    if found.shape != points.shape:
-        raise BadInput(f"{what}: expected an array of the shape of its points, {points.shape}, got {found.shape}")
-    return found
+    slopes = np.asarray(gradient(points), dtype=np.float64)
+    if slopes.shape != points.shape:
+        raise BadInput(f"{what}: expected an array of the shape of its points, {points.shape}, got {slopes.shape}")
+    return slopes
 
 
 def at_least(number: int, least: int, what: str) -> int:

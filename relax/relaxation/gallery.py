@@ -94,14 +94,9 @@ def deep_relaxation(seed: int = 42, *, comm: MPI.Comm = MPI.COMM_WORLD) -> Galle
     with RelaxedLandscape(mesh, initial, beta=BETA, times=[t], num_steps=_STEPS, degree=1) as landscape:
         viscous = landscape.value(x, t)
     # Backward Euler: Crank–Nicolson would carry the noise of f along.
+    dt = TIMES["heat"] / _STEPS
     diffusion = heat.evolution(
-        mesh,
-        initial=initial,
-        conductivity=1.0 / (2.0 * BETA),
-        dt=TIMES["heat"] / _STEPS,
-        num_steps=_STEPS,
-        theta=1.0,
-        dirichlet={},
+        mesh, initial=initial, conductivity=1.0 / (2.0 * BETA), dt=dt, num_steps=_STEPS, theta=1.0, dirichlet={}
     )
     with ReducedMap(diffusion, FieldValues(diffusion.state.function_space)) as G:
         smoothed = G(G.present_control())

@@ -24,7 +24,7 @@ from relax.invert.objective import Objective
 from relax.invert.priors import IdentityPrior
 from relax.invert.priors.base import Prior
 from relax.invert.priors.identity import positive
-from relax.relaxation.box import checked_box, checked_num, checked_starts, default_times, lattice
+from relax.relaxation.box import checked_box, checked_num, checked_starts, default_times, from_unit, lattice, to_unit
 from relax.relaxation.landscape.landscape import RelaxedLandscape
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ _SAME = 1e-3
 
 @dataclass(frozen=True)
 class RelaxedMisfit:
-    """What :func:`relax_misfit` found; the same on every rank. k starts, d parameters.
+    """The result of :func:`relax_misfit`, the same on every rank. k starts, d parameters.
 
     Attributes:
         box: (d, 2) the lower and the upper bound of each parameter.
@@ -88,11 +88,11 @@ class RelaxedMisfit:
 
     def to_unit(self, m: npt.ArrayLike) -> Array:
         """Parameters (..., d) as points of the landscape's mesh: 0 at the lower bound, 1 at the upper one. Local."""
-        return np.asarray((np.asarray(m) - self.box[:, 0]) / (self.box[:, 1] - self.box[:, 0]))
+        return to_unit(m, self.box)
 
     def from_unit(self, z: npt.ArrayLike) -> Array:
         """Points of the landscape's mesh (..., d) as parameters. Local."""
-        return np.asarray(self.box[:, 0] + (self.box[:, 1] - self.box[:, 0]) * np.asarray(z))
+        return from_unit(z, self.box)
 
     def relaxed_samples(self, t: float) -> Array:
         """The relaxed misfit on the lattice at time t, in units of J. Collective."""
@@ -172,27 +172,25 @@ def relax_misfit(
     bounds = checked_box(box, G.size_in)
     cells = checked_num(num, len(bounds))
     positive(beta, "beta")
-    chosen = default_times(beta, cells) if times is None else times
+    times = default_times(beta, cells) if times is None else times
     prior = weak_prior(G, bounds) if prior is None else prior
     objective = Objective(G, np.asarray(data), noise, prior)
     first = checked_starts(starts, bounds)
     comm = G.comm if teams is None else teams.comm
 
     shape = tuple(n + 1 for n in cells)
-    points = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) * lattice(shape)
+    points = from_unit(lattice(shape), bounds)
     samples = np.array(_each(teams, points, lambda m: _misfit(objective, m), "samples of the misfit")).reshape(shape)
     unit, scale = _normalised(samples)
-    landscape = _relaxed(comm, unit, beta, chosen)
-    sides = bounds[:, 1] - bounds[:, 0]
-    schedule = landscape.times[:0:-1]
-    descent = landscape.descend((first - bounds[:, 0]) / sides, schedule, steps=_DESCENT_STEPS, path=True)
-    which, distinct = _together(descent.x)
-    found = gauss_newton_each(
-        G, objective.data, bounds[:, 0] + sides * distinct, noise=objective.noise, prior=prior, teams=teams,
+    landscape = _relaxed(comm, unit, beta, times)
+    descent = landscape.descend(to_unit(first, bounds), landscape.times[:0:-1], steps=_DESCENT_STEPS, path=True)
+    which, distinct = _merged(descent.x)
+    results = gauss_newton_each(
+        G, objective.data, from_unit(distinct, bounds), noise=objective.noise, prior=prior, teams=teams,
         max_steps=max_steps, rtol=rtol,
     )  # fmt: skip
-    path = bounds[:, 0] + sides * descent.path
-    return RelaxedMisfit(bounds, samples, scale, landscape, first, path, prior, tuple(found[i] for i in which))
+    path = from_unit(descent.path, bounds)
+    return RelaxedMisfit(bounds, samples, scale, landscape, first, path, prior, tuple(results[i] for i in which))
 
 
 def gauss_newton_each(
@@ -276,19 +274,19 @@ def _each(teams: Teams | None, rows: Array, work: Callable[[Array], T], what: st
     mine = rows if teams is None else rows[teams.mine(len(rows))]
 
     def all_of_mine() -> list[T]:
-        found = []
+        results = []
         with LongRun(what, len(mine)) as run:
             for i in range(len(mine)):
                 run.reached(i)
-                found.append(work(mine[i]))
-        return found
+                results.append(work(mine[i]))
+        return results
 
     if teams is None:
         return all_of_mine()
-    found: list[T] = []
+    share: list[T] = []
     with parallel.together(teams.comm):
-        found = all_of_mine()
-    return [one for part in parallel.on_each_rank(teams.batch, found) for one in part]
+        share = all_of_mine()
+    return [result for part in parallel.on_each_rank(teams.batch, share) for result in part]
 
 
 def _misfit(objective: Objective, m: Array) -> float:
@@ -315,7 +313,7 @@ def _normalised(samples: Array) -> tuple[Array, float]:
 def _relaxed(comm: MPI.Comm, values: Array, beta: float, times: npt.ArrayLike) -> RelaxedLandscape:
     """The landscape of values on a lattice of the unit box, linear in each cell. Collective."""
     cells = np.array(values.shape) - 1
-    domain = _unit_box(cells, comm)
+    domain = _unit_box([n - 1 for n in values.shape], comm)
     f = fem.Function(fem.functionspace(domain, ("Lagrange", 1)), name="misfit")
     f.interpolate(lambda x: values[tuple(np.rint(x[: len(cells)] * cells[:, None]).astype(int))])
     route = "cole_hopf" if beta <= _COLE_HOPF else "direct"
@@ -325,8 +323,7 @@ def _relaxed(comm: MPI.Comm, values: Array, beta: float, times: npt.ArrayLike) -
     )  # fmt: skip
 
 
-def _unit_box(cells: npt.NDArray[np.int64], comm: MPI.Comm) -> Mesh:
-    n = [int(k) for k in cells]
+def _unit_box(n: list[int], comm: MPI.Comm) -> Mesh:
     if len(n) == 1:
         return meshes.interval(n[0], comm=comm)
     if len(n) == 2:
@@ -334,7 +331,7 @@ def _unit_box(cells: npt.NDArray[np.int64], comm: MPI.Comm) -> Mesh:
     return meshes.box((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (n[0], n[1], n[2]), comm=comm)
 
 
-def _together(ends: Array) -> tuple[list[int], Array]:
+def _merged(ends: Array) -> tuple[list[int], Array]:
     """Points of the unit box that are one: for each the number of its own, and those. Local."""
     kept: list[int] = []
     which: list[int] = []

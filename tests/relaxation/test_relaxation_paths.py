@@ -1,4 +1,4 @@
-"""Simulated paths: stochastic control, homogenisation, and that they do not depend on the number of ranks."""
+"""Simulated paths: stochastic control, and that they do not depend on the number of ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relax import FieldValues, ReducedMap, meshes, theta_evolution
 from relax.base import parallel
 from relax.base.fem.coefficients import interpolated
 from relax.errors import BadInput
-from relax.relaxation import cole_hopf, control, two_scale
+from relax.relaxation import cole_hopf, control
 from relax.relaxation.monte_carlo import Paths
 
 COMM = MPI.COMM_WORLD
@@ -20,6 +20,10 @@ COMM = MPI.COMM_WORLD
 # f = V = ½ c x²: closed forms of 0.34406513, 0.18965549 and 0.06432961.
 C, BETA, T, X0 = 1.3, 2.0, 0.8, 1.7
 FORM = cole_hopf.ControlledQuadratic(C, BETA)
+
+
+def first(x):
+    return x[0]
 
 
 def quadratic_paths(beta=BETA, **changes):
@@ -37,11 +41,6 @@ def test_paths_are_the_same_on_any_number_of_ranks():
     for name in ("plain", "controlled", "cost", "slack"):
         assert getattr(shared, name).mean == getattr(alone, name).mean
         assert getattr(shared, name).error == getattr(alone, name).error
-    ones, twos = (
-        two_scale.simulate(np.cos, [0.3, 0.1], beta=1.0, t=0.5, eps=0.2, duration=0.1, num_paths=1300, comm=comm)
-        for comm in (COMM, MPI.COMM_SELF)
-    )
-    assert np.array_equal(ones.x.mean, twos.x.mean) and np.array_equal(ones.spread, twos.spread)
 
 
 @pytest.mark.ranks(1, 2, 3)
@@ -73,9 +72,8 @@ def test_streams_of_blocks_differ():
         (lambda: quadratic_paths(num_steps=0), "num_steps"),
         (lambda: quadratic_paths(beta=0.0), "beta"),
         (lambda: quadratic_paths(seed=-1), "seed"),
-        (lambda: two_scale.simulate(np.cos, [[0.0]], beta=1.0, t=1.0, eps=0.1, duration=1.0), "x0"),
-        (lambda: two_scale.simulate(np.cos, [0.0], beta=1.0, t=1.0, eps=-0.1, duration=1.0), "eps"),
-        (lambda: two_scale.simulate(lambda x: x[:, 0], [0.0], beta=1.0, t=1.0, eps=0.1, duration=1.0), "gradient"),
+        (lambda: control.simulate(np.cos, first, lambda x, s: x, [[0.0]], beta=1.0, t=1.0), "x0"),
+        (lambda: control.simulate(lambda x: x[:, 0], first, lambda x, s: x, [0.0], beta=1.0, t=1.0), "gradient"),
     ],
 )
 def test_mistakes(call, message):
@@ -93,11 +91,9 @@ def test_a_gradient_that_fails_on_one_rank_fails_on_all():
         return points
 
     with pytest.raises(BadInput, match="no gradient here"):
-        two_scale.simulate(fails, [0.0], beta=1.0, t=1.0, eps=0.1, duration=0.1)
+        control.simulate(fails, first, lambda x, s: x, [0.0], beta=1.0, t=1.0, num_steps=2)
     with pytest.raises(BadInput, match="no gradient here"):
-        control.simulate(fails, lambda x: x[0], lambda x, s: x, [0.0], beta=1.0, t=1.0, num_steps=2)
-    with pytest.raises(BadInput, match="no gradient here"):
-        control.simulate(lambda x: x, lambda x: x[0], lambda x, s: fails(x), [0.0], beta=1.0, t=1.0, num_steps=2)
+        control.simulate(lambda x: x, first, lambda x, s: fails(x), [0.0], beta=1.0, t=1.0, num_steps=2)
 
 
 # -- stochastic control ------------------------------------------------------------------------------------------------
@@ -204,50 +200,3 @@ def _ends_without_control(beta, num=40000, steps=200):
         middle += kick
         x = x - 0.5 * ds * (drift + 0.6 * middle + 2.4 * np.cos(3.0 * middle)) + kick
     return x
-
-
-# -- homogenisation ----------------------------------------------------------------------------------------------------
-
-
-def wavy(x):
-    return 0.3 * x[0] ** 2 + 0.4 * np.sin(3.0 * x[0])
-
-
-def wavy_gradient(points):
-    return 0.6 * points + 1.2 * np.cos(3.0 * points)
-
-
-def two_scales(eps, beta=2.0, num_paths=4096):
-    return two_scale.simulate(
-        wavy_gradient, [2.2], beta=beta, t=0.5, eps=eps, duration=2.0, num_paths=num_paths, seed=5
-    )
-
-
-def test_the_averaged_limit():
-    limit = two_scale.averaged(lambda x: cole_hopf.gradient(wavy, x, 0.5, beta=2.0), [2.2], 2.0)
-    assert limit[0] == pytest.approx(1.24499, abs=5e-6)
-    # A quadratic has X = x0 exp(-c s/(1 + c t)).
-    form = cole_hopf.quadratic(1.7, beta=2.0)
-    decayed = two_scale.averaged(lambda x: form.gradient(x.T, 0.5), [1.0], 2.0)
-    assert decayed[0] == pytest.approx(np.exp(-1.7 * 2.0 / 1.85), rel=1e-7)
-
-
-def test_homogenisation():
-    """Means within 0.6 eps of the limit (an independent simulation was within 0.51), spreads of 0.63 eps^½."""
-    found = {eps: two_scales(eps) for eps in (0.1, 0.05, 0.025)}
-    for eps, result in found.items():
-        error = 3.0 * result.x.error[0] + 0.6 * eps
-        assert abs(result.x.mean[0] - 1.24499) < error
-        assert result.spread[0] == pytest.approx(0.63 * np.sqrt(eps), rel=0.08)
-    # Extrapolated to eps = 0, where the noise of the sample is what is left, up to O(eps²).
-    mean = 2.0 * found[0.025].x.mean[0] - found[0.05].x.mean[0]
-    error = np.hypot(2.0 * found[0.025].x.error[0], found[0.05].x.error[0])
-    assert abs(mean - 1.24499) < 3.0 * error
-    assert abs(mean - 1.34731) > 10.0 * error
-
-
-def test_another_noise_of_the_fast_variable_is_seen():
-    """sqrt(1/(eps beta)) is the noise of 2 beta, whose limit is 1.34731."""
-    wrong = two_scales(0.05, beta=4.0, num_paths=2048)
-    assert abs(wrong.x.mean[0] - 1.24499) > 3.0 * wrong.x.error[0] + 0.6 * 0.05
-    assert abs(wrong.x.mean[0] - 1.34731) < 3.0 * wrong.x.error[0] + 0.6 * 0.05

@@ -67,11 +67,13 @@ class OptimizerContract(CommonContract):
 
     def test_frozen_parameters_and_those_without_gradient_stay(self):
         frozen, unused, x = parameter([1.0, 2.0]), parameter([3.0]), parameter([3.0, 3.0, 3.0])
+        group_of_its_own = parameter([3.0])
         frozen.requires_grad_(False)
-        optimizer = self.new([frozen, unused, x], weight_decay=0.1, momentum=0.5)
+        groups = [{"params": [frozen, unused, x]}, {"params": [group_of_its_own]}]
+        optimizer = self.new(groups, weight_decay=0.1, momentum=0.5)
         for _ in range(2):
             optimizer.step(quadratic(x, optimizer))
-        assert frozen.tolist() == [1.0, 2.0] and unused.tolist() == [3.0]
+        assert frozen.tolist() == [1.0, 2.0] and unused.tolist() == [3.0] and group_of_its_own.tolist() == [3.0]
         assert (x.detach() != 3.0).all()
         # A parameter may come to life later.
         frozen.requires_grad_()

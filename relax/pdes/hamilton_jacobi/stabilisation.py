@@ -1,4 +1,4 @@
-"""Viscosity of first order, by which the equations of degree 1 keep extremes and slopes from growing."""
+"""How steep a function is for a mesh, and a viscosity by which the equations keep extremes and slopes from growing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,61 @@ from ufl.core.expr import Expr
 from relax.base import parallel
 from relax.base.fem import compat
 from relax.base.fem.coefficients import Coefficient, interpolated
+from relax.pdes.shared.sizes import bounding_box, cell_diameters
 
+#: The cell Péclet number above which a Galerkin method may overshoot.
+OVERSHOOTS = 2.0
 # A slope, over nu / h, that is as good as none.
 _FLAT = 0.1
+
+
+def largest_slope(u: Expr, V: fem.FunctionSpace) -> float:
+    """The largest |grad u|, as :func:`largest_size` takes it. Collective."""
+    return largest_size(ufl.grad(u), V)
+
+
+def largest_size(vector: Expr, V: fem.FunctionSpace) -> float:
+    """The largest length of a vector, in the points of a space of cells one degree below that of V. Collective."""
+    W = fem.functionspace(V.mesh, ("DG", max(V.ufl_element().degree - 1, 0)))
+    size = fem.Function(W)
+    size.interpolate(fem.Expression(ufl.sqrt(ufl.inner(vector, vector)), compat.interpolation_points(W)))
+    return parallel.largest(V.mesh.comm, float(np.max(size.x.array, initial=0.0)))
+
+
+def value_range(u: fem.Function) -> tuple[float, float]:
+    """The least and the largest nodal value. Collective."""
+    values = u.x.array
+    ends = np.array([np.min(values, initial=np.inf), np.min(-values, initial=np.inf)])
+    least, minus_largest = parallel.smallest(u.function_space.mesh.comm, ends)
+    return float(least), -float(minus_largest)
+
+
+def largest_cell(V: fem.FunctionSpace) -> float:
+    """The largest diameter of a cell over the degree of V. Collective."""
+    diameter = parallel.largest(V.mesh.comm, float(np.max(cell_diameters(V.mesh), initial=0.0)))
+    return diameter / max(V.ufl_element().degree, 1)
+
+
+def easy_beta(beta: float, speed: float, V: fem.FunctionSpace) -> float:
+    """Where continuation begins: the Péclet number of the whole domain, not of a cell, is at most 10.
+
+    Collective. In a long step, or without time, what is known at one end has to find its way to the other.
+    """
+    low, high = bounding_box(V.mesh)
+    return min(beta, 10.0 / max(speed * float(np.max(high - low)), 1e-300))
+
+
+def cell_peclet(f: Coefficient, V: fem.FunctionSpace, *, beta: float) -> float:
+    """The cell Péclet number h beta |grad f|: the largest slope by the largest cell, its diameter over the degree of V.
+
+    Collective. Above 2 the plain Galerkin equations overshoot; Cole–Hopf is accurate below about 0.4.
+
+    Args:
+        f: a function as :func:`viscous_evolution` takes it.
+        V: the space it is looked at in.
+        beta: the inverse temperature, above 0.
+    """
+    return largest_cell(V) * beta * largest_slope(interpolated(f, V), V)
 
 
 def upwind_viscosity(u: Expr, v: ufl.Argument, nu: Expr, drift: Expr | None = None) -> ufl.Form:
@@ -45,68 +97,3 @@ def upwind_viscosity(u: Expr, v: ufl.Argument, nu: Expr, drift: Expr | None = No
     if drift is not None:
         size += 2.0 / (dim + 2) * (1.0 if dim == 1 else 2.0) * h * ufl.sqrt(ufl.inner(drift, drift))
     return size * ufl.inner(p, ufl.grad(v)) * ufl.dx(metadata={"quadrature_degree": 3 * V.ufl_element().degree})
-
-
-#: The cell Péclet number above which a Galerkin method may overshoot.
-OVERSHOOTS = 2.0
-
-
-def largest_slope(u: Expr, V: fem.FunctionSpace) -> float:
-    """The largest |grad u| in the points of a space of cells, one degree below that of V.
-
-    Collective.
-
-    Args:
-        u: a scalar Function or expression.
-        V: a space on its mesh.
-    """
-    return largest_size(ufl.grad(u), V)
-
-
-def largest_size(vector: Expr, V: fem.FunctionSpace) -> float:
-    """The largest length of a vector field, in the points of cells of one degree below that of V. Collective."""
-    W = fem.functionspace(V.mesh, ("DG", max(V.ufl_element().degree - 1, 0)))
-    found = fem.Function(W)
-    found.interpolate(fem.Expression(ufl.sqrt(ufl.inner(vector, vector)), compat.interpolation_points(W)))
-    return parallel.largest(V.mesh.comm, float(np.max(found.x.array, initial=0.0)))
-
-
-def value_range(u: fem.Function) -> tuple[float, float]:
-    """The least and the largest nodal value. Collective."""
-    values = u.x.array
-    ends = np.array([np.min(values, initial=np.inf), np.min(-values, initial=np.inf)])
-    least, minus_largest = parallel.smallest(u.function_space.mesh.comm, ends)
-    return float(least), -float(minus_largest)
-
-
-def largest_cell(V: fem.FunctionSpace) -> float:
-    """The largest diameter of a cell over the degree of V. Collective."""
-    mesh = V.mesh
-    tdim = mesh.topology.dim
-    cells = np.arange(mesh.topology.index_map(tdim).size_local, dtype=np.int32)
-    diameter = parallel.largest(mesh.comm, float(np.max(mesh.h(tdim, cells), initial=0.0)))
-    return diameter / max(V.ufl_element().degree, 1)
-
-
-def easy_beta(beta: float, speed: float, V: fem.FunctionSpace) -> float:
-    """Where continuation begins: the Péclet number of the whole domain, not of a cell, is at most 10.
-
-    Collective. In a long step, or without time, what is known at one end has to find its way to the other.
-    """
-    x = V.mesh.geometry.x
-    ends = np.concatenate([np.min(x, axis=0, initial=np.inf), np.min(-x, axis=0, initial=np.inf)])
-    lower, minus_upper = np.split(parallel.smallest(V.mesh.comm, ends), 2)
-    return min(beta, 10.0 / max(speed * float(np.max(-minus_upper - lower)), 1e-300))
-
-
-def cell_peclet(f: Coefficient, V: fem.FunctionSpace, *, beta: float) -> float:
-    """The cell Péclet number h beta |grad f|: the largest slope by the largest cell, its diameter over the degree of V.
-
-    Collective. Above 2 the plain Galerkin equations overshoot; Cole–Hopf is accurate below about 0.4.
-
-    Args:
-        f: a function as :func:`viscous_evolution` takes it.
-        V: the space it is looked at in.
-        beta: the inverse temperature, above 0.
-    """
-    return largest_cell(V) * beta * largest_slope(interpolated(f, V), V)

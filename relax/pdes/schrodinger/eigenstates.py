@@ -21,6 +21,7 @@ from relax.base.la.eigen import LowestPairs
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.pdes.schrodinger.hamiltonian import LowestValue, hamiltonian, potential_coefficient, quadrature_degree
+from relax.pdes.shared.sizes import bounding_box
 from relax.problem.boundary import clamp_boundary
 
 # Rates of the weights exp(rate . t), t in [0, 1]^d over the mesh's bounding box: of no symmetry that a box or a ball
@@ -82,17 +83,17 @@ def eigenstates(
     V = fem.functionspace(mesh, ("Lagrange", degree))
     problem = StationaryProblem(V, potential_coefficient(potential, V), options)
     try:
-        found = problem.solve(int(k))
+        spectrum = problem.solve(int(k))
     finally:
         problem.close()
     states = []
-    for i, vector in enumerate(found.vectors[:k]):
+    for i, vector in enumerate(spectrum.vectors[:k]):
         psi = fem.Function(V, name=f"psi_{i + 1}")
         psi.x.array[: vector.size] = vector
         psi.x.scatter_forward()
         states.append(psi)
-    cut = tuple(cluster for cluster in found.clusters if cluster.start < k)
-    return Eigenstates(found.energies[:k], states, V, cut, found.residuals[:k])
+    cut = tuple(cluster for cluster in spectrum.clusters if cluster.start < k)
+    return Eigenstates(spectrum.energies[:k], states, V, cut, spectrum.residuals[:k])
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,18 +147,10 @@ class StationaryProblem:
         dx = ufl.dx(metadata={"quadrature_degree": self.degree})
         self._form = fem.form(self.form)
         self._whole = fem_petsc.create_matrix(self._form)
-        self.mass = self._restricted(fem.form(ufl.inner(u, v) * dx))
-        self._kinetic = self._restricted(fem.form(0.5 * ufl.inner(ufl.grad(u), ufl.grad(v)) * dx))
+        self.mass = _assembled(fem.form(ufl.inner(u, v) * dx), self.free)
+        self._kinetic = _assembled(fem.form(0.5 * ufl.inner(ufl.grad(u), ufl.grad(v)) * dx), self.free)
         self.hamiltonian = self.mass.duplicate()
         self._orientation = _Orientation(V, self.free)
-
-    def _restricted(self, form: fem.Form) -> Any:
-        whole = fem_petsc.create_matrix(form)
-        fem_petsc.assemble_matrix(whole, form)
-        whole.assemble()
-        part = eigen.restricted(whole, self.free)
-        whole.destroy()
-        return part
 
     def assemble(self, offset: float | None = None) -> None:
         """``hamiltonian`` for the present potential, minus its smallest value or a given offset."""
@@ -203,9 +196,7 @@ class _Orientation:
         self.comm = mesh.comm
         self._free = free
         x, gdim = ufl.SpatialCoordinate(mesh), mesh.geometry.dim
-        nodes = mesh.geometry.x
-        low = parallel.smallest(self.comm, np.min(nodes, axis=0, initial=np.inf))
-        high = -parallel.smallest(self.comm, np.min(-nodes, axis=0, initial=np.inf))
+        low, high = bounding_box(mesh)
         extent = np.where(high > low, high - low, 1.0)
         self._extent = extent[:gdim]
         corner = fem.Constant(mesh, low[:gdim])
@@ -254,25 +245,31 @@ class _Orientation:
     def _second_moments(self, i: int, vectors: Array) -> Array:
         """The integrals of w psi_a psi_b: (p, p)."""
         self._choose(i)
-        whole = fem_petsc.create_matrix(self._matrix)
-        fem_petsc.assemble_matrix(whole, self._matrix)
-        whole.assemble()
-        part = eigen.restricted(whole, self._free)
-        weighted = eigen.products(part, vectors)
-        whole.destroy()
-        part.destroy()
+        matrix = _assembled(self._matrix, self._free)
+        weighted = eigen.products(matrix, vectors)
+        matrix.destroy()
         return parallel.sum_over_ranks(self.comm, vectors @ weighted.T)
 
     def _choose(self, i: int) -> None:
         self._rate.value = np.array(_RATES[i])[: len(self._extent)] / self._extent
 
 
+def _assembled(form: fem.Form, free: npt.NDArray[np.int32]) -> Any:
+    """The matrix of a form on the free degrees of freedom. Collective."""
+    whole = fem_petsc.create_matrix(form)
+    fem_petsc.assemble_matrix(whole, form)
+    whole.assemble()
+    part = eigen.restricted(whole, free)
+    whole.destroy()
+    return part
+
+
 def _basis(moments: list[Array]) -> Array:
     """Columns that diagonalise, within a cluster, the weight that tells its states apart best. Local."""
-    best, found = -1.0, np.eye(len(moments[0]))
+    best, basis = -1.0, np.eye(len(moments[0]))
     for W in moments:
         values, columns = np.linalg.eigh(0.5 * (W + W.T))
         apart = float(np.diff(values).min()) / float(np.abs(values).max())
         if apart > best:
-            best, found = apart, columns
-    return found
+            best, basis = apart, columns
+    return basis

@@ -12,18 +12,17 @@ from dolfinx import default_scalar_type, fem
 from dolfinx.mesh import Mesh
 from ufl.core.expr import Expr
 
-from relax.base import parallel
 from relax.base.fem.coefficients import Coefficient, as_coefficient, interpolated
 from relax.base.fem.forms import Control
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.pdes.schrodinger.eigenstates import eigenstates
 from relax.pdes.schrodinger.hamiltonian import hamiltonian, potential_coefficient
+from relax.pdes.shared.in_time import chosen
+from relax.pdes.shared.sizes import bounding_box
 from relax.problem.boundary import clamp_boundary
 from relax.problem.evolution import Evolution, check_length
 from relax.problem.problem import Problem
-
-_CONTROLS = ("initial", "potential", "field")
 
 
 def evolution(
@@ -72,9 +71,7 @@ def evolution(
     Raises:
         BadInput: on every rank, for values that do not fit.
     """
-    wanted = [controls] if isinstance(controls, str) else list(controls)
-    if not wanted or any(c not in _CONTROLS for c in wanted) or len(set(wanted)) != len(wanted):
-        raise BadInput(f"controls: expected some of {', '.join(_CONTROLS)}, each once, got {controls!r}")
+    wanted = chosen("schrodinger", controls, ("initial", "potential", "field"))
     V = fem.functionspace(mesh, ("Lagrange", degree, (2,)))
     scalar = fem.functionspace(mesh, ("Lagrange", degree))
     walls = clamp_boundary(V)
@@ -170,11 +167,8 @@ def absorbing_layer(mesh: Mesh, *, width: float, strength: float) -> Callable[[A
     if not (width > 0.0 and strength > 0.0):
         raise BadInput(f"absorbing_layer: expected a width and a strength above 0, got {width!r} and {strength!r}")
     gdim = mesh.geometry.dim
-    x = mesh.geometry.x[:, :gdim]
-    inf = np.full(gdim, np.inf)
-    low = parallel.smallest(mesh.comm, np.min(x, axis=0, initial=np.inf))
-    high = -parallel.smallest(mesh.comm, np.min(-x, axis=0, initial=np.inf))
-    if np.array_equal(low, inf):
+    low, high = bounding_box(mesh)
+    if not np.isfinite(low).all():
         raise BadInput("absorbing_layer: the mesh has no points")
 
     def W(x: Array) -> Array:

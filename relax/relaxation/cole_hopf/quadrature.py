@@ -13,7 +13,7 @@ import scipy.special
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.invert.priors.identity import positive
-from relax.relaxation.functions import Landscape, as_points, at_least, values_of
+from relax.relaxation.functions import Landscape, as_points, at_least, grid, values_of
 
 # Points are treated in groups of at most this many values of f.
 _GROUP = 2_000_000
@@ -109,9 +109,7 @@ class Trapezoidal:
 
 
 def _tensor(z: Array, log_w: Array, dim: int) -> tuple[Array, Array]:
-    nodes = np.stack([a.ravel() for a in np.meshgrid(*[z] * dim, indexing="ij")], axis=1)
-    weights = sum(a.ravel() for a in np.meshgrid(*[log_w] * dim, indexing="ij"))
-    return nodes, np.asarray(weights)
+    return grid([z] * dim), grid([log_w] * dim).sum(axis=1)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from relax.base.fem.points import check_found
 from relax.base.types import Array
 from relax.errors import BadInput
-
-if TYPE_CHECKING:
-    from relax.relaxation.landscape.landscape import RelaxedLandscape
+from relax.relaxation.landscape.evaluation import Evaluation
 
 # A step that leaves the mesh is halved this often before its point stays where it is.
 _HALVINGS = 30
@@ -38,39 +36,34 @@ class Descent:
 
     def mapped(self, convert: Callable[[Array], Any]) -> Descent:
         """The same with each array converted."""
-        return Descent(
-            convert(self.x),
-            convert(self.values),
-            convert(self.times),
-            None if self.path is None else convert(self.path),
-        )
+        arrays = (self.x, self.values, self.times, self.path)
+        return Descent(*(None if array is None else convert(array) for array in arrays))
 
 
-def descended(landscape: RelaxedLandscape, x0: Array, times: Array, *, rate: float, steps: int, path: bool) -> Descent:
-    """The descent of :meth:`RelaxedLandscape.descend`. Collective."""
-    if len(times) == 0 or not np.isfinite(times).all() or (times < 0.0).any() or (times > landscape.times[-1]).any():
-        raise BadInput(
-            f"schedule: expected times between 0 and {landscape.times[-1]:g}, the last of the landscape, got {times}"
-        )
-    low, high = landscape.box
-    check_found(x0, landscape.contains(x0), landscape.dim)
+def descended(
+    u: Evaluation, f: Callable[[Array], Array], x0: Array, times: Array, *, rate: float, steps: int, path: bool
+) -> Descent:
+    """The descent of :meth:`RelaxedLandscape.descend`, from points (n, d), with f at its ends. Collective."""
+    last = u.last_time
+    if len(times) == 0 or not np.isfinite(times).all() or (times < 0.0).any() or (times > last).any():
+        raise BadInput(f"schedule: expected times between 0 and {last:g}, the last of the landscape, got {times}")
+    check_found(x0, u.contains(x0), u.dim)
     x = x0.copy()
     visited = [x]
     for t in np.repeat(times, steps):
         if t > 0.0:
-            moved = np.clip(x - rate * t * landscape.evaluate("gradient", x, t), low, high)
-            x = _inside(landscape, x, moved)
+            x = _inside(u, x, np.clip(x - rate * t * u.evaluate("gradient", x, t), *u.box))
         visited.append(x)
         if not path:
             visited = visited[-1:]
-    return Descent(x, landscape.landscape(x), times, np.array(visited) if path else None)
+    return Descent(x, f(x), times, np.array(visited) if path else None)
 
 
-def _inside(landscape: RelaxedLandscape, before: Array, moved: Array) -> Array:
+def _inside(u: Evaluation, before: Array, moved: Array) -> Array:
     """Moves that end outside the mesh, shortened. Collective."""
     for _ in range(_HALVINGS):
-        found = landscape.contains(moved)
-        if found.all():
+        is_inside = u.contains(moved)
+        if is_inside.all():
             return moved
-        moved = np.where(found[:, None], moved, 0.5 * (before + moved))
-    return np.where(landscape.contains(moved)[:, None], moved, before)
+        moved = np.where(is_inside[:, None], moved, 0.5 * (before + moved))
+    return np.where(u.contains(moved)[:, None], moved, before)

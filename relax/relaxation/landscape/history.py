@@ -78,13 +78,13 @@ def checked_times(times: npt.ArrayLike) -> Array:
     Raises:
         BadInput: unless there is at least one above 0, and all are finite and different.
     """
-    found = np.sort(np.asarray(times, dtype=np.float64).reshape(-1))
-    if len(found) == 0 or not np.isfinite(found).all() or found[0] < 0.0 or (np.diff(found) == 0.0).any():
+    rising = np.sort(np.asarray(times, dtype=np.float64).reshape(-1))
+    if len(rising) == 0 or not np.isfinite(rising).all() or rising[0] < 0.0 or (np.diff(rising) == 0.0).any():
         raise BadInput(f"times: expected different finite times of at least 0, got {times!r}")
-    found = found if found[0] == 0.0 else np.concatenate([[0.0], found])
-    if len(found) < 2:
+    rising = rising if rising[0] == 0.0 else np.concatenate([[0.0], rising])
+    if len(rising) < 2:
         raise BadInput("times: expected at least one time above 0")
-    return found
+    return rising
 
 
 def relaxed(

@@ -15,7 +15,7 @@ from ufl.core.expr import Expr
 
 from relax.base import parallel
 from relax.base.fem.coefficients import Coefficient
-from relax.base.fem.points import CellFinder, as_points
+from relax.base.fem.points import as_points
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -24,12 +24,9 @@ from relax.pdes.hamilton_jacobi.stabilisation import OVERSHOOTS, cell_peclet
 from relax.relaxation.functions import at_least
 from relax.relaxation.landscape import minima
 from relax.relaxation.landscape.descent import Descent, descended
+from relax.relaxation.landscape.evaluation import Evaluation
 from relax.relaxation.landscape.history import checked_times, relaxed
 from relax.relaxation.landscape.minima import Minimisers
-from relax.relaxation.landscape.point_values import PointEvaluator
-from relax.relaxation.landscape.recovery import Recovery, pairs
-
-__all__ = ["Descent", "Minimisers", "RelaxedLandscape"]
 
 
 class RelaxedLandscape:
@@ -110,19 +107,12 @@ class RelaxedLandscape:
             degree = 1
         degree = degree or 2
         self.times = checked_times(times)
-        self._history = relaxed(
-            mesh,
-            f,
-            beta=self.beta,
-            times=self.times,
-            num_steps=num_steps,
-            degree=degree,
-            route=route,
-            theta=theta,
+        history = relaxed(
+            mesh, f, beta=self.beta, times=self.times, num_steps=num_steps, degree=degree, route=route, theta=theta,
             stabilisation=stabilisation,
-        )
-        self.space = self._history.space
-        self.routes = self._history.routes
+        )  # fmt: skip
+        self.space = history.space
+        self.routes = history.routes
         if self.cell_peclet > OVERSHOOTS and stabilisation is not False and "direct" in self.routes:
             logger.warning(
                 "RelaxedLandscape: the cell Péclet number h beta |grad f| is %.3g, so the equation is stabilised, at "
@@ -133,10 +123,7 @@ class RelaxedLandscape:
             )
         # A Function is callable, too: in UFL's way.
         self._function = f if callable(f) and not isinstance(f, Expr) else None
-        self._evaluator = PointEvaluator(self.space, CellFinder(mesh))
-        self._recovery: Recovery | None = None
-        self._derivatives: dict[int, tuple[Array, Array]] = {}
-        self._is_open = True
+        self._evaluation = Evaluation(history)
 
     def _steepness(self, f: Coefficient, degree: int) -> float:
         """The cell Péclet number of f on elements of this degree. Collective."""
@@ -177,21 +164,21 @@ class RelaxedLandscape:
     def field(self, t: float) -> fem.Function:
         """u(., t) as a new Function. Collective."""
         u = fem.Function(self.space, name="u")
-        u.x.array[:] = self._combined("value", parallel.of_rank_0(self.mesh.comm, t))[:, 0]
+        u.x.array[:] = self._evaluation.nodal("value", parallel.of_rank_0(self.mesh.comm, t))[:, 0]
         return u
 
     def landscape(self, x: npt.ArrayLike) -> Array:
         """f at points, (n,): itself where it was given as a function of x, u(., 0) otherwise. Collective."""
         points = as_points(self.mesh, x)
         if self._function is None:
-            return self.evaluate("value", points[:, : self.dim], 0.0)[:, 0]
+            return self._evaluation.evaluate("value", points[:, : self.dim], 0.0)[:, 0]
         with parallel.together(self.mesh.comm):
-            found = np.asarray(self._function(points.T.copy()), dtype=np.float64)
-            return np.array(np.broadcast_to(found.reshape(-1) if found.size == len(points) else found, len(points)))
+            values = np.asarray(self._function(points.T.copy()), dtype=np.float64)
+            return np.array(np.broadcast_to(values.reshape(-1) if values.size == len(points) else values, len(points)))
 
     def contains(self, x: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Which points lie in the mesh, (n,). Collective."""
-        return self._evaluator.contains(_numpy(x))
+        return self._evaluation.contains(_numpy(x))
 
     # -- minima and descents -------------------------------------------------------------------------------------------
 
@@ -203,7 +190,7 @@ class RelaxedLandscape:
         """
         t = parallel.of_rank_0(self.mesh.comm, t)
         nodes = minima.lowest_nodes(self.field(t))
-        return minima.refined(self, nodes, t)
+        return minima.refined(self._evaluation, nodes, t)
 
     def descend(
         self, x0: Any, schedule: npt.ArrayLike | int, *, rate: float = 1.0, steps: int = 1, path: bool = False
@@ -232,83 +219,23 @@ class RelaxedLandscape:
             schedule = np.geomspace(self.times[-1], self.times[1], at_least(int(schedule), 1, "schedule"))
         times = np.asarray(schedule, dtype=np.float64).reshape(-1)
         positive(rate, "rate")
-        start = as_points(self.mesh, _numpy(x0))
-        found = descended(self, start[:, : self.dim], times, rate=rate, steps=at_least(steps, 1, "steps"), path=path)
-        return found if tensor is None else found.mapped(lambda a: _torch_like(a, tensor))
+        start = as_points(self.mesh, _numpy(x0))[:, : self.dim]
+        steps = at_least(steps, 1, "steps")
+        descent = descended(self._evaluation, self.landscape, start, times, rate=rate, steps=steps, path=path)
+        return descent if tensor is None else descent.mapped(lambda a: _torch_like(a, tensor))
 
     # -- the work ------------------------------------------------------------------------------------------------------
-
-    @property
-    def box(self) -> tuple[Array, Array]:
-        """The corners of the mesh's bounding box, (d,) each. Local."""
-        return self._evaluator.box
-
-    def evaluate(self, what: str, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
-        """Values of one kind at points (n, d), (n, components). Collective.
-
-        Args:
-            what: "value", "gradient" or "hessian" (the entries on and above the diagonal).
-            x: numpy points.
-            t: time, or times (n,).
-        """
-        # All ranks go the same way, whatever they were given.
-        x, t = parallel.of_rank_0(self.mesh.comm, (x, t))
-        if np.ndim(x) == 0 and self.dim == 1:
-            x = np.reshape(x, 1)
-        if np.ndim(t) == 0:
-            return self._evaluator.values(self._combined(what, float(np.asarray(t))), x)
-        times, points = np.asarray(t, dtype=np.float64), np.asarray(x, dtype=np.float64)
-        if times.shape != points.shape[:1]:
-            raise BadInput(f"t: expected a number, or one for each of {len(points)} points, got shape {times.shape}")
-        distinct, which = np.unique(times, return_inverse=True)
-        rows = [self._evaluator.values(self._combined(what, tau), points[which == i]) for i, tau in enumerate(distinct)]
-        found = np.empty((len(points), rows[0].shape[1] if rows else self._combined(what, 0.0).shape[1]))
-        for i, values in enumerate(rows):
-            found[which == i] = values
-        return found
-
-    def _combined(self, what: str, t: float) -> Array:
-        """Nodal values at time t, (num_local, components). Collective."""
-        if not self._is_open:
-            raise BadInput("RelaxedLandscape: it has been closed")
-        weights = self._history.weights(float(t))
-        return np.asarray(sum(weight * self._stored(what, i) for i, weight in weights.items()))
-
-    def _stored(self, what: str, i: int) -> Array:
-        """Nodal values at a stored time, recovered when they are first asked for. Collective."""
-        if what == "value":
-            return self._history.fields[i][:, None]
-        if self._recovery is None:
-            self._recovery = Recovery(self.space)
-        if i not in self._derivatives:
-            self._derivatives[i] = self._recovery.derivatives(self._history.fields[i])
-        return self._derivatives[i][what == "hessian"]
 
     def _answered(self, what: str, x: Any, t: Any) -> Any:
         if _like(x) is not None:
             from relax.relaxation.landscape import tensors
 
-            return tensors.answered(self, what, x, t)
-        return self.shaped(what, x, t)
-
-    def shaped(self, what: str, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
-        """:meth:`evaluate` in the shape that users see: (n,), (n, d) or (n, d, d). Collective."""
-        found = self.evaluate(what, x, t)
-        if what == "value":
-            return found[:, 0]
-        if what == "gradient":
-            return found
-        hessian = np.empty((len(found), self.dim, self.dim))
-        for k, (i, j) in enumerate(pairs(self.dim)):
-            hessian[:, i, j] = hessian[:, j, i] = found[:, k]
-        return hessian
+            return tensors.answered(self._evaluation, what, x, t)
+        return self._evaluation.shaped(what, x, t)
 
     def close(self) -> None:
         """Free what PETSc holds. Collective. The landscape is of no use afterwards."""
-        self._recovery = None
-        self._derivatives.clear()
-        self._history.fields.clear()
-        self._is_open = False
+        self._evaluation.close()
         PETSc.garbage_cleanup(self.mesh.comm)
 
     def __enter__(self) -> RelaxedLandscape:

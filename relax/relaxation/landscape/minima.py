@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +11,7 @@ from dolfinx import fem, la, mesh
 from relax.base import parallel
 from relax.base.fem.forms import num_owned
 from relax.base.types import Array
-
-if TYPE_CHECKING:
-    from relax.relaxation.landscape.landscape import RelaxedLandscape
+from relax.relaxation.landscape.evaluation import Evaluation
 
 _STEPS = 30
 # Moves below this fraction of the mesh's extent end Newton's method; minima this close are one.
@@ -96,24 +93,24 @@ def _first_of_cell(values: Array, x: Array, close: float) -> npt.NDArray[np.bool
     return left
 
 
-def refined(landscape: RelaxedLandscape, nodes: Nodes, t: float) -> Minimisers:
+def refined(u: Evaluation, nodes: Nodes, t: float) -> Minimisers:
     """The minima beside nodes, by Newton's method on the recovered gradient. Collective."""
-    low, high = landscape.box
+    low, high = u.box
     extent = float(np.max(high - low))
     x = nodes.x.copy()
     ended = np.zeros(len(x), dtype=bool)
     failed = np.zeros(len(x), dtype=bool)
     for _ in range(_STEPS if len(x) else 0):
-        step, is_convex = _newton_steps(landscape, x, t)
+        step, is_convex = _newton_steps(u, x, t)
         moved = np.clip(x + np.where((ended | failed)[:, None], 0.0, step), low, high)
         away = np.linalg.norm(moved - nodes.x, axis=1) > 2.0 * nodes.reach
-        failed |= ~ended & (~is_convex | away | ~landscape.contains(moved))
+        failed |= ~ended & (~is_convex | away | ~u.contains(moved))
         x = np.where(failed[:, None], x, moved)
         ended |= np.linalg.norm(step, axis=1) <= _SAME * extent
         if (ended | failed).all():
             break
     x = np.where(ended[:, None] & ~failed[:, None], x, nodes.x)
-    values = landscape.evaluate("value", x, t)[:, 0]
+    values = u.evaluate("value", x, t)[:, 0]
     order = np.argsort(values, kind="stable")
     kept: list[int] = []
     for i in order:
@@ -122,9 +119,9 @@ def refined(landscape: RelaxedLandscape, nodes: Nodes, t: float) -> Minimisers:
     return Minimisers(x[kept], values[kept], nodes.at_boundary[kept])
 
 
-def _newton_steps(landscape: RelaxedLandscape, x: Array, t: float) -> tuple[Array, npt.NDArray[np.bool_]]:
+def _newton_steps(u: Evaluation, x: Array, t: float) -> tuple[Array, npt.NDArray[np.bool_]]:
     """-(D²u)⁻¹ grad u at points, 0 where D²u is not positive, and where it is. Collective."""
-    gradient, hessian = landscape.shaped("gradient", x, t), landscape.shaped("hessian", x, t)
+    gradient, hessian = u.shaped("gradient", x, t), u.shaped("hessian", x, t)
     is_convex = np.linalg.eigvalsh(hessian)[:, 0] > 0.0
     hessian[~is_convex] = np.eye(x.shape[1])
     steps = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]

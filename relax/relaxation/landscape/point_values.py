@@ -39,8 +39,8 @@ class PointEvaluator:
         size = nodal.shape[1]
         if np.size(x) == 0:
             return np.empty((0, size))
-        points, cells, found = self._located(x)
-        check_found(points, found, self._dim)
+        points, cells, is_inside = self._located(x)
+        check_found(points, is_inside, self._dim)
         carrier = self._carrier(size)
         carrier.x.array[:] = nodal.ravel()
         values = np.zeros((len(points), size))

@@ -15,7 +15,8 @@ from relax.base.fem import compat
 from relax.base.fem.forms import num_owned
 from relax.base.types import Array
 
-Indices = npt.NDArray[np.int32]
+#: Nodes of cells, a row for each cell.
+Cells = npt.NDArray[np.int32]
 
 # What holds the highest coefficients of a fit where there are too few nodes for them, in a corner: far below what the
 # nodes say where there are enough.
@@ -49,7 +50,7 @@ class Recovery:
         self.space = V
         domain = V.mesh
         self._dim = domain.geometry.dim
-        self._cells: Indices = np.asarray(V.dofmap.list)
+        self._cells: Cells = np.asarray(V.dofmap.list)
         self._num_cells = domain.topology.index_map(domain.topology.dim).size_local
         self._x = np.ascontiguousarray(V.tabulate_dof_coordinates()[:, : self._dim])
         degree = int(V.ufl_element().degree)
@@ -109,7 +110,7 @@ class Recovery:
             result *= table[..., self._powers[:, i]]
         return result
 
-    def _around_vertices(self) -> Iterator[tuple[npt.NDArray[np.int64], Indices, Array]]:
+    def _around_vertices(self) -> Iterator[tuple[npt.NDArray[np.int64], Cells, Array]]:
         """Groups of this rank's cells, for each of their corners: (numbers of vertices, nodes, monomials at them)."""
         for start in range(0, self._num_cells, _GROUP):
             nodes = self._cells[start : min(start + _GROUP, self._num_cells)]

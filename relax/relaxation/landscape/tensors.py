@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from relax.errors import BadInput
-
-if TYPE_CHECKING:
-    from relax.relaxation.landscape.landscape import RelaxedLandscape
+from relax.relaxation.landscape.evaluation import Evaluation
 
 
-def answered(landscape: RelaxedLandscape, what: str, x: torch.Tensor, t: Any) -> torch.Tensor:
+def answered(u: Evaluation, what: str, x: torch.Tensor, t: Any) -> torch.Tensor:
     """The value, gradient or Hessian at points, of the kind of x. Collective, as is its backward.
 
     Raises:
@@ -23,25 +21,24 @@ def answered(landscape: RelaxedLandscape, what: str, x: torch.Tensor, t: Any) ->
         if t.requires_grad:
             raise BadInput("t: expected a number; derivatives are in x alone")
         t = t.cpu().numpy()
-    points = x.reshape(-1, 1) if x.ndim == 1 and landscape.dim == 1 else x
+    points = x.reshape(-1, 1) if x.ndim == 1 and u.dim == 1 else x
     if what == "value":
-        return _Value.apply(points, landscape, t)
+        return _Value.apply(points, u, t)
     if what == "gradient":
-        return _Gradient.apply(points, landscape, t)
-    return _evaluated(landscape, what, points, t)
+        return _Gradient.apply(points, u, t)
+    return _evaluated(u, what, points, t)
 
 
-def _evaluated(landscape: RelaxedLandscape, what: str, x: torch.Tensor, t: Any) -> torch.Tensor:
-    found = landscape.shaped(what, x.detach().cpu().double().numpy(), t)
-    return torch.as_tensor(found).to(x)
+def _evaluated(u: Evaluation, what: str, x: torch.Tensor, t: Any) -> torch.Tensor:
+    return torch.as_tensor(u.shaped(what, x.detach().cpu().double().numpy(), t)).to(x)
 
 
 class _Value(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, landscape: RelaxedLandscape, t: Any) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, u: Evaluation, t: Any) -> torch.Tensor:
         ctx.save_for_backward(x)
-        ctx.of = (landscape, t)
-        return _evaluated(landscape, "value", x, t)
+        ctx.of = (u, t)
+        return _evaluated(u, "value", x, t)
 
     @staticmethod
     def backward(ctx: Any, *dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -51,14 +48,14 @@ class _Value(torch.autograd.Function):
 
 class _Gradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, landscape: RelaxedLandscape, t: Any) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, u: Evaluation, t: Any) -> torch.Tensor:
         ctx.save_for_backward(x)
-        ctx.of = (landscape, t)
-        return _evaluated(landscape, "gradient", x, t)
+        ctx.of = (u, t)
+        return _evaluated(u, "gradient", x, t)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        landscape, t = ctx.of
-        return torch.einsum("nij,nj->ni", _evaluated(landscape, "hessian", x, t), dy[0]), None, None
+        u, t = ctx.of
+        return torch.einsum("nij,nj->ni", _evaluated(u, "hessian", x, t), dy[0]), None, None

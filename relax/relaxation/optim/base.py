@@ -25,13 +25,13 @@ class RelaxationOptimizer(torch.optim.Optimizer):
 
     Args:
         params: parameters, groups of them, or named parameters, as for every optimiser of torch.
-        defaults: settings of groups that do not say otherwise.
-        noise: the streams of random numbers.
+        noise: the streams of random numbers; some that are never asked for by default.
         check_finite: whether a loss that is not finite is an error.
+        defaults: settings of groups that do not say otherwise.
     """
 
-    def __init__(self, params: Any, defaults: dict[str, Any], *, noise: Noise, check_finite: bool = True) -> None:
-        self.noise = noise
+    def __init__(self, params: Any, *, noise: Noise | None = None, check_finite: bool, **defaults: Any) -> None:
+        self.noise = Noise(seed=0) if noise is None else noise
         self.check_finite = check_finite
         super().__init__(params, {**defaults, "step": 0})
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from relax.errors import BadInput
-from relax.relaxation.optim.base import RelaxationOptimizer
+from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.noise import Noise
-from relax.relaxation.optim.step import GroupStep, Step, chosen, descend_part, descend_with_noise
+from relax.relaxation.optim.step import (
+    GroupStep,
+    Motion,
+    Step,
+    chosen,
+    descend_from_start,
+    descend_with_noise,
+    one_step,
+)
 
 
 class Chain:
@@ -23,24 +32,24 @@ class Chain:
     def __init__(self, part: GroupStep) -> None:
         group = part.group
         self.part = part
-        self.lr = float(group["inner_lr"])
+        momentum = float(group["inner_momentum"])
+        self.motion = Motion(float(group["inner_lr"]), momentum, bool(group["nesterov"]) and momentum > 0.0)
         self.t = part.setting("t")
         self.beta = part.setting("beta") if "beta" in group else math.inf
-        self.momentum = float(group["inner_momentum"])
-        self.nesterov = bool(group["nesterov"]) and self.momentum > 0.0
         self.averaging = float(group.get("averaging", 0.0))
         self._check_spring()
-        self.velocity = [torch.zeros_like(x) for x in part.start] if self.momentum else []
+        self.velocity = [torch.zeros_like(x) for x in part.start] if momentum else []
         #: Without averaging mu is the last point.
         self.mean = [x.clone() for x in part.start] if self.averaging else part.points
 
     def _check_spring(self) -> None:
-        factor = self.lr / self.t if self.t else math.inf
-        limit = 2.0 * (1.0 + self.momentum) / (1.0 + 2.0 * self.momentum if self.nesterov else 1.0)
+        factor = self.motion.lr / self.t if self.t else math.inf
+        momentum = self.motion.momentum
+        limit = 2.0 * (1.0 + momentum) / (1.0 + 2.0 * momentum if self.motion.nesterov else 1.0)
         if factor >= limit:
             raise BadInput(
                 f"{self.part.name}: expected inner_lr / t < {limit:.3g}, else the spring itself diverges, got "
-                f"{self.lr:g} / {self.t:g}; try a smaller inner_lr or a larger t, or end the scoping in time: "
+                f"{self.motion.lr:g} / {self.t:g}; try a smaller inner_lr or a larger t, or end the scoping in time: "
                 "t_from_spring(Exponential(..., most=1/inner_lr))"
             )
 
@@ -49,23 +58,14 @@ class Chain:
         live, forces = self.part.forces()
         if live:
             y, x = chosen(self.part.points, live), chosen(self.part.start, live)
-            if self.momentum:
+            if self.motion.momentum:
                 spring = torch._foreach_sub(y, x)
                 torch._foreach_mul_(spring, 1.0 / self.t)
                 torch._foreach_add_(spring, forces)
                 forces = spring
             else:
-                torch._foreach_lerp_(y, x, self.lr / self.t)
-            descend_with_noise(
-                y,
-                forces,
-                chosen(self.velocity, live),
-                noise,
-                lr=self.lr,
-                beta=self.beta,
-                momentum=self.momentum,
-                nesterov=self.nesterov,
-            )
+                torch._foreach_lerp_(y, x, self.motion.lr / self.t)
+            descend_with_noise(y, forces, chosen(self.velocity, live), self.motion, noise, self.beta)
         if self.averaging:
             torch._foreach_lerp_(self.mean, self.part.points, 1.0 - self.averaging)
 
@@ -80,11 +80,9 @@ def local_means(step: Step) -> list[list[Tensor]]:
     return [chain.mean for chain in chains]
 
 
-def move_to_means(optimizer: RelaxationOptimizer, step: Step, means: list[list[Tensor]]) -> None:
-    """x <- x - lr (x - mu), with momentum, of the parameters that had a gradient."""
-    for part, mean in zip(step.parts, means, strict=True):
-        which = sorted(part.live)
-        if which:
-            directions = torch._foreach_sub(chosen(part.start, which), chosen(mean, which))
-            torch._foreach_copy_(part.points, part.start)
-            descend_part(optimizer, part, directions, which)
+def step_to_means(optimizer: RelaxationOptimizer, closure: Closure | None) -> Any:
+    """x <- x - lr (x - mu), with momentum, of the parameters that had a gradient; what the first call gave."""
+    with one_step(optimizer, closure) as step:
+        for part, mean in zip(step.parts, local_means(step), strict=True):
+            descend_from_start(optimizer, part, torch._foreach_sub(part.start, mean))
+    return step.loss

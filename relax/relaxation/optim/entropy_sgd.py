@@ -7,10 +7,9 @@ from typing import Any
 import torch
 
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
-from relax.relaxation.optim.chain import local_means, move_to_means
+from relax.relaxation.optim.chain import step_to_means
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.step import one_step
 
 
 class EntropySGD(RelaxationOptimizer):
@@ -88,20 +87,11 @@ class EntropySGD(RelaxationOptimizer):
         exact_noise: bool = False,
         check_finite: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "t": t,
-            "beta": beta,
-            "inner_steps": inner_steps,
-            "inner_lr": inner_lr,
-            "averaging": averaging,
-            "momentum": momentum,
-            "inner_momentum": inner_momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults, noise=Noise(seed, generator, exact_noise), check_finite=check_finite)
+        super().__init__(
+            params, noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, t=t, beta=beta,
+            inner_steps=inner_steps, inner_lr=inner_lr, averaging=averaging, momentum=momentum,
+            inner_momentum=inner_momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -115,9 +105,7 @@ class EntropySGD(RelaxationOptimizer):
             NotConverged: when a loss is not finite. Whatever is raised, also by the closure, the weights, the noise
                 and the count of steps are then those before the step.
         """
-        with one_step(self, closure) as step:
-            move_to_means(self, step, local_means(step))
-        return step.loss
+        return step_to_means(self, closure)
 
 
 class ProximalPoint(RelaxationOptimizer):
@@ -160,22 +148,13 @@ class ProximalPoint(RelaxationOptimizer):
         maximize: bool = False,
         check_finite: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "t": t,
-            "inner_steps": inner_steps,
-            "inner_lr": inner_lr,
-            "momentum": momentum,
-            "inner_momentum": inner_momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults, noise=Noise(seed=0), check_finite=check_finite)
+        super().__init__(
+            params, check_finite=check_finite, lr=lr, t=t, inner_steps=inner_steps, inner_lr=inner_lr,
+            momentum=momentum, inner_momentum=inner_momentum, nesterov=nesterov, weight_decay=weight_decay,
+            maximize=maximize,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
         """One step, ``inner_steps`` calls of the closure; returns and raises as ``EntropySGD.step`` does."""
-        with one_step(self, closure) as step:
-            move_to_means(self, step, local_means(step))
-        return step.loss
+        return step_to_means(self, closure)

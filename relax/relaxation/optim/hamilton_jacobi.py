@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
-from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.step import GroupStep, Step, chosen, descend_part, one_step
+from relax.relaxation.optim.step import Step, chosen, descend_from_start, one_step
 
 
 class HamiltonJacobi(RelaxationOptimizer):
@@ -58,17 +57,10 @@ class HamiltonJacobi(RelaxationOptimizer):
         maximize: bool = False,
         check_finite: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "t": t,
-            "iterations": iterations,
-            "damping": damping,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults, noise=Noise(seed=0), check_finite=check_finite)
+        super().__init__(
+            params, check_finite=check_finite, lr=lr, t=t, iterations=iterations, damping=damping, momentum=momentum,
+            nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -85,32 +77,22 @@ class HamiltonJacobi(RelaxationOptimizer):
         with one_step(self, closure) as step:
             slopes = _fixed_points(step)
             for part, p in zip(step.parts, slopes, strict=True):
-                if part.live:
-                    torch._foreach_copy_(part.points, part.start)
-                    which = sorted(part.live)
-                    descend_part(self, part, chosen(p, which), which)
+                descend_from_start(self, part, p)
         return step.loss
 
 
 def _fixed_points(step: Step) -> list[list[Tensor]]:
+    """p of each part, (the number of its parameters,) tensors."""
     times = [part.setting("t") for part in step.parts]
-    step.evaluate()
-    slopes = [_first_slopes(part) for part in step.parts]
-    for _ in range(step.settings["iterations"]):
-        for part, p, t in zip(step.parts, slopes, times, strict=True):
+    slopes = [[torch.zeros_like(x) for x in part.start] for part in step.parts]
+    for iteration in range(1 + step.settings["iterations"]):
+        for part, p, t in zip(step.parts, slopes, times, strict=True) if iteration else ():
             torch._foreach_copy_(part.points, part.start)
             torch._foreach_add_(part.points, p, alpha=-t)
         step.evaluate()
         for part, p in zip(step.parts, slopes, strict=True):
             live, forces = part.forces()
             if live:
-                torch._foreach_lerp_(chosen(p, live), forces, 1.0 - part.group["damping"])
-    return slopes
-
-
-def _first_slopes(part: GroupStep) -> list[Tensor]:
-    slopes = [torch.zeros_like(x) for x in part.start]
-    live, forces = part.forces()
-    if live:
-        torch._foreach_copy_(chosen(slopes, live), forces)
+                # With the weight 1 the first p is the force to the bit.
+                torch._foreach_lerp_(chosen(p, live), forces, 1.0 - part.group["damping"] if iteration else 1.0)
     return slopes

@@ -11,7 +11,7 @@ from torch import Tensor
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.step import Step, chosen, descend_part, one_step
+from relax.relaxation.optim.step import Step, chosen, descend_from_start, one_step
 
 
 class HeatSmoothing(RelaxationOptimizer):
@@ -65,18 +65,11 @@ class HeatSmoothing(RelaxationOptimizer):
         exact_noise: bool = False,
         check_finite: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "t": t,
-            "beta": beta,
-            "samples": samples,
-            "antithetic": antithetic,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults, noise=Noise(seed, generator, exact_noise), check_finite=check_finite)
+        super().__init__(
+            params, noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, t=t, beta=beta,
+            samples=samples, antithetic=antithetic, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
+            maximize=maximize,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -93,10 +86,7 @@ class HeatSmoothing(RelaxationOptimizer):
         with one_step(self, closure) as step:
             loss, gradients = _averages(step)
             for part, gradient in zip(step.parts, gradients, strict=True):
-                if part.live:
-                    torch._foreach_copy_(part.points, part.start)
-                    which = sorted(part.live)
-                    descend_part(self, part, chosen(gradient, which), which)
+                descend_from_start(self, part, gradient)
         return loss
 
 

@@ -17,12 +17,58 @@ from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.chain import local_means
 from relax.relaxation.optim.noise import Noise, derived_seed, fresh_seed
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.step import Step, as_real, chosen, descend, descend_part, one_step, velocities
+from relax.relaxation.optim.step import Motion, Step, as_real, chosen, descend, descend_from_start, one_step, velocities
 
 one_torch_thread_per_rank()
 
 
-class Parle(RelaxationOptimizer):
+class Replicas(RelaxationOptimizer):
+    """One replica per rank, all of the same size. Abstract. Collective, to make and to step.
+
+    Args:
+        params: of this rank's replica.
+        comm: the ranks; ``MPI.COMM_WORLD`` by default.
+        same_start: give every replica rank 0's weights first.
+        settings: what ``RelaxationOptimizer`` takes.
+
+    Raises:
+        BadInput: on every rank, for a setting out of its range, or replicas with different numbers of weights.
+    """
+
+    def __init__(self, params: Any, *, comm: MPI.Comm | None, same_start: bool, **settings: Any) -> None:
+        self.comm = MPI.COMM_WORLD if comm is None else comm
+        with parallel.together(self.comm):
+            super().__init__(params, **settings)
+        weights = self._weights()
+        sizes = parallel.on_each_rank(self.comm, [tuple(w.shape) for w in weights])
+        if any(other != sizes[0] for other in sizes):
+            counts = [sum(math.prod(shape) for shape in shapes) for shapes in sizes]
+            raise BadInput(
+                f"{type(self).__name__}: expected the same parameters on each rank, got other shapes; numbers of "
+                f"weights by rank: {counts}"
+            )
+        if same_start and self.comm.size > 1 and weights:
+            flat = np.concatenate([w.detach().reshape(-1).to("cpu", torch.float64).numpy() for w in weights])
+            told = torch.from_numpy(parallel.from_rank_0(self.comm, flat))
+            for w, part in zip(weights, told.split([w.numel() for w in weights]), strict=True):
+                w.copy_(part.view(w.shape))
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Give every replica the mean of all weights: the model to keep at the end. Collective."""
+        weights = self._weights()
+        (means,) = mean_over_ranks(self.comm, [weights])
+        for w, mean in zip(weights, means, strict=True):
+            w.copy_(mean)
+
+    def _weights(self) -> list[Tensor]:
+        return [as_real(p.detach()) for group in self.param_groups for p in group["params"]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "comm": self.comm}
+
+
+class Parle(Replicas):
     """Entropy-SGD on one replica per rank, with springs between the replicas. Collective, to make and to step.
 
     Replica a runs the inner loop of :class:`EntropySGD` at its own weights x_a, to get mu_a; then
@@ -90,26 +136,16 @@ class Parle(RelaxationOptimizer):
         exact_noise: bool = False,
         check_finite: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "t": t,
-            "beta": beta,
-            "rho": rho,
-            "inner_steps": inner_steps,
-            "inner_lr": inner_lr,
-            "averaging": averaging,
-            "momentum": momentum,
-            "inner_momentum": inner_momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        self.comm = MPI.COMM_WORLD if comm is None else comm
-        start = parallel.of_rank_0(self.comm, fresh_seed() if seed is None else seed)
-        with parallel.together(self.comm):
-            own = None if generator is not None and seed is None else derived_seed(start, self.comm.rank)
-            super().__init__(params, defaults, noise=Noise(own, generator, exact_noise), check_finite=check_finite)
-        _join(self, same_start)
+        comm = MPI.COMM_WORLD if comm is None else comm
+        start = parallel.of_rank_0(comm, fresh_seed() if seed is None else seed)
+        with parallel.together(comm):
+            own = None if generator is not None and seed is None else derived_seed(start, comm.rank)
+            noise = Noise(own, generator, exact_noise)
+        super().__init__(
+            params, comm=comm, same_start=same_start, noise=noise, check_finite=check_finite, lr=lr, t=t, beta=beta,
+            rho=rho, inner_steps=inner_steps, inner_lr=inner_lr, averaging=averaging, momentum=momentum,
+            inner_momentum=inner_momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -129,27 +165,15 @@ class Parle(RelaxationOptimizer):
                 means = local_means(step)
             centres = mean_over_ranks(self.comm, means) if any(rhos) else means
             for part, mean, centre, rho in zip(step.parts, means, centres, rhos, strict=True):
-                # What had no gradient here may have moved on another rank.
-                which = range(len(part.params)) if rho else sorted(part.live)
-                if not which:
-                    continue
-                x = chosen(part.start, which)
-                directions = torch._foreach_sub(x, chosen(mean, which))
+                directions = torch._foreach_sub(part.start, mean)
                 if rho:
-                    torch._foreach_add_(directions, torch._foreach_sub(x, chosen(centre, which)), alpha=rho)
-                torch._foreach_copy_(part.points, part.start)
-                descend_part(self, part, directions, which)
+                    torch._foreach_add_(directions, torch._foreach_sub(part.start, centre), alpha=rho)
+                # What had no gradient here may have moved on another rank.
+                descend_from_start(self, part, directions, range(len(part.params)) if rho else None)
         return step.loss
 
-    def average(self) -> None:
-        """Give every replica the mean of all weights: the model to keep at the end. Collective."""
-        _average(self)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "comm": self.comm}
-
-
-class ElasticSGD(RelaxationOptimizer):
+class ElasticSGD(Replicas):
     """SGD on one replica per rank, each on a spring to the mean of all. Collective, to make and to step.
 
     Descent on the sum over replicas of f(x_a) + rho/2 |x_a - r|^2 with r the mean of the x_b. One step computes r, the
@@ -196,19 +220,10 @@ class ElasticSGD(RelaxationOptimizer):
         same_start: bool = True,
         check_finite: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "rho": rho,
-            "inner_steps": inner_steps,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        self.comm = MPI.COMM_WORLD if comm is None else comm
-        with parallel.together(self.comm):
-            super().__init__(params, defaults, noise=Noise(seed=0), check_finite=check_finite)
-        _join(self, same_start)
+        super().__init__(
+            params, comm=comm, same_start=same_start, check_finite=check_finite, lr=lr, rho=rho,
+            inner_steps=inner_steps, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -224,13 +239,6 @@ class ElasticSGD(RelaxationOptimizer):
                     torch._foreach_copy_(velocity, moved)
         return step.loss
 
-    def average(self) -> None:
-        """Give every replica the mean of all weights: the model to keep at the end. Collective."""
-        _average(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "comm": self.comm}
-
 
 def _descend_on_springs(step: Step, centres: list[list[Tensor]], moving: list[list[Tensor]]) -> None:
     rhos = [part.setting("rho") for part in step.parts]
@@ -244,15 +252,7 @@ def _descend_on_springs(step: Step, centres: list[list[Tensor]], moving: list[li
                 torch._foreach_mul_(springs, rho)
                 torch._foreach_add_(springs, forces)
                 forces = springs
-            group = part.group
-            descend(
-                points,
-                forces,
-                chosen(velocity, live),
-                lr=float(group["lr"]),
-                momentum=group["momentum"],
-                nesterov=group["nesterov"],
-            )
+            descend(points, forces, chosen(velocity, live), Motion.of(part.group))
 
 
 def mean_over_ranks(comm: MPI.Comm, tensors: list[list[Tensor]]) -> list[list[Tensor]]:
@@ -268,34 +268,3 @@ def mean_over_ranks(comm: MPI.Comm, tensors: list[list[Tensor]]) -> list[list[Te
     flat /= comm.size
     parts = iter(flat.split([piece.numel() for piece in pieces]))
     return [[next(parts).view(tensor.shape).to(tensor.device, tensor.dtype) for tensor in some] for some in tensors]
-
-
-def _join(optimizer: RelaxationOptimizer, same_start: bool) -> None:
-    """Replicas of the same size, with rank 0's weights when asked for. Collective."""
-    comm = optimizer.comm
-    weights = _weights(optimizer)
-    sizes = parallel.on_each_rank(comm, [tuple(w.shape) for w in weights])
-    if any(other != sizes[0] for other in sizes):
-        counts = [sum(math.prod(shape) for shape in shapes) for shapes in sizes]
-        raise BadInput(
-            f"{type(optimizer).__name__}: expected the same parameters on each rank, got other shapes; numbers of "
-            f"weights by rank: {counts}"
-        )
-    if same_start and comm.size > 1 and weights:
-        flat = np.concatenate([w.detach().reshape(-1).to("cpu", torch.float64).numpy() for w in weights])
-        told = torch.from_numpy(parallel.from_rank_0(comm, flat))
-        with torch.no_grad():
-            for w, part in zip(weights, told.split([w.numel() for w in weights]), strict=True):
-                w.copy_(part.view(w.shape))
-
-
-def _average(optimizer: RelaxationOptimizer) -> None:
-    weights = _weights(optimizer)
-    (means,) = mean_over_ranks(optimizer.comm, [weights])
-    with torch.no_grad():
-        for w, mean in zip(weights, means, strict=True):
-            w.copy_(mean)
-
-
-def _weights(optimizer: RelaxationOptimizer) -> list[Tensor]:
-    return [as_real(p.detach()) for group in optimizer.param_groups for p in group["params"]]

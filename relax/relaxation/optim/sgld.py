@@ -9,7 +9,7 @@ import torch
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import Scheduled
-from relax.relaxation.optim.step import chosen, descend_with_noise, one_step, velocities
+from relax.relaxation.optim.step import Motion, chosen, descend_with_noise, one_step, velocities
 
 
 class SGLD(RelaxationOptimizer):
@@ -53,15 +53,10 @@ class SGLD(RelaxationOptimizer):
         exact_noise: bool = False,
         check_finite: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "beta": beta,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults, noise=Noise(seed, generator, exact_noise), check_finite=check_finite)
+        super().__init__(
+            params, noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, beta=beta,
+            momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -78,18 +73,16 @@ class SGLD(RelaxationOptimizer):
             betas = [part.setting("beta") for part in step.parts]
             step.evaluate()
             # Whatever can fail does so before the first weight moves.
-            found = [part.forces() for part in step.parts]
+            pulls = [part.forces() for part in step.parts]
             step.noise.ready(point.device for part in step.parts for point in part.points)
-            for part, beta, (live, forces) in zip(step.parts, betas, found, strict=True):
-                group = part.group
+            for part, beta, (live, forces) in zip(step.parts, betas, pulls, strict=True):
+                motion = Motion.of(part.group)
                 descend_with_noise(
                     chosen(part.points, live),
-                    [force.clone() for force in forces] if group["momentum"] else forces,
+                    [force.clone() for force in forces] if motion.momentum else forces,
                     chosen(velocities(self, part), live),
+                    motion,
                     step.noise,
-                    lr=float(group["lr"]),
-                    beta=beta,
-                    momentum=group["momentum"],
-                    nesterov=group["nesterov"],
+                    beta,
                 )
         return step.loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -143,61 +144,67 @@ def velocities(optimizer: RelaxationOptimizer, part: GroupStep) -> list[Tensor]:
     return [as_real(optimizer.state[p]["velocity"]) for p in part.params]
 
 
-def descend(
-    points: list[Tensor], forces: list[Tensor], velocity: list[Tensor], *, lr: float, momentum: float, nesterov: bool
-) -> None:
+@dataclass(frozen=True)
+class Motion:
+    """How points descend: the learning rate and the momentum, which is Nesterov's or not."""
+
+    lr: float
+    momentum: float
+    nesterov: bool
+
+    @classmethod
+    def of(cls, group: dict[str, Any]) -> Motion:
+        """That of the weights of a group."""
+        return cls(float(group["lr"]), group["momentum"], group["nesterov"])
+
+
+def descend(points: list[Tensor], forces: list[Tensor], velocity: list[Tensor], motion: Motion) -> None:
     """points -= lr v with v = momentum v + forces; with Nesterov's momentum, points -= lr (forces + momentum v).
 
     The formulas of ``torch.optim.SGD`` with dampening 0.
     """
     if not points:
         return
-    if momentum:
-        torch._foreach_mul_(velocity, momentum)
+    if motion.momentum:
+        torch._foreach_mul_(velocity, motion.momentum)
         torch._foreach_add_(velocity, forces)
-        forces = torch._foreach_add(forces, velocity, alpha=momentum) if nesterov else velocity
-    torch._foreach_add_(points, forces, alpha=-lr)
+        forces = torch._foreach_add(forces, velocity, alpha=motion.momentum) if motion.nesterov else velocity
+    torch._foreach_add_(points, forces, alpha=-motion.lr)
 
 
-def descend_part(
-    optimizer: RelaxationOptimizer, part: GroupStep, directions: list[Tensor], which: Sequence[int]
+def descend_from_start(
+    optimizer: RelaxationOptimizer, part: GroupStep, directions: list[Tensor], which: Sequence[int] | None = None
 ) -> None:
-    """The step of the weights: down ``directions``, one for each of ``which`` parameters, with ``lr`` and momentum."""
-    group = part.group
+    """The step of the weights: from where they were at the beginning down ``directions``, with ``lr`` and momentum.
+
+    Args:
+        optimizer: whose step it is.
+        part: the parameters.
+        directions: one for each of them.
+        which: of them move; by default those that have had a gradient.
+    """
+    which = sorted(part.live) if which is None else which
+    torch._foreach_copy_(part.points, part.start)
     descend(
         chosen(part.points, which),
-        directions,
-        chosen(velocities(optimizer, part), which),
-        lr=float(group["lr"]),
-        momentum=group["momentum"],
-        nesterov=group["nesterov"],
+        chosen(directions, which),
+        chosen(velocities(optimizer, part), which) if which else [],
+        Motion.of(part.group),
     )
 
 
-def kick(*, lr: float, beta: float, momentum: float) -> float:
-    """The noise per step, sqrt(2 (1 - m) lr/beta), with which descent with ``lr`` and momentum m samples exp(-beta H).
-
-    A kick goes on for 1/(1 - m) steps: without the factor 1 - m the temperature would be 1/(1 - m) times too high. It
-    is right to first order in lr (Chen, Fox, Guestrin 2014), and exactly what the plain step has without momentum.
-    """
-    return math.sqrt(2.0 * (1.0 - momentum) * lr / beta)
-
-
 def descend_with_noise(
-    points: list[Tensor],
-    forces: list[Tensor],
-    velocity: list[Tensor],
-    noise: Noise,
-    *,
-    lr: float,
-    beta: float,
-    momentum: float,
-    nesterov: bool,
+    points: list[Tensor], forces: list[Tensor], velocity: list[Tensor], motion: Motion, noise: Noise, beta: float
 ) -> None:
-    """``descend``, and sqrt(2 lr/beta) N(0, I). With momentum ``forces`` are written to: the noise enters them."""
-    size = kick(lr=lr, beta=beta, momentum=momentum)
-    if momentum and size:
-        noise.add_(forces, size / lr)
-    descend(points, forces, velocity, lr=lr, momentum=momentum, nesterov=nesterov)
-    if not momentum and size:
+    """``descend``, and noise of sqrt(2 (1 - m) lr/beta) N(0, I) per step, which then samples exp(-beta H).
+
+    With momentum ``forces`` are written to: the noise enters them. A kick goes on for 1/(1 - m) steps: without the
+    factor 1 - m the temperature would be 1/(1 - m) times too high. It is right to first order in lr (Chen, Fox,
+    Guestrin 2014), and exactly what the plain step has without momentum.
+    """
+    size = math.sqrt(2.0 * (1.0 - motion.momentum) * motion.lr / beta)
+    if motion.momentum and size:
+        noise.add_(forces, size / motion.lr)
+    descend(points, forces, velocity, motion)
+    if not motion.momentum and size:
         noise.add_(points, size)

@@ -1,0 +1,23 @@
+"""Sizes of a mesh that equations ask for."""
+
+from __future__ import annotations
+
+import numpy as np
+from dolfinx.mesh import Mesh
+
+from relax.base import parallel
+from relax.base.types import Array
+
+
+def bounding_box(mesh: Mesh) -> tuple[Array, Array]:
+    """The corners of the mesh's bounding box, (3,) each. Collective."""
+    x = mesh.geometry.x
+    ends = np.concatenate([np.min(x, axis=0, initial=np.inf), np.min(-x, axis=0, initial=np.inf)])
+    low, minus_high = np.split(parallel.smallest(mesh.comm, ends), 2)
+    return low, -minus_high
+
+
+def cell_diameters(mesh: Mesh) -> Array:
+    """The diameters of the cells of this rank. Local."""
+    tdim = mesh.topology.dim
+    return np.asarray(mesh.h(tdim, np.arange(mesh.topology.index_map(tdim).size_local, dtype=np.int32)))
