@@ -8,10 +8,11 @@ WORKERS ?= auto
 JOB ?= mpi_jobs/poisson_inverse.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo quick test check bench clean
 
 help:
 	@echo "make demo    solve the main inverse problem on 2 ranks ($(JOB))"
+	@echo "make quick   the tests on one rank, without the slow ones: before each commit"
 	@echo "make test    the tests on 1, 2 and 3 ranks"
 	@echo "make check   lint, format and types"
 	@echo "make bench   every script of benchmarks/, one thread per rank"
@@ -19,6 +20,9 @@ help:
 
 demo:
 	$(ENTER) mpirun -n 2 relax run $(JOB) --overwrite
+
+quick:
+	$(ENTER) python3 -m pytest tests -n $(WORKERS) --dist loadscope -m "not slow" $(PYTEST)
 
 # On one rank a worker for each core takes the tests of one class or file after the other: they share what they compile
 # and solve. Several ranks go without pytest's cache, which is one folder, and have to be told about colours: Open MPI gives each

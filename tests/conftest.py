@@ -25,6 +25,7 @@ import relax  # noqa: F401  # above what imports DOLFINx: the helpers beside thi
 import numpy as np
 import pytest
 from contract import Bench
+from dolfinx import jit
 from mpi4py import MPI
 from petsc4py import PETSc
 
@@ -44,6 +45,10 @@ MARKERS = (
 _SEVERAL = 3
 # Seconds below which a run says nothing of where they went; how many of its tests are named.
 _WORTH_TELLING, _SLOWEST = 10.0, 15
+
+
+# What a test compiles it uses a few times, on a small mesh: the C compiler is not asked to optimise it.
+jit.DOLFINX_DEFAULT_JIT_OPTIONS["cffi_extra_compile_args"] = (["-O0", "-g0"], "as DOLFINx describes it")
 
 
 # -- fixtures ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,25 @@
+"""How a problem is solved and differentiated: states, tangents, adjoints, Hessian actions; maps and their derivatives.
+
+=========================================================  ======================================================
+for a bug in ...                                           open ...
+=========================================================  ======================================================
+what UFL derives: a term of a gradient or a Hessian        ``residual/derived.py``
+assembly, ghost sums, which forms compile together         ``residual/residual.py``
+a stale control, a parameter that is not the user's again  ``residual/registers.py``
+Dirichlet values as controls                               ``residual/clamped.py``
+Cholesky where it should be LU, or the reverse             ``residual/symmetry.py``
+Newton, continuation, a state that is wrong                ``solve/state.py``
+a factor made too often, or kept too long                  ``solve/factored.py``, ``base/la/factors.py``
+∂F/∂m for many directions                                  ``solve/sensitivity.py``
+tangents, adjoints, Hessian actions of a state             ``stationary.py``
+the same through time                                      ``march/derivatives.py``; what lasts how long: ``march/system.py``
+which part of a control goes to which step                 ``march/plan.py``
+checkpoints of a trajectory                                ``march/storage.py``
+batches of small systems                                   ``dense/points.py``; their matrices: ``dense/assembly.py``
+energies as a function of the potential                    ``eigen/derivatives.py``
+shapes, leading axes, closed points                        ``linearization.py``, ``reduced.py``
+control vectors from functions                             ``controls.py``
+samples that share a solve                                 ``batch.py``
+``check_map``                                              ``verify.py``
+=========================================================  ======================================================
+"""
