@@ -19,9 +19,9 @@ import scipy.integrate
 from mpi4py import MPI
 
 from relax.base import parallel
+from relax.base.checks import at_least, positive
 from relax.base.types import Array
-from relax.invert.priors.identity import positive
-from relax.relaxation.functions import at_least, gradient_of
+from relax.relaxation.functions import gradient_of
 from relax.relaxation.monte_carlo import Estimate, Paths, heun_step, starting
 
 # The step over eps: fast enough for curvatures of f and 1/t up to about 10.

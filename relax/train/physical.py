@@ -6,7 +6,6 @@ Holl, Koltun and Thuerey, "Scale-invariant Learning by Physics Inversion", NeurI
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -15,6 +14,7 @@ from mpi4py import MPI
 from torch import Tensor
 
 from relax.base import parallel
+from relax.base.checks import as_number
 from relax.errors import BadInput
 
 
@@ -93,7 +93,7 @@ def physical_gradient(
     with torch.no_grad():
         seen, wanted = _tensor(y, x.device), _tensor(target, x.device)
         parallel.raise_together(comm, _complaint_of_data(seen, wanted, step))
-        length = number(step)
+        length = as_number(step)
         residual = wanted - seen if length == 1.0 else length * (wanted - seen)
         here = x.detach()
         local = getattr(inverse, "at", None)
@@ -108,17 +108,6 @@ def physical_gradient(
     gap = ((x - here) - dx).to(summed)
     terms = 0.5 * gap**2 if proxy == "l2" else gap.abs()
     return (terms if weights is None else weights * terms).sum()
-
-
-def number(value: Any) -> float:
-    """A real number as a float, be it Python's, NumPy's, or an array or a tensor without axes; else NaN. Local."""
-    value = value.item() if getattr(value, "ndim", None) == 0 else value
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
 
 
 def _tensor(values: Any, device: torch.device) -> Tensor:
@@ -156,7 +145,7 @@ def _complaint_of_data(y: Tensor, target: Tensor, step: Any) -> BadInput | None:
                 f"physical_gradient: {what}: {_count(tensor)} of {tensor.numel()} entries are NaN or infinite, or no "
                 "numbers; expected a tensor or an array of finite ones"
             )
-    if not 0.0 < number(step) < math.inf:
+    if not 0.0 < as_number(step) < math.inf:
         found = f"shape {tuple(step.shape)}; steps of samples go into the target" if _has_axes(step) else repr(step)
         return BadInput(f"physical_gradient: step: expected one finite number above 0, got {found}")
     return None

@@ -8,6 +8,7 @@ import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
+from relax.base.checks import positive
 from relax.base.fem.layout import Kind
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -91,21 +92,6 @@ class IdentityPrior:
 
     def close(self) -> None:
         """Nothing to free."""
-
-
-def positive(value: float, what: str) -> float:
-    """``value`` as a float.
-
-    Raises:
-        BadInput: unless it is a positive finite number.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not (np.isfinite(number) and number > 0.0):
-        raise BadInput(f"{what}: expected a positive number, got {value!r}")
-    return number
 
 
 def vector_of(comm: MPI.Comm, value: float | Array, size: int, what: str) -> Array:

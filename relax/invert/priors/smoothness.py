@@ -13,6 +13,7 @@ from dolfinx.fem import petsc
 from petsc4py import PETSc
 
 from relax.base import parallel
+from relax.base.checks import positive
 from relax.base.fem import compat
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.layout import ControlLayout, Kind, SpaceLayout, as_rows, control_layout
@@ -21,7 +22,7 @@ from relax.base.la.options import DIRECT_SYMMETRIC, Options, merged
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.invert.priors.identity import positive, vector_of
+from relax.invert.priors.identity import vector_of
 
 # Right-hand sides that go through one block solve; more are taken in turns, to bound the memory.
 _BLOCK = 64

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +18,6 @@ from relax.base.types import Array
 from relax.engine.march import March
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
-from relax.train.physical import number
-
-Rule: TypeAlias = tuple[Callable[[float], bool], str]
-
-ABOVE_0: Rule = (lambda v: 0.0 < v < math.inf, "a finite number above 0")
-AT_LEAST_0: Rule = (lambda v: 0.0 <= v < math.inf, "a finite number of at least 0")
-FRACTION: Rule = (lambda v: 0.0 <= v < 1.0, "a number in [0, 1)")
 
 
 class MapInverse(ABC):
@@ -167,19 +159,6 @@ def like(given: Any, values: Array) -> Any:
         dtype = given.dtype if given.is_floating_point() else torch.float64
         return torch.from_numpy(np.ascontiguousarray(values)).to(device=given.device, dtype=dtype)
     return values
-
-
-def checked_number(value: Any, rule: Rule, what: str) -> float:
-    """A setting as a float. Local.
-
-    Raises:
-        BadInput: when it is no number, or breaks the rule.
-    """
-    holds, words = rule
-    found = number(value)
-    if not holds(found):
-        raise BadInput(f"{what}: expected {words}, got {value!r}")
-    return found
 
 
 def parameters_key(G: ReducedMap) -> Key:

@@ -13,6 +13,7 @@ from petsc4py import PETSc
 from scipy.special import expit
 
 from relax.base import parallel
+from relax.base.checks import ABOVE_0, AT_LEAST_0, at_least, number_in
 from relax.base.fem.layout import SpaceLayout
 from relax.base.la import eigen
 from relax.base.la.factors import Key
@@ -23,8 +24,7 @@ from relax.errors import BadInput
 from relax.invert.priors.base import Prior
 from relax.observe import AtSteps, FieldValues
 from relax.problem.evolution import Evolution
-from relax.relaxation.functions import at_least
-from relax.train.inverses.base import ABOVE_0, AT_LEAST_0, MapInverse, checked_number, parameters_key
+from relax.train.inverses.base import MapInverse, parameters_key
 from relax.train.inverses.gauss_newton import check_prior
 
 # How far a mode may be from being one of the propagator, beside the largest gain.
@@ -115,8 +115,8 @@ class HeatInverse(MapInverse):
                 raise BadInput(f"{self.name}: filter: expected 'probability' or 'wiener', got {filter!r}")
             self.filter = filter
             self._wanted = at_least(modes, 1, f"{self.name}: modes")
-            self.noise = checked_number(noise, AT_LEAST_0, f"{self.name}: noise")
-            self.relative_noise = checked_number(relative_noise, AT_LEAST_0, f"{self.name}: relative_noise")
+            self.noise = number_in(noise, AT_LEAST_0, f"{self.name}: noise")
+            self.relative_noise = number_in(relative_noise, AT_LEAST_0, f"{self.name}: relative_noise")
             if self.noise == self.relative_noise == 0.0:
                 raise BadInput(f"{self.name}: expected noise or relative_noise above 0, got 0 for both")
             self._signal = self._checked_signal(signal)
@@ -124,7 +124,7 @@ class HeatInverse(MapInverse):
 
     def _checked_signal(self, signal: Any) -> float | Prior:
         if not hasattr(signal, "covariance"):
-            return checked_number(signal, (ABOVE_0[0], f"{ABOVE_0[1]} or a prior"), f"{self.name}: signal")
+            return number_in(signal, (ABOVE_0[0], f"{ABOVE_0[1]} or a prior"), f"{self.name}: signal")
         check_prior(self.G, signal, self.name)
         return cast("Prior", signal)
 
