@@ -8,27 +8,18 @@ from typing import Literal, Protocol
 import numpy as np
 
 from relax.base import parallel
-from relax.base.fem.layout import ControlLayout
 from relax.base.types import Array
-from relax.engine.linearization import Linearization, Map
+from relax.engine.linearization import Linearization
+from relax.engine.protocols import Map
 
 Product = Literal["vjp", "jvp", "hvp", "second_tangent"]
 
 
-class SampledMap(Map, Protocol):
-    """A map that can be linearised at several controls."""
-
-    layout: ControlLayout
-
-    def linearize(self, m: Array) -> Linearization:
-        """At one control (size_in,)."""
-
-    def linearize_each(self, m: Array) -> list[Linearization]:
-        """At several, (k, size_in)."""
-
-
 class KnownSamples(Protocol):
-    """Where a batch has been solved, and where its derivatives are found again by its controls. Collective."""
+    """Where a batch has been solved, and where its derivatives are found again by its controls. Collective.
+
+    Its rows are control vectors that ``layout.checked`` has seen.
+    """
 
     def solve(self, rows: Array) -> Array:
         """(samples, size_in) -> (samples, size_out)."""
@@ -44,13 +35,13 @@ class KnownPoints:
         G: the map.
     """
 
-    def __init__(self, G: SampledMap) -> None:
+    def __init__(self, G: Map) -> None:
         self._G = G
         self._known: list[tuple[Array, Linearization]] = []
 
     def solve(self, rows: Array) -> Array:
         """(samples, size_in) -> (samples, size_out)."""
-        new = self._G.linearize_each(rows)
+        new = self._G.linearize_rows(rows)
         self._known += list(zip(rows.copy(), new, strict=True))
         return np.array([point.value for point in new]).reshape(len(rows), self._G.size_out)
 
@@ -76,7 +67,7 @@ class KnownPoints:
             for i, (_, point) in enumerate(self._known):
                 if agreed >> i & 1:
                     return point
-        self._known.append((row.copy(), G.linearize(row)))
+        self._known.append((row.copy(), G.linearize_rows(row[None, :])[0]))
         return self._known[-1][1]
 
 

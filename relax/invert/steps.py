@@ -28,9 +28,7 @@ def exact(point: Trial, J: Array) -> SearchDirection:
     sums = _sum(point, np.column_stack([LtJt @ LtJt.T, scaled @ q]))
     z = np.linalg.solve(np.eye(len(J)) + sums[:, :-1], sums[:, -1] - point.residual)
     dual = z @ scaled
-    return SearchDirection(
-        p=prior.covariance(dual) - q, precision_p=dual - prior.gradient(point.m), iterations=0, curved_down=False
-    )
+    return SearchDirection(prior.covariance(dual) - q, dual - prior.gradient(point.m))
 
 
 class DataHessian:

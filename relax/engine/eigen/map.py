@@ -150,7 +150,12 @@ class EigenMap:
 
     def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
         """Linearisation points of several controls (k, size_in)."""
-        return [self._linearization(self._solve(row)) for row in as_rows(self._checked(m))]
+        return self.linearize_rows(as_rows(self._checked(m)))
+
+    def linearize_rows(self, rows: Array) -> list[Linearization]:
+        """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
+        self.refuse_closed()
+        return [self._linearization(self._solve(row)) for row in rows]
 
     def _linearization(self, point: EigenPoint) -> Linearization:
         # A linearisation asks of its map no more than layout, sizes, and dot.

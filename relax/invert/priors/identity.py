@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from mpi4py import MPI
 
@@ -11,6 +9,7 @@ from relax.base import parallel
 from relax.base.checks import positive
 from relax.base.fem.layout import Kind
 from relax.base.types import Array
+from relax.engine.protocols import Map
 from relax.errors import BadInput
 
 
@@ -33,7 +32,7 @@ class IdentityPrior:
 
     def __init__(
         self,
-        controls: Any,
+        controls: Map | int,
         *,
         std: float,
         mean: float | Array = 0.0,

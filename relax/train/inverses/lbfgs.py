@@ -12,7 +12,7 @@ from relax.base.teams import Teams
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, NotConverged
-from relax.invert.lbfgs import lbfgs
+from relax.invert.methods.lbfgs import lbfgs
 from relax.invert.priors.base import Prior
 from relax.train.inverses.base import MapInverse
 from relax.train.inverses.gauss_newton import check_prior, checked_noise

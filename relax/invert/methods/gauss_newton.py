@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from relax.base import parallel
 from relax.base.types import Array
+from relax.engine.protocols import Map
 from relax.errors import BadInput
 from relax.invert import steps
-from relax.invert.cg import conjugate_gradients
-from relax.invert.objective import Callback, Objective, Recorder, backtrack, covariance_norm
+from relax.invert.cg import SearchDirection, conjugate_gradients
+from relax.invert.loop import Iterate, iterate
+from relax.invert.objective import Callback, Objective
 from relax.invert.priors.base import Prior
-from relax.invert.result import Result, Status
+from relax.invert.result import Result
 
-_SMALL_STEP = 1e-12
 # With jacobian="auto": at most so many rows, and so many numbers on a rank (160 MB; the step holds a few such arrays).
 _MATRIX_ROWS, _MATRIX_ENTRIES = 200, 20_000_000
 
 
 def gauss_newton(
-    G: Any,
+    G: Map,
     data: Array,
     m0: Array | None = None,
     *,
@@ -48,7 +50,7 @@ def gauss_newton(
     (after Eisenstat and Walker, SIAM J. Sci. Comput. 17 (1996) 16–32).
 
     Args:
-        G: a ``ReducedMap``, in either layout.
+        G: a ``ReducedMap``, or another :class:`~relax.engine.protocols.Map`, in either layout.
         data: (size_out,); rank 0's copy counts.
         m0: where to start, a control vector; by default the prior's mean.
         noise: standard deviation of the data's noise: a number, or one per observation.
@@ -73,60 +75,46 @@ def gauss_newton(
         BadInput: on every rank, for arguments that do not fit.
         SolveFailed: when a solve fails elsewhere than at a trial step.
     """
-    # On an exception linearisations are left to the next collective clean-up rather than closed here: it may be one
-    # that a single rank raised, in the callback, and closing is collective.
     if hessian not in ("gauss_newton", "newton"):
         raise BadInput(f"hessian: expected 'gauss_newton' or 'newton', got {hessian!r}")
     objective = Objective(G, data, noise, prior)
-    use_matrix = _use_matrix(G, jacobian)
-    recorder = Recorder(objective, callback)
-
-    point = objective.start(m0)
-    g = point.gradient()
-    Cg = prior.covariance(g)
-    size = start_size = covariance_norm(G.dot, g, Cg)
-    goal = max(rtol * start_size, atol)
-    stop = recorder.add(point, size, 0.0, 0)
-    while True:
-        if size <= goal:
-            return recorder.result(point, Status.converged)
-        if stop:
-            return recorder.result(point, Status.stopped_by_callback)
-        if len(recorder.history) > max_steps:
-            return recorder.result(point, Status.max_steps)
-
-        J = point.lin.matrix() if use_matrix else None
-        if J is not None and hessian == "gauss_newton":
-            found = steps.exact(point, J)
-        else:
-            # The last step need not go far below the goal: it would cost products that change nothing.
-            forcing = max(min(0.5, math.sqrt(size / start_size)), min(0.5, 0.1 * goal / size))
-            found = conjugate_gradients(
-                steps.DataHessian(point, J, newton=hessian == "newton"),
-                prior.covariance,
-                -g,
-                -Cg,
-                G.dot,
-                rtol=forcing if cg_rtol is None else cg_rtol,
-                max_iterations=max_cg,
-            )
-        slope = G.dot(g, found.p)
-        new, t = backtrack(objective, point, found.p, slope, length=1.0, max_halvings=max_halvings)
-        if new is None:
-            recorder.cg += found.iterations
-            return recorder.result(point, Status.line_search_failed)
-        point.close()
-        point = new
-        g = point.gradient()
-        Cg = prior.covariance(g)
-        size = covariance_norm(G.dot, g, Cg)
-        stop = recorder.add(point, size, t, found.iterations)
-        moved = t * math.sqrt(max(G.dot(found.p, found.precision_p), 0.0))
-        if size > goal and moved <= _SMALL_STEP * (1.0 + math.sqrt(2.0 * point.prior_cost)):
-            return recorder.result(point, Status.small_step)
+    method = _Newton(_use_matrix(G, jacobian), hessian == "newton", max_cg, cg_rtol)
+    return iterate(
+        objective, method, m0, rtol=rtol, atol=atol, max_steps=max_steps, max_halvings=max_halvings, callback=callback
+    )
 
 
-def _use_matrix(G: Any, jacobian: str) -> bool:
+@dataclass(frozen=True)
+class _Newton:
+    """H p = −g, solved exactly or by conjugate gradients."""
+
+    use_matrix: bool
+    is_whole: bool
+    max_cg: int
+    cg_rtol: float | None
+
+    def direction(self, here: Iterate, *, start_size: float, goal: float) -> SearchDirection:
+        point = here.point
+        J = point.lin.matrix() if self.use_matrix else None
+        if J is not None and not self.is_whole:
+            return steps.exact(point, J)
+        # The last step need not go far below the goal: it would cost products that change nothing.
+        forcing = max(min(0.5, math.sqrt(here.size / start_size)), min(0.5, 0.1 * goal / here.size))
+        return conjugate_gradients(
+            steps.DataHessian(point, J, newton=self.is_whole),
+            point.objective.prior.covariance,
+            -here.g,
+            -here.Cg,
+            point.objective.G.dot,
+            rtol=forcing if self.cg_rtol is None else self.cg_rtol,
+            max_iterations=self.max_cg,
+        )
+
+    def told(self, step: Array, before: Iterate, after: Iterate) -> None:
+        pass
+
+
+def _use_matrix(G: Map, jacobian: str) -> bool:
     if jacobian not in ("auto", "matrix", "products"):
         raise BadInput(f"jacobian: expected 'auto', 'matrix' or 'products', got {jacobian!r}")
     if jacobian != "auto":
