@@ -12,7 +12,7 @@ from torch import Tensor
 
 from relax.base.types import Array
 from relax.errors import BadInput, NotConverged
-from relax.layer.layer import points_held
+from relax.layer.products import points_held
 from relax.train.half_inverse.exchange import Exchange
 from relax.train.half_inverse.graph import Unstructured
 from relax.train.half_inverse.pieces import Part, combined, dense, gram
