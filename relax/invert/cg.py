@@ -12,7 +12,7 @@ from relax.base.types import Array
 
 @dataclass(frozen=True)
 class SearchDirection:
-    """Where to go from a control.
+    """A direction to go from a control.
 
     Attributes:
         p: the direction, primal.

@@ -16,7 +16,7 @@ _SMALL_STEP = 1e-12
 
 @dataclass(frozen=True)
 class Iterate:
-    """Where a run is.
+    """A control that a run has come to, and the gradient there.
 
     Attributes:
         point: the control, J and what it is made of.
@@ -32,14 +32,14 @@ class Iterate:
 
     @classmethod
     def at(cls, point: Trial) -> Iterate:
-        """One adjoint solve. Collective."""
+        """The iterate at a point, by one adjoint solve. Collective."""
         g = point.gradient()
         Cg = point.objective.prior.covariance(g)
         return cls(point, g, Cg, math.sqrt(max(point.objective.G.dot(g, Cg), 0.0)))
 
 
 class Method(Protocol):
-    """What tells one optimiser from another; one object for each run. All methods are collective."""
+    """The part of an optimiser that is its own; one object for each run. All methods are collective."""
 
     def direction(self, here: Iterate, *, start_size: float, goal: float) -> SearchDirection:
         """A direction along which J falls.

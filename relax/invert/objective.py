@@ -142,7 +142,7 @@ def backtrack(
 
 
 class Recorder:
-    """Keeps the history and the clock of a run, and calls the user's callback. Collective to use."""
+    """The history and the clock of a run, and the calls of the user's callback. Collective to use."""
 
     def __init__(self, objective: Objective, callback: Callback | None) -> None:
         self._objective = objective

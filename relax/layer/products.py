@@ -121,7 +121,7 @@ def _directions_merged(tensors: tuple[Tensor, ...], dims: tuple[int | None, ...]
 
 
 def _directions_split(result: Tensor, size: int) -> Tensor:
-    """The reverse: the vmapped axis in front again."""
+    """The vmapped axis out of the axis of directions, in front again."""
     K = result.shape[-2] // size
     return result.reshape(*result.shape[:-2], size, K, result.shape[-1]).movedim(-3, 0)
 

@@ -124,8 +124,8 @@ def _finite(tensor: Tensor) -> bool:
 
 def _complaint_of_x(x: Any) -> BadInput | None:
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-        found = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
-        return BadInput(f"physical_gradient: x: expected a tensor of floating point numbers, got {found}")
+        kind = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
+        return BadInput(f"physical_gradient: x: expected a tensor of floating point numbers, got {kind}")
     if not _finite(x.detach()):
         return BadInput(
             f"physical_gradient: x: {_count(x)} of {x.numel()} entries are NaN or infinite; has the network diverged?"
@@ -146,8 +146,8 @@ def _complaint_of_data(y: Tensor, target: Tensor, step: Any) -> BadInput | None:
                 "numbers; expected a tensor or an array of finite ones"
             )
     if not 0.0 < as_number(step) < math.inf:
-        found = f"shape {tuple(step.shape)}; steps of samples go into the target" if _has_axes(step) else repr(step)
-        return BadInput(f"physical_gradient: step: expected one finite number above 0, got {found}")
+        given = f"shape {tuple(step.shape)}; steps of samples go into the target" if _has_axes(step) else repr(step)
+        return BadInput(f"physical_gradient: step: expected one finite number above 0, got {given}")
     return None
 
 

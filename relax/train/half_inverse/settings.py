@@ -78,7 +78,7 @@ def _check_of_group(settings: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step of :class:`relax.HalfInverse` did. Dimensionless but for losses.
+    """An account of one step of :class:`relax.HalfInverse`. Dimensionless but for losses.
 
     Attributes:
         loss: before the step, of all teams.

@@ -19,7 +19,7 @@ from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, SolveFailed
 from relax.invert.cg import conjugate_gradients
 from relax.invert.priors.base import Prior
-from relax.train.inverses.base import MapInverse, as_array, like, parameters_key
+from relax.train.inverses.base import MapInverse, as_array, by_teams, like, parameters_key
 
 # With jacobian="auto" and a prior: at most so many unknowns of the smaller side, and so many numbers in a Jacobian.
 _SIDE, _ENTRIES = 3_000, 20_000_000
@@ -84,7 +84,7 @@ def gauss_newton_inverse(
 
 
 class GaussNewtonInverse(MapInverse):
-    """What :func:`gauss_newton_inverse` makes."""
+    """The inverse that :func:`gauss_newton_inverse` makes."""
 
     def __init__(
         self,
@@ -164,20 +164,13 @@ class GaussNewtonInverse(MapInverse):
         """
         points = self._checked(x, self.G.size_in, "x")
         rows, lead = as_rows(points), points.shape[:-1]
-        mine = slice(0, len(rows)) if self.teams is None else self.teams.mine(len(rows))
-        values: Array = np.empty((0, self.G.size_out))
-        if self.teams is None:
-            values = self._observed(rows)
-        else:
-            with parallel.together(self.teams.comm):
-                values = self._observed(rows[mine])
-            values = self.teams.gather(values)
+        values = by_teams(self.teams, len(rows), lambda mine: self._observed(rows[mine]))
         return like(x, values.reshape(*lead, self.G.size_out))
 
     def _observed(self, rows: Array) -> Array:
-        found = self.G.linearize_each(rows) if len(rows) else []
-        self._seen = (self._parameters_key(), rows.copy(), found)
-        return np.array([point.value for point in found]).reshape(len(rows), self.G.size_out)
+        points = self.G.linearize_each(rows) if len(rows) else []
+        self._seen = (self._parameters_key(), rows.copy(), points)
+        return np.array([point.value for point in points]).reshape(len(rows), self.G.size_out)
 
     # -- the steps -----------------------------------------------------------------------------------------------------
 

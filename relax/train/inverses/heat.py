@@ -95,7 +95,7 @@ class Modes:
 
 
 class HeatInverse(MapInverse):
-    """What :func:`heat_inverse` makes."""
+    """The inverse that :func:`heat_inverse` makes."""
 
     def __init__(
         self,
@@ -133,10 +133,10 @@ class HeatInverse(MapInverse):
         """The modes, found when first needed and again when parameters of the problem have changed. Collective."""
         key = parameters_key(self.G)
         if self._kept is None or self._kept[0] is not key:
-            self._kept = (key, self._found())
+            self._kept = (key, self._of_evolution())
         return self._kept[1]
 
-    def _found(self) -> Modes:
+    def _of_evolution(self) -> Modes:
         functions, duals = _eigenfunctions(self.G, self._wanted, self.name)
         with self.G.linearize(np.zeros(self.G.size_in)) as lin:
             if not lin.is_everywhere_the_same:
@@ -203,15 +203,15 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
         if count > size:
             raise BadInput(f"{name}: modes: expected at most {size}, the values that are not clamped, got {count}")
         pairs = eigen.LowestPairs(A, M, T).find(count)
-        found = []
+        gathered = []
         for vectors, matrix in ((pairs.vectors, None), (pairs.vectors, whole[1])):
             owned = np.zeros((len(vectors), residual.num_owned))
             owned[:, free] = vectors
-            found.append(layout.gather(owned if matrix is None else eigen.products(matrix, owned)))
+            gathered.append(layout.gather(owned if matrix is None else eigen.products(matrix, owned)))
     finally:
         for matrix in (*whole, A, M, T):
             matrix.destroy()
-    return found[0], found[1]
+    return gathered[0], gathered[1]
 
 
 def _check(G: ReducedMap) -> None:

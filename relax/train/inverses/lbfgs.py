@@ -57,7 +57,7 @@ def lbfgs_inverse(
 
 
 class LbfgsInverse(MapInverse):
-    """What :func:`lbfgs_inverse` makes."""
+    """The inverse that :func:`lbfgs_inverse` makes."""
 
     def __init__(
         self,

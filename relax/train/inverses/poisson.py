@@ -52,7 +52,7 @@ def poisson_inverse(G: ReducedMap, *, teams: Teams | None = None) -> SourceInver
 
 @dataclass(frozen=True)
 class _Operators:
-    """What is assembled once: A and the solver for the free part of M. For the owner to destroy."""
+    """The operators that are assembled once: A and the solver for the free part of M. For the owner to destroy."""
 
     A: PETSc.Mat
     mass: PETSc.Mat
@@ -65,7 +65,7 @@ class _Operators:
 
 
 class SourceInverse(MapInverse):
-    """What :func:`poisson_inverse` makes."""
+    """The inverse that :func:`poisson_inverse` makes."""
 
     def __init__(self, G: ReducedMap, teams: Teams | None = None) -> None:
         super().__init__(G, teams)
