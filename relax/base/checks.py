@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 from relax.errors import BadInput
@@ -68,6 +68,18 @@ def at_least(value: Any, least: int, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise BadInput(f"{what}: expected a whole number of at least {least}, got {value!r}")
     return int(value)
+
+
+def one_of(value: Any, known: Sequence[str], what: str) -> None:
+    """Refuse a word that is not among two or more.
+
+    Raises:
+        BadInput: then.
+    """
+    if not isinstance(value, str) or value not in known:
+        near = closest(value, known) if isinstance(value, str) else None
+        words = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise BadInput(f"{what}: expected {words}, got {value!r}" + (f"; did you mean {near!r}?" if near else ""))
 
 
 def closest(word: str, known: Collection[str], *, cutoff: float = 0.5) -> str | None:

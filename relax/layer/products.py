@@ -132,7 +132,7 @@ class _Product(torch.autograd.Function):
     generate_vmap_rule = False
 
     @classmethod
-    def _vmap(cls, info: Any, in_dims: tuple[int | None, ...], m: Tensor, *rest: Any) -> tuple[Tensor, int]:
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], m: Tensor, *rest: Any) -> tuple[Tensor, int]:
         *directions, call = rest
         dims = in_dims[1:-1]
         if in_dims[0] is None:
@@ -178,10 +178,6 @@ class Solve(_Product):
         (m,) = ctx.saved_tensors
         return _Jvp.apply(m, dm.unsqueeze(-2), ctx.call).squeeze(-2)
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], m: Tensor, call: Call) -> tuple[Tensor, int]:
-        return Solve.apply(m.movedim(in_dims[0], 0), call), 0
-
 
 class _Vjp(_Product):
     """m (S, n), dy (S, K, p) -> G'(m)ᵀ dy (S, K, n)."""
@@ -206,10 +202,6 @@ class _Vjp(_Product):
         if along is not None:
             terms.append(_Hvp.apply(m, dy, along, ctx.call))
         return _added(terms)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-        return _Vjp._vmap(info, in_dims, *inputs)
 
 
 class _Jvp(_Product):
@@ -236,10 +228,6 @@ class _Jvp(_Product):
             terms.append(_SecondTangent.apply(m, dm, along, ctx.call))
         return _added(terms)
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-        return _Jvp._vmap(info, in_dims, *inputs)
-
 
 class _Last(_Product):
     """A second-order product: what its derivative would be, relax does not have."""
@@ -264,10 +252,6 @@ class _Hvp(_Last):
         result = call.product("hvp", _flat(m, 1), _flat(dy, 2), _flat(dm, 2))
         return torch.from_numpy(result.reshape(*dm.shape))
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-        return _Hvp._vmap(info, in_dims, *inputs)
-
 
 class _SecondTangent(_Last):
     """m (S, n), a (S, K, n), b (S, K, n) -> G''(m)[a, b] (S, K, p): a Hessian action for each observation.
@@ -279,7 +263,3 @@ class _SecondTangent(_Last):
     def forward(m: Tensor, a: Tensor, b: Tensor, call: Call) -> Tensor:
         result = call.product("second_tangent", _flat(m, 1), _flat(a, 2), _flat(b, 2))
         return torch.from_numpy(result.reshape(*a.shape[:-1], call.G.size_out))
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-        return _SecondTangent._vmap(info, in_dims, *inputs)

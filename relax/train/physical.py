@@ -14,7 +14,7 @@ from mpi4py import MPI
 from torch import Tensor
 
 from relax.base import parallel
-from relax.base.checks import as_number
+from relax.base.checks import as_number, one_of
 from relax.errors import BadInput
 
 
@@ -87,8 +87,7 @@ def physical_gradient(
         BadInput: on every rank, for shapes that do not fit, and values that are not finite.
     """
     comm = getattr(inverse, "comm", MPI.COMM_SELF) if comm is None else comm
-    if proxy not in ("l2", "l1"):
-        raise BadInput(f"proxy: expected 'l2' or 'l1', got {proxy!r}")
+    one_of(proxy, ("l2", "l1"), "physical_gradient: proxy")
     parallel.raise_together(comm, _complaint_of_x(x))
     with torch.no_grad():
         seen, wanted = _tensor(y, x.device), _tensor(target, x.device)

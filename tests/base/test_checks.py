@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from relax.base.checks import ABOVE_0, AT_LEAST_0, FRACTION, as_number, at_least, closest, nearest, number_in, positive
+from relax.base.checks import (
+    ABOVE_0,
+    AT_LEAST_0,
+    FRACTION,
+    as_number,
+    at_least,
+    closest,
+    nearest,
+    number_in,
+    one_of,
+    positive,
+)
 from relax.errors import BadInput
 
 HALVES = [0.5, np.float32(0.5), np.array(0.5), torch.tensor(0.5), torch.tensor(0.5).requires_grad_(), Fraction(1, 2)]
@@ -67,4 +78,11 @@ def test_words():
     known = {"source": 1, "initial": 2}
     assert closest("sorce", known) == "source" and closest("sorce", known, cutoff=0.95) is None
     assert nearest("intial", known) == "; did you mean 'initial'? (there is: source, initial)"
+    one_of("dot", ("dot", "cross"), "x")
+    for value, hint in (("crass", "; did you mean 'cross'?"), ("zzz", ""), (None, ""), (np.zeros(2), "")):
+        with pytest.raises(BadInput) as caught:
+            one_of(value, ("dot", "cross"), "heat: x")
+        assert str(caught.value) == f"heat: x: expected 'dot' or 'cross', got {value!r}{hint}"
+    with pytest.raises(BadInput, match="x: expected 'a', 'b' or 'c', got 1"):
+        one_of(1, ("a", "b", "c"), "x")
     assert nearest("zzz", list(known)) == " (there is: source, initial)"

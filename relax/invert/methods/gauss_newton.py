@@ -6,14 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from relax.base import parallel
+from relax.base.checks import one_of
 from relax.base.types import Array
 from relax.engine.protocols import Map
-from relax.errors import BadInput
-from relax.invert import steps
 from relax.invert.cg import SearchDirection, conjugate_gradients
 from relax.invert.loop import Iterate, iterate
-from relax.invert.objective import Callback, Objective
+from relax.invert.objective import Callback, Objective, Trial
 from relax.invert.priors.base import Prior
 from relax.invert.result import Result
 
@@ -75,8 +76,7 @@ def gauss_newton(
         BadInput: on every rank, for arguments that do not fit.
         SolveFailed: when a solve fails elsewhere than at a trial step.
     """
-    if hessian not in ("gauss_newton", "newton"):
-        raise BadInput(f"hessian: expected 'gauss_newton' or 'newton', got {hessian!r}")
+    one_of(hessian, ("gauss_newton", "newton"), "hessian")
     objective = Objective(G, data, noise, prior)
     method = _Newton(_use_matrix(G, jacobian), hessian == "newton", max_cg, cg_rtol)
     return iterate(
@@ -97,11 +97,11 @@ class _Newton:
         point = here.point
         J = point.lin.matrix() if self.use_matrix else None
         if J is not None and not self.is_whole:
-            return steps.exact(point, J)
+            return _exact(point, J)
         # The last step need not go far below the goal: it would cost products that change nothing.
         forcing = max(min(0.5, math.sqrt(here.size / start_size)), min(0.5, 0.1 * goal / here.size))
         return conjugate_gradients(
-            steps.DataHessian(point, J, newton=self.is_whole),
+            _DataHessian(point, J, newton=self.is_whole),
             point.objective.prior.covariance,
             -here.g,
             -here.Cg,
@@ -115,9 +115,61 @@ class _Newton:
 
 
 def _use_matrix(G: Map, jacobian: str) -> bool:
-    if jacobian not in ("auto", "matrix", "products"):
-        raise BadInput(f"jacobian: expected 'auto', 'matrix' or 'products', got {jacobian!r}")
+    one_of(jacobian, ("auto", "matrix", "products"), "jacobian")
     if jacobian != "auto":
         return jacobian == "matrix"
     entries = parallel.largest(G.comm, float(G.size_out * G.layout.size))
     return G.size_out <= _MATRIX_ROWS and entries <= _MATRIX_ENTRIES
+
+
+def _exact(point: Trial, J: Array) -> SearchDirection:
+    """The Gauss–Newton step by dense algebra in the space of observations. Collective.
+
+    With q = m − mean, the step to the minimum of the linearised problem is
+
+        p = C Jᵀ z − q,    (Σ² + J C Jᵀ) z = d − G(m) + J q
+
+    (the posterior mean of the linear Gaussian model, for example Tarantola, Inverse Problem Theory, SIAM 2005). With
+    C = L Lᵀ it costs size_out applications of Lᵀ, all at once, and one of C.
+    """
+    objective, prior = point.objective, point.objective.prior
+    q = point.m - prior.mean
+    # In units of the noise, so that the matrix is I plus a positive one.
+    scaled = J / objective.noise[:, None]
+    LtJt = prior.color_adjoint(scaled)
+    sums = _sum(point, np.column_stack([LtJt @ LtJt.T, scaled @ q]))
+    z = np.linalg.solve(np.eye(len(J)) + sums[:, :-1], sums[:, -1] - point.residual)
+    dual = z @ scaled
+    return SearchDirection(prior.covariance(dual) - q, dual - prior.gradient(point.m))
+
+
+class _DataHessian:
+    """v -> Jᵀ Σ⁻² J v, plus the second derivative of G weighted by the misfit for Newton. Collective to call.
+
+    Args:
+        point: where.
+        J: the Jacobian there, or None: products with the linearisation are used.
+        newton: with the second derivative.
+    """
+
+    def __init__(self, point: Trial, J: Array | None, *, newton: bool) -> None:
+        self._point = point
+        self._J = J
+        self._newton = newton
+
+    def __call__(self, v: Array) -> Array:
+        objective, lin = self._point.objective, self._point.lin
+        weights = 1.0 / objective.noise**2
+        if self._J is None:
+            product = lin.vjp(weights * lin.jvp(v))
+        else:
+            product = (weights * _sum(self._point, self._J @ v)) @ self._J
+        if self._newton:
+            product = product + lin.hvp(self._point.residual / objective.noise, v)
+        return product
+
+
+def _sum(point: Trial, products: Array) -> Array:
+    """Products of this rank's part of control vectors, summed over the ranks where each rank has its own part."""
+    objective = point.objective
+    return parallel.sum_over_ranks(objective.comm, products) if objective.G.layout.kind == "owned" else products

@@ -6,7 +6,7 @@ import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.base.checks import positive
+from relax.base.checks import one_of, positive
 from relax.base.fem.layout import Kind
 from relax.base.types import Array
 from relax.engine.protocols import Map
@@ -40,8 +40,7 @@ class IdentityPrior:
         comm: MPI.Comm = MPI.COMM_SELF,
     ) -> None:
         if isinstance(controls, int | np.integer):
-            if layout not in ("replicated", "owned"):
-                raise BadInput(f"layout: expected 'replicated' or 'owned', got {layout!r}")
+            one_of(layout, ("replicated", "owned"), "layout")
             self.comm = comm
             self.kind: Kind = layout
             self.size = int(controls) if layout == "replicated" or comm.rank == 0 else 0

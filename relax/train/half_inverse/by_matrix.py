@@ -121,23 +121,16 @@ def by_svd(J: BatchJacobian, g: Array, phi: Filter) -> Direction:
     singular values of J and one set of its vectors. A singular value is found to eps s_max/s relative. Each team holds
     its share of J.
     """
-    if J.num_columns < J.num_rows:
-        R = J.triangle_of_rows()
-        _, s, vectors = scipy.linalg.svd(R, full_matrices=False, check_finite=False, overwrite_a=True)
-        c = vectors @ J.vjp(g)
-        keep, filtered = _filtered(J, s, c, phi)
-        return Direction(vectors.T @ filtered, float(c @ filtered), s, keep, J.discrepancy())
-    R = J.triangle_of_columns()
+    by_rows = J.num_columns < J.num_rows
+    R = J.triangle_of_rows() if by_rows else J.triangle_of_columns()
     _, s, vectors = scipy.linalg.svd(R, full_matrices=False, check_finite=False, overwrite_a=True)
-    c = vectors @ g
-    keep, filtered = _filtered(J, s, c, phi)
-    d = J.vjp(vectors.T @ filtered)
-    return Direction(d, float(c @ (s**2 * filtered)), s, keep, J.discrepancy())
-
-
-def _filtered(J: BatchJacobian, s: Array, c: Array, phi: Filter) -> tuple[int, Array]:
+    c = vectors @ (J.vjp(g) if by_rows else g)
     largest, least = float(s[0]), max(J.num_rows, J.num_columns) * _EPS
-    return int(np.count_nonzero(phi.keeps(s, largest, least=least))), phi(s, largest, least=least) * c
+    filtered, kept = phi(s, largest, least=least) * c, int(np.count_nonzero(phi.keeps(s, largest, least=least)))
+    d, slope = vectors.T @ filtered, c @ filtered
+    if not by_rows:
+        d, slope = J.vjp(d), c @ (s**2 * filtered)
+    return Direction(d, float(slope), s, kept, J.discrepancy())
 
 
 def _applied(factor: Symmetric, g: Array, phi: Filter) -> tuple[Array, Array, int, Array, Array]:

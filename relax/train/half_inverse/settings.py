@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from relax.base.checks import ABOVE_0, AT_LEAST_0, FRACTION, Rule, at_least, number_in
+from relax.base.checks import ABOVE_0, AT_LEAST_0, FRACTION, Rule, at_least, number_in, one_of
 from relax.base.types import Array
 from relax.errors import BadInput
 
@@ -24,8 +24,7 @@ _SHARED = ("power", "rcond", "damping", "cap")
 def check_own(settings: dict[str, Any]) -> None:
     """Raise ``BadInput`` for settings of the optimiser that make no sense, by themselves or together."""
     method, blocks = settings["method"], settings["sub_batches"]
-    if method not in METHODS:
-        raise BadInput(f"HalfInverse: expected one of {', '.join(METHODS)} as method, got {method!r}")
+    one_of(method, METHODS, "HalfInverse: method")
     for name in ("sub_batches", "keep_factor", "krylov_steps"):
         if settings[name] is not None or name == "keep_factor":
             at_least(settings[name], 1, f"HalfInverse: {name}")

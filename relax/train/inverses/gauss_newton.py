@@ -9,7 +9,7 @@ import scipy.linalg
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in, positive
+from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in, one_of, positive
 from relax.base.fem.layout import as_rows
 from relax.base.la.factors import Key
 from relax.base.teams import Teams
@@ -150,8 +150,7 @@ class GaussNewtonInverse(MapInverse):
 
     def _use_matrix(self, jacobian: str) -> bool:
         G = self.G
-        if jacobian not in ("auto", "matrix", "products"):
-            raise BadInput(f"{self.name}: jacobian: expected 'auto', 'matrix' or 'products', got {jacobian!r}")
+        one_of(jacobian, ("auto", "matrix", "products"), f"{self.name}: jacobian")
         if jacobian == "products" and self.prior is None:
             raise BadInput(f"{self.name}: jacobian='products' needs a prior, which is its preconditioner")
         small = min(G.size_in, G.size_out) <= _SIDE and G.size_in * G.size_out <= _ENTRIES

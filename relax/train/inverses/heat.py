@@ -13,7 +13,7 @@ from petsc4py import PETSc
 from scipy.special import expit
 
 from relax.base import parallel
-from relax.base.checks import ABOVE_0, AT_LEAST_0, at_least, number_in
+from relax.base.checks import ABOVE_0, AT_LEAST_0, at_least, number_in, one_of
 from relax.base.fem.layout import SpaceLayout
 from relax.base.la import eigen
 from relax.base.la.factors import Key
@@ -22,10 +22,11 @@ from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.invert.priors.base import Prior
-from relax.observe import AtSteps, FieldValues
+from relax.observe import AtSteps
 from relax.problem.evolution import Evolution
 from relax.train.inverses.base import MapInverse, parameters_key
 from relax.train.inverses.gauss_newton import check_prior
+from relax.train.inverses.poisson import check_whole_state
 
 # How far a mode may be from being one of the propagator, beside the largest gain.
 _STAYS = 1e-6
@@ -111,8 +112,7 @@ class HeatInverse(MapInverse):
         self.name = "heat_inverse"
         _check(G)
         with parallel.together(self.comm):
-            if filter not in ("probability", "wiener"):
-                raise BadInput(f"{self.name}: filter: expected 'probability' or 'wiener', got {filter!r}")
+            one_of(filter, ("probability", "wiener"), f"{self.name}: filter")
             self.filter = filter
             self._wanted = at_least(modes, 1, f"{self.name}: modes")
             self.noise = number_in(noise, AT_LEAST_0, f"{self.name}: noise")
@@ -217,16 +217,10 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
 def _check(G: ReducedMap) -> None:
     """Refuse a map whose inverse is another. Local, and the same on every rank."""
     problem, seen = G.problem, G.observable
-    V = problem.state.function_space
     if not isinstance(problem, Evolution) or len(problem.controls) != 1:
         raise BadInput("heat_inverse: expected a map of an evolution whose one control is the initial state")
     if problem.controls[0] is not problem.initial_state:
         raise BadInput("heat_inverse: expected the initial state as control, got another")
-    last = isinstance(seen, AtSteps) and seen.steps in ((-1,), (problem.num_steps,))
-    values = seen.observable if isinstance(seen, AtSteps) and last else seen
-    size = V.dofmap.index_map.size_global * V.dofmap.index_map_bs
-    if not isinstance(values, FieldValues) or G.size_out != size:
-        raise BadInput(
-            f"heat_inverse: expected FieldValues of the whole last state ({size} values), got "
-            f"{type(seen).__name__} with {G.size_out}; for a part of it try gauss_newton_inverse with a prior"
-        )
+    if isinstance(seen, AtSteps) and seen.steps in ((-1,), (problem.num_steps,)):
+        seen = seen.observable
+    check_whole_state(G, seen, "heat_inverse: expected FieldValues of the whole last state")
