@@ -12,7 +12,7 @@ Newton, continuation, a state that is wrong                ``solve/state.py``
 a factor made too often, or kept too long                  ``solve/factored.py``, ``base/la/factors.py``
 ∂F/∂m for many directions                                  ``solve/sensitivity.py``
 tangents, adjoints, Hessian actions of a state             ``stationary.py``
-the same through time                                      ``march/derivatives.py``; what lasts how long: ``march/system.py``
+the same through time                                      ``march/derivatives.py``; what lasts: ``march/system.py``
 which part of a control goes to which step                 ``march/plan.py``
 checkpoints of a trajectory                                ``march/storage.py``
 batches of small systems                                   ``dense/points.py``; their matrices: ``dense/assembly.py``

@@ -16,7 +16,10 @@ Product = Literal["vjp", "jvp", "hvp", "second_tangent"]
 
 
 class KnownSamples(Protocol):
-    """Where a batch has been solved, and where its derivatives are found again by its controls. Collective."""
+    """Where a batch has been solved, and where its derivatives are found again by its controls. Collective.
+
+    Its rows are control vectors that ``layout.checked`` has seen.
+    """
 
     def solve(self, rows: Array) -> Array:
         """(samples, size_in) -> (samples, size_out)."""
@@ -38,7 +41,7 @@ class KnownPoints:
 
     def solve(self, rows: Array) -> Array:
         """(samples, size_in) -> (samples, size_out)."""
-        new = self._G.linearize_each(rows)
+        new = self._G.linearize_rows(rows)
         self._known += list(zip(rows.copy(), new, strict=True))
         return np.array([point.value for point in new]).reshape(len(rows), self._G.size_out)
 
@@ -64,7 +67,7 @@ class KnownPoints:
             for i, (_, point) in enumerate(self._known):
                 if agreed >> i & 1:
                     return point
-        self._known.append((row.copy(), G.linearize(row)))
+        self._known.append((row.copy(), G.linearize_rows(row[None, :])[0]))
         return self._known[-1][1]
 
 

@@ -17,8 +17,8 @@ from relax.errors import BadInput
 BLOCK = 64
 
 
-class Ends(Protocol):
-    """The two ends of a map: all that a linearisation point asks of it."""
+class ControlSpace(Protocol):
+    """What a linearisation point needs to know of its map: the vectors that go in and come out."""
 
     comm: MPI.Comm
     layout: ControlLayout
@@ -63,7 +63,7 @@ class Linearization:
         value: G(m), (size_out,).
     """
 
-    def __init__(self, G: Ends, derivatives: Derivatives, value: Array) -> None:
+    def __init__(self, G: ControlSpace, derivatives: Derivatives, value: Array) -> None:
         self.value = value
         self._G = G
         self._open: Derivatives | None = derivatives

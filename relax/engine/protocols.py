@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
-from mpi4py import MPI
 
 from relax.base.fem.forms import Control
 from relax.base.fem.layout import ControlLayout
 from relax.base.types import Array
-from relax.engine.linearization import Derivatives, Linearization
+from relax.engine.linearization import ControlSpace, Derivatives, Linearization
 from relax.engine.march.plan import Plan
 from relax.engine.residual.residual import Residual
 
@@ -32,28 +31,18 @@ class MappedProblem(Protocol):
         """What the map is differentiated in."""
 
 
-class Map(Protocol):
+class Map(ControlSpace, Protocol):
     """G: m -> y, with derivatives where it is linearised: ``ReducedMap``, ``EigenMap``. Collective, as is every method.
 
     Attributes:
-        comm: the ranks of the mesh.
-        layout: of control vectors.
-        size_in, size_out: the lengths of a control vector, on this rank, and of an observation.
-        counts: of solves.
+        counts: of solves: "forward", "tangent", "adjoint".
     """
 
-    comm: MPI.Comm
-    layout: ControlLayout
-    size_in: int
-    size_out: int
     counts: dict[str, int]
 
     @property
     def problem(self) -> MappedProblem:
         """What is solved. Local."""
-
-    def dot(self, a: Array, b: Array) -> float:
-        """The inner product of two control vectors over all ranks."""
 
     def __call__(self, m: npt.ArrayLike) -> Array:
         """G(m): (..., size_in) -> (..., size_out)."""
@@ -61,8 +50,8 @@ class Map(Protocol):
     def linearize(self, m: npt.ArrayLike) -> Linearization:
         """At one control, (size_in,)."""
 
-    def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
-        """At several, (k, size_in)."""
+    def linearize_rows(self, rows: Array) -> list[Linearization]:
+        """At several, (k, size_in), that ``layout.checked`` has seen: they are not looked at again."""
 
     def present_control(self) -> Array:
         """The control vector of what the registers hold."""

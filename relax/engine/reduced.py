@@ -122,13 +122,14 @@ class ReducedMap:
                 f"linearize: expected one control of shape ({self.size_in},), got {control.shape}; "
                 "linearise at each sample by itself, or use linearize_each"
             )
-        return self._points(control[None, :])[0]
+        return self.linearize_rows(control[None, :])[0]
 
     def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
         """Linearisation points of several controls (k, size_in); one block solve where the residual is affine."""
-        return self._points(as_rows(self.layout.checked(m, "control")))
+        return self.linearize_rows(as_rows(self.layout.checked(m, "control")))
 
-    def _points(self, rows: Array) -> list[Linearization]:
+    def linearize_rows(self, rows: Array) -> list[Linearization]:
+        """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
         return [Linearization(self, derivatives, value) for derivatives, value in self.solution.linearize(rows)]
 
     def trajectory(self, m: npt.ArrayLike) -> Iterator[tuple[int, float | None]]:

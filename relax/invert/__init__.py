@@ -1,7 +1,8 @@
-"""Inverse problems: find the control whose observations fit the data, given a prior."""
+"""Inverse problems: the control whose observations fit the data, given a prior."""
 
-from relax.invert.gauss_newton import gauss_newton
-from relax.invert.lbfgs import lbfgs
+from relax.invert.methods.gauss_newton import gauss_newton
+from relax.invert.methods.lbfgs import lbfgs
 from relax.invert.result import Result, Stats, Status
+from relax.invert.table import METHODS, Optimiser
 
-__all__ = ["Result", "Stats", "Status", "gauss_newton", "lbfgs"]
+__all__ = ["METHODS", "Optimiser", "Result", "Stats", "Status", "gauss_newton", "lbfgs"]

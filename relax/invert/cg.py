@@ -12,19 +12,21 @@ from relax.base.types import Array
 
 @dataclass(frozen=True)
 class SearchDirection:
-    """What conjugate gradients found.
+    """A direction to go from a control.
 
     Attributes:
         p: the direction, primal.
-        precision_p: C⁻¹ p, dual, without an application of C⁻¹.
-        iterations: products with H.
-        curved_down: whether negative curvature ended the iteration.
+        precision_p: C⁻¹ p, dual, where it comes without an application of C⁻¹.
+        length: of the first trial step, in units of p.
+        iterations: of conjugate gradients.
+        curved_down: whether negative curvature ended them.
     """
 
     p: Array
-    precision_p: Array
-    iterations: int
-    curved_down: bool
+    precision_p: Array | None = None
+    length: float = 1.0
+    iterations: int = 0
+    curved_down: bool = False
 
 
 def conjugate_gradients(
@@ -66,8 +68,8 @@ def conjugate_gradients(
         curvature = dot(p, Hp)
         if not curvature > 0.0:
             if k == 1:
-                return SearchDirection(p, precision_p, k, True)
-            return SearchDirection(x, precision_x, k, True)
+                return SearchDirection(p, precision_p, iterations=k, curved_down=True)
+            return SearchDirection(x, precision_x, iterations=k, curved_down=True)
         step = rz / curvature
         x += step * p
         precision_x += step * precision_p
@@ -79,4 +81,4 @@ def conjugate_gradients(
             break
         p = z + (rz / before) * p
         precision_p = r + (rz / before) * precision_p
-    return SearchDirection(x, precision_x, k, False)
+    return SearchDirection(x, precision_x, iterations=k)

@@ -13,6 +13,8 @@ from petsc4py import PETSc
 from relax.base import parallel
 from relax.base.log import logger
 from relax.base.types import Array
+from relax.engine.linearization import Linearization
+from relax.engine.protocols import Map
 from relax.errors import BadInput, SolveFailed
 from relax.invert.priors.base import Prior
 from relax.invert.result import Result, Stats, Status
@@ -36,7 +38,7 @@ class Objective:
             for a prior whose vectors are not those of G.
     """
 
-    def __init__(self, G: Any, data: Array, noise: float | Array, prior: Prior) -> None:
+    def __init__(self, G: Map, data: Array, noise: float | Array, prior: Prior) -> None:
         self.comm = G.comm
         self.G = G
         self.prior = prior
@@ -81,7 +83,7 @@ class Objective:
 class Trial:
     """J and its derivatives at one control. ``close`` when done; collective, as are all methods."""
 
-    def __init__(self, objective: Objective, m: Array, lin: Any) -> None:
+    def __init__(self, objective: Objective, m: Array, lin: Linearization) -> None:
         self.objective = objective
         self.m = m
         self.lin = lin
@@ -140,7 +142,7 @@ def backtrack(
 
 
 class Recorder:
-    """Keeps the history and the clock of a run, and calls the user's callback. Collective to use."""
+    """The history and the clock of a run, and the calls of the user's callback. Collective to use."""
 
     def __init__(self, objective: Objective, callback: Callback | None) -> None:
         self._objective = objective
@@ -186,12 +188,7 @@ class Recorder:
         return Result(value=point.m, status=status, stats=stats, history=self.history)
 
 
-def covariance_norm(dot: Callable[[Array, Array], float], g: Array, covariance_g: Array) -> float:
-    """√(gᵀ C g): the size of a gradient in prior standard deviations, whatever the mesh. Collective."""
-    return math.sqrt(max(dot(g, covariance_g), 0.0))
-
-
-def _observation(G: Any, values: object, what: str) -> Array:
+def _observation(G: Map, values: object, what: str) -> Array:
     array = parallel.checked(G.comm, values, G.size_out, what)
     if parallel.any_rank(G.comm, array.ndim != 1):
         raise BadInput(f"{what}: expected shape ({G.size_out},), got {array.shape}")

@@ -1,4 +1,4 @@
-"""What an optimiser returns: the control, why it stopped, what it cost, how it went."""
+"""The outcome of an optimiser: the control, why it stopped, what it cost, how it went."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Stats:
-    """What a run cost, as the map itself counts (``G.counts``), so with what a callback made it solve.
+    """The cost of a run, as the map itself counts (``G.counts``), so with what a callback made it solve.
 
     Attributes:
         forward: forward solves, those of rejected trial steps included unless they failed.
@@ -53,7 +53,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Result:
-    """What an optimiser found.
+    """The outcome of an optimiser.
 
     Not converging is an outcome, not an exception: look at ``status``, or call ``raise_if_failed``.
 

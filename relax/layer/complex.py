@@ -30,7 +30,7 @@ def as_real(z: Tensor) -> Tensor:
 
 
 def as_complex(x: Tensor) -> Tensor:
-    """The reverse: (..., 2 n) to (..., n). Local. Differentiable any number of times.
+    """Pairs side by side as complex numbers: (..., 2 n) to (..., n). Local. Differentiable any number of times.
 
     Raises:
         BadInput: when x is not a float32 or float64 tensor, or its last axis has an odd length.
@@ -117,7 +117,7 @@ def _raise(error: BadInput | None) -> None:
 
 
 def _not_of(tensor: Any, what: str, dtypes: tuple[torch.dtype, ...]) -> BadInput | None:
-    """What is wrong with a tensor that should be of these dtypes and have a last axis."""
+    """The complaint about a tensor that should be of these dtypes and have a last axis, if any."""
     names = " or ".join(str(dtype) for dtype in dtypes)
     if not isinstance(tensor, torch.Tensor):
         return BadInput(f"{what}: expected a torch tensor of {names}, got {type(tensor).__name__}; try torch.as_tensor")

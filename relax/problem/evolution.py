@@ -9,6 +9,7 @@ import numpy as np
 import ufl
 from dolfinx import fem, mesh
 
+from relax.base.checks import as_number
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import Control
 from relax.errors import BadProblem
@@ -200,10 +201,7 @@ def check_length(dt: object, what: str) -> float:
     Raises:
         BadProblem: unless it is finite and above 0.
     """
-    try:
-        length = float(dt.value if isinstance(dt, fem.Constant) else dt)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        length = float("nan")
-    if not (np.isfinite(length) and length > 0.0):
+    length = as_number(dt.value if isinstance(dt, fem.Constant) else dt)
+    if not 0.0 < length < np.inf:
         raise BadProblem(f"{what}: expected a finite length above 0, got {dt!r}")
     return length

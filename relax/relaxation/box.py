@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from relax.base.checks import at_least
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.relaxation.functions import at_least, grid
+from relax.relaxation.functions import grid
 
 # By default: cells of the box in each direction, in 1, 2 and 3 dimensions; how many times.
 _NUM = (200, 24, 12)

@@ -21,14 +21,14 @@ from dolfinx.mesh import Mesh
 from mpi4py import MPI
 
 from relax.base import parallel
+from relax.base.checks import at_least, positive
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.points import CellFinder
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
-from relax.invert.priors.identity import positive
 from relax.observe import FieldValues
 from relax.pdes.hamilton_jacobi import viscous_evolution
-from relax.relaxation.functions import Landscape, as_points, at_least, gradient_of, values_of
+from relax.relaxation.functions import Landscape, as_points, gradient_of, values_of
 from relax.relaxation.landscape.point_values import PointEvaluator
 from relax.relaxation.landscape.recovery import Recovery
 from relax.relaxation.monte_carlo import Estimate, Paths, heun_step, starting

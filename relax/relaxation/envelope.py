@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from relax.base.checks import at_least, positive
 from relax.base.types import Array, Indices
 from relax.errors import BadInput
-from relax.invert.priors.identity import positive
 from relax.relaxation.box import checked_box
-from relax.relaxation.functions import Landscape, as_points, at_least, gradient_of, grid, values_of
+from relax.relaxation.functions import Landscape, as_points, gradient_of, grid, values_of
 
 # Values of f in the search over a box, in each direction of 1, 2, 3 dimensions.
 _NUM = (2001, 201, 41)

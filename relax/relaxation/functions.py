@@ -1,4 +1,4 @@
-"""What the functions of this package take: points, functions of x, whole numbers. Local."""
+"""What the functions of this package take: points, functions of x. Local."""
 
 from __future__ import annotations
 
@@ -65,14 +65,3 @@ def gradient_of(gradient: Callable[[Array], Any], points: Array, what: str) -> A
     if slopes.shape != points.shape:
         raise BadInput(f"{what}: expected an array of the shape of its points, {points.shape}, got {slopes.shape}")
     return slopes
-
-
-def at_least(number: int, least: int, what: str) -> int:
-    """A whole number of at least ``least``.
-
-    Raises:
-        BadInput: for anything else.
-    """
-    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < least:
-        raise BadInput(f"{what}: expected a whole number of at least {least}, got {number!r}")
-    return int(number)

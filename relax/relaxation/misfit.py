@@ -14,6 +14,7 @@ from mpi4py import MPI
 
 from relax import meshes
 from relax.base import parallel
+from relax.base.checks import positive
 from relax.base.log import LongRun, logger
 from relax.base.teams import Teams
 from relax.base.types import Array
@@ -23,7 +24,6 @@ from relax.invert import Result, gauss_newton
 from relax.invert.objective import Objective
 from relax.invert.priors import IdentityPrior
 from relax.invert.priors.base import Prior
-from relax.invert.priors.identity import positive
 from relax.relaxation.box import checked_box, checked_num, checked_starts, default_times, from_unit, lattice, to_unit
 from relax.relaxation.landscape.landscape import RelaxedLandscape
 

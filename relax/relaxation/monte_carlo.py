@@ -10,9 +10,9 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from relax.base import parallel
+from relax.base.checks import at_least
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.relaxation.functions import at_least
 
 # Paths that share a stream of random numbers, and so a rank.
 _BLOCK = 512

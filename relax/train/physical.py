@@ -6,7 +6,6 @@ Holl, Koltun and Thuerey, "Scale-invariant Learning by Physics Inversion", NeurI
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -15,6 +14,7 @@ from mpi4py import MPI
 from torch import Tensor
 
 from relax.base import parallel
+from relax.base.checks import as_number, one_of
 from relax.errors import BadInput
 
 
@@ -87,13 +87,12 @@ def physical_gradient(
         BadInput: on every rank, for shapes that do not fit, and values that are not finite.
     """
     comm = getattr(inverse, "comm", MPI.COMM_SELF) if comm is None else comm
-    if proxy not in ("l2", "l1"):
-        raise BadInput(f"proxy: expected 'l2' or 'l1', got {proxy!r}")
+    one_of(proxy, ("l2", "l1"), "physical_gradient: proxy")
     parallel.raise_together(comm, _complaint_of_x(x))
     with torch.no_grad():
         seen, wanted = _tensor(y, x.device), _tensor(target, x.device)
         parallel.raise_together(comm, _complaint_of_data(seen, wanted, step))
-        length = number(step)
+        length = as_number(step)
         residual = wanted - seen if length == 1.0 else length * (wanted - seen)
         here = x.detach()
         local = getattr(inverse, "at", None)
@@ -110,17 +109,6 @@ def physical_gradient(
     return (terms if weights is None else weights * terms).sum()
 
 
-def number(value: Any) -> float:
-    """A real number as a float, be it Python's, NumPy's, or an array or a tensor without axes; else NaN. Local."""
-    value = value.item() if getattr(value, "ndim", None) == 0 else value
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
 def _tensor(values: Any, device: torch.device) -> Tensor:
     """A tensor without graph on the device; one that holds a single NaN for what is no array of numbers."""
     try:
@@ -135,8 +123,8 @@ def _finite(tensor: Tensor) -> bool:
 
 def _complaint_of_x(x: Any) -> BadInput | None:
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-        found = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
-        return BadInput(f"physical_gradient: x: expected a tensor of floating point numbers, got {found}")
+        kind = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
+        return BadInput(f"physical_gradient: x: expected a tensor of floating point numbers, got {kind}")
     if not _finite(x.detach()):
         return BadInput(
             f"physical_gradient: x: {_count(x)} of {x.numel()} entries are NaN or infinite; has the network diverged?"
@@ -156,9 +144,9 @@ def _complaint_of_data(y: Tensor, target: Tensor, step: Any) -> BadInput | None:
                 f"physical_gradient: {what}: {_count(tensor)} of {tensor.numel()} entries are NaN or infinite, or no "
                 "numbers; expected a tensor or an array of finite ones"
             )
-    if not 0.0 < number(step) < math.inf:
-        found = f"shape {tuple(step.shape)}; steps of samples go into the target" if _has_axes(step) else repr(step)
-        return BadInput(f"physical_gradient: step: expected one finite number above 0, got {found}")
+    if not 0.0 < as_number(step) < math.inf:
+        given = f"shape {tuple(step.shape)}; steps of samples go into the target" if _has_axes(step) else repr(step)
+        return BadInput(f"physical_gradient: step: expected one finite number above 0, got {given}")
     return None
 
 

@@ -115,9 +115,11 @@ def test_newton_converges_superlinearly():
     found = gauss_newton(G, d, noise=SIGMA, prior=prior, hessian="newton", rtol=1e-11, atol=0.0)
     norms = np.array([entry["gradient_norm"] for entry in found.history])
     ratios = norms[1:] / norms[:-1]
-    # The forcing term √(|g|/|g₀|) makes the rate 3/2: near the end each ratio is of that size.
+    # The forcing term √(|g|/|g₀|) makes the rate 3/2: near the end each ratio is of that size. What Newton's method
+    # leaves, about 15 |g|, is seen beside it once conjugate gradients have met the direction of least curvature; at
+    # which step they do is a matter of rounding.
     assert found.converged
-    assert np.all(ratios[-3:] <= 5.0 * np.sqrt(norms[-4:-1] / norms[0]))
+    assert np.all(ratios[-3:] <= 5.0 * np.sqrt(norms[-4:-1] / norms[0]) + 20.0 * norms[-4:-1])
     prior.close()
 
 

@@ -213,9 +213,9 @@ def field_size(V):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"length": 0.0}, "length: expected a positive number"),
-        ({"std": -1.0}, "std: expected a positive number"),
-        ({"std": "one"}, "std: expected a positive number"),
+        ({"length": 0.0}, "length: expected a finite number above 0"),
+        ({"std": -1.0}, "std: expected a finite number above 0"),
+        ({"std": "one"}, "std: expected a finite number above 0"),
         ({"layout": "scattered"}, "layout: expected"),
         ({"boundary": "periodic"}, "boundary: expected"),
         ({"mean": np.zeros(3)}, "mean: expected shape"),

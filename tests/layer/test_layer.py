@@ -8,8 +8,11 @@ import pytest
 import torch
 from contract import COMM, Bench, MapContract, close
 from layer_contract import LayerContract
+from mpi4py import MPI
 
+import relax
 from relax import SolutionLayer, meshes, pdes
+from relax.base import parallel
 from relax.base.la.linear import LinearSolver
 
 
@@ -80,6 +83,39 @@ def test_a_batch_of_sources_is_one_factorisation_and_two_block_solves(work):
     y.sum().backward()
     assert work == {"factor": 1, "solve_many": 2}
     bench.close()
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """How often an array of many is looked at by all ranks, and how often one is sent."""
+    done = {"checked": 0, "from_rank_0": 0}
+    for name in done:
+        original = getattr(parallel, name)
+
+        def counted(comm, values, *args, name=name, original=original):
+            done[name] += np.size(values) > 1
+            return original(comm, values, *args)
+
+        monkeypatch.setattr(parallel, name, counted)
+    return done
+
+
+@pytest.mark.parametrize("kind", ["all ranks together", "in teams", "dense"])
+def test_a_batch_is_checked_once_and_sent_once(looked_at, kind):
+    teams = relax.Teams(COMM, 1) if kind == "in teams" else None
+    domain = meshes.unit_square(4, comm=COMM if kind == "all ranks together" else MPI.COMM_SELF)
+    problem = pdes.poisson.source(domain)
+    with relax.ReducedMap(problem, problems.field(problem)) as G:
+        layer = SolutionLayer(G, teams=teams, dense=kind == "dense")
+        m = torch.from_numpy(np.random.default_rng(0).standard_normal((4, G.size_in)))
+        wanted = G(m.numpy())
+        for pending in (1, 2):
+            looked_at.update(checked=0, from_rank_0=0)
+            y = layer(m)
+            assert looked_at == {"checked": 1, "from_rank_0": 1}, f"forward pass {pending}"
+        close(y, wanted)
+    if teams is not None:
+        teams.close()
 
 
 def test_cubing_a_number():

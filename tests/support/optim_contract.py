@@ -153,9 +153,9 @@ class OptimizerContract(CommonContract):
         wrong = {"lr": -1.0, "momentum": 1.0, "weight_decay": -0.1, "inner_steps": 0, "inner_lr": 0.0, "beta": 0.0}
         wrong |= {"t": -1.0, "averaging": 1.0, "damping": -0.1, "samples": 1.5, "rho": np.nan, "iterations": -1}
         for name in set(wrong) & set(settings):
-            with pytest.raises(BadInput, match=f"expected .* as {name}, got"):
+            with pytest.raises(BadInput, match=f"{name}: expected .*, got"):
                 self.new([x], **{name: wrong[name]})
-        with pytest.raises(BadInput, match="expected .* as lr, got 'fast'"):
+        with pytest.raises(BadInput, match="lr: expected .*, got 'fast'"):
             self.new([x], lr="fast")
         with pytest.raises(BadInput, match="nesterov"):
             self.new([x], nesterov=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from petsc4py import PETSc
 
+from relax.base.checks import closest
 from relax.base.log import logger
 from relax.base.start import GET_DOLFINX, wheel_of_dolfinx
 from relax.errors import BadInput
@@ -130,8 +130,8 @@ def known(options: Options) -> Options:
     for key in options:
         bare = key.removeprefix("lin_")
         if not bare.startswith(_FAMILIES):
-            near = difflib.get_close_matches(bare.split("_")[0] + "_", _FAMILIES, n=1)
-            hint = f"; did you mean {near[0]}{bare.partition('_')[2]}?" if near else ""
+            near = closest(bare.split("_")[0] + "_", _FAMILIES)
+            hint = f"; did you mean {near}{bare.partition('_')[2]}?" if near else ""
             raise BadInput(f"options: expected keys that start with {', '.join(_FAMILIES)}; got {key!r}{hint}")
     return options
 

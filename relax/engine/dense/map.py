@@ -67,21 +67,22 @@ class DenseMap:
     def __call__(self, m: npt.ArrayLike) -> Array:
         """G(m): (..., size_in) -> (..., size_out)."""
         rows = self._checked(m)
-        return self._points(as_rows(rows)).values.reshape(*rows.shape[:-1], self.size_out)
+        return self.linearize_rows(as_rows(rows)).values.reshape(*rows.shape[:-1], self.size_out)
 
     def linearize(self, m: npt.ArrayLike) -> DensePoints:
         """All of a batch (S, size_in) as one point."""
         rows = self._checked(m)
         if rows.ndim != 2:
             raise BadInput(f"DenseMap.linearize: expected controls of shape (S, {self.size_in}), got {rows.shape}")
-        return self._points(rows)
+        return self.linearize_rows(rows)
+
+    def linearize_rows(self, rows: Array) -> DensePoints:
+        """``linearize`` of rows that ``layout.checked`` has seen: they are not looked at again."""
+        terms, matrices, seen = self._now()
+        return DensePoints(terms, matrices, seen, rows, self._memory)
 
     def _checked(self, m: Any) -> Array:
         return np.array(parallel.checked(self.G.comm, m, self.size_in, "control"))
-
-    def _points(self, rows: Array) -> DensePoints:
-        terms, matrices, seen = self._now()
-        return DensePoints(terms, matrices, seen, rows, self._memory)
 
     def _now(self) -> tuple[Terms, StepMatrices, DenseObservation]:
         """The terms at the present parameters; those of the last time while none has changed."""
@@ -125,6 +126,6 @@ class KnownBatches:
         return result
 
     def _new(self, rows: Array) -> DensePoints:
-        points = self._G.linearize(rows)
+        points = self._G.linearize_rows(rows)
         self._known.append((rows.copy(), points))
         return points

@@ -109,7 +109,12 @@ class EigenMap:
 
     def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
         """Linearisation points of several controls (k, size_in)."""
-        return [self._linearization(row) for row in as_rows(self._checked(m))]
+        return self.linearize_rows(as_rows(self._checked(m)))
+
+    def linearize_rows(self, rows: Array) -> list[Linearization]:
+        """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
+        self._system.refuse_closed()
+        return [self._linearization(row) for row in rows]
 
     def _linearization(self, control: Array) -> Linearization:
         point = self._system.solve(control)

@@ -1,4 +1,4 @@
-"""What an optimiser asks of a prior."""
+"""The prior, as optimisers ask for it."""
 
 from __future__ import annotations
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
+from relax.base.checks import one_of, positive
 from relax.base.fem.layout import Kind
 from relax.base.types import Array
+from relax.engine.protocols import Map
 from relax.errors import BadInput
 
 
@@ -32,7 +32,7 @@ class IdentityPrior:
 
     def __init__(
         self,
-        controls: Any,
+        controls: Map | int,
         *,
         std: float,
         mean: float | Array = 0.0,
@@ -40,8 +40,7 @@ class IdentityPrior:
         comm: MPI.Comm = MPI.COMM_SELF,
     ) -> None:
         if isinstance(controls, int | np.integer):
-            if layout not in ("replicated", "owned"):
-                raise BadInput(f"layout: expected 'replicated' or 'owned', got {layout!r}")
+            one_of(layout, ("replicated", "owned"), "layout")
             self.comm = comm
             self.kind: Kind = layout
             self.size = int(controls) if layout == "replicated" or comm.rank == 0 else 0
@@ -91,21 +90,6 @@ class IdentityPrior:
 
     def close(self) -> None:
         """Nothing to free."""
-
-
-def positive(value: float, what: str) -> float:
-    """``value`` as a float.
-
-    Raises:
-        BadInput: unless it is a positive finite number.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not (np.isfinite(number) and number > 0.0):
-        raise BadInput(f"{what}: expected a positive number, got {value!r}")
-    return number
 
 
 def vector_of(comm: MPI.Comm, value: float | Array, size: int, what: str) -> Array:

@@ -13,15 +13,17 @@ from dolfinx.fem import petsc
 from petsc4py import PETSc
 
 from relax.base import parallel
+from relax.base.checks import one_of, positive
 from relax.base.fem import compat
 from relax.base.fem.coefficients import Coefficient, interpolated
+from relax.base.fem.forms import num_owned
 from relax.base.fem.layout import ControlLayout, Kind, SpaceLayout, as_rows, control_layout
 from relax.base.la.linear import LinearSolver
 from relax.base.la.options import DIRECT_SYMMETRIC, Options, merged
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.invert.priors.identity import positive, vector_of
+from relax.invert.priors.identity import vector_of
 
 # Right-hand sides that go through one block solve; more are taken in turns, to bound the memory.
 _BLOCK = 64
@@ -92,14 +94,13 @@ class SmoothnessPrior:
         self.space = V
         self.length = positive(length, "length")
         self.std = positive(std, "std")
-        if boundary not in ("robin", "neumann"):
-            raise BadInput(f"boundary: expected 'robin' or 'neumann', got {boundary!r}")
+        one_of(boundary, ("robin", "neumann"), "boundary")
         _check_space(V)
         self._comm = V.mesh.comm
         self._layout: ControlLayout = control_layout(layout, self._comm, [fem.Function(V)])
         self.kind: Kind = self._layout.kind
         self.size = self._layout.size
-        self._num_owned = V.dofmap.index_map.size_local * V.dofmap.index_map_bs
+        self._num_owned = num_owned(V)
         _warn_if_unresolved(V, self.length)
 
         dim = V.mesh.topology.dim
@@ -259,4 +260,4 @@ def _nodal_mass(V: fem.FunctionSpace) -> Array:
     mass = fem.Function(V)
     fem.assemble_vector(mass.x.array, fem.form(integrand * _nodal_measure(V)))
     mass.x.scatter_reverse(la.InsertMode.add)
-    return mass.x.array[: V.dofmap.index_map.size_local * block].copy()
+    return mass.x.array[: num_owned(V)].copy()

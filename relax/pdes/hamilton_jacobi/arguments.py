@@ -6,21 +6,8 @@ import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
+from relax.base.checks import at_least, positive
 from relax.errors import BadInput
-
-
-def check_number(equation: str, name: str, value: object, *, zero: bool = False) -> float:
-    """A finite number above 0, or of at least 0. Local.
-
-    Raises:
-        BadInput: otherwise.
-    """
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    number = float(value) if is_number else float("nan")  # type: ignore[arg-type]
-    if not np.isfinite(number) or number < 0.0 or (number == 0.0 and not zero):
-        least = "of at least 0" if zero else "above 0"
-        raise BadInput(f"{equation}: {name}: expected a finite number {least}, got {value!r}")
-    return number
 
 
 def check_beta(equation: str, beta: object) -> float:
@@ -34,7 +21,7 @@ def check_beta(equation: str, beta: object) -> float:
             f"{equation}: beta: expected a finite number above 0, got {beta!r}; any large number will do, and "
             "relax.relaxation.hopf_lax is the limit"
         )
-    return check_number(equation, "beta", beta)
+    return positive(beta, f"{equation}: beta")
 
 
 def check_stabilisation(equation: str, stabilisation: object) -> None:
@@ -53,6 +40,4 @@ def lagrange(equation: str, mesh: Mesh, degree: object) -> fem.FunctionSpace:
     Raises:
         BadInput: unless the degree is a whole number of at least 1.
     """
-    if isinstance(degree, bool) or not isinstance(degree, int | np.integer) or degree < 1:
-        raise BadInput(f"{equation}: degree: expected a whole number of at least 1, got {degree!r}")
-    return fem.functionspace(mesh, ("Lagrange", int(degree)))
+    return fem.functionspace(mesh, ("Lagrange", at_least(degree, 1, f"{equation}: degree")))

@@ -12,9 +12,10 @@ from dolfinx.mesh import Mesh
 from ufl.constantvalue import Zero
 from ufl.core.expr import Expr
 
+from relax.base.checks import positive
 from relax.base.fem.coefficients import Coefficient, as_coefficient
 from relax.errors import BadInput
-from relax.pdes.hamilton_jacobi.arguments import check_beta, check_number, check_stabilisation, lagrange
+from relax.pdes.hamilton_jacobi.arguments import check_beta, check_stabilisation, lagrange
 from relax.pdes.hamilton_jacobi.cole_hopf import SMALLEST, ColeHopf
 from relax.pdes.hamilton_jacobi.stabilisation import (
     OVERSHOOTS,
@@ -95,7 +96,7 @@ def viscous_evolution(
     Raises:
         BadInput, BadProblem: on every rank, for what does not fit, and for "cole_hopf" where phi would lose its digits.
     """
-    beta, t = check_beta(NAME, beta), check_number(NAME, "t", t)
+    beta, t = check_beta(NAME, beta), positive(t, f"{NAME}: t")
     if route not in ("direct", "cole_hopf", "auto"):
         raise BadInput(f"{NAME}: route: expected 'direct', 'cole_hopf' or 'auto', got {route!r}")
     check_stabilisation(NAME, stabilisation)

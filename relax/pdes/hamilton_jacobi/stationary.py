@@ -9,9 +9,10 @@ import ufl
 from dolfinx import default_scalar_type, fem
 from dolfinx.mesh import Mesh
 
+from relax.base.checks import AT_LEAST_0, number_in
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.errors import BadInput
-from relax.pdes.hamilton_jacobi.arguments import check_beta, check_number, check_stabilisation, lagrange
+from relax.pdes.hamilton_jacobi.arguments import check_beta, check_stabilisation, lagrange
 from relax.pdes.hamilton_jacobi.stabilisation import OVERSHOOTS, easy_beta, largest_cell, upwind_viscosity, value_range
 from relax.pdes.shared.boundary_data import BoundaryData, conditions
 from relax.problem.continuation import Continuation
@@ -55,7 +56,7 @@ def viscous(
     Raises:
         BadInput, BadProblem: on every rank, for what does not fit.
     """
-    beta, discount = check_beta(NAME, beta), check_number(NAME, "discount", discount, zero=True)
+    beta, discount = check_beta(NAME, beta), number_in(discount, AT_LEAST_0, f"{NAME}: discount")
     check_stabilisation(NAME, stabilisation)
     if discount == 0.0 and not dirichlet:
         raise BadInput(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 
 from dolfinx import fem
 from ufl.core.expr import Expr
 from ufl.corealg.traversal import traverse_unique_terminals
 
+from relax.base.checks import nearest
 from relax.base.fem.coefficients import Coefficient, as_coefficient, interpolated
 from relax.errors import BadInput
 from relax.pdes.shared.boundary_data import BoundaryData
@@ -25,11 +25,7 @@ def chosen(equation: str, controls: str | Sequence[str], known: Sequence[str]) -
     names = [controls] if isinstance(controls, str) else list(controls)
     for name in names:
         if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            raise BadInput(
-                f"{equation}: controls: expected some of {', '.join(known)}, got {name!r}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            raise BadInput(f"{equation}: controls: expected names of controls, got {name!r}{nearest(str(name), known)}")
     if not names or len(set(names)) != len(names):
         raise BadInput(f"{equation}: controls: expected at least one of {', '.join(known)}, each once, got {names}")
     return names

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.special
 
+from relax.base.checks import positive
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.invert.priors.identity import positive
 from relax.relaxation.functions import as_points
 
 

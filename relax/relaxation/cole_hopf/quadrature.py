@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.special
 
+from relax.base.checks import at_least, positive
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.invert.priors.identity import positive
-from relax.relaxation.functions import Landscape, as_points, at_least, grid, values_of
+from relax.relaxation.functions import Landscape, as_points, grid, values_of
 
 # Points are treated in groups of at most this many values of f.
 _GROUP = 2_000_000

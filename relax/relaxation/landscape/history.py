@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
+from relax.base.checks import at_least
 from relax.base.fem.coefficients import Coefficient
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
@@ -18,7 +19,6 @@ from relax.errors import BadInput
 from relax.observe import FieldValues
 from relax.pdes.hamilton_jacobi import viscous_evolution
 from relax.problem.evolution import Evolution
-from relax.relaxation.functions import at_least
 
 # Neighbouring stored times that an interpolation takes: a cubic.
 _STENCIL = 4

@@ -14,14 +14,13 @@ from petsc4py import PETSc
 from ufl.core.expr import Expr
 
 from relax.base import parallel
+from relax.base.checks import at_least, positive
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.points import as_points
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.invert.priors.identity import positive
 from relax.pdes.hamilton_jacobi.stabilisation import OVERSHOOTS, cell_peclet
-from relax.relaxation.functions import at_least
 from relax.relaxation.landscape import minima
 from relax.relaxation.landscape.descent import Descent, descended
 from relax.relaxation.landscape.evaluation import Evaluation

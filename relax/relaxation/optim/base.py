@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
 
+from relax.base.checks import ABOVE_0, AT_LEAST_0, FRACTION, Rule, closest, number_in
 from relax.errors import BadInput
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import decoded, encoded, value_at
@@ -49,7 +48,7 @@ class RelaxationOptimizer(torch.optim.Optimizer):
         if isinstance(param_group, dict):
             # Groups may carry words of the user's and of torch's schedulers; one that is nearly a setting is a mistake.
             for key in set(param_group) - set(self.defaults):
-                for near in difflib.get_close_matches(key, self.defaults, n=1, cutoff=0.85):
+                if near := closest(key, self.defaults, cutoff=0.85):
                     raise BadInput(f"{name}: got {key!r} as a setting of a group of parameters; did you mean {near!r}?")
             check_settings(name, {**self.defaults, **param_group})
             for key in _ONE_FOR_ALL & set(param_group) if self.param_groups else ():
@@ -102,25 +101,23 @@ def _copied(held: dict[str, Any]) -> dict[str, Any]:
 
 # -- settings ----------------------------------------------------------------------------------------------------------
 
-_Rule: TypeAlias = tuple[Callable[[float], bool], str]
-_FINITE: _Rule = (lambda v: 0.0 <= v < math.inf, "a finite number >= 0")
-_FRACTION: _Rule = (lambda v: 0.0 <= v < 1.0, "a number in [0, 1)")
-_COUNT: _Rule = (lambda v: v >= 1 and v == int(v), "a whole number >= 1")
-_RULES: dict[str, _Rule] = {
-    "lr": _FINITE,
-    "inner_lr": (lambda v: 0.0 < v < math.inf, "a finite number > 0"),
+_COUNT: Rule = (lambda v: v >= 1.0 and v.is_integer(), "a whole number of at least 1")
+_COUNT_OR_0: Rule = (lambda v: v >= 0.0 and v.is_integer(), "a whole number of at least 0")
+_RULES: dict[str, Rule] = {
+    "lr": AT_LEAST_0,
+    "inner_lr": ABOVE_0,
     "t": (lambda v: v >= 0.0, "a time >= 0"),
     "beta": (lambda v: v > 0.0, "an inverse temperature > 0 (inf for no noise)"),
-    "rho": _FINITE,
-    "averaging": _FRACTION,
-    "damping": _FRACTION,
-    "momentum": _FRACTION,
-    "inner_momentum": _FRACTION,
-    "weight_decay": _FINITE,
+    "rho": AT_LEAST_0,
+    "averaging": FRACTION,
+    "damping": FRACTION,
+    "momentum": FRACTION,
+    "inner_momentum": FRACTION,
+    "weight_decay": AT_LEAST_0,
     "inner_steps": _COUNT,
-    "iterations": (lambda v: v >= 0 and v == int(v), "a whole number >= 0"),
+    "iterations": _COUNT_OR_0,
     "samples": _COUNT,
-    "step": (lambda v: v >= 0 and v == int(v), "a whole number >= 0"),
+    "step": _COUNT_OR_0,
 }
 _SCHEDULED = ("t", "beta", "rho")
 
@@ -129,7 +126,7 @@ def check_settings(name: str, settings: dict[str, Any]) -> None:
     """Raise ``BadInput`` for a setting out of its range; those that change are looked at when they are used."""
     for key, rule in _RULES.items():
         if key in settings and not (key in _SCHEDULED and callable(settings[key])):
-            _check(name, key, settings[key], rule)
+            number_in(settings[key], rule, f"{name}: {key}")
     momentum = max(float(settings.get("momentum", 0.0)), float(settings.get("inner_momentum", 0.0)))
     if settings.get("nesterov") and momentum == 0.0:
         raise BadInput(f"{name}: expected momentum > 0 with nesterov=True, got 0; 0.9 is usual")
@@ -139,16 +136,5 @@ def check_settings(name: str, settings: dict[str, Any]) -> None:
 
 def setting(name: str, group: dict[str, Any], key: str) -> float:
     """A setting of a group at its present step."""
-    value = value_at(group[key], group["step"])
-    _check(name, f"{key} at step {group['step']}" if callable(group[key]) else key, value, _RULES[key])
-    return value
-
-
-def _check(name: str, key: str, value: Any, rule: _Rule) -> None:
-    holds, words = rule
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise BadInput(f"{name}: expected {words} as {key}, got {value!r}") from None
-    if math.isnan(number) or not holds(number):
-        raise BadInput(f"{name}: expected {words} as {key}, got {number:g}")
+    when = f" at step {group['step']}" if callable(group[key]) else ""
+    return number_in(value_at(group[key], group["step"]), _RULES[key], f"{name}: {key}{when}")

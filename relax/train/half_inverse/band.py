@@ -98,11 +98,11 @@ class BandReduction:
 
     def _turned(self, g: Array, *, transposed: bool) -> Array:
         """Q g, or Qᵀ g."""
-        found = g.copy()
+        turned = g.copy()
         for V, T in self._reflectors if transposed else reversed(self._reflectors):
-            tail = found[len(g) - len(V) :]
+            tail = turned[len(g) - len(V) :]
             tail -= V @ ((T.T if transposed else T) @ (V.T @ tail))
-        return found
+        return turned
 
 
 def _compact(V: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:

@@ -64,9 +64,9 @@ def by_gram(
         K, r = J.gram(), J.probe()
         discrepancy = max(J.discrepancy(), _apart(float(np.linalg.norm(J.swept_probe)), float(r @ (K @ r))))
         if by_band and len(K) >= _MANY:
-            found = _by_band(J, K, g, phi, discrepancy)
-            if found is not None:
-                return found
+            direction = _by_band(J, K, g, phi, discrepancy)
+            if direction is not None:
+                return direction
         factor = Symmetric(K)
     w, s, kept, c, filtered = _applied(factor, g, phi)
     d = J.vjp(w)
@@ -77,7 +77,7 @@ def by_gram(
 
 
 def _by_band(J: BatchJacobian, K: Array, g: Array, phi: Filter, discrepancy: float) -> Direction | None:
-    """The same where all singular values are kept; None where some are not."""
+    """The direction where all singular values are kept; None where some are not."""
     band = BandReduction(K.copy())
     s = np.sqrt(np.maximum(band.eigenvalues, 0.0))
     largest = float(s[-1])
@@ -99,17 +99,17 @@ def _apart(length: float, square: float) -> float:
 
 
 def by_blocks(J: BatchJacobian, g: Array, phi: Filter, blocks: int) -> Direction:
-    """The same with K block-diagonal: what samples of different blocks have in common is left out.
+    """The direction with K block-diagonal: what samples of different blocks have in common is left out.
 
     No factors are exchanged; each team has ``blocks`` of its own.
     """
     w = np.zeros_like(g)
-    found = []
+    spectra = []
     for rows, K in J.gram_of_blocks(blocks):
         w[rows], s, kept, _, _ = _applied(Symmetric(K), g[rows], phi)
-        found.append(np.column_stack([s, np.arange(len(s)) < kept]))
+        spectra.append(np.column_stack([s, np.arange(len(s)) < kept]))
     d = J.vjp(w)
-    every = J.of_all_teams(np.concatenate([np.empty((0, 2)), *found]))
+    every = J.of_all_teams(np.concatenate([np.empty((0, 2)), *spectra]))
     s = np.sort(every[:, 0])[::-1]
     return Direction(d, float(J.vjp(g) @ d), s, int(every[:, 1].sum()), J.discrepancy())
 
@@ -121,23 +121,16 @@ def by_svd(J: BatchJacobian, g: Array, phi: Filter) -> Direction:
     singular values of J and one set of its vectors. A singular value is found to eps s_max/s relative. Each team holds
     its share of J.
     """
-    if J.num_columns < J.num_rows:
-        R = J.triangle_of_rows()
-        _, s, vectors = scipy.linalg.svd(R, full_matrices=False, check_finite=False, overwrite_a=True)
-        c = vectors @ J.vjp(g)
-        keep, filtered = _filtered(J, s, c, phi)
-        return Direction(vectors.T @ filtered, float(c @ filtered), s, keep, J.discrepancy())
-    R = J.triangle_of_columns()
+    by_rows = J.num_columns < J.num_rows
+    R = J.triangle_of_rows() if by_rows else J.triangle_of_columns()
     _, s, vectors = scipy.linalg.svd(R, full_matrices=False, check_finite=False, overwrite_a=True)
-    c = vectors @ g
-    keep, filtered = _filtered(J, s, c, phi)
-    d = J.vjp(vectors.T @ filtered)
-    return Direction(d, float(c @ (s**2 * filtered)), s, keep, J.discrepancy())
-
-
-def _filtered(J: BatchJacobian, s: Array, c: Array, phi: Filter) -> tuple[int, Array]:
+    c = vectors @ (J.vjp(g) if by_rows else g)
     largest, least = float(s[0]), max(J.num_rows, J.num_columns) * _EPS
-    return int(np.count_nonzero(phi.keeps(s, largest, least=least))), phi(s, largest, least=least) * c
+    filtered, kept = phi(s, largest, least=least) * c, int(np.count_nonzero(phi.keeps(s, largest, least=least)))
+    d, slope = vectors.T @ filtered, c @ filtered
+    if not by_rows:
+        d, slope = J.vjp(d), c @ (s**2 * filtered)
+    return Direction(d, float(slope), s, kept, J.discrepancy())
 
 
 def _applied(factor: Symmetric, g: Array, phi: Filter) -> tuple[Array, Array, int, Array, Array]:

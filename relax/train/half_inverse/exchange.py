@@ -1,4 +1,4 @@
-"""What the teams of a distributed batch tell each other: factors of rows, products, sums; never a Jacobian."""
+"""The exchange between the teams of a distributed batch: factors of rows, products, sums; never a Jacobian."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relax.errors import BadInput
 
 
 class Exchange:
-    """Between the teams that share a batch; of a single process, nothing is sent.
+    """The exchange between the teams that share a batch; of a single process, nothing is sent.
 
     Args:
         teams: None for a batch of one process.
@@ -71,8 +71,8 @@ class Exchange:
             return 0, count
         shapes = parallel.on_each_rank(self._teams.batch, (count, outputs))
         if not self.agree(str(outputs)):
-            found = sorted({o for _, o in shapes})
-            raise BadInput(f"HalfInverse: expected as many outputs on each team, got {', '.join(map(str, found))}")
+            numbers = sorted({o for _, o in shapes})
+            raise BadInput(f"HalfInverse: expected as many outputs on each team, got {', '.join(map(str, numbers))}")
         counts = [samples for samples, _ in shapes]
         return sum(counts[: self._teams.batch.rank]), sum(counts)
 
@@ -91,13 +91,13 @@ class Exchange:
         return torch.from_numpy(parallel.gather_rows(self._batch, rows)).reshape(-1, *mine.shape[1:]).to(mine.device)
 
     def all_rows(self, mine: Array) -> Array:
-        """The same for an array with one axis or two."""
+        """The rows of all teams, of an array with one axis or two."""
         if self._batch is None:
             return mine
         return parallel.gather_rows(self._batch, mine.reshape(len(mine), -1)).reshape(-1, *mine.shape[1:])
 
     def sum(self, values: Array) -> Array:
-        """Summed over the teams; the same bits on every rank."""
+        """The sum over the teams; the same bits on every rank."""
         if self._batch is not None:
             values = parallel.sum_over_ranks(self._batch, values)
         if self._teams is not None and self._teams.space.size > 1:
@@ -105,5 +105,5 @@ class Exchange:
         return values
 
     def of_first(self, values: Array) -> Array:
-        """Rank 0's, so that all ranks go on with the same bits."""
+        """Rank 0's values, so that all ranks go on with the same bits."""
         return values if self._teams is None else parallel.from_rank_0(self._teams.comm, values)

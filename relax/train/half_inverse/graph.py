@@ -40,7 +40,7 @@ class Meeting:
 
 
 def meetings(y: Tensor, params: Sequence[Tensor]) -> list[Meeting]:
-    """All of them, none for parameters that y does not depend on. Local.
+    """All meetings of parameters and samples, none for parameters that y does not depend on. Local.
 
     Args:
         y: (samples, outputs), with its graph.
@@ -52,13 +52,13 @@ def meetings(y: Tensor, params: Sequence[Tensor]) -> list[Meeting]:
     if y.grad_fn is None:
         raise Unstructured
     graph = _Graph(y.grad_fn, params)
-    found = [
+    layers = [
         replace(meeting, positions_first=graph.has_positions_first(node, len(y)))
         for node in graph.nodes
         for meeting in [_known(node, graph.number)]
         if meeting is not None
     ]
-    claimed = {(id(m.node), which) for m in found for which in (m.weight, m.bias) if which is not None}
+    claimed = {(id(m.node), which) for m in layers for which in (m.weight, m.bias) if which is not None}
     used = {which for _, which in claimed}
     cuts: dict[int, tuple[Node, list[int]]] = {}
     for leaf, which in graph.leaves:
@@ -76,7 +76,7 @@ def meetings(y: Tensor, params: Sequence[Tensor]) -> list[Meeting]:
             cut = graph.first_with_samples(consumer, len(y))
             used.add(which)
             cuts.setdefault(id(cut), (cut, []))[1].append(which)
-    return found + [Meeting(node, "other", others=tuple(which)) for node, which in cuts.values()]
+    return layers + [Meeting(node, "other", others=tuple(which)) for node, which in cuts.values()]
 
 
 class _Graph:

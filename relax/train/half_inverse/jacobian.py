@@ -12,10 +12,10 @@ from torch import Tensor
 
 from relax.base.types import Array
 from relax.errors import BadInput, NotConverged
-from relax.layer.layer import points_held
+from relax.layer.products import points_held
 from relax.train.half_inverse.exchange import Exchange
 from relax.train.half_inverse.graph import Unstructured
-from relax.train.half_inverse.pieces import Part, combined, dense, gram
+from relax.train.half_inverse.pieces import Piece, combined, dense, gram
 from relax.train.half_inverse.rows import by_rows, structured
 
 # Numbers in the rows of a Jacobian that are formed together: 128 MiB.
@@ -61,10 +61,10 @@ class BatchJacobian:
     def vjp(self, w: Array) -> Array:
         """Jᵀ w: (m,) to (p,). One sweep backwards."""
         with self._exchange.together():
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 self._y, self._params, self._cotangent(w), retain_graph=True, allow_unused=True, materialize_grads=True
             )
-        return _finite(self._exchange.sum(_flat(found)))
+        return _finite(self._exchange.sum(_flat(gradients)))
 
     def jvp(self, v: Array) -> Array:
         """J v: (p,) to (m,). By a sweep backwards of the sweep backwards, which is linear in its cotangent."""
@@ -106,20 +106,20 @@ class BatchJacobian:
 
     def gram(self) -> Array:
         """J Jᵀ, (m, m). Each team makes its own rows, from its factors and those of all."""
-        return _finite(self._exchange.all_rows(_array(gram(self._parts, self._all_parts))))
+        return _finite(self._exchange.all_rows(_array(gram(self._pieces, self._all_pieces))))
 
     def gram_of_blocks(self, blocks: int) -> list[tuple[slice, Array]]:
         """J Jᵀ of this team's samples alone, in blocks of neighbours: (rows of the vector over all, block)."""
         count, o = self._y.shape
         bounds = np.linspace(0, count, min(blocks, max(count, 1)) + 1).round().astype(int)
-        found = []
+        blocks_of_rows = []
         for start, end in zip(bounds[:-1], bounds[1:], strict=True):
-            some = [part.of(*(a[int(start) : int(end)] for a in part.arrays())) for part in self._parts]
+            some = [piece.of(*(a[int(start) : int(end)] for a in piece.arrays())) for piece in self._pieces]
             rows = slice((self._before + int(start)) * o, (self._before + int(end)) * o)
-            found.append((rows, _array(gram(some, some))))
-        if self._exchange.any(not all(np.all(np.isfinite(K)) for _, K in found)):
+            blocks_of_rows.append((rows, _array(gram(some, some))))
+        if self._exchange.any(not all(np.all(np.isfinite(K)) for _, K in blocks_of_rows)):
             raise NotConverged(_NOT_FINITE)
-        return found
+        return blocks_of_rows
 
     def normal(self) -> Array:
         """JᵀJ, (p, p)."""
@@ -133,34 +133,34 @@ class BatchJacobian:
         count, o = self._y.shape
         step = max(1, _CHUNK // max(1, o * self.num_columns))
         for start in range(0, count, step):
-            yield _array(dense(self._parts, self.num_columns, slice(start, start + step)))
+            yield _array(dense(self._pieces, self.num_columns, slice(start, start + step)))
 
     @cached_property
-    def _parts(self) -> list[Part]:
-        parts: dict[str, Part] | None = None
+    def _pieces(self) -> list[Piece]:
+        pieces: dict[str, Piece] | None = None
         with self._exchange.together():
             if self.by_layers:
                 try:
-                    parts = structured(self._y, self._params, self._basis)
+                    pieces = structured(self._y, self._params, self._basis)
                 except Unstructured:
-                    parts = None
-        shapes = None if parts is None else {key: [a.shape[1:] for a in part.arrays()] for key, part in parts.items()}
-        self.by_layers = self._exchange.agree(str(shapes)) and parts is not None
-        if parts is None or not self.by_layers:
+                    pieces = None
+        shapes = {key: [a.shape[1:] for a in piece.arrays()] for key, piece in (pieces or {}).items()}
+        self.by_layers = self._exchange.agree(str(shapes)) and pieces is not None
+        if pieces is None or not self.by_layers:
             with self._exchange.together():
-                parts = by_rows(self._y, self._params, self._basis)
-        return list(parts.values())
+                pieces = by_rows(self._y, self._params, self._basis)
+        return list(pieces.values())
 
     @cached_property
-    def _all_parts(self) -> list[Part]:
-        return [part.of(*(self._exchange.all_samples(a) for a in part.arrays())) for part in self._parts]
+    def _all_pieces(self) -> list[Piece]:
+        return [piece.of(*(self._exchange.all_samples(a) for a in piece.arrays())) for piece in self._pieces]
 
     def triangle_of_columns(self) -> Array:
         """R of Jᵀ = Q R, (m, m): each team makes the triangle of its share of the parameters."""
         first, last = self._exchange.share(self.num_columns)
         count, step = self._samples, max(1, _CHUNK // max(1, self._y.shape[1] * self.num_columns))
         blocks = [
-            _array(dense(self._all_parts, self.num_columns, slice(start, start + step)))[:, first:last].copy()
+            _array(dense(self._all_pieces, self.num_columns, slice(start, start + step)))[:, first:last].copy()
             for start in range(0, count, step)
         ]
         return self._triangle_of_all(_triangle(np.concatenate(blocks).T))
@@ -197,7 +197,7 @@ class BatchJacobian:
         a thousandth of the whole is their measure.
         """
         own = torch.from_numpy(self.mine(self.probe())).to(self._basis)
-        by_rows_here = self._exchange.sum(_array(combined(self._parts, self.num_columns, own)))
+        by_rows_here = self._exchange.sum(_array(combined(self._pieces, self.num_columns, own)))
         ends = np.cumsum([p.numel() for p in self._params])[:-1]
         floor = 1e-3 * float(np.linalg.norm(self.swept_probe))
         worst = 0.0
@@ -212,7 +212,7 @@ class BatchJacobian:
 
     def forget(self) -> None:
         """Find the rows anew when they are asked for."""
-        for name in ("_parts", "_all_parts"):
+        for name in ("_pieces", "_all_pieces"):
             self.__dict__.pop(name, None)
 
     def of_all_teams(self, rows: Array) -> Array:
@@ -221,7 +221,7 @@ class BatchJacobian:
 
 
 def _finite(values: Array) -> Array:
-    """What all ranks hold alike."""
+    """Values that all ranks hold alike, seen to be finite."""
     if not np.all(np.isfinite(values)):
         raise NotConverged(_NOT_FINITE)
     return values

@@ -185,21 +185,12 @@ class HalfInverse(torch.optim.Optimizer):
         self._check_reached(outputs.y, params)
         g = self._exchange.all_rows(outputs.gradient.reshape(-1))
         loss = float(self._exchange.sum(np.array([outputs.loss]))[0])
-        found, method = self._direction(J, g)
-        rates = self._rates(outputs, found, J.num_rows / outputs.y.shape[1])
-        predicted = self._slope(J, g, found, rates)
-        self._move(found.d, rates)
-        self.report = StepReport(
-            loss,
-            predicted,
-            None,
-            rates[0],
-            found.singular_values,
-            found.kept,
-            method,
-            found.iterations,
-            J.by_layers,
-        )
+        direction, method = self._direction(J, g)
+        rates = self._rates(outputs, direction, J.num_rows / outputs.y.shape[1])
+        predicted = self._slope(J, g, direction, rates)
+        self._move(direction.d, rates)
+        s, kept = direction.singular_values, direction.kept
+        self.report = StepReport(loss, predicted, None, rates[0], s, kept, method, direction.iterations, J.by_layers)
         if self.measure:
             self.report = replace(self.report, actual=self._fall(closure, loss))
         return outputs.total(loss)
@@ -209,17 +200,17 @@ class HalfInverse(torch.optim.Optimizer):
         if self.report is not None:
             return
         with self._exchange.together():
-            found = torch.autograd.grad(y, params, torch.ones_like(y), retain_graph=True, allow_unused=True)
-        if not self._exchange.any(any(g is not None for g in found)):
+            slopes = torch.autograd.grad(y, params, torch.ones_like(y), retain_graph=True, allow_unused=True)
+        if not self._exchange.any(any(g is not None for g in slopes)):
             raise BadInput(
                 "HalfInverse.step: expected outputs that depend on the parameters of this optimiser, got others; is it "
                 "the same network?"
             )
 
-    def _rates(self, outputs: Outputs, found: Direction, samples: float) -> list[float]:
+    def _rates(self, outputs: Outputs, direction: Direction, samples: float) -> list[float]:
         """What multiplies d for each group, the same on every rank."""
         scale = samples ** (0.5 * (1.0 + self._setting("power"))) if self.batch_invariant else 1.0
-        limit = self._limit(outputs, found)
+        limit = self._limit(outputs, direction)
         rates = np.array([min(float(group["lr"]) * scale, limit) for group in self.param_groups])
         return [float(rate) for rate in self._exchange.of_first(rates)]
 
@@ -242,12 +233,12 @@ class HalfInverse(torch.optim.Optimizer):
             for p, new in moved:
                 p.copy_(new)
 
-    def _slope(self, J: BatchJacobian, g: Array, found: Direction, rates: Sequence[float]) -> float:
+    def _slope(self, J: BatchJacobian, g: Array, direction: Direction, rates: Sequence[float]) -> float:
         """By how much the loss falls to first order."""
         if len(set(rates)) == 1:
-            return rates[0] * found.slope
+            return rates[0] * direction.slope
         sizes = [sum(p.numel() for p in group["params"] if p.requires_grad) for group in self.param_groups]
-        return float((J.vjp(g) * np.repeat(rates, sizes)) @ found.d)
+        return float((J.vjp(g) * np.repeat(rates, sizes)) @ direction.d)
 
     def _direction(self, J: BatchJacobian, g: Array) -> tuple[Direction, str]:
         phi = Filter(self._setting("power"), self._setting("rcond"), self._setting("damping"))
@@ -258,13 +249,13 @@ class HalfInverse(torch.optim.Optimizer):
             most = min(J.num_rows, J.num_columns + 1)
             steps = self.krylov_steps or (most if most <= _EXHAUSTED else _KRYLOV_STEPS)
             return by_krylov(J, g, phi, iterations=steps, tolerance=self.krylov_tolerance), method
-        found = self._from_matrix(J, g, phi, method)
+        direction = self._from_matrix(J, g, phi, method)
         tolerance = min(_LOOSEST, max(_AGREEMENT, 1e4 * J.epsilon))
-        if J.by_layers and self._exchange.any(found.discrepancy > tolerance):
+        if J.by_layers and self._exchange.any(direction.discrepancy > tolerance):
             J.by_layers = False
             J.forget()
             self._kept = None
-            found = self._from_matrix(J, g, phi, method)
+            direction = self._from_matrix(J, g, phi, method)
         if not J.by_layers and J.num_rows not in self._coupled:
             if not self._coupled:
                 logger.warning(
@@ -272,7 +263,7 @@ class HalfInverse(torch.optim.Optimizer):
                     "graph does not show; each row of the Jacobian takes a sweep of its own"
                 )
             self._coupled.add(J.num_rows)
-        return replace(found, d=self._exchange.of_first(found.d)), method
+        return replace(direction, d=self._exchange.of_first(direction.d)), method
 
     def _method(self, J: BatchJacobian, phi: Filter) -> str:
         if self.method != "auto":
@@ -292,28 +283,28 @@ class HalfInverse(torch.optim.Optimizer):
         age, factor = self._kept or (0, None)
         self._kept = None
         if factor is not None and len(factor.eigenvalues) == J.num_rows < J.num_columns:
-            found = by_gram(J, g, phi, factor)
-            if not self._exchange.any(found.discrepancy > _AGED):
-                self._keep(age + 1, found)
-                return replace(found, discrepancy=0.0)
-        found = by_gram(J, g, phi, by_band=self._all_kept and self.keep_factor == 1)
-        self._all_kept = not self._exchange.any(found.kept < len(found.singular_values))
-        self._keep(1, found)
-        return found
+            direction = by_gram(J, g, phi, factor)
+            if not self._exchange.any(direction.discrepancy > _AGED):
+                self._keep(age + 1, direction)
+                return replace(direction, discrepancy=0.0)
+        direction = by_gram(J, g, phi, by_band=self._all_kept and self.keep_factor == 1)
+        self._all_kept = not self._exchange.any(direction.kept < len(direction.singular_values))
+        self._keep(1, direction)
+        return direction
 
-    def _keep(self, age: int, found: Direction) -> None:
-        if age < self.keep_factor and found.factor is not None:
-            self._kept = age, found.factor
+    def _keep(self, age: int, direction: Direction) -> None:
+        if age < self.keep_factor and direction.factor is not None:
+            self._kept = age, direction.factor
 
-    def _limit(self, outputs: Outputs, found: Direction) -> float:
+    def _limit(self, outputs: Outputs, direction: Direction) -> float:
         """What ``cap`` allows as lr."""
         cap = self._setting("cap")
-        if not found.kept:
+        if not direction.kept:
             return 0.0
         if cap is None:
             return math.inf
         curvature = outputs.largest_curvature(self._exchange)
-        scale = found.singular_values[0] ** (1.0 - self._setting("power"))
+        scale = direction.singular_values[0] ** (1.0 - self._setting("power"))
         if curvature <= 0.0 and math.isinf(max(float(group["lr"]) for group in self.param_groups)):
             raise BadInput("HalfInverse: expected a finite lr for a loss that has no curvature in y, which cap goes by")
         return math.inf if curvature <= 0.0 else float(cap * 2.0 / (curvature * scale))

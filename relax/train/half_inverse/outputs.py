@@ -111,8 +111,8 @@ class Outputs:
             sides.append(self._dot(exchange, v, v) ** 0.5)
         if not np.all(np.isfinite([*diagonal, *sides])):
             raise NotConverged("HalfInverse: the curvature of the loss in y, which cap goes by, is not finite")
-        found = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(sides[1:-1], 1) + np.diag(sides[1:-1], -1))
-        return float(found[-1]) if found[-1] > _ROUNDING * np.abs(found).max() else 0.0
+        curvatures = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(sides[1:-1], 1) + np.diag(sides[1:-1], -1))
+        return float(curvatures[-1]) if curvatures[-1] > _ROUNDING * np.abs(curvatures).max() else 0.0
 
     @staticmethod
     def _dot(exchange: Exchange, one: Tensor, other: Tensor) -> float:
@@ -127,7 +127,7 @@ class Outputs:
 
 
 def _complaint(y: Any, loss: Any) -> str | None:
-    """What is wrong with what a closure returned."""
+    """The complaint about what a closure returned, if any."""
     if not isinstance(y, torch.Tensor) or not isinstance(loss, torch.Tensor):
         return f"expected tensors (y, loss) from the closure, got {type(y).__name__} and {type(loss).__name__}"
     if y.ndim == 2 and len(y) == 0:

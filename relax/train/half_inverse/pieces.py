@@ -30,7 +30,7 @@ class Outer:
     write: Callable[[Tensor, Tensor], None]
 
     def arrays(self) -> tuple[Tensor, ...]:
-        """What makes it up; the first axis of each is that of the samples."""
+        """The arrays that make it up; the first axis of each is that of the samples."""
         return self.delta, self.a
 
     def of(self, *arrays: Tensor) -> Outer:
@@ -49,7 +49,7 @@ class Outer:
         return self._gram_of_positions(other)
 
     def _gram_of_rows(self, other: Outer) -> Tensor:
-        """By rows, a few units of the layer at a time."""
+        """The products by rows, a few units of the layer at a time."""
         (B, o, _, q), (C, r, _, _), n = self.delta.shape, other.delta.shape, self.a.shape[2]
         K = self.delta.new_zeros(B * o, C * r)
         step = max(1, _CHUNK // max(B * o * n, C * r * n))
@@ -61,7 +61,7 @@ class Outer:
         return K.reshape(B, o, C, r)
 
     def _gram_of_positions(self, other: Outer) -> Tensor:
-        """By products of pairs of positions, a few samples at a time."""
+        """The products by pairs of positions, a few samples at a time."""
         (B, o, T, q), (C, r, S, _) = self.delta.shape, other.delta.shape
         K = self.delta.new_empty(B, o, C, r)
         step = max(1, _CHUNK // (o * T * C * r * S))
@@ -96,7 +96,7 @@ class Rows:
     write: Callable[[Tensor, Tensor], None]
 
     def arrays(self) -> tuple[Tensor, ...]:
-        """What makes it up; the first axis of each is that of the samples."""
+        """The arrays that make it up; the first axis of each is that of the samples."""
         return (self.rows,)
 
     def of(self, *arrays: Tensor) -> Rows:
@@ -118,7 +118,7 @@ class Rows:
         self.write(J, torch.einsum("bo,boq->q", w, self.rows)[None, None])
 
 
-Part: TypeAlias = Outer | Rows
+Piece: TypeAlias = Outer | Rows
 
 
 def _rows(delta: Tensor, a: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def _rows(delta: Tensor, a: Tensor) -> Tensor:
     return torch.einsum("boTq,bTn->boqn", delta, a)
 
 
-def gram(mine: list[Part], all_of_them: list[Part]) -> Tensor:
+def gram(mine: list[Piece], all_of_them: list[Piece]) -> Tensor:
     """J J'ᵀ for the rows of some samples and of others: (B o, B' o'), float64."""
     total: Tensor | None = None
     for one, other in zip(mine, all_of_them, strict=True):
@@ -138,19 +138,19 @@ def gram(mine: list[Part], all_of_them: list[Part]) -> Tensor:
     return total.reshape(total.shape[0] * total.shape[1], -1)
 
 
-def dense(parts: list[Part], num_parameters: int, samples: slice = slice(None)) -> Tensor:
+def dense(pieces: list[Piece], num_parameters: int, samples: slice = slice(None)) -> Tensor:
     """The Jacobian of some samples as a matrix: (B o, p), float64."""
-    some = [part.of(*(array[samples] for array in part.arrays())) for part in parts]
+    some = [piece.of(*(array[samples] for array in piece.arrays())) for piece in pieces]
     B, o = some[0].arrays()[0].shape[:2]
     J = some[0].arrays()[0].new_zeros(B, o, num_parameters)
-    for part in some:
-        part.put(J)
+    for piece in some:
+        piece.put(J)
     return J.reshape(B * o, num_parameters)
 
 
-def combined(parts: list[Part], num_parameters: int, w: Tensor) -> Tensor:
+def combined(pieces: list[Piece], num_parameters: int, w: Tensor) -> Tensor:
     """Jᵀ w of all samples: (B, o) to (p,), float64. No row is formed."""
     J = w.new_zeros(1, 1, num_parameters)
-    for part in parts:
-        part.put_sum(J, w)
+    for piece in pieces:
+        piece.put_sum(J, w)
     return J.reshape(-1)

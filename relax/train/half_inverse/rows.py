@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from relax.train.half_inverse.graph import Meeting, Unstructured, meetings
-from relax.train.half_inverse.pieces import Outer, Part, Rows
+from relax.train.half_inverse.pieces import Outer, Piece, Rows
 
 # Rows of a Jacobian that are computed together, and numbers in them.
 _SWEEPS, _CHUNK = 64, 2**22
@@ -28,7 +28,7 @@ _SWEEPS, _CHUNK = 64, 2**22
 
 @dataclass(frozen=True)
 class Columns:
-    """Where each parameter's columns are in a Jacobian.
+    """The places of each parameter's columns in a Jacobian.
 
     Attributes:
         params: in the order of the columns.
@@ -42,12 +42,12 @@ class Columns:
         return sum(p.numel() for p in self.params)
 
     def of(self, which: int, start: int = 0, length: int | None = None) -> slice:
-        """Those of a parameter, or of a run of its numbers."""
+        """The columns of a parameter, or of a run of its numbers."""
         first = sum(p.numel() for p in self.params[:which]) + start
         return slice(first, first + (self.params[which].numel() if length is None else length))
 
 
-def structured(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> dict[str, Part]:
+def structured(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> dict[str, Piece]:
     """The rows C[:, j]ᵀ dy_b/dθ of samples b, by the layers that parameters are in.
 
     Args:
@@ -61,55 +61,55 @@ def structured(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> dict[str, 
     Raises:
         Unstructured: where the graph does not show how parameters meet samples, or samples know of each other.
     """
-    found = meetings(y, params)
-    if not found:
+    met = meetings(y, params)
+    if not met:
         raise Unstructured
     B, o = y.shape
     seeds = basis.T.to(y.dtype)[:, None, :].expand(o, B, o)
     # Positive for some samples, which has no pattern: neighbours and halves are parted by it, two samples are, too.
     some = (torch.arange(1, B + 1, device=y.device, dtype=torch.float64) ** 2).sin().clamp(min=0.0)
     seeds = torch.cat([seeds, some.to(y.dtype)[None, :, None].expand(1, B, o)])
-    edges = [GradientEdge(meeting.node, 0) for meeting in found]
+    edges = [GradientEdge(meeting.node, 0) for meeting in met]
     deltas = _swept(lambda seed: torch.autograd.grad(y, edges, seed, retain_graph=True), seeds)
     columns = Columns(params)
-    parts: dict[tuple[object, ...], Part] = {}
-    for meeting, swept in zip(found, deltas, strict=True):
+    pieces: dict[tuple[object, ...], Piece] = {}
+    for meeting, swept in zip(met, deltas, strict=True):
         delta = _by_samples(meeting, swept.detach(), B)
         if bool((delta[o, some == 0.0] != 0.0).any()):
             raise Unstructured
-        for key, part in _pieces(meeting, delta[:o], columns):
-            parts[key] = _joined(parts[key], part) if key in parts else part
-    _check_disjoint(list(parts))
-    return {str(key): parts[key] for key in sorted(parts, key=str)}
+        for key, piece in _pieces(meeting, delta[:o], columns):
+            pieces[key] = _joined(pieces[key], piece) if key in pieces else piece
+    _check_disjoint(list(pieces))
+    return {str(key): pieces[key] for key in sorted(pieces, key=str)}
 
 
-def by_rows(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> dict[str, Part]:
-    """The same by a sweep for each output of each sample: right for any graph, B times as dear."""
+def by_rows(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> dict[str, Piece]:
+    """The rows by a sweep for each output of each sample: right for any graph, B times as dear."""
     B, o = y.shape
 
     def sweep(seed: Tensor) -> tuple[Tensor, ...]:
         return _given(torch.autograd.grad(y, params, seed, retain_graph=True, allow_unused=True), params)
 
     def seeds(b: Tensor, k: Tensor) -> Tensor:
-        found = torch.zeros(len(b), B, o, dtype=y.dtype, device=y.device)
-        found[torch.arange(len(b)), b] = basis.T.to(y)[k]
-        return found
+        cotangents = torch.zeros(len(b), B, o, dtype=y.dtype, device=y.device)
+        cotangents[torch.arange(len(b)), b] = basis.T.to(y)[k]
+        return cotangents
 
     return {"all": _rows_of(sweep, seeds, (B, o, B * o), Columns(params), range(len(params)))}
 
 
-def _given(found: Sequence[Tensor | None], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True))
+def _given(gradients: Sequence[Tensor | None], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(gradients, params, strict=True))
 
 
 def _swept(sweep: Callable[[Tensor], tuple[Tensor, ...]], seeds: Tensor) -> tuple[Tensor, ...]:
     """A sweep for each seed: all at once, or one by one where a node of the graph cannot take them so."""
     try:
-        found = torch.func.vmap(sweep)(seeds)
+        sensitivities = torch.func.vmap(sweep)(seeds)
     except (RuntimeError, NotImplementedError):
         each = [sweep(seed) for seed in seeds]
-        found = tuple(torch.stack(column) for column in zip(*each, strict=True))
-    return tuple(found)
+        sensitivities = tuple(torch.stack(column) for column in zip(*each, strict=True))
+    return tuple(sensitivities)
 
 
 def _rows_of(
@@ -131,11 +131,11 @@ def _rows_of(
     B, o, numbers = size
     width = sum(columns.params[i].numel() for i in which)
     step = max(1, min(_SWEEPS, _CHUNK // max(width, numbers)))
-    found = []
+    blocks = []
     for start in range(0, B * o, step):
         row = torch.arange(start, min(start + step, B * o))
         swept = _swept(sweep, seeds(row // o, row % o))
-        found.append(torch.cat([g.detach().double().reshape(len(g), -1) for g in swept], 1))
+        blocks.append(torch.cat([g.detach().double().reshape(len(g), -1) for g in swept], 1))
 
     def write(J: Tensor, rows: Tensor) -> None:
         start = 0
@@ -144,7 +144,7 @@ def _rows_of(
             J[..., columns.of(i)] += rows[..., start : start + size]
             start += size
 
-    return Rows(torch.cat(found).reshape(B, o, width), write)
+    return Rows(torch.cat(blocks).reshape(B, o, width), write)
 
 
 # -- pieces ------------------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def _by_samples(meeting: Meeting, delta: Tensor, B: int) -> Tensor:
     return delta.reshape(k, B, rows // B, q)
 
 
-def _pieces(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tuple[tuple[object, ...], Part]]:
+def _pieces(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tuple[tuple[object, ...], Piece]]:
     """The pieces of a Jacobian that one meeting gives, each with a name that tells what it is a derivative in."""
     if meeting.kind == "other":
         return [(("other", *meeting.others), _other(meeting, delta, columns))]
@@ -182,7 +182,7 @@ def _pieces(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tuple[tup
     return [(key, Outer(delta, _with_ones(taken, meeting.bias), write))]
 
 
-def _convolution(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tuple[tuple[object, ...], Part]]:
+def _convolution(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tuple[tuple[object, ...], Piece]]:
     """One piece for each group of channels."""
     node = meeting.node
     kernel, groups = node._saved_weight.shape[2:], node._saved_groups
@@ -196,17 +196,17 @@ def _convolution(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tupl
             node._saved_input.detach().double(), kernel, node._saved_stride, node._saved_padding, node._saved_dilation
         )
     n = taken.shape[2] // groups
-    found: list[tuple[tuple[object, ...], Part]] = []
+    pieces: list[tuple[tuple[object, ...], Piece]] = []
     for i in range(groups):
         own = _with_ones(taken[..., i * n : (i + 1) * n], meeting.bias)
         write = _writer(columns, meeting, i * q * n, q, i * q)
         key = (False, meeting.weight, meeting.bias, True, i)
-        found.append((key, Outer(delta[..., i * q : (i + 1) * q], own, write)))
-    return found
+        pieces.append((key, Outer(delta[..., i * q : (i + 1) * q], own, write)))
+    return pieces
 
 
 def _other(meeting: Meeting, delta: Tensor, columns: Columns) -> Rows:
-    """By the node's own backward step, from each sample alone."""
+    """The rows by the node's own backward step, from each sample alone."""
     params = [columns.params[i] for i in meeting.others]
     edge = GradientEdge(meeting.node, 0)
     B = delta.shape[1]
@@ -215,9 +215,9 @@ def _other(meeting: Meeting, delta: Tensor, columns: Columns) -> Rows:
         return _given(torch.autograd.grad([edge], params, seed, retain_graph=True, allow_unused=True), params)
 
     def seeds(b: Tensor, k: Tensor) -> Tensor:
-        found = delta.new_zeros(len(b), *delta.shape[1:])
-        found[torch.arange(len(b)), b] = delta[k, b]
-        return found
+        cotangents = delta.new_zeros(len(b), *delta.shape[1:])
+        cotangents[torch.arange(len(b)), b] = delta[k, b]
+        return cotangents
 
     return _rows_of(sweep, seeds, (B, delta.shape[0], delta[0].numel()), columns, meeting.others)
 
@@ -225,7 +225,7 @@ def _other(meeting: Meeting, delta: Tensor, columns: Columns) -> Rows:
 def _patches(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Tensor:
-    """What each output of a convolution sees: (B, channels, ...) to (B, positions, channels * kernel)."""
+    """The input that each output of a convolution sees: (B, channels, ...) to (B, positions, channels * kernel)."""
     x = torch.nn.functional.pad(x, [p for side in reversed(padding) for p in (side, side)])
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
         x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
@@ -257,7 +257,7 @@ def _writer(
     return write
 
 
-def _joined(one: Part, other: Part) -> Part:
+def _joined(one: Piece, other: Piece) -> Piece:
     """A weight that is used twice is seen at the positions of both."""
     if not (isinstance(one, Outer) and isinstance(other, Outer)):
         raise Unstructured

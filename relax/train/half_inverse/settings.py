@@ -4,45 +4,31 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from relax.base.checks import ABOVE_0, AT_LEAST_0, FRACTION, Rule, at_least, number_in, one_of
 from relax.base.types import Array
 from relax.errors import BadInput
 
 METHODS = ("auto", "gram", "svd", "krylov")
 # Settings that are of the optimiser, not of its groups.
-OWN = (
-    "method",
-    "batch_invariant",
-    "sub_batches",
-    "keep_factor",
-    "krylov_steps",
-    "krylov_tolerance",
-    "measure",
-)
-
-
+OWN = ("method", "batch_invariant", "sub_batches", "keep_factor", "krylov_steps", "krylov_tolerance", "measure")
 # Settings of groups that are the same in all of them: they share one Jacobian.
 _SHARED = ("power", "rcond", "damping", "cap")
 
 
 def check_own(settings: dict[str, Any]) -> None:
     """Raise ``BadInput`` for settings of the optimiser that make no sense, by themselves or together."""
-    method, blocks, tolerance = settings["method"], settings["sub_batches"], settings["krylov_tolerance"]
-    if method not in METHODS:
-        raise BadInput(f"HalfInverse: expected one of {', '.join(METHODS)} as method, got {method!r}")
+    method, blocks = settings["method"], settings["sub_batches"]
+    one_of(method, METHODS, "HalfInverse: method")
     for name in ("sub_batches", "keep_factor", "krylov_steps"):
-        value = settings[name]
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
-        if not whole and not (name != "keep_factor" and value is None):
-            raise BadInput(f"HalfInverse: expected a whole number >= 1 as {name}, got {value!r}")
-    if not isinstance(tolerance, float | int | np.floating) or not 0.0 <= tolerance < 1.0:
-        raise BadInput(f"HalfInverse: expected a number in [0, 1) as krylov_tolerance, got {tolerance!r}")
+        if settings[name] is not None or name == "keep_factor":
+            at_least(settings[name], 1, f"HalfInverse: {name}")
+    number_in(settings["krylov_tolerance"], FRACTION, "HalfInverse: krylov_tolerance")
     if settings["keep_factor"] > 1 and blocks is not None:
         raise BadInput("HalfInverse: expected keep_factor=1 with sub_batches, whose factors are not kept")
     if method in ("svd", "krylov") and (blocks is not None or settings["keep_factor"] > 1):
@@ -53,10 +39,10 @@ def listed(params: Any) -> Any:
     """Parameters, or groups of them, as a list; a tensor is left to torch, which refuses it in words."""
     if isinstance(params, torch.Tensor):
         return params
-    found = list(params)
-    if not found:
+    given = list(params)
+    if not given:
         raise BadInput("HalfInverse: expected parameters, got an empty list")
-    return found
+    return given
 
 
 def check_groups(groups: Sequence[dict[str, Any]]) -> None:
@@ -77,28 +63,21 @@ def check_tensors(params: Iterable[torch.Tensor]) -> None:
 
 def _check_of_group(settings: dict[str, Any]) -> None:
     longest = sys.float_info.max if settings["cap"] is None else math.inf
-    rules: Sequence[tuple[str, Callable[[float], bool], str]] = (
-        ("lr", lambda v: 0.0 <= v <= longest, "a finite number >= 0 (or inf with a cap)"),
-        ("power", lambda v: -1.0 <= v <= 1.0, "a number from -1 to 1"),
-        ("rcond", lambda v: 0.0 <= v < 1.0, "a number in [0, 1)"),
-        ("damping", lambda v: 0.0 <= v < math.inf, "a finite number >= 0"),
-        ("cap", lambda v: 0.0 < v < math.inf, "a finite number > 0, or None"),
-    )
-    for key, holds, words in rules:
-        value = settings[key]
-        if key == "cap" and value is None:
-            continue
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not holds(number):
-            raise BadInput(f"HalfInverse: expected {words} as {key}, got {value!r}")
+    rules: dict[str, Rule] = {
+        "lr": (lambda v: 0.0 <= v <= longest, f"{AT_LEAST_0[1]} (or inf with a cap)"),
+        "power": (lambda v: -1.0 <= v <= 1.0, "a number from -1 to 1"),
+        "rcond": FRACTION,
+        "damping": AT_LEAST_0,
+        "cap": (ABOVE_0[0], f"{ABOVE_0[1]}, or None"),
+    }
+    for key, rule in rules.items():
+        if settings[key] is not None or key != "cap":
+            number_in(settings[key], rule, f"HalfInverse: {key}")
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step of :class:`relax.HalfInverse` did. Dimensionless but for losses.
+    """An account of one step of :class:`relax.HalfInverse`. Dimensionless but for losses.
 
     Attributes:
         loss: before the step, of all teams.

@@ -44,7 +44,7 @@ class Filter:
         return np.asarray(np.where(kept, base**exponent, 0.0))
 
     def keeps(self, s: Array, largest: float, *, least: float = 0.0) -> npt.NDArray[np.bool_]:
-        """Which of them are kept."""
+        """Which singular values are kept."""
         return np.asarray((s > max(self.rcond, least) * largest) & (s > 0.0))
 
 
@@ -92,11 +92,11 @@ class Symmetric:
         """Q g or Qᵀ g. The first row and column of Q are those of the identity."""
         if not len(self._factors):
             return g
-        found, _, info = scipy.linalg.lapack.dormqr(
+        turned, _, info = scipy.linalg.lapack.dormqr(
             "L", trans, self._reflectors, self._factors, g[1:, None], lwork=64 * len(g)
         )
         assert info == 0
-        return np.concatenate([g[:1], found[:, 0]])
+        return np.concatenate([g[:1], turned[:, 0]])
 
     def state(self) -> dict[str, Array]:
         """Arrays that :meth:`restored` makes it of again."""
@@ -109,7 +109,7 @@ class Symmetric:
 
     @classmethod
     def restored(cls, state: dict[str, Array]) -> Symmetric:
-        """One whose state was saved."""
+        """The matrix whose state was saved."""
         new = cls.__new__(cls)
         new.eigenvalues, new._vectors = state["eigenvalues"], state["vectors"]
         new._reflectors, new._factors = np.asfortranarray(state["reflectors"]), state["factors"]

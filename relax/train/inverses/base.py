@@ -1,11 +1,10 @@
-"""What the inverses of reduced maps share: batches, tensors and arrays, ranks, and samples over teams."""
+"""The common part of the inverses of reduced maps: batches, tensors and arrays, ranks, and samples over teams."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +17,6 @@ from relax.base.teams import Teams
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
-from relax.train.physical import number
-
-Rule: TypeAlias = tuple[Callable[[float], bool], str]
-
-ABOVE_0: Rule = (lambda v: 0.0 < v < math.inf, "a finite number above 0")
-AT_LEAST_0: Rule = (lambda v: 0.0 <= v < math.inf, "a finite number of at least 0")
-FRACTION: Rule = (lambda v: 0.0 <= v < 1.0, "a number in [0, 1)")
 
 
 class MapInverse(ABC):
@@ -70,19 +62,11 @@ class MapInverse(ABC):
             raise BadInput(
                 f"{self.name}: expected as many x as residuals, got shapes {points.shape} and {wanted.shape}"
             )
-        rows = None if points is None else as_rows(points)
-        found = self._over_teams(rows, as_rows(wanted))
-        return like(residual, found.reshape(*lead, self.G.size_in))
-
-    def _over_teams(self, x: Array | None, residual: Array) -> Array:
-        teams = self.teams
-        if teams is None:
-            return self._computed(x, residual)
-        mine = teams.mine(len(residual))
-        found: Array = np.empty((0, self.G.size_in))
-        with parallel.together(teams.comm):
-            found = self._computed(None if x is None else x[mine], residual[mine])
-        return teams.gather(found)
+        here, way = None if points is None else as_rows(points), as_rows(wanted)
+        dx = by_teams(
+            self.teams, len(way), lambda mine: self._computed(None if here is None else here[mine], way[mine])
+        )
+        return like(residual, dx.reshape(*lead, self.G.size_in))
 
     def _computed(self, x: Array | None, residual: Array) -> Array:
         if len(residual) == 0:
@@ -135,20 +119,22 @@ class over_teams:  # noqa: N801 - used as a function
         return lambda residual: self._shared(residual, x)
 
     def _shared(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        mine = self.teams.mine(len(residual))
-        found: Array = np.empty((0, *x.shape[1:]))
-        with parallel.together(self.comm):
-            local = getattr(self.inverse, "at", None)
-            if mine.stop > mine.start:
-                part = residual[mine]
-                dx = self.inverse(part) if local is None else local(x[mine])(part)
-                found = torch.as_tensor(dx).detach().cpu().to(torch.float64).numpy()
-                if found.shape != tuple(x[mine].shape):
-                    raise BadInput(
-                        f"over_teams: inverse: expected a correction of shape {tuple(x[mine].shape)} for this team's "
-                        f"samples, got {found.shape}"
-                    )
-        return like(residual, self.teams.gather(found))
+        local = getattr(self.inverse, "at", None)
+
+        def corrections(mine: slice) -> Array:
+            here, way = x[mine], residual[mine]
+            if len(way) == 0:
+                return np.empty(here.shape)
+            given = self.inverse(way) if local is None else local(here)(way)
+            dx: Array = torch.as_tensor(given).detach().cpu().to(torch.float64).numpy()
+            if dx.shape != tuple(here.shape):
+                raise BadInput(
+                    f"over_teams: inverse: expected a correction of shape {tuple(here.shape)} for this team's samples, "
+                    f"got {dx.shape}"
+                )
+            return dx
+
+        return like(residual, by_teams(self.teams, len(residual), corrections))
 
 
 def as_array(values: Any) -> Any:
@@ -168,21 +154,24 @@ def like(given: Any, values: Array) -> Any:
     return values
 
 
-def checked_number(value: Any, rule: Rule, what: str) -> float:
-    """A setting as a float. Local.
+def by_teams(teams: Teams | None, samples: int, rows_of: Callable[[slice], Array]) -> Array:
+    """The rows of all samples, each team's made by itself; when one fails, all raise. Collective over ``teams.comm``.
 
-    Raises:
-        BadInput: when it is no number, or breaks the rule.
+    Args:
+        teams: None for one that does them all.
+        samples: how many there are.
+        rows_of: makes the rows of some of the samples. Collective over the team.
     """
-    holds, words = rule
-    found = number(value)
-    if not holds(found):
-        raise BadInput(f"{what}: expected {words}, got {value!r}")
-    return found
+    if teams is None:
+        return rows_of(slice(0, samples))
+    mine: Array = np.empty(0)
+    with parallel.together(teams.comm):
+        mine = rows_of(teams.mine(samples))
+    return teams.gather(mine)
 
 
 def parameters_key(G: ReducedMap) -> Key:
-    """Names what depends on no control but on parameters that a user may change: another object once they have changed.
+    """A key for what depends on parameters alone, which a user may change: another object once they have changed.
 
     Collective.
     """

@@ -9,6 +9,7 @@ import scipy.linalg
 from petsc4py import PETSc
 
 from relax.base import parallel
+from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in, one_of, positive
 from relax.base.fem.layout import as_rows
 from relax.base.la.factors import Key
 from relax.base.teams import Teams
@@ -18,17 +19,7 @@ from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, SolveFailed
 from relax.invert.cg import conjugate_gradients
 from relax.invert.priors.base import Prior
-from relax.relaxation.functions import at_least
-from relax.train.inverses.base import (
-    ABOVE_0,
-    AT_LEAST_0,
-    FRACTION,
-    MapInverse,
-    as_array,
-    checked_number,
-    like,
-    parameters_key,
-)
+from relax.train.inverses.base import MapInverse, as_array, by_teams, like, parameters_key
 
 # With jacobian="auto" and a prior: at most so many unknowns of the smaller side, and so many numbers in a Jacobian.
 _SIDE, _ENTRIES = 3_000, 20_000_000
@@ -93,7 +84,7 @@ def gauss_newton_inverse(
 
 
 class GaussNewtonInverse(MapInverse):
-    """What :func:`gauss_newton_inverse` makes."""
+    """The inverse that :func:`gauss_newton_inverse` makes."""
 
     def __init__(
         self,
@@ -118,10 +109,10 @@ class GaussNewtonInverse(MapInverse):
         self._prior = prior
         with parallel.together(self.comm):
             self._steps = at_least(steps, 1, f"{self.name}: steps")
-            self._rcond = checked_number(rcond, FRACTION, f"{self.name}: rcond")
+            self._rcond = number_in(rcond, FRACTION, f"{self.name}: rcond")
             self._cg: dict[str, Any] = {
                 "max_iterations": at_least(max_cg, 1, f"{self.name}: max_cg"),
-                "rtol": checked_number(cg_rtol, FRACTION, f"{self.name}: cg_rtol"),
+                "rtol": number_in(cg_rtol, FRACTION, f"{self.name}: cg_rtol"),
             }
         self.damping = damping
         self._by_matrix = self._use_matrix(jacobian)
@@ -138,7 +129,7 @@ class GaussNewtonInverse(MapInverse):
     def damping(self, value: float) -> None:
         given = 0.0
         with parallel.together(self.comm):
-            given = checked_number(value, AT_LEAST_0, f"{self.name}: damping")
+            given = number_in(value, AT_LEAST_0, f"{self.name}: damping")
         self._damping = parallel.of_rank_0(self.comm, given)
         self._back: Array | None = None
 
@@ -159,8 +150,7 @@ class GaussNewtonInverse(MapInverse):
 
     def _use_matrix(self, jacobian: str) -> bool:
         G = self.G
-        if jacobian not in ("auto", "matrix", "products"):
-            raise BadInput(f"{self.name}: jacobian: expected 'auto', 'matrix' or 'products', got {jacobian!r}")
+        one_of(jacobian, ("auto", "matrix", "products"), f"{self.name}: jacobian")
         if jacobian == "products" and self.prior is None:
             raise BadInput(f"{self.name}: jacobian='products' needs a prior, which is its preconditioner")
         small = min(G.size_in, G.size_out) <= _SIDE and G.size_in * G.size_out <= _ENTRIES
@@ -173,20 +163,13 @@ class GaussNewtonInverse(MapInverse):
         """
         points = self._checked(x, self.G.size_in, "x")
         rows, lead = as_rows(points), points.shape[:-1]
-        mine = slice(0, len(rows)) if self.teams is None else self.teams.mine(len(rows))
-        values: Array = np.empty((0, self.G.size_out))
-        if self.teams is None:
-            values = self._observed(rows)
-        else:
-            with parallel.together(self.teams.comm):
-                values = self._observed(rows[mine])
-            values = self.teams.gather(values)
+        values = by_teams(self.teams, len(rows), lambda mine: self._observed(rows[mine]))
         return like(x, values.reshape(*lead, self.G.size_out))
 
     def _observed(self, rows: Array) -> Array:
-        found = self.G.linearize_each(rows) if len(rows) else []
-        self._seen = (self._parameters_key(), rows.copy(), found)
-        return np.array([point.value for point in found]).reshape(len(rows), self.G.size_out)
+        points = self.G.linearize_each(rows) if len(rows) else []
+        self._seen = (self._parameters_key(), rows.copy(), points)
+        return np.array([point.value for point in points]).reshape(len(rows), self.G.size_out)
 
     # -- the steps -----------------------------------------------------------------------------------------------------
 
@@ -333,7 +316,7 @@ def checked_noise(inverse: MapInverse, noise: float | Array | None, prior: Prior
                 "got None"
             )
         if noise is None or np.ndim(noise) == 0:
-            vector = np.full(size, 1.0 if noise is None else checked_number(noise, ABOVE_0, what))
+            vector = np.full(size, 1.0 if noise is None else positive(noise, what))
     sigma = parallel.from_rank_0(comm, parallel.checked(comm, as_array(vector), size, what))
     if sigma.ndim != 1 or sigma.min(initial=1.0) <= 0.0:
         raise BadInput(f"{what}: expected positive standard deviations, a number or one per observation")

@@ -13,6 +13,7 @@ from petsc4py import PETSc
 from scipy.special import expit
 
 from relax.base import parallel
+from relax.base.checks import ABOVE_0, AT_LEAST_0, at_least, number_in, one_of
 from relax.base.fem.layout import SpaceLayout
 from relax.base.la import eigen
 from relax.base.la.factors import Key
@@ -21,11 +22,11 @@ from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.invert.priors.base import Prior
-from relax.observe import AtSteps, FieldValues
+from relax.observe import AtSteps
 from relax.problem.evolution import Evolution
-from relax.relaxation.functions import at_least
-from relax.train.inverses.base import ABOVE_0, AT_LEAST_0, MapInverse, checked_number, parameters_key
+from relax.train.inverses.base import MapInverse, parameters_key
 from relax.train.inverses.gauss_newton import check_prior
+from relax.train.inverses.poisson import check_whole_state
 
 # How far a mode may be from being one of the propagator, beside the largest gain.
 _STAYS = 1e-6
@@ -95,7 +96,7 @@ class Modes:
 
 
 class HeatInverse(MapInverse):
-    """What :func:`heat_inverse` makes."""
+    """The inverse that :func:`heat_inverse` makes."""
 
     def __init__(
         self,
@@ -111,12 +112,11 @@ class HeatInverse(MapInverse):
         self.name = "heat_inverse"
         _check(G)
         with parallel.together(self.comm):
-            if filter not in ("probability", "wiener"):
-                raise BadInput(f"{self.name}: filter: expected 'probability' or 'wiener', got {filter!r}")
+            one_of(filter, ("probability", "wiener"), f"{self.name}: filter")
             self.filter = filter
             self._wanted = at_least(modes, 1, f"{self.name}: modes")
-            self.noise = checked_number(noise, AT_LEAST_0, f"{self.name}: noise")
-            self.relative_noise = checked_number(relative_noise, AT_LEAST_0, f"{self.name}: relative_noise")
+            self.noise = number_in(noise, AT_LEAST_0, f"{self.name}: noise")
+            self.relative_noise = number_in(relative_noise, AT_LEAST_0, f"{self.name}: relative_noise")
             if self.noise == self.relative_noise == 0.0:
                 raise BadInput(f"{self.name}: expected noise or relative_noise above 0, got 0 for both")
             self._signal = self._checked_signal(signal)
@@ -124,7 +124,7 @@ class HeatInverse(MapInverse):
 
     def _checked_signal(self, signal: Any) -> float | Prior:
         if not hasattr(signal, "covariance"):
-            return checked_number(signal, (ABOVE_0[0], f"{ABOVE_0[1]} or a prior"), f"{self.name}: signal")
+            return number_in(signal, (ABOVE_0[0], f"{ABOVE_0[1]} or a prior"), f"{self.name}: signal")
         check_prior(self.G, signal, self.name)
         return cast("Prior", signal)
 
@@ -133,10 +133,10 @@ class HeatInverse(MapInverse):
         """The modes, found when first needed and again when parameters of the problem have changed. Collective."""
         key = parameters_key(self.G)
         if self._kept is None or self._kept[0] is not key:
-            self._kept = (key, self._found())
+            self._kept = (key, self._of_evolution())
         return self._kept[1]
 
-    def _found(self) -> Modes:
+    def _of_evolution(self) -> Modes:
         functions, duals = _eigenfunctions(self.G, self._wanted, self.name)
         with self.G.linearize(np.zeros(self.G.size_in)) as lin:
             if not lin.is_everywhere_the_same:
@@ -203,30 +203,24 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
         if count > size:
             raise BadInput(f"{name}: modes: expected at most {size}, the values that are not clamped, got {count}")
         pairs = eigen.LowestPairs(A, M, T).find(count)
-        found = []
+        gathered = []
         for vectors, matrix in ((pairs.vectors, None), (pairs.vectors, whole[1])):
             owned = np.zeros((len(vectors), residual.num_owned))
             owned[:, free] = vectors
-            found.append(layout.gather(owned if matrix is None else eigen.products(matrix, owned)))
+            gathered.append(layout.gather(owned if matrix is None else eigen.products(matrix, owned)))
     finally:
         for matrix in (*whole, A, M, T):
             matrix.destroy()
-    return found[0], found[1]
+    return gathered[0], gathered[1]
 
 
 def _check(G: ReducedMap) -> None:
     """Refuse a map whose inverse is another. Local, and the same on every rank."""
     problem, seen = G.problem, G.observable
-    V = problem.state.function_space
     if not isinstance(problem, Evolution) or len(problem.controls) != 1:
         raise BadInput("heat_inverse: expected a map of an evolution whose one control is the initial state")
     if problem.controls[0] is not problem.initial_state:
         raise BadInput("heat_inverse: expected the initial state as control, got another")
-    last = isinstance(seen, AtSteps) and seen.steps in ((-1,), (problem.num_steps,))
-    values = seen.observable if isinstance(seen, AtSteps) and last else seen
-    size = V.dofmap.index_map.size_global * V.dofmap.index_map_bs
-    if not isinstance(values, FieldValues) or G.size_out != size:
-        raise BadInput(
-            f"heat_inverse: expected FieldValues of the whole last state ({size} values), got "
-            f"{type(seen).__name__} with {G.size_out}; for a part of it try gauss_newton_inverse with a prior"
-        )
+    if isinstance(seen, AtSteps) and seen.steps in ((-1,), (problem.num_steps,)):
+        seen = seen.observable
+    check_whole_state(G, seen, "heat_inverse: expected FieldValues of the whole last state")

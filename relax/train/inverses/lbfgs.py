@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from relax.base import parallel
+from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in
 from relax.base.teams import Teams
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, NotConverged
-from relax.invert.lbfgs import lbfgs
+from relax.invert.methods.lbfgs import lbfgs
 from relax.invert.priors.base import Prior
-from relax.relaxation.functions import at_least
-from relax.train.inverses.base import AT_LEAST_0, FRACTION, MapInverse, checked_number
+from relax.train.inverses.base import MapInverse
 from relax.train.inverses.gauss_newton import check_prior, checked_noise
 
 _LEAST = {"max_steps": 1, "memory": 0, "max_halvings": 0}
@@ -57,7 +57,7 @@ def lbfgs_inverse(
 
 
 class LbfgsInverse(MapInverse):
-    """What :func:`lbfgs_inverse` makes."""
+    """The inverse that :func:`lbfgs_inverse` makes."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class LbfgsInverse(MapInverse):
                 f"{what}: expected memory, atol or max_halvings as further keywords of lbfgs; data, m0 and callback "
                 "are the inverse's own"
             )
-        return checked_number(value, _RULES[word], what)
+        return number_in(value, _RULES[word], what)
 
     def _corrections(self, x: Array | None, residual: Array) -> Array:
         here = self._needed(x)

@@ -17,7 +17,7 @@ from relax.base.teams import Teams
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
-from relax.observe import FieldValues
+from relax.observe import FieldValues, Observable
 from relax.problem.problem import Problem
 from relax.train.inverses.base import MapInverse, parameters_key
 
@@ -52,7 +52,7 @@ def poisson_inverse(G: ReducedMap, *, teams: Teams | None = None) -> SourceInver
 
 @dataclass(frozen=True)
 class _Operators:
-    """What is assembled once: A and the solver for the free part of M. For the owner to destroy."""
+    """The operators that are assembled once: A and the solver for the free part of M. For the owner to destroy."""
 
     A: PETSc.Mat
     mass: PETSc.Mat
@@ -65,7 +65,7 @@ class _Operators:
 
 
 class SourceInverse(MapInverse):
-    """What :func:`poisson_inverse` makes."""
+    """The inverse that :func:`poisson_inverse` makes."""
 
     def __init__(self, G: ReducedMap, teams: Teams | None = None) -> None:
         super().__init__(G, teams)
@@ -128,19 +128,19 @@ def _check(G: ReducedMap) -> None:
     is_source = len(controls) == 1 and isinstance(controls[0], fem.Function) and controls[0].function_space == V
     if not is_source or G.residual.boundary.has_controls or G.residual.weak.sensitivities[0] is None:
         raise BadInput(f"poisson_inverse: {kind} with one control, a source in the space of the state")
-    check_whole_state(G, "poisson_inverse")
+    check_whole_state(G, G.observable, "poisson_inverse: expected FieldValues of the whole state")
 
 
-def check_whole_state(G: ReducedMap, name: str) -> None:
-    """Refuse an observable other than all values of the state. Local.
+def check_whole_state(G: ReducedMap, seen: Observable, expected: str) -> None:
+    """Refuse what is seen of a state when it is other than all of its values. Local.
 
     Raises:
         BadInput: then.
     """
     V = G.problem.state.function_space
     size = V.dofmap.index_map.size_global * V.dofmap.index_map_bs
-    if not isinstance(G.observable, FieldValues) or G.size_out != size:
+    if not isinstance(seen, FieldValues) or G.size_out != size:
         raise BadInput(
-            f"{name}: expected FieldValues of the whole state ({size} values), got {type(G.observable).__name__} with "
-            f"{G.size_out}; for a part of the state try gauss_newton_inverse with a prior"
+            f"{expected} ({size} values), got {type(G.observable).__name__} with {G.size_out}; for a part of it try "
+            "gauss_newton_inverse with a prior"
         )

@@ -186,7 +186,7 @@ def test_one_rank_without_a_closure(kind):
 def test_wrong_settings_on_one_rank_are_wrong_on_all(kind):
     x = parameter([1.0])
     lr = -1.0 if COMM.rank == COMM.size - 1 else 0.1
-    assert "as lr" in str(raised_everywhere(BadInput, lambda: make(kind, [x], lr=lr)))
+    assert "lr: expected" in str(raised_everywhere(BadInput, lambda: make(kind, [x], lr=lr)))
     last = parameter([1.0] * (2 if COMM.rank == COMM.size - 1 else 1))
     if COMM.size > 1:
         assert "weights by rank: [1" in str(raised_everywhere(BadInput, lambda: make(kind, [last])))

@@ -89,7 +89,11 @@ def test_parameters_that_do_not_train_are_those_of_rank_0(teams):
 @pytest.mark.parametrize(
     ("params", "settings", "words"),
     [
-        (lambda net: net.parameters(), {"lr": -1.0}, "as lr, got -1.0"),
+        (
+            lambda net: net.parameters(),
+            {"lr": -1.0},
+            "lr: expected a finite number of at least 0",
+        ),
         (lambda net: net.parameters(), {"method": "qr"}, "got 'qr'"),
         (lambda net: net.parameters(), {"metric": "mass"}, "made of numbers"),
         (lambda net: [torch.nn.Parameter(p.detach() + 0j) for p in net.parameters()], {}, "expected real parameters"),

@@ -1,0 +1,94 @@
+"""Numbers and words that a user hands over. Local: where the ranks were given the same, they raise the same."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeAlias
+
+from relax.errors import BadInput
+
+#: Whether a number will do, which NaN never does, and what was expected, in words.
+Rule: TypeAlias = tuple[Callable[[float], bool], str]
+
+ABOVE_0: Rule = (lambda v: 0.0 < v < math.inf, "a finite number above 0")
+AT_LEAST_0: Rule = (lambda v: 0.0 <= v < math.inf, "a finite number of at least 0")
+FRACTION: Rule = (lambda v: 0.0 <= v < 1.0, "a number in [0, 1)")
+
+
+def as_number(value: Any) -> float:
+    """A real number as a float, be it Python's, NumPy's, a Constant, or an array or a tensor without axes; else NaN."""
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    has_axes = getattr(value, "ndim", 0) > 0
+    if has_axes or isinstance(value, bool | complex) or not hasattr(value, "__float__"):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def number_in(value: Any, rule: Rule, what: str) -> float:
+    """``value`` as a float.
+
+    Args:
+        value: whatever :func:`as_number` takes.
+        rule: of which numbers will do.
+        what: the name of the argument, for the message.
+
+    Raises:
+        BadInput: when it is no number, or breaks the rule.
+    """
+    holds, words = rule
+    number = as_number(value)
+    if not holds(number):
+        raise BadInput(f"{what}: expected {words}, got {value!r}")
+    return number
+
+
+def positive(value: Any, what: str) -> float:
+    """``value`` as a float.
+
+    Raises:
+        BadInput: unless it is a finite number above 0.
+    """
+    return number_in(value, ABOVE_0, what)
+
+
+def at_least(value: Any, least: int, what: str) -> int:
+    """``value`` as an int.
+
+    Raises:
+        BadInput: unless it is a whole number of at least ``least``; 3.0 and True are none.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise BadInput(f"{what}: expected a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def one_of(value: Any, known: Sequence[str], what: str) -> None:
+    """Refuse a word that is not among two or more.
+
+    Raises:
+        BadInput: then.
+    """
+    if not isinstance(value, str) or value not in known:
+        near = closest(value, known) if isinstance(value, str) else None
+        words = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise BadInput(f"{what}: expected {words}, got {value!r}" + (f"; did you mean {near!r}?" if near else ""))
+
+
+def closest(word: str, known: Collection[str], *, cutoff: float = 0.5) -> str | None:
+    """The known word that an unknown one is most like; None where none is like it by ``cutoff``, from 0 to 1."""
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """``"; did you mean 'x'?"`` followed by what there is, for the end of a message about an unknown name."""
+    near = closest(word, known)
+    ask = f"; did you mean {near!r}?" if near else ""
+    return f"{ask} (there is: {', '.join(known)})"
