@@ -11,9 +11,9 @@ from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.types import Array
-from relax.jobs.inverse.figure import States, draw_states, height_of_states
 from relax.jobs.view import maps, style
 from relax.jobs.view.curves import convergence
+from relax.jobs.view.states import States, draw_states, height_of_states
 
 # Of the left column, and of control and populations in it.
 _WIDTH, _BELOW = 8.0, 4.2

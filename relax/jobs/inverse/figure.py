@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from dolfinx import fem
 from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.types import Array
-from relax.jobs.view import maps, pictures, style
+from relax.jobs.view import maps, style
 from relax.jobs.view.curves import convergence
-from relax.jobs.view.series import Frame
-
-_FRAMES = 5
+from relax.jobs.view.pictures import Picture, gather
+from relax.jobs.view.states import States, draw_states, height_of_states
 
 
 @dataclass(frozen=True)
@@ -26,15 +24,6 @@ class Panel:
 
     title: str
     field: fem.Function
-
-
-@dataclass(frozen=True)
-class States:
-    """The state over time: frames on rank 0, what is drawn, and of what the time axis is, "t" or "step"."""
-
-    frames: list[Frame] | None
-    label: str
-    unit: str
 
 
 def can_draw(u: object) -> bool:
@@ -73,8 +62,8 @@ def draw_inverse(
     """
     if not style.is_there(comm):
         return False
-    pictures = [pictures.gather(panel.field) for panel in panels]
-    drawn = [p for p in pictures if p is not None]
+    gathered = [gather(panel.field) for panel in panels]
+    drawn = [p for p in gathered if p is not None]
     titles = [panel.title for panel in panels]
     parallel.on_rank_0(comm, lambda: _draw(path, titles, drawn, points, history, label, method, states))
     return True
@@ -83,7 +72,7 @@ def draw_inverse(
 def _draw(
     path: Path,
     titles: Sequence[str],
-    pictures: Sequence[pictures.Picture],
+    pictures: Sequence[Picture],
     points: Array,
     history: Sequence[dict[str, Any]],
     label: str,
@@ -118,23 +107,3 @@ def _draw(
         if row is not None and states is not None and states.frames is not None:
             draw_states(row, states.frames, states.label, states.unit)
         style.save(plt, whole, path)
-
-
-def height_of_states(frames: Sequence[Frame], width: float) -> float:
-    """What :func:`draw_states` needs in a figure of this width."""
-    picture = frames[0].picture
-    if picture.dim == 1:
-        return 2.6
-    num = min(_FRAMES, len(frames))
-    return float(np.clip((width - 1.5) / num * maps.height_over_width(picture) + 0.9, 1.4, 6.0))
-
-
-def draw_states(figure: Any, frames: Sequence[Frame], label: str, unit: str) -> None:
-    """Some frames side by side on one scale; of a state on a line all of them, as one image over time."""
-    if frames[0].picture.dim == 1:
-        maps.image_over_time(figure, figure.subplots(), frames, label, unit)
-        return
-    some = maps.some_of(frames, _FRAMES)
-    axes = list(figure.subplots(1, len(some), squeeze=False).flat)
-    titles = [maps.stamp(frame, unit) for frame in some]
-    maps.maps(figure, axes, titles, [f.picture for f in some], np.empty((0, 2)), label, stacked=False)

@@ -12,9 +12,9 @@ from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.types import Array
-from relax.jobs.inverse.figure import States
 from relax.jobs.view import maps, style
 from relax.jobs.view.series import Frame
+from relax.jobs.view.states import States
 
 _FRAMES = 4
 _ON_TOP = {"facecolor": "white", "edgecolor": style.INK, "zorder": 5}

@@ -56,7 +56,7 @@ class Searches:
     truth: Array | None
 
 
-def draw_misfit(comm: MPI.Comm, path: Path, found: MisfitMap, searches: Searches) -> bool:
+def draw_misfit(comm: MPI.Comm, path: Path, levels: MisfitMap, searches: Searches) -> bool:
     """Draw a misfit job. Of three numbers the first two are shown, with the least misfit over the third.
 
     Collective; rank 0 draws.
@@ -64,7 +64,7 @@ def draw_misfit(comm: MPI.Comm, path: Path, found: MisfitMap, searches: Searches
     Args:
         comm: the ranks of the run.
         path: the PNG file.
-        found: the misfit.
+        levels: the misfit.
         searches: where they went.
 
     Returns:
@@ -72,32 +72,32 @@ def draw_misfit(comm: MPI.Comm, path: Path, found: MisfitMap, searches: Searches
     """
     if not style.is_there(comm):
         return False
-    parallel.on_rank_0(comm, lambda: _draw(path, found, searches))
+    parallel.on_rank_0(comm, lambda: _draw(path, levels, searches))
     return True
 
 
-def _draw(path: Path, found: MisfitMap, searches: Searches) -> None:
+def _draw(path: Path, levels: MisfitMap, searches: Searches) -> None:
     with style.pyplot() as plt:
-        on_a_line = len(found.axes) == 1
+        on_a_line = len(levels.axes) == 1
         size = (7.0, 4.4) if on_a_line else (13.2, 4.4)
         figure = plt.figure(figsize=size, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
-        (_line if on_a_line else _plane)(figure, found, searches)
+        (_line if on_a_line else _plane)(figure, levels, searches)
         style.save(plt, figure, path)
 
 
-def _line(figure: Any, found: MisfitMap, searches: Searches) -> None:
+def _line(figure: Any, levels: MisfitMap, searches: Searches) -> None:
     axis = figure.subplots()
-    x = found.axes[0]
-    axis.plot(x, found.misfit, color=style.INK, linewidth=1.2, label="misfit")
-    for (t, values), colour in zip(found.relaxed, (style.BLUE, style.LINES[4]), strict=False):
+    x = levels.axes[0]
+    axis.plot(x, levels.misfit, color=style.INK, linewidth=1.2, label="misfit")
+    for (t, values), colour in zip(levels.relaxed, (style.BLUE, style.LINES[4]), strict=False):
         axis.plot(x, values, color=colour, linewidth=1.4, label=f"relaxed, t = {t:.3g}")
     marks = (
         (list(searches.starts), "|", style.INK, "starts"),
         (searches.plain, "x", style.RED, f"Gauss–Newton: {searches.plain_solved.sum()} solved"),
         (searches.after, "^", style.BLUE, f"after relaxation: {searches.after_solved.sum()} solved"),
     )
-    floor = -0.06 * float(found.misfit.max())
+    floor = -0.06 * float(levels.misfit.max())
     for row, (ends, marker, colour, label) in enumerate(marks):
         there = [float(np.asarray(end)[0]) for end in ends if end is not None]
         at = [m for m in there if x[0] <= m <= x[-1]]
@@ -110,10 +110,10 @@ def _line(figure: Any, found: MisfitMap, searches: Searches) -> None:
     style.bare(axis)
 
 
-def _plane(figure: Any, found: MisfitMap, searches: Searches) -> None:
+def _plane(figure: Any, levels: MisfitMap, searches: Searches) -> None:
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
-    t, relaxed = found.relaxed[0]
-    panels = [_over_third(found.misfit), _over_third(relaxed), _over_third(found.misfit)]
+    t, relaxed = levels.relaxed[0]
+    panels = [_over_third(levels.misfit), _over_third(relaxed), _over_third(levels.misfit)]
     titles = [
         f"Gauss–Newton: {searches.plain_solved.sum()} of {len(searches.starts)}",
         f"relaxed, t = {t:.3g}",
@@ -123,11 +123,11 @@ def _plane(figure: Any, found: MisfitMap, searches: Searches) -> None:
     image = None
     for axis, values, title in zip(axes, panels, titles, strict=True):
         look = {"cmap": "viridis", "vmin": low, "vmax": high, "shading": "gouraud", "rasterized": True}
-        image = axis.pcolormesh(found.axes[0], found.axes[1], values.T, **look)
+        image = axis.pcolormesh(levels.axes[0], levels.axes[1], values.T, **look)
         axis.set_title(title)
         axis.set_xlabel("first parameter")
-        axis.set_xlim(found.axes[0][0], found.axes[0][-1])
-        axis.set_ylim(found.axes[1][0], found.axes[1][-1])
+        axis.set_xlim(levels.axes[0][0], levels.axes[0][-1])
+        axis.set_ylim(levels.axes[1][0], levels.axes[1][-1])
         style.bare(axis)
     axes[0].set_ylabel("second parameter")
     bar = figure.colorbar(image, ax=list(axes), shrink=0.9, pad=0.02, aspect=30)
