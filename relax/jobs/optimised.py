@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from mpi4py import MPI
 
@@ -13,41 +13,16 @@ from relax import invert
 from relax.base import parallel
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.invert.priors import Prior
 from relax.jobs.folder import JOB, HistoryFile, load_control, read_history, save_control
-from relax.jobs.report import Fitted, opening, sizes
+from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session
+from relax.jobs.setting.optimised import Optimised
 from relax.jobs.toml import JobFile, parse
 
 # Below this gradient norm the control is the minimiser to eight digits of the prior's standard deviation.
 _ATOL = 1e-8
 # What may have changed where a run is resumed.
 _FREE = ("start", "method", "solver", "output")
-
-
-class Optimised(Fitted, Protocol):
-    """What is optimised: the control of G, from ``start``, so that G of it is like ``data``.
-
-    Attributes:
-        prior: of the control.
-        start: a control vector.
-        data: (G.size_out,).
-        noise: (G.size_out,) their standard deviations.
-        phase: what the optimisation is called among the times of a run.
-        unit: of the misfit, in the plural.
-    """
-
-    phase: str
-    unit: str
-
-    @property
-    def prior(self) -> Prior: ...
-    @property
-    def start(self) -> Array: ...
-    @property
-    def data(self) -> Array: ...
-    @property
-    def noise(self) -> Array: ...
 
 
 class Report(Protocol):
@@ -63,11 +38,10 @@ class Report(Protocol):
         """How it went, in words."""
 
 
-S = TypeVar("S", bound=Optimised)
-
-
 def run(
-    session: Session, build: Callable[[JobFile[Any], MPI.Comm], S], report_of: Callable[[Any, S], Report]
+    session: Session,
+    build: Callable[[JobFile[Any], MPI.Comm], Optimised],
+    report_of: Callable[[Any, Any], Report],
 ) -> Outcome:
     """Recover the field, or drive the control, of a job.
 
@@ -83,7 +57,7 @@ def run(
         raise BadInput('--resume: needs [solver] layout = "replicated"; an owned control is not kept')
     before = parallel.on_rank_0(comm, lambda: _earlier_steps(folder, job)) if session.resume else []
     setting = session.build(build)
-    session.progress.say(opening(job.pde.name, sizes(setting), comm))
+    session.progress.say(opening(job.pde.name, sizes(setting.problem, setting.G.size_out), comm))
     report = report_of(job, setting)
     try:
         with session.phase(setting.phase):
@@ -161,5 +135,5 @@ def _summary(
         **errors,
         "gradient_norm": history[-1]["gradient_norm"],
         "solves": {**solves, "cg_iterations": sum(step.get("cg_iterations") or 0 for step in history)},
-        "sizes": sizes(setting),
+        "sizes": sizes(setting.problem, setting.G.size_out),
     }

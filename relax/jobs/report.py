@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+from dolfinx import fem
 from mpi4py import MPI
 
-from relax.base.log import logger
 from relax.base.types import Array
-from relax.engine.reduced import ReducedMap
 from relax.jobs.folder import STRIP
 from relax.jobs.view.fields import num_values
 from relax.jobs.view.series import Series
@@ -19,22 +18,15 @@ from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
 
 
-class Fitted(Protocol):
-    """A setting whose control is fitted to what is seen."""
-
-    @property
-    def problem(self) -> Problem | Evolution: ...
-    @property
-    def G(self) -> ReducedMap: ...
-    @property
-    def num_controls(self) -> int: ...
-
-
-def sizes(setting: Fitted) -> dict[str, int]:
+def sizes(problem: Problem | Evolution, observations: int) -> dict[str, int]:
     """Cells, values of state and control, observations, and steps of an equation in time. Local."""
-    of_mesh = sizes_of_state(setting.problem)
+    control = 0
+    for c in problem.controls:
+        size = num_values(c.function_space) if isinstance(c, fem.Function) else int(np.size(c.value))
+        control += size * (problem.num_steps if isinstance(problem, Evolution) and problem.is_per_step(c) else 1)
+    of_mesh = sizes_of_state(problem)
     steps = {key: of_mesh.pop(key) for key in ("steps",) if key in of_mesh}
-    return {**of_mesh, "control": setting.num_controls, "observations": setting.G.size_out, **steps}
+    return {**of_mesh, "control": control, "observations": observations, **steps}
 
 
 def sizes_of_state(problem: Problem | Evolution) -> dict[str, int]:
@@ -69,12 +61,4 @@ def time_unit(evolution: Evolution) -> str:
 def write_strip(folder: Path, evolution: Evolution, trajectory: Series) -> dict[str, Any]:
     """``strip.png``, and its entry in the summary. Collective."""
     strip = draw_strip(evolution.mesh.comm, folder / STRIP, trajectory, time_unit(evolution))
-    if strip is None:
-        left_out(STRIP)
-        return {}
-    return {"strip": strip}
-
-
-def left_out(name: str) -> None:
-    """Say that a picture cannot be drawn here."""
-    logger.warning("%s is left out: matplotlib is not installed", name)
+    return {} if strip is None else {"strip": strip}

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from relax.base import parallel
 from relax.base.types import Array
 from relax.jobs import report
-from relax.jobs.control.figure import Drive, draw_control
+from relax.jobs.control.figure import Drive, control_figure
 from relax.jobs.control.job import ControlJob
 from relax.jobs.control.setting import ControlSetting, fidelity
 from relax.jobs.folder import DRIVE, FIGURE
 from relax.jobs.setting import csv_files
-from relax.jobs.view import series
+from relax.jobs.view import series, style
 from relax.jobs.view.paraview import write_fields
 from relax.jobs.view.states import States
 
@@ -59,9 +59,8 @@ class ControlReport:
         parallel.on_rank_0(comm, lambda: csv_files.write(folder / DRIVE, _columns(drive, known)))
         more = report.write_strip(folder, evolution, trajectory)
         states = States(trajectory.frames, trajectory.label, report.time_unit(evolution))
-        drawn = draw_control(comm, folder / FIGURE, states, drive, history, method=self._job.method.name)
-        if not drawn:
-            report.left_out(FIGURE)
+        name = self._job.method.name
+        style.draw(comm, folder / FIGURE, lambda plt: control_figure(plt, states, drive, history, method=name))
         return {"control": {"largest": float(np.abs(drive.control).max()), "energy": _energy(drive)}, **more}
 
     def closing(self, summary: dict[str, Any]) -> str:

@@ -11,11 +11,11 @@ from dolfinx import fem
 from mpi4py import MPI
 
 from relax.base.types import Array
-from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, BadProblem
 from relax.invert.priors import IdentityPrior
 from relax.jobs.control.job import ControlJob
 from relax.jobs.setting.equation import build_equation, build_map, build_mesh, function_of
+from relax.jobs.setting.optimised import Optimised
 from relax.jobs.toml import JobFile
 from relax.observe import Observable
 from relax.pdes.schrodinger import Populations, eigenstates, norm
@@ -26,42 +26,19 @@ _NORM_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
-class ControlSetting:
-    """What a job with [target] drives.
+class ControlSetting(Optimised):
+    """What a job with [target] drives: a number per step, by the populations after the last one.
 
     Attributes:
-        problem: the equation; its one control is a number per step.
-        G: control -> populations after the last step.
-        prior: of the control; its cost is the price of the control.
-        start: the first guess, a control vector.
-        data: (G.size_out,) the populations wanted.
-        noise: (G.size_out,) the misfit's unit.
         watched: populations of the lowest states, up to the last one in the target.
         wanted: (watched.size,) what they are to be after the last step.
     """
 
     problem: Evolution
-    G: ReducedMap
-    prior: IdentityPrior
-    start: Array
-    data: Array
-    noise: Array
     watched: Observable
     wanted: Array
 
-    #: What the optimisation is called among the times of a run, and the unit of its misfit.
     phase, unit = "control", "tolerances"
-
-    @property
-    def num_controls(self) -> int:
-        """Values of the control on all ranks."""
-        return self.problem.num_steps
-
-    @property
-    def control(self) -> fem.Constant:
-        """The number that the steps drive; its values over time are the control vector."""
-        control: fem.Constant = self.problem.controls[0]
-        return control
 
 
 def fidelity(populations: Array, wanted: Array) -> float:

@@ -14,13 +14,14 @@ from relax.base import parallel
 from relax.base.types import Array
 from relax.jobs import report
 from relax.jobs.folder import FIGURE, SENSORS
-from relax.jobs.inverse.figure import Panel, can_draw, draw_inverse
+from relax.jobs.inverse.figure import can_draw, inverse_figure
 from relax.jobs.inverse.job import InverseJob
 from relax.jobs.inverse.setting import InverseSetting
 from relax.jobs.setting import csv_files
 from relax.jobs.setting.sensors import as_columns, columns
-from relax.jobs.view import series
+from relax.jobs.view import series, style
 from relax.jobs.view.paraview import write_fields
+from relax.jobs.view.pictures import gather
 from relax.jobs.view.states import States
 from relax.problem.evolution import Evolution
 
@@ -45,12 +46,10 @@ class InverseReport:
         """Fields, sensors, figures, while state and controls hold the recovery; more entries of the summary."""
         setting = self._setting
         comm, recovery, state = setting.G.comm, setting.control, setting.problem.state
-        fields = {"recovery": recovery, "state": state}
-        panels = [Panel("recovery", recovery)]
-        if setting.truth is not None:
-            fields = {"truth": setting.truth, **fields}
-            panels = [Panel("truth", setting.truth), *panels]
-        write_fields(folder, fields)
+        fields = {} if setting.truth is None else {"truth": setting.truth}
+        fields["recovery"] = recovery
+        pictures = {title: gather(u) for title, u in fields.items() if can_draw(u)}
+        write_fields(folder, {**fields, "state": state})
         parallel.on_rank_0(comm, lambda: csv_files.write(folder / SENSORS, self._sensors(predicted)))
         more: dict[str, Any] = {}
         states = None
@@ -58,12 +57,10 @@ class InverseReport:
             trajectory = series.record(folder, setting.G, value, frames=self._job.output.frames)
             states = States(trajectory.frames, trajectory.label, report.time_unit(setting.problem))
             more = report.write_strip(folder, setting.problem, trajectory)
-        drawn = draw_inverse(
-            comm, folder / FIGURE, panels if can_draw(recovery) else [], setting.sensors.points, history,
-            label=_words(recovery.name), method=self._job.method.name, states=states,
-        )  # fmt: skip
-        if not drawn:
-            report.left_out(FIGURE)
+        style.draw(comm, folder / FIGURE, lambda plt: inverse_figure(
+            plt, {title: picture for title, picture in pictures.items() if picture is not None}, setting.sensors.points,
+            history, label=_words(recovery.name), method=self._job.method.name, states=states,
+        ))  # fmt: skip
         return more
 
     def _sensors(self, predicted: Array) -> dict[str, Array]:

@@ -14,50 +14,29 @@ from relax.invert.priors import SmoothnessPrior
 from relax.jobs.inverse import truths
 from relax.jobs.inverse.job import InverseJob
 from relax.jobs.setting.equation import build_equation, build_map, build_mesh
+from relax.jobs.setting.optimised import Optimised
 from relax.jobs.setting.sensors import Sensors, measured, sensors_of, with_noise
 from relax.jobs.toml import JobFile
-from relax.jobs.view.fields import num_values
 from relax.jobs.view.pictures import bounding_box
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
 
 
 @dataclass(frozen=True)
-class InverseSetting:
-    """What a job with [data] inverts.
+class InverseSetting(Optimised):
+    """What a job with [data] inverts: a field, from observations in the order step, point, component.
 
     Attributes:
-        problem: the equation; its one control is the field to recover.
-        G: control -> observations, in the order step, point, component.
-        prior: of the control.
         sensors: where and when it is observed.
-        data: (G.size_out,) observations, noise included.
-        noise: (G.size_out,) their standard deviations.
         exact: (G.size_out,) observations of the truth, for synthetic data.
         truth: the control behind them.
     """
 
-    problem: Problem | Evolution
-    G: ReducedMap
-    prior: SmoothnessPrior
     sensors: Sensors
-    data: Array
-    noise: Array
-    exact: Array | None = None
-    truth: fem.Function | None = None
+    exact: Array | None
+    truth: fem.Function | None
 
-    #: What the optimisation is called among the times of a run, and the unit of its misfit.
     phase, unit = "invert", "noise levels"
-
-    @property
-    def start(self) -> Array:
-        """The control vector to start from."""
-        return self.prior.mean
-
-    @property
-    def num_controls(self) -> int:
-        """Values of the control on all ranks."""
-        return num_values(self.control.function_space)
 
     @property
     def control(self) -> fem.Function:
@@ -83,7 +62,7 @@ def build(file: JobFile[InverseJob], comm: MPI.Comm) -> InverseSetting:
         problem.controls[0].function_space, length=job.prior.length, std=job.prior.std,
         mean=job.prior.mean, layout=job.solver.layout,
     )  # fmt: skip
-    return InverseSetting(problem, G, prior, sensors, data, noise, exact, truth)
+    return InverseSetting(problem, G, prior, prior.mean, data, noise, sensors, exact, truth)
 
 
 def _check_control(job: InverseJob, problem: Problem | Evolution) -> None:

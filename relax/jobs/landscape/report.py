@@ -15,11 +15,11 @@ from relax.base.fem.forms import num_owned
 from relax.base.types import Array
 from relax.jobs import report
 from relax.jobs.folder import DESCENTS, FIGURE, RESULT, write_json
-from relax.jobs.landscape.figure import Relaxation, draw_landscape
+from relax.jobs.landscape.figure import Relaxation, landscape_figure
 from relax.jobs.landscape.job import LandscapeJob
 from relax.jobs.landscape.setting import Descents, LandscapeSetting
 from relax.jobs.setting import csv_files
-from relax.jobs.view import series
+from relax.jobs.view import series, style
 from relax.jobs.view.states import States
 from relax.observe import PointValues
 from relax.relaxation import Descent, Minimisers, RelaxedLandscape, hopf_lax
@@ -72,9 +72,8 @@ class LandscapeReport:
         parallel.on_rank_0(comm, lambda: write_json(folder, RESULT, result))
         more = report.write_strip(folder, setting.problem, trajectory)
         states = States(trajectory.frames, "u", report.time_unit(setting.problem))
-        drawn = draw_landscape(comm, folder / FIGURE, states, self._relaxation(trajectory, descent))
-        if not drawn:
-            report.left_out(FIGURE)
+        relaxation = self._relaxation(trajectory, descent)
+        style.draw(comm, folder / FIGURE, lambda plt: landscape_figure(plt, states, relaxation))
         counts = [len(watch.minima[n]) for n in sorted(watch.minima)]
         summary = {
             "status": "converged: the equation was solved to its last step",

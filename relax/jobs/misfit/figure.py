@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from mpi4py import MPI
 
-from relax.base import parallel
 from relax.base.types import Array
 from relax.jobs.view import style
 
@@ -56,34 +53,20 @@ class Searches:
     truth: Array | None
 
 
-def draw_misfit(comm: MPI.Comm, path: Path, levels: MisfitMap, searches: Searches) -> bool:
-    """Draw a misfit job. Of three numbers the first two are shown, with the least misfit over the third.
-
-    Collective; rank 0 draws.
+def misfit_figure(plt: Any, levels: MisfitMap, searches: Searches) -> Any:
+    """The figure of a misfit job. On rank 0. Of three numbers the first two are shown, with the least over the third.
 
     Args:
-        comm: the ranks of the run.
-        path: the PNG file.
+        plt: pyplot.
         levels: the misfit.
         searches: where they went.
-
-    Returns:
-        Whether there is a figure: False where matplotlib is missing.
     """
-    if not style.is_there(comm):
-        return False
-    parallel.on_rank_0(comm, lambda: _draw(path, levels, searches))
-    return True
-
-
-def _draw(path: Path, levels: MisfitMap, searches: Searches) -> None:
-    with style.pyplot() as plt:
-        on_a_line = len(levels.axes) == 1
-        size = (7.0, 4.4) if on_a_line else (13.2, 4.4)
-        figure = plt.figure(figsize=size, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
-        (_line if on_a_line else _plane)(figure, levels, searches)
-        style.save(plt, figure, path)
+    on_a_line = len(levels.axes) == 1
+    size = (7.0, 4.4) if on_a_line else (13.2, 4.4)
+    figure = plt.figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
+    (_line if on_a_line else _plane)(figure, levels, searches)
+    return figure
 
 
 def _line(figure: Any, levels: MisfitMap, searches: Searches) -> None:

@@ -14,10 +14,11 @@ from relax.base.types import Array
 from relax.invert import Result
 from relax.jobs import report
 from relax.jobs.folder import DESCENTS, FIGURE, RESULT, SAMPLES, write_json
-from relax.jobs.misfit.figure import MisfitMap, Searches, draw_misfit
+from relax.jobs.misfit.figure import MisfitMap, Searches, misfit_figure
 from relax.jobs.misfit.job import MisfitJob
 from relax.jobs.misfit.setting import MisfitSetting
 from relax.jobs.setting import csv_files
+from relax.jobs.view import style
 from relax.relaxation import RelaxedMisfit, relax_misfit
 from relax.relaxation.misfit import gauss_newton_each, lowest
 
@@ -88,19 +89,11 @@ class MisfitReport:
         parallel.on_rank_0(comm, lambda: write_json(folder, RESULT, result))
         parallel.on_rank_0(comm, lambda: csv_files.write(folder / DESCENTS, _starts(relaxed, plain, solved)))
         parallel.on_rank_0(comm, lambda: csv_files.write(folder / SAMPLES, _samples(relaxed, shown, smooth)))
-        numbers = (
-            [None if r is None else r.value for r in plain],
-            [None if r is None else r.value for r in results],
-        )
-        drawn = draw_misfit(
-            comm, folder / FIGURE,
-            MisfitMap(relaxed.axes, _levels(relaxed.samples, setting.G.size_out), [
-                (t, _levels(u, setting.G.size_out)) for t, u in zip(shown, smooth, strict=True)
-            ]),
-            Searches(relaxed.starts, relaxed.path, numbers[0], numbers[1], solved[0], solved[1], setting.truth),
-        )  # fmt: skip
-        if not drawn:
-            report.left_out(FIGURE)
+        before, after = ([None if r is None else r.value for r in each] for each in (plain, results))
+        searches = Searches(relaxed.starts, relaxed.path, before, after, solved[0], solved[1], setting.truth)
+        levels, *smoothed = (_levels(u, setting.G.size_out) for u in (relaxed.samples, *smooth))
+        shown_levels = MisfitMap(relaxed.axes, levels, list(zip(shown, smoothed, strict=True)))
+        style.draw(comm, folder / FIGURE, lambda plt: misfit_figure(plt, shown_levels, searches))
         last = relaxed.result
         relaxed.close()
         return {
@@ -114,7 +107,7 @@ class MisfitReport:
             "noise_level": float(setting.noise.max()),
             # Of this rank's team.
             "solves": dict(setting.G.counts),
-            "sizes": report.sizes(setting),
+            "sizes": report.sizes(setting.problem, setting.G.size_out),
         }
 
     def closing(self, summary: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from relax.jobs.session import Outcome, Session
 def run(session: Session) -> Outcome:
     """Find the numbers with and without relaxation. Collective."""
     setting = session.build(build)
-    session.progress.say(opening(session.job.pde.name, sizes(setting), session.comm))
+    session.progress.say(opening(session.job.pde.name, sizes(setting.problem, setting.G.size_out), session.comm))
     report = MisfitReport(session.job, setting)
     with session.phase("relax"):
         relaxed = report.solve()

@@ -42,11 +42,6 @@ class MisfitSetting:
     noise: Array
     truth: Array | None = None
 
-    @property
-    def num_controls(self) -> int:
-        """How many numbers are to be recovered."""
-        return self.G.size_in
-
     def close(self) -> None:
         """Free the map and the teams. Collective."""
         self.G.close()

@@ -40,6 +40,7 @@ def draw_strip(comm: MPI.Comm, path: Path, series: Series, unit: str) -> dict[st
         ``steps``, ``times``; None where matplotlib is missing.
     """
     if not style.is_there(comm):
+        style.left_out(path.name)
         return None
     return parallel.on_rank_0(comm, lambda: _draw(path, series, unit))
 
