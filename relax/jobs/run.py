@@ -11,6 +11,7 @@ from relax.errors import BadInput
 from relax.jobs.kinds import KINDS, part
 from relax.jobs.session import Outcome, Session
 from relax.jobs.toml import JobFile
+from relax.jobs.toml.messages import article
 
 
 def run_job(
@@ -41,8 +42,8 @@ def run_job(
     kind = KINDS[file.job.kind]
     if resume and not kind.resumes:
         raise BadInput(
-            f"--resume: a {file.job.kind} job keeps nothing to go on from, its one result comes at its end; run it "
-            "again, with --overwrite where the folder holds a finished run"
+            f"--resume: {article(file.job.kind)} job keeps nothing to go on from, its one result comes at its end; run "
+            "it again, with --overwrite where the folder holds a finished run"
         )
     session = Session(
         file, folder if folder is not None else Path(file.job.output.folder), comm, overwrite=overwrite, resume=resume,

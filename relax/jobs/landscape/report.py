@@ -49,16 +49,12 @@ class LandscapeReport:
             return None
         keywords = self._job.pde.keywords
         given = {key: keywords[key] for key in ("theta", "stabilisation") if key in keywords}
+        degree = int(setting.problem.state.function_space.ufl_element().degree)
         with RelaxedLandscape(
-            setting.problem.mesh,
-            setting.f,
-            beta=descents.beta,
-            times=descents.times,
-            route=keywords.get("route", "auto"),
-            degree=int(setting.problem.state.function_space.ufl_element().degree),
-            **given,
-        ) as landscape:
-            return landscape.descend(descents.starts, descents.times, steps=descents.steps, path=True)
+            setting.problem.mesh, setting.f, beta=descents.beta, times=descents.times,
+            route=keywords.get("route", "auto"), degree=degree, **given,
+        ) as landscape:  # fmt: skip
+            return landscape.descend(descents.starts, descents.times, steps=descents.section.steps, path=True)
 
     def write(self, folder: Path, trajectory: series.Series, descent: Descent | None) -> dict[str, Any]:
         """``result.json``, tables and figures; the entries of the summary."""
@@ -97,7 +93,7 @@ class LandscapeReport:
     def _write_descents(self, folder: Path, asked: Descents, descent: Descent) -> dict[str, Any]:
         """``descents.csv``, and how many succeeded."""
         starts, least, largest = asked.starts, self._watch.low[0], self._watch.high[0]
-        reached = descent.values <= least + asked.tolerance * (largest - least)
+        reached = descent.values <= least + asked.section.tolerance * (largest - least)
         axes = ("x", "y", "z")[: starts.shape[1]]
         columns: dict[str, npt.NDArray[Any]] = {f"start_{a}": starts[:, i] for i, a in enumerate(axes)}
         columns |= {a: descent.x[:, i] for i, a in enumerate(axes)}
@@ -168,14 +164,8 @@ class _Watch:
             drift = np.abs(np.array(self.integral) / self.integral[0] - 1.0).max()
             known |= {"integral": {"values": self.integral, "largest_relative_change": drift}}
         minima = [
-            {
-                "step": n,
-                "time": self.times[n],
-                "count": len(minimisers),
-                "x": minimisers.x[:_LISTED],
-                "values": minimisers.values[:_LISTED],
-                "at_boundary": minimisers.at_boundary[:_LISTED],
-            }
+            {"step": n, "time": self.times[n], "count": len(minimisers)}
+            | {key: getattr(minimisers, key)[:_LISTED] for key in ("x", "values", "at_boundary")}
             for n, minimisers in sorted(self.minima.items())
         ]
         return {**known, "times": self.times, "least": self.low, "largest": self.high, "minimisers": minima}

@@ -30,18 +30,16 @@ class Descents:
     """What a [descent] asks for.
 
     Attributes:
+        section: the table itself.
         starts: (k, gdim).
         times: falling.
         beta: inverse temperature of the landscape that they go down on.
-        steps: at each time.
-        tolerance: within which of the least value a descent has succeeded, in units of max f - min f.
     """
 
+    section: DescentSection
     starts: Array
     times: Array
     beta: float
-    steps: int
-    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def _descents(section: DescentSection, beta: float | None, t: float | None, doma
     times = np.sort(section.times or np.geomspace(_SHORTEST * t, t, _TIMES))[::-1]
     if len(np.unique(times)) < len(times):
         raise BadInput("[descent] times: expected each time once")
-    return Descents(_starts(section, domain), times, beta, section.steps, section.tolerance)
+    return Descents(section, _starts(section, domain), times, beta)
 
 
 def _number(value: Any) -> float | None:

@@ -43,15 +43,9 @@ class MisfitReport:
         setting, section = self._setting, self._section
         num = section.num if section.num is None or len(section.num) > 1 else section.num * len(setting.box)
         return relax_misfit(
-            setting.G,
-            setting.data,
-            setting.box,
-            num=num,
-            beta=section.beta,
-            times=section.times,
-            starts=section.starts,
-            **self._keywords,
-        )
+            setting.G, setting.data, setting.box, num=num, beta=section.beta, times=section.times,
+            starts=section.starts, **self._keywords,
+        )  # fmt: skip
 
     def compare(self, relaxed: RelaxedMisfit) -> list[Result | None]:
         """Run Gauss–Newton from the starts themselves."""
@@ -131,10 +125,7 @@ def _starts(
     named = {"start": relaxed.starts, "gauss_newton": np.array(ends[0]), "descent": relaxed.ends}
     for name, points in {**named, "relaxed": np.array(ends[1])}.items():
         columns |= {f"{name}_{i}": points[:, i] for i in range(points.shape[1])}
-    for name, results, good in (
-        ("gauss_newton", plain, solved[0]),
-        ("relaxed", relaxed.results, solved[1]),
-    ):
+    for name, results, good in (("gauss_newton", plain, solved[0]), ("relaxed", relaxed.results, solved[1])):
         columns[f"{name}_misfit"] = np.array([-1.0 if r is None else _misfit(r) for r in results])
         columns[f"{name}_solved"] = good.astype(int)
     return columns

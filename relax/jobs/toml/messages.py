@@ -23,11 +23,22 @@ _EXPECTED = {
 }
 
 
-def nearest(word: str, known: Collection[str]) -> str:
+def nearest(word: str, names: Collection[str]) -> str:
     """``"; did you mean 'x'?"`` followed by what there is, for the end of a message about an unknown name."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     ask = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{ask} (there is: {', '.join(known)})"
+    return f"{ask} (there is: {', '.join(names)})"
+
+
+def known(name: str, names: Collection[str]) -> str:
+    """The name.
+
+    Raises:
+        ValueError: where it is none of these.
+    """
+    if name not in names:
+        raise ValueError(f"unknown name {name!r}{nearest(name, names)}")
+    return name
 
 
 def sentences(errors: list[Any], model: type[BaseModel], tables: Collection[str]) -> list[str]:
@@ -102,8 +113,8 @@ def _sentence(place: str, error: Any, model: type[BaseModel], tables: Collection
     if kind == "value_error":
         return f"{place}: {context['error']}" if place else str(context["error"])
     if kind == "literal_error":
-        known = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
-        return f"{place}: unknown name {value!r}{nearest(str(value), known)}"
+        names = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
+        return f"{place}: unknown name {value!r}{nearest(str(value), names)}"
     signs = {"greater_than": "gt >", "greater_than_equal": "ge >=", "less_than": "lt <", "less_than_equal": "le <="}
     if kind in signs:
         key, sign = signs[kind].split()

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from relax.jobs.methods import METHODS
 from relax.jobs.toml.base import Count, Counts, Numbers, Positive, Section, Seed, Text, as_list
-from relax.jobs.toml.messages import nearest
+from relax.jobs.toml.messages import known
 
 Preset: TypeAlias = Literal["direct", "direct_symmetric", "amg_cg", "amg_gmres"]
 Options: TypeAlias = Preset | dict[str, str | int | float | bool] | None
@@ -19,12 +19,6 @@ SCHEDULES: dict[str, tuple[str, ...]] = {
     "multistage": ("slots", "disk_slots"),
     "disk": (),
 }
-
-
-def _known_method(name: str) -> str:
-    if name not in METHODS:
-        raise ValueError(f"unknown name {name!r}{nearest(name, list(METHODS))}")
-    return name
 
 
 def _as_steps(value: Any) -> Any:
@@ -52,9 +46,7 @@ class MeshSection(Section):
     def _known_generator(cls, name: str | None) -> str | None:
         from relax.jobs.setting.generators import GENERATORS
 
-        if name is not None and name not in GENERATORS:
-            raise ValueError(f"unknown name {name!r}{nearest(name, list(GENERATORS))}")
-        return name
+        return name and known(name, GENERATORS)
 
     @model_validator(mode="after")
     def _one_mesh(self) -> MeshSection:
@@ -155,7 +147,7 @@ class PriorSection(Section):
 class MethodSection(Section):
     """How the minimiser is found; where ``max_steps`` is not given, each method has its own."""
 
-    name: Annotated[str, AfterValidator(_known_method)] = "gauss_newton"
+    name: Annotated[str, AfterValidator(lambda name: known(name, METHODS))] = "gauss_newton"
     max_steps: Count
     rtol: Annotated[float, Field(gt=0, lt=1)] = 1e-6
 
