@@ -60,7 +60,7 @@ class ControlJob(Job):
     useless: ClassVar = {"observe": "a job with a [target] looks at the last state alone; remove this table"}
 
     target: TargetSection
-    start: StartSection = StartSection()
+    start: StartSection = Field(default_factory=StartSection)
     prior: StepsPriorSection
-    method: MethodSection = MethodSection()  # type: ignore[call-arg]
-    solver: SolverSection = SolverSection()
+    method: MethodSection = Field(default_factory=lambda: MethodSection.model_validate({}))
+    solver: SolverSection = Field(default_factory=SolverSection)

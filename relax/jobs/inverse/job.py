@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from relax.jobs.toml.base import Positive
 from relax.jobs.toml.sections import MeasuredJob, MethodSection, PriorSection, SolverSection
@@ -23,8 +23,8 @@ class InverseJob(MeasuredJob):
     useless: ClassVar = {"start": "an inverse problem starts from [prior] mean; this table is for a [target]"}
 
     prior: FieldPriorSection
-    method: MethodSection = MethodSection()  # type: ignore[call-arg]
-    solver: SolverSection = SolverSection()
+    method: MethodSection = Field(default_factory=lambda: MethodSection.model_validate({}))
+    solver: SolverSection = Field(default_factory=SolverSection)
 
     @model_validator(mode="after")
     def _truth_is_a_field(self) -> InverseJob:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from relax.jobs.toml.base import Count, Points, Positive, Section, Seed, Text, Times
 from relax.jobs.toml.sections import Job, Options
 
@@ -47,4 +49,4 @@ class LandscapeJob(Job):
 
     landscape: LandscapeSection
     descent: DescentSection | None = None
-    solver: StepsSolverSection = StepsSolverSection()
+    solver: StepsSolverSection = Field(default_factory=StepsSolverSection)

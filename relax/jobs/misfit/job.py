@@ -71,8 +71,8 @@ class MisfitJob(MeasuredJob):
     kind = "misfit"
 
     misfit: MisfitSection
-    method: LastMethodSection = LastMethodSection()  # type: ignore[call-arg]
-    solver: SampleSolverSection = SampleSolverSection()
+    method: LastMethodSection = Field(default_factory=lambda: LastMethodSection.model_validate({}))
+    solver: SampleSolverSection = Field(default_factory=SampleSolverSection)
 
     @model_validator(mode="after")
     def _truth_is_in_the_box(self) -> MisfitJob:

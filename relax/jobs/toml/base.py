@@ -15,9 +15,12 @@ Counts: TypeAlias = Annotated[list[Count], Field(min_length=1, max_length=3)]
 
 
 class Section(BaseModel):
-    """A table of the job file: immutable, no unknown keys, no silent conversions, no NaN."""
+    """A table of the job file: immutable, no unknown keys, no silent conversions, no NaN.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    Pydantic builds a job's validators when the first file is read: once, not for each table and base class again.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
     #: Keys that other jobs have and this one has no use for, with the reason: what the answer is to one of them.
     useless: ClassVar[dict[str, str]] = {}
 

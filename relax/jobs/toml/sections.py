@@ -78,7 +78,7 @@ Keyword: TypeAlias = int | float | bool | str | list[float] | list[str] | dict[s
 class PdeSection(BaseModel):
     """``name``, and keywords for the function of that name: numbers, words, lists, tables of tag -> number."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
     __pydantic_extra__: dict[str, Keyword] = Field(init=False)
 
     name: Text
