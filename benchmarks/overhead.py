@@ -10,6 +10,7 @@ from timing import seconds, table  # isort: skip  (sets the number of threads)
 import relax
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
+import scipy.sparse
 import ufl
 from dolfinx import fem
 from petsc4py import PETSc
@@ -34,7 +35,12 @@ def bare_calls(problem: relax.Problem, observable: relax.PointValues, m: np.ndar
     ksp.setType("preonly")
     ksp.getPC().setType("cholesky")
     ksp.getPC().setFactorSolverType("mumps")
-    B = observable.matrix
+    entries = (
+        observable.values.ravel(),
+        observable.columns.ravel(),
+        observable.values.shape[1] * np.arange(len(SENSORS) + 1),
+    )
+    B = scipy.sparse.csr_matrix(entries, shape=(len(SENSORS), u.x.array.size))
 
     def run() -> None:
         control.x.array[:] = m

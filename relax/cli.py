@@ -128,11 +128,11 @@ def _run(
 
         from relax.base import ending, parallel
         from relax.errors import BadInput
-        from relax.jobs import run_job, toml
+        from relax.jobs import read, run_job
 
         if overwrite and resume:
             raise BadInput("--overwrite and --resume: expected one of them")
-        file = parallel.on_rank_0(MPI.COMM_WORLD, lambda: toml.read(job))
+        file = parallel.on_rank_0(MPI.COMM_WORLD, lambda: read(job))
         outcome = run_job(file, folder=output, overwrite=overwrite, resume=resume)
         return ending.OK if outcome.converged else ending.NOT_CONVERGED
 

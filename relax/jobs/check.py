@@ -11,7 +11,7 @@ from relax import meshes
 from relax.engine.reduced import ReducedMap
 from relax.engine.verify import MapReport, check_map
 from relax.errors import BadInput
-from relax.jobs.kinds import find_function
+from relax.jobs.setting.equation import find_function
 from relax.observe import FieldValues
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem

@@ -39,25 +39,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dolfinx import fem, io
 from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.jobs.view.fields import in_one_element, in_spaces, num_bytes, parts_of
 
 JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL = (
     "job.toml", "history.jsonl", "sensors.csv", "summary.json", "figure.png", "control.npy"
 )  # fmt: skip
 STATES, STRIP, DRIVE = "states.bp", "strip.png", "control.csv"
 RESULT, DESCENTS, SAMPLES = "result.json", "descents.csv", "samples.csv"
-_FIELDS = ("fields.bp", "fields.xdmf", "fields.h5")
+FIELDS = ("fields.bp", "fields.xdmf", "fields.h5")
 _SPARE_BYTES = 16 * 2**20
 
 
@@ -133,7 +130,7 @@ def _clear(folder: Path, resume: bool) -> None:
         ) from None
     kept = {HISTORY, CONTROL, JOB} if resume else {JOB}
     # The mark of a finished run goes first, so that a run killed from here on does not pass for the old one.
-    for name in (SUMMARY, HISTORY, SENSORS, FIGURE, CONTROL, STATES, STRIP, DRIVE, RESULT, DESCENTS, SAMPLES, *_FIELDS):
+    for name in (SUMMARY, HISTORY, SENSORS, FIGURE, CONTROL, STATES, STRIP, DRIVE, RESULT, DESCENTS, SAMPLES, *FIELDS):
         path = folder / name
         if name in kept:
             continue
@@ -227,38 +224,6 @@ def load_control(folder: Path, size: int) -> Array:
             f"{folder / CONTROL}: expected {size} finite numbers, got shape {control.shape}; run again with --overwrite"
         )
     return control
-
-
-def write_fields(folder: Path, fields: dict[str, fem.Function]) -> list[str]:
-    """Write fields on one mesh to ``fields.bp`` (VTX) and ``fields.xdmf``.
-
-    Collective. VTX keeps the degree: all fields are interpolated to the highest one among them, discontinuous when one
-    of them is. XDMF has the degree of the mesh. A mixed field is written part by part.
-
-    Args:
-        folder: an output folder that ``clear`` made.
-        fields: by the name they have in the files.
-
-    Returns:
-        The names of the fields written.
-    """
-    parts = [part.field for name, u in fields.items() for part in parts_of(name, u)]
-    domain = parts[0].function_space.mesh
-    parallel.on_rank_0(domain.comm, lambda: check_space(folder, 6 * num_bytes(parts)))
-    with io.VTXWriter(domain.comm, folder / _FIELDS[0], _interpolated(parts, in_one_element(parts)), "BP4") as file:
-        file.write(0.0)
-    mesh_degree = domain.ufl_domain().ufl_coordinate_element().degree
-    with io.XDMFFile(domain.comm, folder / _FIELDS[1], "w") as file:
-        file.write_mesh(domain)
-        for v in _interpolated(parts, in_spaces(parts, "Lagrange", mesh_degree)):
-            file.write_function(v, 0.0)
-    return [u.name for u in parts]
-
-
-def _interpolated(fields: Sequence[fem.Function], others: Sequence[fem.Function]) -> Sequence[fem.Function]:
-    for u, v in zip(fields, others, strict=True):
-        v.interpolate(u)
-    return others
 
 
 def _plain(value: Any) -> Any:

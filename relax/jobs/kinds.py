@@ -1,45 +1,74 @@
-"""From the tables of a job to the objects they describe: mesh, equation, observations, data or target, landscape."""
+"""The kinds of jobs in one table: a new kind is a folder, and an entry here.
+
+The parts of a kind are loaded when they are used: a run loads those of its own kind alone.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import importlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from mpi4py import MPI
 
-from relax.jobs.control import setting as control
-from relax.jobs.control.setting import ControlCase, fidelity
-from relax.jobs.inverse import setting as inverse
-from relax.jobs.inverse.setting import InverseCase
-from relax.jobs.landscape import setting as landscape
-from relax.jobs.landscape.functions import LANDSCAPES
-from relax.jobs.landscape.setting import LandscapeCase
-from relax.jobs.misfit import setting as misfit
-from relax.jobs.misfit.setting import MisfitCase
-from relax.jobs.setting.equation import build_mesh, built_in_pdes, find_function
-from relax.jobs.setting.sensors import as_columns, columns, random_points
-from relax.jobs.toml import JobFile
 
-__all__ = [
-    "LANDSCAPES",
-    "Case",
-    "ControlCase",
-    "InverseCase",
-    "LandscapeCase",
-    "MisfitCase",
-    "as_columns",
-    "build",
-    "build_mesh",
-    "built_in_pdes",
-    "columns",
-    "fidelity",
-    "find_function",
-    "random_points",
-]
+@dataclass(frozen=True)
+class Kind:
+    """Where the parts of a kind of job are: ``module:name``, a module with a dot before it being one of ``relax.jobs``.
 
-Case: TypeAlias = InverseCase | ControlCase | LandscapeCase | MisfitCase
+    Attributes:
+        table: of the job file, the one that makes a job of this kind.
+        model: of the job file, a ``relax.jobs.toml.Job`` whose ``kind`` is the name in ``KINDS``.
+        build: (file, comm) -> setting: everything that the tables describe, ready to be solved. Collective.
+        run: (session) -> ``Outcome``: build, solve, write. Collective.
+        resumes: whether a run can go on from what an earlier one left.
+    """
+
+    table: str
+    model: str
+    build: str
+    run: str
+    resumes: bool = False
 
 
-def build(file: JobFile, comm: MPI.Comm = MPI.COMM_WORLD) -> Case:
+KINDS = {
+    "inverse": Kind("data", ".inverse.job:InverseJob", ".inverse.setting:build", ".inverse.run:run", resumes=True),
+    "control": Kind("target", ".control.job:ControlJob", ".control.setting:build", ".control.run:run", resumes=True),
+    "landscape": Kind("landscape", ".landscape.job:LandscapeJob", ".landscape.setting:build", ".landscape.run:run"),
+    "misfit": Kind("misfit", ".misfit.job:MisfitJob", ".misfit.setting:build", ".misfit.run:run"),
+}
+
+
+@cache
+def part(name: str) -> Any:
+    """What is called ``module:name``; its module is loaded now."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module, "relax.jobs"), attribute)
+
+
+def tables_of(name: str) -> Collection[str]:
+    """The tables that a kind of job knows."""
+    return list(part(KINDS[name].model).model_fields)
+
+
+def tables() -> list[str]:
+    """The tables that some kind of job knows."""
+    return list(dict.fromkeys(table for name in KINDS for table in tables_of(name)))
+
+
+def named_by(given: Collection[str]) -> list[str]:
+    """The kinds that these tables make a job of: one, if there is no mistake.
+
+    A table that another one of these kinds has a use for, as [data] for a [misfit], does not count.
+    """
+    named = [name for name, kind in KINDS.items() if kind.table in given]
+    own = [name for name in named if not any(KINDS[name].table in tables_of(other) for other in named if other != name)]
+    return own or named
+
+
+def build(file: Any, comm: MPI.Comm = MPI.COMM_WORLD) -> Any:
     """Everything that a job describes, ready to be solved.
 
     Collective.
@@ -47,11 +76,4 @@ def build(file: JobFile, comm: MPI.Comm = MPI.COMM_WORLD) -> Case:
     Raises:
         BadInput: on every rank, naming the table and key that does not fit.
     """
-    job = file.job
-    if job.kind == "misfit":
-        # Each team of ranks has a mesh of its own.
-        return misfit.build(file, comm)
-    domain = build_mesh(job.mesh, file.root, comm)
-    if job.kind == "landscape":
-        return landscape.build(file, domain)
-    return (control if job.kind == "control" else inverse).build(file, domain)
+    return part(KINDS[file.job.kind].build)(file, comm)

@@ -19,15 +19,11 @@ class Progress:
 
     Args:
         comm: the ranks of the run.
-        rtol: the reduction of the gradient norm at which the run ends; the bar is full there.
-        unit: of the misfit, in the plural.
         show: False for a silent run.
     """
 
-    def __init__(self, comm: MPI.Comm, rtol: float, *, unit: str = "noise levels", show: bool = True) -> None:
+    def __init__(self, comm: MPI.Comm, *, show: bool = True) -> None:
         self._speaks = show and comm.rank == 0
-        self._rtol = rtol
-        self._unit = unit
         self._rerouted: list[tuple[logging.StreamHandler[Any], Any]] = []
         self._first_gradient: float | None = None
         self._start = time.perf_counter()
@@ -51,14 +47,20 @@ class Progress:
         else:
             self._print(text)
 
-    def step(self, step: dict[str, Any]) -> None:
-        """One iteration has ended."""
+    def step(self, step: dict[str, Any], *, rtol: float, unit: str) -> None:
+        """One iteration has ended.
+
+        Args:
+            step: its entry in ``history.jsonl``.
+            rtol: the reduction of the gradient norm at which the run ends; the bar is full there.
+            unit: of the misfit, in the plural.
+        """
         if not self._speaks:
             return
         gradient = float(step["gradient_norm"])
         if self._first_gradient is None:
             self._first_gradient = gradient
-        words = f"misfit {step['misfit_in_noise_levels']:.3g} {self._unit}  |g| {gradient:.2e}"
+        words = f"misfit {step['misfit_in_noise_levels']:.3g} {unit}  |g| {gradient:.2e}"
         if self._bar is None:
             cg = f"  cg {step['cg_iterations']}" if step.get("cg_iterations") else ""
             self._print(f"step {step['step']:<3} {words}{cg}  {time.perf_counter() - self._start:.1f} s")
@@ -68,7 +70,7 @@ class Progress:
             self._log_above_the_bar()
             self._task = self._bar.add_task("", total=1.0, words="")
         if 0.0 < gradient < self._first_gradient:
-            self._done = max(self._done, math.log(gradient / self._first_gradient) / math.log(self._rtol))
+            self._done = max(self._done, math.log(gradient / self._first_gradient) / math.log(rtol))
         self._bar.update(self._task, description=f"step {step['step']}", completed=min(self._done, 1.0), words=words)
 
     def _print(self, text: str) -> None:

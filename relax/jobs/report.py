@@ -6,23 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dolfinx import fem
+from mpi4py import MPI
 
-from relax.base.log import logger
 from relax.base.types import Array
-from relax.jobs import view
 from relax.jobs.folder import STRIP
-from relax.jobs.kinds import Case, ControlCase, InverseCase, LandscapeCase, MisfitCase
-from relax.jobs.view import series
 from relax.jobs.view.fields import num_values
+from relax.jobs.view.series import Series
+from relax.jobs.view.strip import draw_strip
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
 
 
-def sizes(found: InverseCase | ControlCase | MisfitCase) -> dict[str, int]:
+def sizes(problem: Problem | Evolution, observations: int) -> dict[str, int]:
     """Cells, values of state and control, observations, and steps of an equation in time. Local."""
-    of_mesh = sizes_of_state(found.problem)
+    control = 0
+    for c in problem.controls:
+        size = num_values(c.function_space) if isinstance(c, fem.Function) else int(np.size(c.value))
+        control += size * (problem.num_steps if isinstance(problem, Evolution) and problem.is_per_step(c) else 1)
+    of_mesh = sizes_of_state(problem)
     steps = {key: of_mesh.pop(key) for key in ("steps",) if key in of_mesh}
-    return {**of_mesh, "control": found.num_controls, "observations": found.G.size_out, **steps}
+    return {**of_mesh, "control": control, "observations": observations, **steps}
 
 
 def sizes_of_state(problem: Problem | Evolution) -> dict[str, int]:
@@ -35,22 +39,18 @@ def sizes_of_state(problem: Problem | Evolution) -> dict[str, int]:
     return counted | ({"steps": problem.num_steps} if isinstance(problem, Evolution) else {})
 
 
-def opening(name: str, found: Case) -> str:
+def opening(name: str, sizes: dict[str, int], comm: MPI.Comm) -> str:
     """The first line of a run: what it is about and how large. Local."""
-    if isinstance(found, LandscapeCase):
-        counted = sizes_of_state(found.problem)
-        unknowns, seen = f"{counted['state']} values", f"{found.ranks} rank(s)"
-    else:
-        counted = sizes(found)
-        unknowns = f"{counted['state']} state and {counted['control']} control values"
-        seen = f"{counted['observations']} observations, {found.ranks} rank(s)"
-    steps = f"{counted['steps']} steps, " if "steps" in counted else ""
-    return f"{name}: {unknowns}, {counted['cells']} cells, {steps}{seen}"
+    fitted = "control" in sizes
+    values = f"{sizes['state']} state and {sizes['control']} control values" if fitted else f"{sizes['state']} values"
+    steps = f"{sizes['steps']} steps, " if "steps" in sizes else ""
+    seen = f"{sizes['observations']} observations, " if fitted else ""
+    return f"{name}: {values}, {sizes['cells']} cells, {steps}{seen}{comm.size} rank(s)"
 
 
-def misfit(found: InverseCase | ControlCase | MisfitCase, predicted: Array) -> float:
+def misfit(data: Array, noise: Array, predicted: Array) -> float:
     """sqrt of the mean of ((y - d) / sigma)^2. Local."""
-    return float(np.sqrt(np.mean(((predicted - found.data) / found.noise) ** 2)))
+    return float(np.sqrt(np.mean(((predicted - data) / noise) ** 2)))
 
 
 def time_unit(evolution: Evolution) -> str:
@@ -58,15 +58,7 @@ def time_unit(evolution: Evolution) -> str:
     return "step" if evolution.dt is None else "t"
 
 
-def write_strip(folder: Path, evolution: Evolution, found: series.Series) -> dict[str, Any]:
+def write_strip(folder: Path, evolution: Evolution, trajectory: Series) -> dict[str, Any]:
     """``strip.png``, and its entry in the summary. Collective."""
-    strip = view.draw_strip(evolution.mesh.comm, folder / STRIP, found, time_unit(evolution))
-    if strip is None:
-        left_out(STRIP)
-        return {}
-    return {"strip": strip}
-
-
-def left_out(name: str) -> None:
-    """Say that a picture cannot be drawn here."""
-    logger.warning("%s is left out: matplotlib is not installed", name)
+    strip = draw_strip(evolution.mesh.comm, folder / STRIP, trajectory, time_unit(evolution))
+    return {} if strip is None else {"strip": strip}

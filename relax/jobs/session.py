@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.jobs import info, kinds, report_kinds
+from relax.jobs import info
 from relax.jobs.folder import JOB, SUMMARY, clear, inspect, write_json, write_text
 from relax.jobs.progress import Progress
 from relax.jobs.toml import JobFile
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,21 @@ class Session:
         file: the job.
         folder: the output folder.
         comm: the ranks of the run.
+        overwrite: replace an earlier run.
+        resume: go on from an earlier run.
         show: print progress on rank 0.
     """
 
-    def __init__(self, file: JobFile, folder: Path, comm: MPI.Comm, *, show: bool) -> None:
+    def __init__(
+        self, file: JobFile[Any], folder: Path, comm: MPI.Comm, *, overwrite: bool, resume: bool, show: bool
+    ) -> None:
         self.file = file
         self.job = file.job
         self.folder = folder
         self.comm = comm
-        unit = "tolerances" if self.job.kind == "control" else "noise levels"
-        self.progress = Progress(comm, self.job.method.rtol, unit=unit, show=show)
+        self.resume = resume
+        self.progress = Progress(comm, show=show)
+        self._overwrite = overwrite
         self._seconds: dict[str, float] = {}
 
     @contextmanager
@@ -59,16 +66,14 @@ class Session:
         yield
         self._seconds[name] = round(time.perf_counter() - start, 3)
 
-    def build(self, *, overwrite: bool, resume: bool = False) -> kinds.Case:
+    def build(self, build: Callable[[JobFile[Any], MPI.Comm], T]) -> T:
         """Build what the job describes; then, it being known to be good, clear the folder. Collective."""
-        comm, folder = self.comm, self.folder
-        inspect(comm, folder, overwrite=overwrite, resume=resume)
+        inspect(self.comm, self.folder, overwrite=self._overwrite, resume=self.resume)
         with self.phase("build"):
-            found = kinds.build(self.file, comm)
-        clear(comm, folder, resume=resume)
-        parallel.on_rank_0(comm, lambda: write_text(folder, JOB, self.file.text))
-        self.progress.say(report_kinds.opening(self.job.pde.name, found))
-        return found
+            setting = build(self.file, self.comm)
+        clear(self.comm, self.folder, resume=self.resume)
+        parallel.on_rank_0(self.comm, lambda: write_text(self.folder, JOB, self.file.text))
+        return setting
 
     def finish(self, summary: dict[str, Any], words: str) -> Outcome:
         """Write the summary, which marks a finished run, and say how it went. Collective."""

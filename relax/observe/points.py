@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
 from dolfinx import fem, la
 
 from relax.base import parallel
@@ -26,8 +25,9 @@ class PointValues(Observable):
 
     Attributes:
         points: (num_points, 3).
-        matrix: this rank's rows of B over its owned and ghost degrees of freedom, (num_own_rows, num_local), sparse.
-        rows: the entries of y that those rows give.
+        rows: the entries of y that this rank gives.
+        columns: (num_own_rows, num_basis) the owned and ghost degrees of freedom that each of them is a sum over.
+        values: (num_own_rows, num_basis) the basis functions there.
 
     Raises:
         PointsOutsideMesh: on every rank, naming the points.
@@ -51,14 +51,13 @@ class PointValues(Observable):
         components = int(np.prod(self._part.space.value_shape, dtype=np.int64))
         self.size = len(self.points) * components
         self.rows = (mine[:, None] * components + np.arange(components)).ravel()
-        self.matrix = self._evaluation_matrix(self.points[mine], cells[mine], components, V)
-        self._transposed = self.matrix.T.tocsr()
+        self.columns, self.values = self._basis_functions(self.points[mine], cells[mine], components)
         self._work: fem.Function | None = None
 
-    def _evaluation_matrix(
-        self, points: Array, cells: npt.NDArray[np.int32], components: int, V: fem.FunctionSpace
-    ) -> scipy.sparse.csr_matrix:
-        """Rows of B, found by evaluating basis functions, so that any element DOLFINx knows will do.
+    def _basis_functions(
+        self, points: Array, cells: npt.NDArray[np.int32], components: int
+    ) -> tuple[npt.NDArray[np.int32], Array]:
+        """``columns`` and ``values``, found by evaluating basis functions, so that any element DOLFINx knows will do.
 
         Points are taken in groups in which no two cells share a degree of freedom: then one evaluation gives the n-th
         basis function of every cell of the group at once.
@@ -66,7 +65,8 @@ class PointValues(Observable):
         space = self._part.space
         dofmap, block = space.dofmap, space.dofmap.bs
         basis = fem.Function(space)
-        rows, columns, values = [], [], []
+        cell_dofs = (dofmap.list[cells][:, :, None] * block + np.arange(block, dtype=np.int32)).reshape(len(cells), -1)
+        values = np.zeros((len(points), components, cell_dofs.shape[1]))
         left = list(range(len(points)))
         while left:
             taken: set[int] = set()
@@ -77,36 +77,16 @@ class PointValues(Observable):
                 (later if taken.intersection(dofs) else group).append(i)
                 taken.update(dofs)
             left = later
-            at, where = points[group], cells[group]
-            cell_dofs = dofmap.list[where]
-            for j in range(cell_dofs.shape[1] * block):
-                dofs = cell_dofs[:, j // block] * block + j % block
+            for j in range(cell_dofs.shape[1]):
                 basis.x.array[:] = 0.0
-                basis.x.array[dofs] = 1.0
-                found = np.asarray(basis.eval(at, where)).reshape(len(group), components)
-                rows.append((np.array(group)[:, None] * components + np.arange(components)).ravel())
-                columns.append(np.repeat(dofs, components))
-                values.append(found.ravel())
-        num_local = self._num_state_local(V)
-        if not rows:
-            return scipy.sparse.csr_matrix((0, num_local))
-        column = self._part.in_state(np.concatenate(columns).astype(np.int32))
-        value = np.concatenate(values)
-        matrix = scipy.sparse.csr_matrix(
-            (value, (np.concatenate(rows), column)), shape=(len(points) * components, num_local)
-        )
-        matrix.eliminate_zeros()
-        return matrix
-
-    @staticmethod
-    def _num_state_local(V: fem.FunctionSpace) -> int:
-        """Owned and ghost values of the whole state; a subspace shares its parent's index map."""
-        index_map = V.dofmap.index_map
-        return int((index_map.size_local + index_map.num_ghosts) * V.dofmap.index_map_bs)
+                basis.x.array[cell_dofs[group, j]] = 1.0
+                values[group, :, j] = np.reshape(basis.eval(points[group], cells[group]), (len(group), components))
+        columns = self._part.in_state(cell_dofs.ravel()).reshape(cell_dofs.shape)
+        return np.repeat(columns, components, axis=0), values.reshape(-1, cell_dofs.shape[1])
 
     def value(self, u: fem.Function) -> Array:
         y = np.zeros(self.size)
-        y[self.rows] = self.matrix @ u.x.array
+        y[self.rows] = np.einsum("ij,ij->i", self.values, u.x.array[self.columns])
         return parallel.sum_over_ranks(self._comm, y)
 
     def tangent(self, u: fem.Function, du: fem.Function) -> Array:
@@ -116,7 +96,8 @@ class PointValues(Observable):
         if self._work is None:
             self._work = fem.Function(u.function_space)
         dual = self._work.x
-        dual.array[:] = self._transposed @ dy[self.rows]
+        weights = self.values * dy[self.rows, None]
+        dual.array[:] = np.bincount(self.columns.ravel(), weights.ravel(), minlength=dual.array.size)
         dual.scatter_reverse(la.InsertMode.add)
         index_map = u.function_space.dofmap.index_map
         return dual.array[: index_map.size_local * u.function_space.dofmap.index_map_bs].copy()

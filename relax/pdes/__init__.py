@@ -1,5 +1,8 @@
-"""Equations: a function returns a ``Problem`` or an ``Evolution``, and its docstring is the equation."""
+"""Equations: a function returns a ``Problem`` or an ``Evolution``, and its docstring is the equation.
 
-from relax.pdes import burgers, hamilton_jacobi, heat, poisson, schrodinger
+A module is loaded when first used, so that nobody waits for equations that are not solved.
+"""
 
-__all__ = ["burgers", "hamilton_jacobi", "heat", "poisson", "schrodinger"]
+from relax.base import lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(__name__)  # noqa: PLE0604

@@ -42,6 +42,7 @@ class Evolution:
             with ``time``; without it steps are told by their number alone.
         start: the time of u_0.
         initial_is_fixed: a Function as ``initial`` is data, not a control; its values when a run begins count.
+        is_wave_function: the state is a pair (Re psi, Im psi), of which |psi|^2 is to be seen.
         substitution: the steps are equations for another unknown w, u = T(w) at every node. Initial states, observables
             and trajectories are those of u all the same; ``step.state`` and ``previous`` hold w within a step, and
             ``single_step`` is the step in w.
@@ -59,6 +60,7 @@ class Evolution:
     dt: float | fem.Constant | None = None
     start: float = 0.0
     initial_is_fixed: bool = False
+    is_wave_function: bool = False
     substitution: Substitution | None = None
     #: Everything to differentiate with respect to, in the order of the control vector.
     controls: tuple[Control, ...] = field(init=False)
@@ -186,6 +188,8 @@ def _check(evolution: Evolution) -> None:
             raise BadProblem("time is set by the steps; expected it not to be among the controls")
     if dt is not None:
         check_length(dt, "dt")
+    if evolution.is_wave_function and tuple(V.value_shape) != (2,):
+        raise BadProblem(f"is_wave_function: expected a state with two components, got shape {tuple(V.value_shape)}")
     if not np.isfinite(evolution.start):
         raise BadProblem(f"start: expected a finite time, got {evolution.start!r}")
 

@@ -15,7 +15,10 @@ from relax.base.la.options import PRESETS
 from relax.errors import BadInput
 from relax.jobs import kinds, toml
 from relax.jobs.inverse import truths
+from relax.jobs.landscape.functions import LANDSCAPES
 from relax.jobs.setting import csv_files
+from relax.jobs.setting.equation import built_in_pdes
+from relax.jobs.setting.sensors import random_points
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,9 +114,9 @@ def test_the_jobs_of_this_project_are_valid_and_have_their_files(path: Path) -> 
     assert file.root == ROOT
     assert file.job.mesh.file is None or (ROOT / file.job.mesh.file).exists()
     name = file.job.pde.name
-    assert name in kinds.built_in_pdes() or (ROOT / f"{name.partition(':')[0].replace('.', '/')}.py").exists()
+    assert name in built_in_pdes() or (ROOT / f"{name.partition(':')[0].replace('.', '/')}.py").exists()
     assert file.job.kind != "inverse" or file.job.data.truth in truths.TRUTHS
-    assert file.job.landscape is None or file.job.landscape.function in kinds.LANDSCAPES
+    assert file.job.kind != "landscape" or file.job.landscape.function in LANDSCAPES
     assert path.with_suffix(".sbatch").exists()
 
 
@@ -154,7 +157,7 @@ def test_a_job_that_does_not_fit_is_refused_on_every_rank(old: str, new: str, ex
 @pytest.mark.ranks(1, 2)
 def test_random_points_depend_on_the_seed_alone() -> None:
     domain = meshes.disk(0.3)
-    points = kinds.random_points(domain, 20, seed=3)
+    points = random_points(domain, 20, seed=3)
     # On any number of ranks: the box of the disk is [-1, 1] x [-1, 1] up to round-off.
     tried = 2.0 * np.random.default_rng(3).random((80, 2)) - 1.0
     inside = tried[np.hypot(*tried.T) < 0.98]

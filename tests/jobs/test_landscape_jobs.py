@@ -27,6 +27,7 @@ from relax import pdes
 from relax.jobs import kinds, toml
 from relax.jobs.folder import DESCENTS, SAMPLES
 from relax.jobs.landscape.functions import LANDSCAPES
+from relax.jobs.misfit.setting import MisfitSetting
 from relax.relaxation import hopf_lax
 
 # -- landscapes --------------------------------------------------------------------------------------------------------
@@ -234,6 +235,6 @@ class TestMisfit:
 
     def test_the_job_of_this_project_names_an_example(self) -> None:
         found = kinds.build(toml.read(ROOT / "mpi_jobs" / "relax_misfit.toml"))
-        assert isinstance(found, kinds.MisfitCase)
+        assert isinstance(found, MisfitSetting)
         assert found.G.size_in == 2 and found.G.size_out == 18 and found.truth.tolist() == [0.85, 1.2]
         found.close()

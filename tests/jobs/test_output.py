@@ -15,9 +15,10 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.errors import BadInput
 from relax.jobs import Outcome, run_job, toml
-from relax.jobs.folder import JOB, SUMMARY, inspect, read_history, shutil, write_fields
+from relax.jobs.folder import JOB, SUMMARY, inspect, read_history, shutil
 from relax.jobs.setting import csv_files
 from relax.jobs.view import pictures
+from relax.jobs.view.paraview import write_fields
 
 COMM = MPI.COMM_WORLD
 
@@ -32,9 +33,7 @@ def test_a_run_leaves_every_file_and_a_fit_within_the_noise() -> None:
     with jobs.shared_folder() as folder:
         outcome = run(folder)
         names = {path.name for path in (folder / "out").iterdir()}
-        files = (
-            "control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl toml.toml sensors.csv summary.json"
-        )
+        files = "control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml sensors.csv summary.json"
         assert sorted(names) == files.split()
         assert (folder / "out" / "job.toml").read_text() == jobs.SMALL_JOB
         assert (folder / "out" / "figure.png").read_bytes().startswith(b"\x89PNG")

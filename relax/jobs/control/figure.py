@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mpi4py import MPI
-
-from relax.base import parallel
 from relax.base.types import Array
-from relax.jobs.inverse.figure import States, draw_states, height_of_states
 from relax.jobs.view import maps, style
 from relax.jobs.view.curves import convergence
+from relax.jobs.view.states import States, draw_states, height_of_states
 
 # Of the left column, and of control and populations in it.
 _WIDTH, _BELOW = 8.0, 4.2
@@ -38,50 +34,34 @@ class Drive:
     fidelity: float
 
 
-def draw_control(
-    comm: MPI.Comm, path: Path, states: States, drive: Drive, history: Sequence[dict[str, Any]], *, method: str
-) -> bool:
-    """Draw a control job.
-
-    Collective; rank 0 draws.
+def control_figure(plt: Any, states: States, drive: Drive, history: Sequence[dict[str, Any]], *, method: str) -> Any:
+    """The figure of a control job. On rank 0.
 
     Args:
-        comm: the ranks of the run.
-        path: the PNG file.
+        plt: pyplot.
         states: the density over time: on a line an image over time, else some frames.
         drive: the control and the populations.
         history: one dict per iteration, as in ``history.jsonl``.
         method: of the optimisation.
-
-    Returns:
-        Whether there is a figure: False where matplotlib is missing.
     """
-    if not style.is_there(comm):
-        return False
-    parallel.on_rank_0(comm, lambda: _draw(path, states, drive, history, method))
-    return True
-
-
-def _draw(path: Path, states: States, drive: Drive, history: Sequence[dict[str, Any]], method: str) -> None:
     frames = states.frames or []
-    with style.pyplot() as plt:
-        on_a_line = frames[0].picture.dim == 1
-        above = 3.0 if on_a_line else height_of_states(frames, _WIDTH)
-        figure = plt.figure(figsize=(_WIDTH + 4.0, above + _BELOW), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
-        left, right = figure.subfigures(1, 2, width_ratios=[_WIDTH, 4.0])
-        if on_a_line:
-            axes = left.subplots(3, 1, sharex=True, height_ratios=[above, _BELOW / 2, _BELOW / 2])
-            maps.image_over_time(left, axes[0], frames, states.label, "")
-            below = axes[1:]
-        else:
-            upper, lower = left.subfigures(2, 1, height_ratios=[above, _BELOW])
-            draw_states(upper, frames, states.label, states.unit)
-            below = lower.subplots(2, 1, sharex=True)
-        _over_time(below[0], below[1], drive, states.unit)
-        misfit, gradient = right.subplots(2, 1, sharex=True)
-        convergence(misfit, gradient, history, method=method, unit="tolerance")
-        style.save(plt, figure, path)
+    on_a_line = frames[0].picture.dim == 1
+    above = 3.0 if on_a_line else height_of_states(frames, _WIDTH)
+    figure = plt.figure(figsize=(_WIDTH + 4.0, above + _BELOW), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
+    left, right = figure.subfigures(1, 2, width_ratios=[_WIDTH, 4.0])
+    if on_a_line:
+        axes = left.subplots(3, 1, sharex=True, height_ratios=[above, _BELOW / 2, _BELOW / 2])
+        maps.image_over_time(left, axes[0], frames, states.label, "")
+        below = axes[1:]
+    else:
+        upper, lower = left.subfigures(2, 1, height_ratios=[above, _BELOW])
+        draw_states(upper, frames, states.label, states.unit)
+        below = lower.subplots(2, 1, sharex=True)
+    _over_time(below[0], below[1], drive, states.unit)
+    misfit, gradient = right.subplots(2, 1, sharex=True)
+    convergence(misfit, gradient, history, method=method, unit="tolerance")
+    return figure
 
 
 def _over_time(upper: Any, lower: Any, drive: Drive, unit: str) -> None:

@@ -10,53 +10,57 @@ import numpy.typing as npt
 
 from relax.base import parallel
 from relax.base.types import Array
-from relax.jobs import report, view
-from relax.jobs.folder import DRIVE, FIGURE, write_fields
-from relax.jobs.kinds import ControlCase, fidelity
+from relax.jobs import report
+from relax.jobs.control.figure import Drive, control_figure
+from relax.jobs.control.job import ControlJob
+from relax.jobs.control.setting import ControlSetting, fidelity
+from relax.jobs.folder import DRIVE, FIGURE
 from relax.jobs.setting import csv_files
-from relax.jobs.toml import Job
-from relax.jobs.view import series
+from relax.jobs.view import series, style
+from relax.jobs.view.paraview import write_fields
+from relax.jobs.view.states import States
 
 
 class ControlReport:
     """Of one control job. Collective, as are all methods but ``closing``."""
 
-    def __init__(self, job: Job, found: ControlCase) -> None:
+    def __init__(self, job: ControlJob, setting: ControlSetting) -> None:
         self._job = job
-        self._found = found
+        self._setting = setting
 
     def errors(self, predicted: Array) -> dict[str, Any]:
         """Fidelity and populations, while the state is the last one."""
-        found = self._found
-        populations = found.watched.value(found.problem.state)
+        setting = self._setting
+        populations = setting.watched.value(setting.problem.state)
         return {
-            "fidelity": fidelity(populations, found.wanted),
+            "fidelity": fidelity(populations, setting.wanted),
             "populations": populations.tolist(),
-            "target": found.wanted.tolist(),
-            "errors": {"misfit_in_tolerances": report.misfit(found, predicted)},
-            "tolerance": float(found.noise.max()),
+            "target": setting.wanted.tolist(),
+            "errors": {"misfit_in_tolerances": report.misfit(setting.data, setting.noise, predicted)},
+            "tolerance": float(setting.noise.max()),
         }
 
     def write(self, folder: Path, value: Array, predicted: Array, history: list[dict[str, Any]]) -> dict[str, Any]:
         """Fields, the control, figures; more entries of the summary."""
-        found, evolution = self._found, self._found.problem
-        comm = found.G.comm
+        setting, evolution = self._setting, self._setting.problem
+        comm = setting.G.comm
         write_fields(folder, {"state": evolution.state})
-        trajectory = series.record(folder, found.G, value, frames=self._job.output.frames, watch=found.watched.value)
+        trajectory = series.record(
+            folder, setting.G, value, frames=self._job.output.frames, watch=setting.watched.value
+        )
         known = evolution.time_at(0) is not None
         steps = range(evolution.num_steps + 1)
         times = np.array([evolution.time_at(n) if known else n for n in steps], dtype=np.float64)
-        drive = view.Drive(
+        drive = Drive(
             # Under layout = "owned" the numbers are rank 0's.
             times=times, control=parallel.of_rank_0(comm, value), populations=trajectory.watched,
-            wanted=found.wanted, fidelity=fidelity(trajectory.watched[-1], found.wanted),
+            wanted=setting.wanted, fidelity=fidelity(trajectory.watched[-1], setting.wanted),
         )  # fmt: skip
         parallel.on_rank_0(comm, lambda: csv_files.write(folder / DRIVE, _columns(drive, known)))
         more = report.write_strip(folder, evolution, trajectory)
-        states = view.States(trajectory.frames, trajectory.label, report.time_unit(evolution))
-        drawn = view.draw_control(comm, folder / FIGURE, states, drive, history, method=self._job.method.name)
-        if not drawn:
-            report.left_out(FIGURE)
+        states = States(trajectory.frames, trajectory.label, report.time_unit(evolution))
+        name = self._job.method.name
+        style.draw(comm, folder / FIGURE, lambda plt: control_figure(plt, states, drive, history, method=name))
         return {"control": {"largest": float(np.abs(drive.control).max()), "energy": _energy(drive)}, **more}
 
     def closing(self, summary: dict[str, Any]) -> str:
@@ -65,12 +69,12 @@ class ControlReport:
         return f"fidelity {summary['fidelity']:.4f}, populations {shares}"
 
 
-def _energy(drive: view.Drive) -> float:
+def _energy(drive: Drive) -> float:
     """The integral of the squared control over time."""
     return float(np.sum(drive.control**2 * np.diff(drive.times)))
 
 
-def _columns(drive: view.Drive, with_time: bool) -> dict[str, npt.NDArray[Any]]:
+def _columns(drive: Drive, with_time: bool) -> dict[str, npt.NDArray[Any]]:
     """A row for each step: the control in it, and what is there at its end."""
     columns: dict[str, npt.NDArray[Any]] = {"step": np.arange(1, len(drive.control) + 1)}
     if with_time:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dolfinx import fem, mesh
+from dolfinx import fem
+from mpi4py import MPI
 
 from relax.base.types import Array
-from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, BadProblem
 from relax.invert.priors import IdentityPrior
-from relax.jobs.setting.equation import build_equation, build_map, function_of
-from relax.jobs.toml import Job, JobFile, StartSection
+from relax.jobs.control.job import ControlJob
+from relax.jobs.setting.equation import build_equation, build_map, build_mesh, function_of
+from relax.jobs.setting.optimised import Optimised
+from relax.jobs.toml import JobFile
 from relax.observe import Observable
 from relax.pdes.schrodinger import Populations, eigenstates, norm
 from relax.problem.evolution import Evolution
@@ -24,47 +26,19 @@ _NORM_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
-class ControlCase:
-    """What a job with [target] drives.
+class ControlSetting(Optimised):
+    """What a job with [target] drives: a number per step, by the populations after the last one.
 
     Attributes:
-        problem: the equation; its one control is a number per step.
-        G: control -> populations after the last step.
-        prior: of the control; its cost is the price of the control.
-        start: the first guess, a control vector.
-        data: (G.size_out,) the populations wanted.
-        noise: (G.size_out,) the misfit's unit.
         watched: populations of the lowest states, up to the last one in the target.
         wanted: (watched.size,) what they are to be after the last step.
     """
 
     problem: Evolution
-    G: ReducedMap
-    prior: IdentityPrior
-    start: Array
-    data: Array
-    noise: Array
     watched: Observable
     wanted: Array
 
-    #: What the optimisation is called among the times of a run.
-    phase = "control"
-
-    @property
-    def ranks(self) -> int:
-        """Of the run."""
-        return int(self.G.comm.size)
-
-    @property
-    def num_controls(self) -> int:
-        """Values of the control on all ranks."""
-        return self.problem.num_steps
-
-    @property
-    def control(self) -> fem.Constant:
-        """The number that the steps drive; its values over time are the control vector."""
-        control: fem.Constant = self.problem.controls[0]
-        return control
+    phase, unit = "control", "tolerances"
 
 
 def fidelity(populations: Array, wanted: Array) -> float:
@@ -72,11 +46,10 @@ def fidelity(populations: Array, wanted: Array) -> float:
     return float(np.sqrt(np.clip(populations, 0.0, None) * wanted).sum() ** 2)
 
 
-def build(file: JobFile, domain: mesh.Mesh) -> ControlCase:
-    """The control job of a file on its mesh. Collective."""
+def build(file: JobFile[ControlJob], comm: MPI.Comm) -> ControlSetting:
+    """The control job of a file. Collective."""
     job = file.job
-    assert job.target is not None and job.prior is not None
-    problem = build_equation(file, domain)
+    problem = build_equation(file, build_mesh(job.mesh, file.root, comm))
     if not isinstance(problem, Evolution):
         raise BadInput(f"[target]: {job.pde.name} is no equation in time; expected one that returns a relax.Evolution")
     _check_control(job, problem)
@@ -91,15 +64,15 @@ def build(file: JobFile, domain: mesh.Mesh) -> ControlCase:
     else:
         observable = watched
         data = wanted = np.array(job.target.populations)
-    G = build_map(job, problem, observable)
+    G = build_map(job.solver, problem, observable)
     prior = IdentityPrior(G, std=job.prior.std, mean=job.prior.mean)
     # Under layout = "owned" the numbers are rank 0's.
     start = _first_guess(job, problem.num_steps)[: G.size_in]
     noise = np.full(len(data), job.target.tolerance)
-    return ControlCase(problem, G, prior, start, data, noise, watched, wanted)
+    return ControlSetting(problem, G, prior, start, data, noise, watched, wanted)
 
 
-def _check_control(job: Job, problem: Evolution) -> None:
+def _check_control(job: ControlJob, problem: Evolution) -> None:
     controls = problem.controls
     one = len(controls) == 1 and isinstance(controls[0], fem.Constant) and not controls[0].ufl_shape
     if not one or not problem.is_per_step(controls[0]):
@@ -111,41 +84,39 @@ def _check_control(job: Job, problem: Evolution) -> None:
         )
 
 
-def _states(file: JobFile, problem: Evolution) -> list[fem.Function]:
+def _states(file: JobFile[ControlJob], problem: Evolution) -> list[fem.Function]:
     """The eigenstates of the static potential, up to the last one in the target. Collective."""
     target = file.job.target
-    assert target is not None
     V = problem.state.function_space
     element = V.ufl_element()
     num = target.state if target.populations is None else len(target.populations)
     try:
-        found = eigenstates(problem.mesh, _potential(file, problem), int(num or 0), degree=element.degree)
+        lowest = eigenstates(problem.mesh, _potential(file, problem), int(num or 0), degree=element.degree)
     except BadInput as error:
         raise BadInput(f"[target]: the eigenstates: {error}") from error
     try:
-        Populations(V, found.states[:1])
+        Populations(V, lowest.states[:1])
     except BadProblem as error:
         raise BadInput(
             f"[target]: {file.job.pde.name}: {error}; states and populations are those of a wave function"
         ) from error
-    return found.states
+    return lowest.states
 
 
 def _check_norm(problem: Evolution) -> None:
     """See that the first wave function has norm 1: populations of another would not be shares of one. Collective."""
     psi = problem.initial_state
-    found = float(norm(psi).value(psi)[0])
-    if not abs(found - 1.0) <= _NORM_TOLERANCE:
+    norm_psi = float(norm(psi).value(psi)[0])
+    if not abs(norm_psi - 1.0) <= _NORM_TOLERANCE:
         raise BadInput(
-            f"[pde] initial: expected a wave function with norm 1, the integral of |psi|^2, got {found:.6g}; scale it, "
-            "or start from an eigenstate"
+            f"[pde] initial: expected a wave function with norm 1, the integral of |psi|^2, got {norm_psi:.6g}; scale "
+            "it, or start from an eigenstate"
         )
 
 
-def _potential(file: JobFile, problem: Evolution) -> Any:
+def _potential(file: JobFile[ControlJob], problem: Evolution) -> Any:
     """The static potential: that of [target], or the one that goes to the function of [pde]."""
     job = file.job
-    assert job.target is not None
     if job.target.potential is not None:
         return job.target.potential
     if "potential" in job.pde.keywords:
@@ -159,10 +130,9 @@ def _potential(file: JobFile, problem: Evolution) -> Any:
     return known.default
 
 
-def _first_guess(job: Job, num_steps: int) -> Array:
+def _first_guess(job: ControlJob, num_steps: int) -> Array:
     """(num_steps,) numbers around the prior's mean, not all zero."""
-    assert job.prior is not None
-    start = job.start or StartSection()
+    start = job.start
     amplitude = start.amplitude if start.amplitude is not None else 0.1 * job.prior.std
     middle = (np.arange(num_steps) + 0.5) / num_steps
     if start.shape == "constant":

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from dolfinx import fem
-from mpi4py import MPI
 
-from relax.base import parallel
 from relax.base.types import Array
-from relax.jobs.view import maps, pictures, style
+from relax.jobs.view import maps
 from relax.jobs.view.curves import convergence
-from relax.jobs.view.series import Frame
-
-_FRAMES = 5
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A scalar field to draw, under its title."""
-
-    title: str
-    field: fem.Function
-
-
-@dataclass(frozen=True)
-class States:
-    """The state over time: frames on rank 0, what is drawn, and of what the time axis is, "t" or "step"."""
-
-    frames: list[Frame] | None
-    label: str
-    unit: str
+from relax.jobs.view.pictures import Picture
+from relax.jobs.view.states import States, draw_states, height_of_states
 
 
 def can_draw(u: object) -> bool:
@@ -42,54 +19,28 @@ def can_draw(u: object) -> bool:
     return isinstance(u, fem.Function) and tuple(u.function_space.value_shape) == ()
 
 
-def draw_inverse(
-    comm: MPI.Comm,
-    path: Path,
-    panels: Sequence[Panel],
+def inverse_figure(
+    plt: Any,
+    panels: Mapping[str, Picture],
     points: Array,
     history: Sequence[dict[str, Any]],
     *,
     label: str = "",
     method: str = "gauss_newton",
     states: States | None = None,
-) -> bool:
-    """Draw a run.
-
-    Collective: the fields are gathered on rank 0, which draws. A mesh in three dimensions is cut half-way up its last
-    axis.
+) -> Any:
+    """The figure of an inverse problem. On rank 0.
 
     Args:
-        comm: the ranks of the run.
-        path: the PNG file.
-        panels: fields on one mesh, all on the same colour scale.
+        plt: pyplot.
+        panels: fields on one mesh by their titles, all on the same colour scale.
         points: (num_points, gdim) sensors.
         history: one dict per iteration, as in ``history.jsonl``.
         label: what the colours are, beside the colour bar; on a line the y axis.
         method: of the optimisation.
         states: for a row below: some frames, on a line all of them as one image over time.
-
-    Returns:
-        Whether there is a figure: False where matplotlib is missing.
     """
-    if not style.is_there(comm):
-        return False
-    pictures = [pictures.gather(panel.field) for panel in panels]
-    drawn = [p for p in pictures if p is not None]
-    titles = [panel.title for panel in panels]
-    parallel.on_rank_0(comm, lambda: _draw(path, titles, drawn, points, history, label, method, states))
-    return True
-
-
-def _draw(
-    path: Path,
-    titles: Sequence[str],
-    pictures: Sequence[pictures.Picture],
-    points: Array,
-    history: Sequence[dict[str, Any]],
-    label: str,
-    method: str,
-    states: States | None,
-) -> None:
+    titles, pictures = list(panels), list(panels.values())
     shape = maps.height_over_width(pictures[0]) if pictures else 0.9
     on_a_line = bool(pictures) and pictures[0].dim == 1
     # Functions on a line share one axis.
@@ -100,41 +51,20 @@ def _draw(
     narrowest = 0.0 if states is None else 9.0
     size = (max(width * columns * bool(titles) + 4.2, narrowest), max(4.3, rows * ((width - 1.6) * shape + 0.55) + 0.3))
     below = 0.0 if states is None or states.frames is None else height_of_states(states.frames, size[0])
-    with style.pyplot() as plt:
-        whole = plt.figure(figsize=(size[0], size[1] + below), layout="constrained")
-        whole.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
-        figure, row = whole.subfigures(2, 1, height_ratios=[size[1], below]) if below else (whole, None)
-        left, right = figure.subfigures(1, 2, width_ratios=[size[0] - 4.0, 4.0]) if titles else (None, figure)
-        if left is not None:
-            axes = list(left.subplots(rows, columns, squeeze=False).flat)
-            if on_a_line:
-                maps.lines(axes[0], titles, pictures, points, label)
-            else:
-                # The first panel is the truth where there is one: an overshoot of the recovery must not wash out its
-                # colours.
-                maps.maps(left, axes, titles, pictures, points, label, stacked=stacked, ruled_by_first=True)
-        upper, lower = right.subplots(2, 1, sharex=True)
-        convergence(upper, lower, history, method=method, unit="noise", band=(0.8, 1.2))
-        if row is not None and states is not None and states.frames is not None:
-            draw_states(row, states.frames, states.label, states.unit)
-        style.save(plt, whole, path)
-
-
-def height_of_states(frames: Sequence[Frame], width: float) -> float:
-    """What :func:`draw_states` needs in a figure of this width."""
-    picture = frames[0].picture
-    if picture.dim == 1:
-        return 2.6
-    num = min(_FRAMES, len(frames))
-    return float(np.clip((width - 1.5) / num * maps.height_over_width(picture) + 0.9, 1.4, 6.0))
-
-
-def draw_states(figure: Any, frames: Sequence[Frame], label: str, unit: str) -> None:
-    """Some frames side by side on one scale; of a state on a line all of them, as one image over time."""
-    if frames[0].picture.dim == 1:
-        maps.image_over_time(figure, figure.subplots(), frames, label, unit)
-        return
-    some = maps.some_of(frames, _FRAMES)
-    axes = list(figure.subplots(1, len(some), squeeze=False).flat)
-    titles = [maps.stamp(frame, unit) for frame in some]
-    maps.maps(figure, axes, titles, [f.picture for f in some], np.empty((0, 2)), label, stacked=False)
+    whole = plt.figure(figsize=(size[0], size[1] + below), layout="constrained")
+    whole.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
+    figure, row = whole.subfigures(2, 1, height_ratios=[size[1], below]) if below else (whole, None)
+    left, right = figure.subfigures(1, 2, width_ratios=[size[0] - 4.0, 4.0]) if titles else (None, figure)
+    if left is not None:
+        axes = list(left.subplots(rows, columns, squeeze=False).flat)
+        if on_a_line:
+            maps.lines(axes[0], titles, pictures, points, label)
+        else:
+            # The first panel is the truth where there is one: an overshoot of the recovery must not wash out its
+            # colours.
+            maps.maps(left, axes, titles, pictures, points, label, stacked=stacked, ruled_by_first=True)
+    upper, lower = right.subplots(2, 1, sharex=True)
+    convergence(upper, lower, history, method=method, unit="noise", band=(0.8, 1.2))
+    if row is not None and states is not None and states.frames is not None:
+        draw_states(row, states.frames, states.label, states.unit)
+    return whole

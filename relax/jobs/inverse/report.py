@@ -12,65 +12,66 @@ from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.types import Array
-from relax.jobs import kinds, report, view
-from relax.jobs.folder import FIGURE, SENSORS, write_fields
-from relax.jobs.kinds import InverseCase
+from relax.jobs import report
+from relax.jobs.folder import FIGURE, SENSORS
+from relax.jobs.inverse.figure import can_draw, inverse_figure
+from relax.jobs.inverse.job import InverseJob
+from relax.jobs.inverse.setting import InverseSetting
 from relax.jobs.setting import csv_files
-from relax.jobs.toml import Job
-from relax.jobs.view import series
+from relax.jobs.setting.sensors import as_columns, columns
+from relax.jobs.view import series, style
+from relax.jobs.view.paraview import write_fields
+from relax.jobs.view.pictures import gather
+from relax.jobs.view.states import States
 from relax.problem.evolution import Evolution
 
 
 class InverseReport:
     """Of one inverse problem. Collective, as are all methods but ``closing``."""
 
-    def __init__(self, job: Job, found: InverseCase) -> None:
+    def __init__(self, job: InverseJob, setting: InverseSetting) -> None:
         self._job = job
-        self._found = found
+        self._setting = setting
 
     def errors(self, predicted: Array) -> dict[str, Any]:
         """Misfit, and the error against the truth, while the controls hold the recovery."""
-        found = self._found
-        errors = {"misfit_in_noise_levels": report.misfit(found, predicted)}
-        if found.truth is not None:
-            comm = found.G.comm
-            errors["relative_l2"] = _norm(comm, found.control - found.truth) / _norm(comm, found.truth)
-        return {"errors": errors, "noise_level": float(found.noise.max())}
+        setting = self._setting
+        errors = {"misfit_in_noise_levels": report.misfit(setting.data, setting.noise, predicted)}
+        if setting.truth is not None:
+            comm = setting.G.comm
+            errors["relative_l2"] = _norm(comm, setting.control - setting.truth) / _norm(comm, setting.truth)
+        return {"errors": errors, "noise_level": float(setting.noise.max())}
 
     def write(self, folder: Path, value: Array, predicted: Array, history: list[dict[str, Any]]) -> dict[str, Any]:
         """Fields, sensors, figures, while state and controls hold the recovery; more entries of the summary."""
-        found = self._found
-        comm, recovery, state = found.G.comm, found.control, found.problem.state
-        fields = {"recovery": recovery, "state": state}
-        panels = [view.Panel("recovery", recovery)]
-        if found.truth is not None:
-            fields = {"truth": found.truth, **fields}
-            panels = [view.Panel("truth", found.truth), *panels]
-        write_fields(folder, fields)
+        setting = self._setting
+        comm, recovery, state = setting.G.comm, setting.control, setting.problem.state
+        fields = {} if setting.truth is None else {"truth": setting.truth}
+        fields["recovery"] = recovery
+        pictures = {title: gather(u) for title, u in fields.items() if can_draw(u)}
+        write_fields(folder, {**fields, "state": state})
         parallel.on_rank_0(comm, lambda: csv_files.write(folder / SENSORS, self._sensors(predicted)))
         more: dict[str, Any] = {}
         states = None
-        if isinstance(found.problem, Evolution):
-            trajectory = series.record(folder, found.G, value, frames=self._job.output.frames)
-            states = view.States(trajectory.frames, trajectory.label, report.time_unit(found.problem))
-            more = report.write_strip(folder, found.problem, trajectory)
-        drawn = view.draw_inverse(
-            comm, folder / FIGURE, panels if view.can_draw(recovery) else [], found.points, history,
-            label=_words(recovery.name), method=self._job.method.name, states=states,
-        )  # fmt: skip
-        if not drawn:
-            report.left_out(FIGURE)
+        if isinstance(setting.problem, Evolution):
+            trajectory = series.record(folder, setting.G, value, frames=self._job.output.frames)
+            states = States(trajectory.frames, trajectory.label, report.time_unit(setting.problem))
+            more = report.write_strip(folder, setting.problem, trajectory)
+        style.draw(comm, folder / FIGURE, lambda plt: inverse_figure(
+            plt, {title: picture for title, picture in pictures.items() if picture is not None}, setting.sensors.points,
+            history, label=_words(recovery.name), method=self._job.method.name, states=states,
+        ))  # fmt: skip
         return more
 
     def _sensors(self, predicted: Array) -> dict[str, Array]:
-        found = self._found
-        columns: dict[str, Array] = dict(zip(("x", "y", "z"), found.points.T, strict=False))
-        wanted = {"value": found.data, "sigma": found.noise, "predicted": predicted, "exact": found.exact}
+        setting = self._setting
+        table: dict[str, Array] = dict(zip(("x", "y", "z"), setting.sensors.points.T, strict=False))
+        wanted = {"value": setting.data, "sigma": setting.noise, "predicted": predicted, "exact": setting.exact}
         for stem, values in wanted.items():
             if values is not None:
-                names = kinds.columns(stem, found.components, found.steps)
-                columns.update(kinds.as_columns(values, found.components, names))
-        return columns
+                names = columns(stem, setting.sensors.components, setting.sensors.steps)
+                table.update(as_columns(values, setting.sensors.components, names))
+        return table
 
     def closing(self, summary: dict[str, Any]) -> str:
         """How it went, in words."""

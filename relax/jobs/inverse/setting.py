@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dolfinx import fem, mesh
+from dolfinx import fem
+from mpi4py import MPI
 
 from relax.base.types import Array
 from relax.engine.controls import control_values
@@ -12,60 +13,31 @@ from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.invert.priors import SmoothnessPrior
 from relax.jobs.inverse import truths
-from relax.jobs.setting.equation import build_equation, build_map
-from relax.jobs.setting.sensors import data_of, sensors_of
-from relax.jobs.toml import Job, JobFile
-from relax.jobs.view.fields import num_values
+from relax.jobs.inverse.job import InverseJob
+from relax.jobs.setting.equation import build_equation, build_map, build_mesh
+from relax.jobs.setting.optimised import Optimised
+from relax.jobs.setting.sensors import Sensors, measured, sensors_of, with_noise
+from relax.jobs.toml import JobFile
 from relax.jobs.view.pictures import bounding_box
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
 
 
 @dataclass(frozen=True)
-class InverseCase:
-    """What a job with [data] inverts.
+class InverseSetting(Optimised):
+    """What a job with [data] inverts: a field, from observations in the order step, point, component.
 
     Attributes:
-        problem: the equation; its one control is the field to recover.
-        G: control -> observations, in the order step, point, component.
-        prior: of the control.
-        points: (num_points, gdim), the same on every rank.
-        components: how many values the state has at a point.
-        steps: of an equation in time, at which it is observed; None for another.
-        data: (G.size_out,) observations, noise included.
-        noise: (G.size_out,) their standard deviations.
+        sensors: where and when it is observed.
         exact: (G.size_out,) observations of the truth, for synthetic data.
         truth: the control behind them.
     """
 
-    problem: Problem | Evolution
-    G: ReducedMap
-    prior: SmoothnessPrior
-    points: Array
-    components: int
-    steps: tuple[int, ...] | None
-    data: Array
-    noise: Array
-    exact: Array | None = None
-    truth: fem.Function | None = None
+    sensors: Sensors
+    exact: Array | None
+    truth: fem.Function | None
 
-    #: What the optimisation is called among the times of a run.
-    phase = "invert"
-
-    @property
-    def start(self) -> Array:
-        """The control vector to start from."""
-        return self.prior.mean
-
-    @property
-    def ranks(self) -> int:
-        """Of the run."""
-        return int(self.G.comm.size)
-
-    @property
-    def num_controls(self) -> int:
-        """Values of the control on all ranks."""
-        return num_values(self.control.function_space)
+    phase, unit = "invert", "noise levels"
 
     @property
     def control(self) -> fem.Function:
@@ -74,28 +46,27 @@ class InverseCase:
         return control
 
 
-def build(file: JobFile, domain: mesh.Mesh) -> InverseCase:
-    """The inverse problem of a job on its mesh. Collective."""
+def build(file: JobFile[InverseJob], comm: MPI.Comm) -> InverseSetting:
+    """The inverse problem of a job. Collective."""
     job = file.job
-    assert job.data is not None and job.prior is not None
-    problem = build_equation(file, domain)
+    problem = build_equation(file, build_mesh(job.mesh, file.root, comm))
     _check_control(job, problem)
     sensors = sensors_of(file, problem)
-    G = build_map(job, problem, sensors.observable)
+    G = build_map(job.solver, problem, sensors.observable)
     exact = truth = None
-    if job.data.truth is not None:
+    if sensors.table is not None:
+        data, noise = measured(job, sensors, sensors.table)
+    else:
         exact, truth = _true(job, problem, G)
-    data, noise = data_of(job, sensors, exact)
+        data, noise = with_noise(job.data, exact)
     prior = SmoothnessPrior(
-        problem.controls[0].function_space, length=float(job.prior.length or 0.0), std=job.prior.std,
+        problem.controls[0].function_space, length=job.prior.length, std=job.prior.std,
         mean=job.prior.mean, layout=job.solver.layout,
     )  # fmt: skip
-    return InverseCase(
-        problem, G, prior, sensors.points, sensors.components, sensors.steps, data, noise, exact, truth
-    )  # fmt: skip
+    return InverseSetting(problem, G, prior, prior.mean, data, noise, sensors, exact, truth)
 
 
-def _check_control(job: Job, problem: Problem | Evolution) -> None:
+def _check_control(job: InverseJob, problem: Problem | Evolution) -> None:
     name, controls = job.pde.name, problem.controls
     if len(controls) != 1 or not isinstance(controls[0], fem.Function):
         kinds = ", ".join(type(c).__name__ for c in controls)
@@ -111,9 +82,8 @@ def _check_control(job: Job, problem: Problem | Evolution) -> None:
         )
 
 
-def _true(job: Job, problem: Problem | Evolution, G: ReducedMap) -> tuple[Array, fem.Function]:
+def _true(job: InverseJob, problem: Problem | Evolution, G: ReducedMap) -> tuple[Array, fem.Function]:
     """Observations of the named truth, and the truth."""
-    assert job.data is not None
     shape = tuple(problem.controls[0].function_space.value_shape)
     if shape:
         raise BadInput(

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 
-from relax.base import parallel
 from relax.base.types import Array
-from relax.jobs.inverse.figure import States
 from relax.jobs.view import maps, style
 from relax.jobs.view.series import Frame
+from relax.jobs.view.states import States
 
 _FRAMES = 4
 _ON_TOP = {"facecolor": "white", "edgecolor": style.INK, "zorder": 5}
@@ -41,26 +38,6 @@ class Relaxation:
     descents: tuple[Array, Array] | None
 
 
-def draw_landscape(comm: MPI.Comm, path: Path, states: States, relaxation: Relaxation) -> bool:
-    """Draw a landscape job.
-
-    Collective; rank 0 draws.
-
-    Args:
-        comm: the ranks of the run.
-        path: the PNG file.
-        states: the landscape over time: on a line curves, in the plane (or a cut) maps with their minima.
-        relaxation: minima and range over time.
-
-    Returns:
-        Whether there is a figure: False where matplotlib is missing.
-    """
-    if not style.is_there(comm):
-        return False
-    parallel.on_rank_0(comm, lambda: _draw(path, states, relaxation))
-    return True
-
-
 def curves(axis: Any, x: Array, values: Mapping[str, Array]) -> None:
     """Functions on a line by label; the first, the landscape itself, in the background.
 
@@ -78,21 +55,27 @@ def curves(axis: Any, x: Array, values: Mapping[str, Array]) -> None:
     style.bare(axis)
 
 
-def _draw(path: Path, states: States, relaxation: Relaxation) -> None:
+def landscape_figure(plt: Any, states: States, relaxation: Relaxation) -> Any:
+    """The figure of a landscape job. On rank 0.
+
+    Args:
+        plt: pyplot.
+        states: the landscape over time: on a line curves, in the plane (or a cut) maps with their minima.
+        relaxation: minima and range over time.
+    """
     frames = [frame for frame in states.frames or [] if frame.step in relaxation.minima]
     chosen = maps.some_of(frames, _FRAMES)
     on_a_line = chosen[0].picture.dim == 1
     shape = maps.height_over_width(chosen[0].picture)
     width = 6.0 if on_a_line else 3.0 * len(chosen)
     height = 5.0 if on_a_line else float(np.clip(3.0 * shape + 0.8, 3.2, 8.0))
-    with style.pyplot() as plt:
-        figure = plt.figure(figsize=(width + 3.8, height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
-        left, right = figure.subfigures(1, 2, width_ratios=[width, 3.6])
-        (_on_a_line if on_a_line else _in_the_plane)(left, chosen, states, relaxation)
-        upper, lower = right.subplots(2, 1, sharex=True)
-        _over_time(upper, lower, frames, states.unit, relaxation)
-        style.save(plt, figure, path)
+    figure = plt.figure(figsize=(width + 3.8, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
+    left, right = figure.subfigures(1, 2, width_ratios=[width, 3.6])
+    (_on_a_line if on_a_line else _in_the_plane)(left, chosen, states, relaxation)
+    upper, lower = right.subplots(2, 1, sharex=True)
+    _over_time(upper, lower, frames, states.unit, relaxation)
+    return figure
 
 
 def _on_a_line(figure: Any, chosen: Sequence[Frame], states: States, relaxation: Relaxation) -> None:

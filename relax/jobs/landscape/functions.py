@@ -11,6 +11,7 @@ from dolfinx import mesh
 from relax.base import parallel
 from relax.base.types import Array
 from relax.errors import BadInput
+from relax.jobs.landscape.job import LandscapeJob
 from relax.jobs.setting.equation import find_function, places_of
 from relax.jobs.toml import JobFile, nearest
 from relax.relaxation.gallery import rugged_parabola
@@ -44,15 +45,13 @@ LANDSCAPES: dict[str, Callable[[Array], Array]] = {
 _ON_A_LINE = ("deep_relaxation",)
 
 
-def landscape_of(file: JobFile, domain: mesh.Mesh) -> Landscape:
+def landscape_of(file: JobFile[LandscapeJob], domain: mesh.Mesh) -> Landscape:
     """The function of [landscape]: x, (3, n) -> (n,). Collective.
 
     Raises:
         BadInput: for an unknown name, or one that is not for this mesh.
     """
-    section = file.job.landscape
-    assert section is not None
-    name, dim = section.function, domain.geometry.dim
+    name, dim = file.job.landscape.function, domain.geometry.dim
     if ":" in name:
         try:
             own = find_function(name, places_of(file), domain.comm)
@@ -62,7 +61,7 @@ def landscape_of(file: JobFile, domain: mesh.Mesh) -> Landscape:
         return own
     if name not in LANDSCAPES:
         raise BadInput(
-            f"[landscape] function: unknown landscape {name!r}{nearest(name, list(LANDSCAPES))}; one of your own is "
+            f"[landscape] function: unknown landscape {name!r}{nearest(name, LANDSCAPES)}; one of your own is "
             "module:function"
         )
     if name in _ON_A_LINE and dim != 1:

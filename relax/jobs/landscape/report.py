@@ -13,12 +13,14 @@ from dolfinx import fem
 from relax.base import parallel
 from relax.base.fem.forms import num_owned
 from relax.base.types import Array
-from relax.jobs import report, view
+from relax.jobs import report
 from relax.jobs.folder import DESCENTS, FIGURE, RESULT, write_json
-from relax.jobs.kinds import LandscapeCase
+from relax.jobs.landscape.figure import Relaxation, landscape_figure
+from relax.jobs.landscape.job import LandscapeJob
+from relax.jobs.landscape.setting import Descents, LandscapeSetting
 from relax.jobs.setting import csv_files
-from relax.jobs.toml import Job
-from relax.jobs.view import series
+from relax.jobs.view import series, style
+from relax.jobs.view.states import States
 from relax.observe import PointValues
 from relax.relaxation import Descent, Minimisers, RelaxedLandscape, hopf_lax
 from relax.relaxation.landscape.minima import lowest_nodes
@@ -30,65 +32,54 @@ _LISTED = 20
 class LandscapeReport:
     """Of one landscape job. Collective, as are all methods but ``closing``."""
 
-    def __init__(self, job: Job, found: LandscapeCase) -> None:
+    def __init__(self, job: LandscapeJob, setting: LandscapeSetting) -> None:
         self._job = job
-        self._found = found
-        self._watch = _Watch(found, series.spread(found.problem.num_steps, job.output.frames))
-        self._trajectory: series.Series | None = None
-        self._descent: Descent | None = None
+        self._setting = setting
+        self._watch = _Watch(setting, series.spread(setting.problem.num_steps, job.output.frames))
 
-    def solve(self, folder: Path) -> None:
+    def solve(self, folder: Path) -> series.Series:
         """Run through the trajectory: ``states.bp``, and what is known of each state."""
-        G = self._found.G
-        frames = self._job.output.frames
-        self._trajectory = series.record(folder, G, G.present_control(), frames=frames, watch=self._watch)
+        G = self._setting.G
+        return series.record(folder, G, G.present_control(), frames=self._job.output.frames, watch=self._watch)
 
-    def descend(self) -> None:
+    def descend(self) -> Descent | None:
         """Follow minima from the starts of [descent], where there is that table."""
-        found, section = self._found, self._job.descent
-        if section is None or found.starts is None or found.times is None or found.beta is None:
-            return
+        setting, descents = self._setting, self._setting.descents
+        if descents is None:
+            return None
         keywords = self._job.pde.keywords
         given = {key: keywords[key] for key in ("theta", "stabilisation") if key in keywords}
+        degree = int(setting.problem.state.function_space.ufl_element().degree)
         with RelaxedLandscape(
-            found.problem.mesh,
-            found.f,
-            beta=found.beta,
-            times=found.times,
-            route=keywords.get("route", "auto"),
-            degree=self._degree,
-            **given,
-        ) as landscape:
-            self._descent = landscape.descend(found.starts, found.times, steps=section.steps, path=True)
+            setting.problem.mesh, setting.f, beta=descents.beta, times=descents.times,
+            route=keywords.get("route", "auto"), degree=degree, **given,
+        ) as landscape:  # fmt: skip
+            return landscape.descend(descents.starts, descents.times, steps=descents.section.steps, path=True)
 
-    @property
-    def _degree(self) -> int:
-        return int(self._found.problem.state.function_space.ufl_element().degree)
-
-    def write(self, folder: Path) -> dict[str, Any]:
+    def write(self, folder: Path, trajectory: series.Series, descent: Descent | None) -> dict[str, Any]:
         """``result.json``, tables and figures; the entries of the summary."""
-        found, trajectory = self._found, self._trajectory
-        assert trajectory is not None
-        comm, watch = found.G.comm, self._watch
-        descents = self._descents(folder)
-        route = "direct" if found.problem.substitution is None else "cole_hopf"
-        result = {"route": route, **watch.as_dict(), **descents}
+        setting, watch = self._setting, self._watch
+        comm = setting.G.comm
+        told = {}
+        if descent is not None and setting.descents is not None:
+            told["descents"] = self._write_descents(folder, setting.descents, descent)
+        route = "direct" if setting.problem.substitution is None else "cole_hopf"
+        result = {"route": route, **watch.as_dict(), **told}
         parallel.on_rank_0(comm, lambda: write_json(folder, RESULT, result))
-        more = report.write_strip(folder, found.problem, trajectory)
-        states = view.States(trajectory.frames, "u", report.time_unit(found.problem))
-        drawn = view.draw_landscape(comm, folder / FIGURE, states, self._relaxation())
-        if not drawn:
-            report.left_out(FIGURE)
+        more = report.write_strip(folder, setting.problem, trajectory)
+        states = States(trajectory.frames, "u", report.time_unit(setting.problem))
+        relaxation = self._relaxation(trajectory, descent)
+        style.draw(comm, folder / FIGURE, lambda plt: landscape_figure(plt, states, relaxation))
         counts = [len(watch.minima[n]) for n in sorted(watch.minima)]
         summary = {
             "status": "converged: the equation was solved to its last step",
             "converged": True,
-            "function": self._job.landscape.function if self._job.landscape is not None else "",
+            "function": self._job.landscape.function,
             "route": route,
             "local_minima": {"first": counts[0], "last": counts[-1]},
             "least": {"first": watch.low[0], "last": watch.low[-1]},
         }
-        return {**summary, **descents, "sizes": report.sizes_of_state(found.problem), **more}
+        return {**summary, **told, "sizes": report.sizes_of_state(setting.problem), **more}
 
     def closing(self, summary: dict[str, Any]) -> str:
         """How it went, in words."""
@@ -99,39 +90,35 @@ class LandscapeReport:
             words += f", {told['reached']} of {told['starts']} descents reached the least one"
         return words
 
-    def _descents(self, folder: Path) -> dict[str, Any]:
-        """``descents.csv``, and how many succeeded; nothing where there are none."""
-        found, descent, section = self._found, self._descent, self._job.descent
-        if descent is None or section is None or found.starts is None:
-            return {}
-        least, largest = self._watch.low[0], self._watch.high[0]
-        reached = descent.values <= least + section.tolerance * (largest - least)
-        axes = ("x", "y", "z")[: found.starts.shape[1]]
-        columns: dict[str, npt.NDArray[Any]] = {f"start_{a}": found.starts[:, i] for i, a in enumerate(axes)}
+    def _write_descents(self, folder: Path, asked: Descents, descent: Descent) -> dict[str, Any]:
+        """``descents.csv``, and how many succeeded."""
+        starts, least, largest = asked.starts, self._watch.low[0], self._watch.high[0]
+        reached = descent.values <= least + asked.section.tolerance * (largest - least)
+        axes = ("x", "y", "z")[: starts.shape[1]]
+        columns: dict[str, npt.NDArray[Any]] = {f"start_{a}": starts[:, i] for i, a in enumerate(axes)}
         columns |= {a: descent.x[:, i] for i, a in enumerate(axes)}
         columns |= {"value": descent.values, "reached": reached.astype(int)}
-        parallel.on_rank_0(found.G.comm, lambda: csv_files.write(folder / DESCENTS, columns))
-        return {"descents": {"starts": len(reached), "reached": int(reached.sum()), "least": least}}
+        parallel.on_rank_0(self._setting.G.comm, lambda: csv_files.write(folder / DESCENTS, columns))
+        return {"starts": len(reached), "reached": int(reached.sum()), "least": least}
 
-    def _relaxation(self) -> view.Relaxation:
-        found, watch, trajectory = self._found, self._watch, self._trajectory
-        assert trajectory is not None
-        last = found.problem.time_at(found.problem.num_steps)
+    def _relaxation(self, trajectory: series.Series, descent: Descent | None) -> Relaxation:
+        problem, watch = self._setting.problem, self._watch
+        last = problem.time_at(problem.num_steps)
         inviscid = None
-        if found.problem.mesh.geometry.dim == 1 and trajectory.frames is not None and last is not None:
+        if problem.mesh.geometry.dim == 1 and trajectory.frames is not None and last is not None:
             picture = trajectory.frames[0].picture
             order = np.argsort(picture.points[:, 0])
             inviscid = hopf_lax(picture.values[order], picture.points[order, 0], last).value
-        ends = None if self._descent is None else (self._descent.path[0], self._descent.x)
-        minima = {n: found.x for n, found in watch.minima.items()}
-        return view.Relaxation(np.array(watch.times), np.array(watch.low), np.array(watch.high), minima, inviscid, ends)
+        ends = None if descent is None else (descent.path[0], descent.x)
+        minima = {n: minimisers.x for n, minimisers in watch.minima.items()}
+        return Relaxation(np.array(watch.times), np.array(watch.low), np.array(watch.high), minima, inviscid, ends)
 
 
 class _Watch:
     """What is noted of each state. Collective to make and to call."""
 
-    def __init__(self, found: LandscapeCase, written: tuple[int, ...]) -> None:
-        self._found = found
+    def __init__(self, setting: LandscapeSetting, written: tuple[int, ...]) -> None:
+        self._setting = setting
         self._written = set(written)
         self._weight: fem.Function | None = None
         self._integral: fem.Form | None = None
@@ -144,15 +131,15 @@ class _Watch:
 
     def __call__(self, u: fem.Function) -> Array:
         n = len(self.low)
-        time = self._found.problem.time_at(n)
+        time = self._setting.problem.time_at(n)
         self.times.append(float(n) if time is None else time)
         owned = u.x.array[: num_owned(u.function_space)]
         ends = np.array([owned.min(initial=np.inf), -owned.max(initial=-np.inf)])
-        low, high = parallel.smallest(self._found.G.comm, ends) * (1.0, -1.0)
+        low, high = parallel.smallest(self._setting.G.comm, ends) * (1.0, -1.0)
         self.low.append(float(low))
         self.high.append(float(high))
-        if self._found.beta is not None:
-            self.integral.append(self._weighed(u, self._found.beta))
+        if self._setting.beta is not None:
+            self.integral.append(self._weighed(u, self._setting.beta))
         if n in self._written:
             nodes = lowest_nodes(u)
             values = PointValues(u.function_space, nodes.x).value(u)
@@ -168,23 +155,17 @@ class _Watch:
             self._shift = self.low[0]
         self._weight.x.array[:] = np.exp(-beta * (u.x.array - self._shift))
         local = float(fem.assemble_scalar(self._integral))
-        return float(parallel.sum_over_ranks(self._found.G.comm, np.array([local]))[0])
+        return float(parallel.sum_over_ranks(self._setting.G.comm, np.array([local]))[0])
 
     def as_dict(self) -> dict[str, Any]:
         """For ``result.json``: numbers of each step, minima of the steps that were written. Local."""
-        known: dict[str, Any] = {"beta": self._found.beta} if self._found.beta is not None else {}
+        known: dict[str, Any] = {"beta": self._setting.beta} if self._setting.beta is not None else {}
         if self.integral:
             drift = np.abs(np.array(self.integral) / self.integral[0] - 1.0).max()
             known |= {"integral": {"values": self.integral, "largest_relative_change": drift}}
         minima = [
-            {
-                "step": n,
-                "time": self.times[n],
-                "count": len(found),
-                "x": found.x[:_LISTED],
-                "values": found.values[:_LISTED],
-                "at_boundary": found.at_boundary[:_LISTED],
-            }
-            for n, found in sorted(self.minima.items())
+            {"step": n, "time": self.times[n], "count": len(minimisers)}
+            | {key: getattr(minimisers, key)[:_LISTED] for key in ("x", "values", "at_boundary")}
+            for n, minimisers in sorted(self.minima.items())
         ]
         return {**known, "times": self.times, "least": self.low, "largest": self.high, "minimisers": minima}

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import ufl
 from dolfinx import mesh
+from mpi4py import MPI
 
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.jobs.landscape.functions import Landscape, landscape_of
-from relax.jobs.setting.equation import build_equation
+from relax.jobs.landscape.job import DescentSection, LandscapeJob
+from relax.jobs.setting.equation import build_equation, build_mesh
 from relax.jobs.setting.sensors import random_points
 from relax.jobs.toml import JobFile
 from relax.observe import Functional, points_inside
@@ -24,7 +26,24 @@ _TIMES, _SHORTEST = 24, 1e-2
 
 
 @dataclass(frozen=True)
-class LandscapeCase:
+class Descents:
+    """What a [descent] asks for.
+
+    Attributes:
+        section: the table itself.
+        starts: (k, gdim).
+        times: falling.
+        beta: inverse temperature of the landscape that they go down on.
+    """
+
+    section: DescentSection
+    starts: Array
+    times: Array
+    beta: float
+
+
+@dataclass(frozen=True)
+class LandscapeSetting:
     """What a job with [landscape] relaxes.
 
     Attributes:
@@ -32,30 +51,20 @@ class LandscapeCase:
         f: the landscape, a function of x, (3, n) -> (n,).
         G: the map whose trajectory is wanted; its control is the landscape.
         beta: inverse temperature; None where [pde] has none.
-        starts: (k, gdim) of the descents, or None.
-        times: of the descents, falling.
+        descents: from where they go and when, where there is a [descent].
     """
 
     problem: Evolution
     f: Landscape
     G: ReducedMap
     beta: float | None
-    starts: Array | None = None
-    times: Array | None = None
-
-    @property
-    def ranks(self) -> int:
-        """Of the run."""
-        return int(self.G.comm.size)
-
-    def close(self) -> None:
-        """Free the map. Collective."""
-        self.G.close()
+    descents: Descents | None
 
 
-def build(file: JobFile, domain: mesh.Mesh) -> LandscapeCase:
-    """The landscape of a file on its mesh. Collective."""
+def build(file: JobFile[LandscapeJob], comm: MPI.Comm) -> LandscapeSetting:
+    """The landscape of a file. Collective."""
     job = file.job
+    domain = build_mesh(job.mesh, file.root, comm)
     f = landscape_of(file, domain)
     problem = build_equation(file, domain, f=f)
     if not isinstance(problem, Evolution) or tuple(problem.state.function_space.value_shape):
@@ -64,27 +73,28 @@ def build(file: JobFile, domain: mesh.Mesh) -> LandscapeCase:
             "as hamilton_jacobi.viscous_evolution"
         )
     beta = _number(job.pde.keywords.get("beta"))
-    starts = times = None
-    if job.descent is not None:
-        t = _number(job.pde.keywords.get("t"))
-        if beta is None or t is None:
-            raise BadInput("[descent]: needs the numbers `beta` and `t` in [pde]: it relaxes the landscape for itself")
-        times = np.sort(job.descent.times or np.geomspace(_SHORTEST * t, t, _TIMES))[::-1]
-        if len(np.unique(times)) < len(times):
-            raise BadInput("[descent] times: expected each time once")
-        starts = _starts(file, domain)
+    t = _number(job.pde.keywords.get("t"))
+    descents = None if job.descent is None else _descents(job.descent, beta, t, domain)
     G = ReducedMap(problem, Functional(problem.state * ufl.dx), options=job.solver.options, layout="owned")
-    return LandscapeCase(problem, f, G, beta, starts, times)
+    return LandscapeSetting(problem, f, G, beta, descents)
+
+
+def _descents(section: DescentSection, beta: float | None, t: float | None, domain: mesh.Mesh) -> Descents:
+    """What [descent] asks for on a mesh. Collective."""
+    if beta is None or t is None:
+        raise BadInput("[descent]: needs the numbers `beta` and `t` in [pde]: it relaxes the landscape for itself")
+    times = np.sort(section.times or np.geomspace(_SHORTEST * t, t, _TIMES))[::-1]
+    if len(np.unique(times)) < len(times):
+        raise BadInput("[descent] times: expected each time once")
+    return Descents(section, _starts(section, domain), times, beta)
 
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _starts(file: JobFile, domain: mesh.Mesh) -> Array:
+def _starts(section: DescentSection, domain: mesh.Mesh) -> Array:
     """(k, gdim) points inside the mesh. Collective."""
-    section = file.job.descent
-    assert section is not None
     gdim = domain.geometry.dim
     if isinstance(section.starts, int):
         return random_points(domain, section.starts, section.seed)

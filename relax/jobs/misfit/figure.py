@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from mpi4py import MPI
 
-from relax.base import parallel
 from relax.base.types import Array
 from relax.jobs.view import style
 
@@ -56,48 +53,34 @@ class Searches:
     truth: Array | None
 
 
-def draw_misfit(comm: MPI.Comm, path: Path, found: MisfitMap, searches: Searches) -> bool:
-    """Draw a misfit job. Of three numbers the first two are shown, with the least misfit over the third.
-
-    Collective; rank 0 draws.
+def misfit_figure(plt: Any, levels: MisfitMap, searches: Searches) -> Any:
+    """The figure of a misfit job. On rank 0. Of three numbers the first two are shown, with the least over the third.
 
     Args:
-        comm: the ranks of the run.
-        path: the PNG file.
-        found: the misfit.
+        plt: pyplot.
+        levels: the misfit.
         searches: where they went.
-
-    Returns:
-        Whether there is a figure: False where matplotlib is missing.
     """
-    if not style.is_there(comm):
-        return False
-    parallel.on_rank_0(comm, lambda: _draw(path, found, searches))
-    return True
+    on_a_line = len(levels.axes) == 1
+    size = (7.0, 4.4) if on_a_line else (13.2, 4.4)
+    figure = plt.figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
+    (_line if on_a_line else _plane)(figure, levels, searches)
+    return figure
 
 
-def _draw(path: Path, found: MisfitMap, searches: Searches) -> None:
-    with style.pyplot() as plt:
-        on_a_line = len(found.axes) == 1
-        size = (7.0, 4.4) if on_a_line else (13.2, 4.4)
-        figure = plt.figure(figsize=size, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
-        (_line if on_a_line else _plane)(figure, found, searches)
-        style.save(plt, figure, path)
-
-
-def _line(figure: Any, found: MisfitMap, searches: Searches) -> None:
+def _line(figure: Any, levels: MisfitMap, searches: Searches) -> None:
     axis = figure.subplots()
-    x = found.axes[0]
-    axis.plot(x, found.misfit, color=style.INK, linewidth=1.2, label="misfit")
-    for (t, values), colour in zip(found.relaxed, (style.BLUE, style.LINES[4]), strict=False):
+    x = levels.axes[0]
+    axis.plot(x, levels.misfit, color=style.INK, linewidth=1.2, label="misfit")
+    for (t, values), colour in zip(levels.relaxed, (style.BLUE, style.LINES[4]), strict=False):
         axis.plot(x, values, color=colour, linewidth=1.4, label=f"relaxed, t = {t:.3g}")
     marks = (
         (list(searches.starts), "|", style.INK, "starts"),
         (searches.plain, "x", style.RED, f"Gauss–Newton: {searches.plain_solved.sum()} solved"),
         (searches.after, "^", style.BLUE, f"after relaxation: {searches.after_solved.sum()} solved"),
     )
-    floor = -0.06 * float(found.misfit.max())
+    floor = -0.06 * float(levels.misfit.max())
     for row, (ends, marker, colour, label) in enumerate(marks):
         there = [float(np.asarray(end)[0]) for end in ends if end is not None]
         at = [m for m in there if x[0] <= m <= x[-1]]
@@ -110,10 +93,10 @@ def _line(figure: Any, found: MisfitMap, searches: Searches) -> None:
     style.bare(axis)
 
 
-def _plane(figure: Any, found: MisfitMap, searches: Searches) -> None:
+def _plane(figure: Any, levels: MisfitMap, searches: Searches) -> None:
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
-    t, relaxed = found.relaxed[0]
-    panels = [_over_third(found.misfit), _over_third(relaxed), _over_third(found.misfit)]
+    t, relaxed = levels.relaxed[0]
+    panels = [_over_third(levels.misfit), _over_third(relaxed), _over_third(levels.misfit)]
     titles = [
         f"Gauss–Newton: {searches.plain_solved.sum()} of {len(searches.starts)}",
         f"relaxed, t = {t:.3g}",
@@ -123,11 +106,11 @@ def _plane(figure: Any, found: MisfitMap, searches: Searches) -> None:
     image = None
     for axis, values, title in zip(axes, panels, titles, strict=True):
         look = {"cmap": "viridis", "vmin": low, "vmax": high, "shading": "gouraud", "rasterized": True}
-        image = axis.pcolormesh(found.axes[0], found.axes[1], values.T, **look)
+        image = axis.pcolormesh(levels.axes[0], levels.axes[1], values.T, **look)
         axis.set_title(title)
         axis.set_xlabel("first parameter")
-        axis.set_xlim(found.axes[0][0], found.axes[0][-1])
-        axis.set_ylim(found.axes[1][0], found.axes[1][-1])
+        axis.set_xlim(levels.axes[0][0], levels.axes[0][-1])
+        axis.set_ylim(levels.axes[1][0], levels.axes[1][-1])
         style.bare(axis)
     axes[0].set_ylabel("second parameter")
     bar = figure.colorbar(image, ax=list(axes), shrink=0.9, pad=0.02, aspect=30)

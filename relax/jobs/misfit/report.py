@@ -12,11 +12,13 @@ import numpy.typing as npt
 from relax.base import parallel
 from relax.base.types import Array
 from relax.invert import Result
-from relax.jobs import report, view
+from relax.jobs import report
 from relax.jobs.folder import DESCENTS, FIGURE, RESULT, SAMPLES, write_json
-from relax.jobs.kinds import MisfitCase
+from relax.jobs.misfit.figure import MisfitMap, Searches, misfit_figure
+from relax.jobs.misfit.job import MisfitJob
+from relax.jobs.misfit.setting import MisfitSetting
 from relax.jobs.setting import csv_files
-from relax.jobs.toml import Job
+from relax.jobs.view import style
 from relax.relaxation import RelaxedMisfit, relax_misfit
 from relax.relaxation.misfit import gauss_newton_each, lowest
 
@@ -28,55 +30,36 @@ _AS_GOOD = 0.5
 class MisfitReport:
     """Of one misfit job. Collective, as are all methods but ``closing``."""
 
-    def __init__(self, job: Job, found: MisfitCase) -> None:
-        self._job = job
-        self._found = found
-        self._relaxed: RelaxedMisfit | None = None
-        self._plain: list[Result | None] = []
+    def __init__(self, job: MisfitJob, setting: MisfitSetting) -> None:
+        self._setting = setting
+        self._section = job.misfit
+        #: Of every run of Gauss-Newton.
+        self._keywords: dict[str, Any] = {
+            "noise": setting.noise, "teams": setting.teams, "max_steps": job.method.max_steps, "rtol": job.method.rtol
+        }  # fmt: skip
 
-    def solve(self) -> None:
+    def solve(self) -> RelaxedMisfit:
         """Sample, relax, descend, and run Gauss–Newton from where that leads."""
-        found, section = self._found, self._job.misfit
-        assert section is not None
-        num = section.num if section.num is None or len(section.num) > 1 else section.num * len(found.box)
-        self._relaxed = relax_misfit(
-            found.G,
-            found.data,
-            found.box,
-            noise=found.noise,
-            num=num,
-            beta=section.beta,
-            times=section.times,
-            starts=section.starts,
-            teams=found.teams,
-            max_steps=self._job.method.max_steps,
-            rtol=self._job.method.rtol,
-        )
+        setting, section = self._setting, self._section
+        num = section.num if section.num is None or len(section.num) > 1 else section.num * len(setting.box)
+        return relax_misfit(
+            setting.G, setting.data, setting.box, num=num, beta=section.beta, times=section.times,
+            starts=section.starts, **self._keywords,
+        )  # fmt: skip
 
-    def compare(self) -> None:
+    def compare(self, relaxed: RelaxedMisfit) -> list[Result | None]:
         """Run Gauss–Newton from the starts themselves."""
-        found, relaxed = self._found, self._relaxed
-        assert relaxed is not None
-        self._plain = gauss_newton_each(
-            found.G,
-            found.data,
-            relaxed.starts,
-            noise=found.noise,
-            prior=relaxed.prior,
-            teams=found.teams,
-            max_steps=self._job.method.max_steps,
-            rtol=self._job.method.rtol,
-        )
+        setting = self._setting
+        return gauss_newton_each(setting.G, setting.data, relaxed.starts, prior=relaxed.prior, **self._keywords)
 
-    def write(self, folder: Path) -> dict[str, Any]:
+    def write(self, folder: Path, relaxed: RelaxedMisfit, plain: list[Result | None]) -> dict[str, Any]:
         """``result.json``, tables, the figure; the entries of the summary."""
-        found, relaxed = self._found, self._relaxed
-        assert relaxed is not None
-        comm = found.teams.comm
+        setting = self._setting
+        comm = setting.teams.comm
         results = list(relaxed.results)
-        best = lowest([*results, *self._plain])
+        best = lowest([*results, *plain])
         level = float(best.history[-1]["misfit"]) + _AS_GOOD
-        solved = [np.array([_misfit(r) <= level for r in each]) for each in (self._plain, results)]
+        solved = [np.array([_misfit(r) <= level for r in each]) for each in (plain, results)]
         counts = {
             "starts": len(results),
             "solved_by_gauss_newton": int(solved[0].sum()),
@@ -88,9 +71,9 @@ class MisfitReport:
         smooth = [relaxed.relaxed_samples(t) for t in shown]
         result = {
             "value": relaxed.result.value,
-            "truth": found.truth,
+            "truth": setting.truth,
             "misfit": _misfit(relaxed.result),
-            "box": found.box,
+            "box": setting.box,
             "beta": relaxed.landscape.beta,
             "times": times,
             "routes": relaxed.landscape.routes,
@@ -98,21 +81,13 @@ class MisfitReport:
             **counts,
         }
         parallel.on_rank_0(comm, lambda: write_json(folder, RESULT, result))
-        parallel.on_rank_0(comm, lambda: csv_files.write(folder / DESCENTS, self._starts(relaxed, solved)))
+        parallel.on_rank_0(comm, lambda: csv_files.write(folder / DESCENTS, _starts(relaxed, plain, solved)))
         parallel.on_rank_0(comm, lambda: csv_files.write(folder / SAMPLES, _samples(relaxed, shown, smooth)))
-        numbers = (
-            [None if r is None else r.value for r in self._plain],
-            [None if r is None else r.value for r in results],
-        )
-        drawn = view.draw_misfit(
-            comm, folder / FIGURE,
-            view.MisfitMap(relaxed.axes, _levels(relaxed.samples, found.G.size_out), [
-                (t, _levels(u, found.G.size_out)) for t, u in zip(shown, smooth, strict=True)
-            ]),
-            view.Searches(relaxed.starts, relaxed.path, numbers[0], numbers[1], solved[0], solved[1], found.truth),
-        )  # fmt: skip
-        if not drawn:
-            report.left_out(FIGURE)
+        before, after = ([None if r is None else r.value for r in each] for each in (plain, results))
+        searches = Searches(relaxed.starts, relaxed.path, before, after, solved[0], solved[1], setting.truth)
+        levels, *smoothed = (_levels(u, setting.G.size_out) for u in (relaxed.samples, *smooth))
+        shown_levels = MisfitMap(relaxed.axes, levels, list(zip(shown, smoothed, strict=True)))
+        style.draw(comm, folder / FIGURE, lambda plt: misfit_figure(plt, shown_levels, searches))
         last = relaxed.result
         relaxed.close()
         return {
@@ -121,12 +96,12 @@ class MisfitReport:
             "method": "relax_misfit",
             "value": last.value,
             "errors": {"misfit_in_noise_levels": last.history[-1]["misfit_in_noise_levels"]}
-            | ({} if found.truth is None else {"largest": float(np.abs(last.value - found.truth).max())}),
+            | ({} if setting.truth is None else {"largest": float(np.abs(last.value - setting.truth).max())}),
             **counts,
-            "noise_level": float(found.noise.max()),
+            "noise_level": float(setting.noise.max()),
             # Of this rank's team.
-            "solves": dict(found.G.counts),
-            "sizes": report.sizes(found),
+            "solves": dict(setting.G.counts),
+            "sizes": report.sizes(setting.problem, setting.G.size_out),
         }
 
     def closing(self, summary: dict[str, Any]) -> str:
@@ -138,22 +113,22 @@ class MisfitReport:
             f"{plain} of {summary['starts']} starts, after relaxation {relaxed}"
         )
 
-    def _starts(self, relaxed: RelaxedMisfit, solved: list[npt.NDArray[np.bool_]]) -> dict[str, npt.NDArray[Any]]:
-        """A row for each start: where it is, where each way from it ends, and whether that is the lowest misfit."""
-        columns: dict[str, npt.NDArray[Any]] = {}
-        # A run that failed has no end; it is told by its misfit, which is -1.
-        ends = [[relaxed.starts[i] if r is None else r.value for i, r in enumerate(each)]
-                for each in (self._plain, relaxed.results)]  # fmt: skip
-        named = {"start": relaxed.starts, "gauss_newton": np.array(ends[0]), "descent": relaxed.ends}
-        for name, points in {**named, "relaxed": np.array(ends[1])}.items():
-            columns |= {f"{name}_{i}": points[:, i] for i in range(points.shape[1])}
-        for name, results, good in (
-            ("gauss_newton", self._plain, solved[0]),
-            ("relaxed", relaxed.results, solved[1]),
-        ):
-            columns[f"{name}_misfit"] = np.array([-1.0 if r is None else _misfit(r) for r in results])
-            columns[f"{name}_solved"] = good.astype(int)
-        return columns
+
+def _starts(
+    relaxed: RelaxedMisfit, plain: list[Result | None], solved: list[npt.NDArray[np.bool_]]
+) -> dict[str, npt.NDArray[Any]]:
+    """A row for each start: where it is, where each way from it ends, and whether that is the lowest misfit."""
+    columns: dict[str, npt.NDArray[Any]] = {}
+    # A run that failed has no end; it is told by its misfit, which is -1.
+    ends = [[relaxed.starts[i] if r is None else r.value for i, r in enumerate(each)]
+            for each in (plain, relaxed.results)]  # fmt: skip
+    named = {"start": relaxed.starts, "gauss_newton": np.array(ends[0]), "descent": relaxed.ends}
+    for name, points in {**named, "relaxed": np.array(ends[1])}.items():
+        columns |= {f"{name}_{i}": points[:, i] for i in range(points.shape[1])}
+    for name, results, good in (("gauss_newton", plain, solved[0]), ("relaxed", relaxed.results, solved[1])):
+        columns[f"{name}_misfit"] = np.array([-1.0 if r is None else _misfit(r) for r in results])
+        columns[f"{name}_solved"] = good.astype(int)
+    return columns
 
 
 def _misfit(result: Result | None) -> float:

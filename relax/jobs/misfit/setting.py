@@ -12,15 +12,16 @@ from relax.base.teams import Teams
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
+from relax.jobs.misfit.job import MisfitJob
 from relax.jobs.setting.equation import build_equation, build_map, build_mesh
-from relax.jobs.setting.sensors import data_of, sensors_of
+from relax.jobs.setting.sensors import measured, sensors_of, with_noise
 from relax.jobs.toml import JobFile
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
 
 
 @dataclass(frozen=True)
-class MisfitCase:
+class MisfitSetting:
     """What a job with [misfit] inverts.
 
     Attributes:
@@ -41,26 +42,15 @@ class MisfitCase:
     noise: Array
     truth: Array | None = None
 
-    @property
-    def ranks(self) -> int:
-        """Of the run."""
-        return int(self.teams.comm.size)
-
-    @property
-    def num_controls(self) -> int:
-        """How many numbers are to be recovered."""
-        return self.G.size_in
-
     def close(self) -> None:
         """Free the map and the teams. Collective."""
         self.G.close()
         self.teams.close()
 
 
-def build(file: JobFile, comm: MPI.Comm) -> MisfitCase:
+def build(file: JobFile[MisfitJob], comm: MPI.Comm) -> MisfitSetting:
     """The misfit of a file, its mesh on each team of ranks. Collective."""
     job = file.job
-    assert job.misfit is not None and job.data is not None
     per_solve = job.misfit.ranks_per_solve
     if comm.size % per_solve:
         raise BadInput(
@@ -69,15 +59,19 @@ def build(file: JobFile, comm: MPI.Comm) -> MisfitCase:
     teams = Teams(comm, per_solve)
     problem = build_equation(file, build_mesh(job.mesh, file.root, teams.space))
     sensors = sensors_of(file, problem)
-    G = build_map(job, problem, sensors.observable)
+    G = build_map(job.solver, problem, sensors.observable)
     box = np.array(job.misfit.box)
     if G.size_in != len(box):
         raise BadInput(
             f"[misfit] box: expected bounds for each of the {G.size_in} numbers of the control of {job.pde.name}, got "
             f"{len(box)}" + ("; a field is for a job with a [prior], without [misfit]" if G.size_in > 3 else "")
         )
-    truth = None if job.data.truth is None else np.array(job.data.truth, dtype=np.float64)
-    data, noise = data_of(job, sensors, None if truth is None else G(truth))
+    truth = None
+    if sensors.table is not None:
+        data, noise = measured(job, sensors, sensors.table)
+    else:
+        truth = np.array(job.data.truth, dtype=np.float64)
+        data, noise = with_noise(job.data, G(truth))
     # Teams may differ in the last digit; the first one's data are everyone's.
     data, noise = parallel.from_rank_0(comm, np.array([data, noise]))
-    return MisfitCase(problem, G, teams, box, data, noise, truth)
+    return MisfitSetting(problem, G, teams, box, data, noise, truth)

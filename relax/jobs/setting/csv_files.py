@@ -34,13 +34,13 @@ class Table:
         Raises:
             BadInput: when a column of ``x, y, z`` is missing, or there is one too many for the mesh.
         """
-        found = [axis for axis in _AXES if axis in self.columns]
-        if found != list(_AXES[:gdim]):
+        axes = [axis for axis in _AXES if axis in self.columns]
+        if axes != list(_AXES[:gdim]):
             raise BadInput(
                 f"{self.path}: expected the columns {', '.join(_AXES[:gdim])} for a mesh in {gdim} dimension(s), "
                 f"got {', '.join(self.columns)}"
             )
-        return np.column_stack([self.columns[axis] for axis in found])
+        return np.column_stack([self.columns[axis] for axis in axes])
 
 
 def read(path: Path) -> Table:

@@ -19,7 +19,8 @@ from relax import meshes, pdes
 from relax.base import parallel
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, BadProblem
-from relax.jobs.toml import Job, JobFile, MeshSection, StorageSection, nearest
+from relax.jobs.setting.generators import GENERATORS, arguments_of
+from relax.jobs.toml import JobFile, MeshSection, SolverSection, StorageSection, nearest
 from relax.observe import Observable
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
@@ -34,17 +35,12 @@ def build_mesh(section: MeshSection, root: Path, comm: MPI.Comm) -> mesh.Mesh:
         if not parallel.on_rank_0(comm, path.exists):
             raise BadInput(f"[mesh] file: there is no {path}; paths start from the project folder {root}")
         return meshes.read(path, comm, h=section.h)
-    n, low, high = section.n or [], section.lower or [], section.upper or []
-    if section.generator == "interval":
-        return meshes.interval(n[0], (low[0], high[0]), comm=comm)
-    if section.generator == "rectangle":
-        return meshes.rectangle((low[0], low[1]), (high[0], high[1]), (n[0], n[1]), comm=comm)
-    if section.generator == "disk":
-        return meshes.disk(float(section.h or 0.0), comm=comm)
-    return (meshes.unit_square if section.generator == "unit_square" else meshes.unit_cube)(n[0], comm=comm)
+    name = str(section.generator)
+    numbers = section.model_dump(include={"n", "lower", "upper", "h"}, exclude_none=True)
+    return GENERATORS[name](**arguments_of(name, numbers), comm=comm)
 
 
-def function_of(file: JobFile, comm: MPI.Comm, *more: str) -> Callable[..., Any]:
+def function_of(file: JobFile[Any], comm: MPI.Comm, *more: str) -> Callable[..., Any]:
     """The function that [pde] names, when it takes the keywords of [pde] and these ``more``. Collective."""
     name, keywords = file.job.pde.name, file.job.pde.keywords
     function = find_function(name, places_of(file), comm)
@@ -52,12 +48,12 @@ def function_of(file: JobFile, comm: MPI.Comm, *more: str) -> Callable[..., Any]
     return function
 
 
-def places_of(file: JobFile) -> list[Path]:
+def places_of(file: JobFile[Any]) -> list[Path]:
     """The folders in which modules of a job are looked for. Local."""
     return [file.root, file.path.parent, Path.cwd()]
 
 
-def build_equation(file: JobFile, domain: mesh.Mesh, **more: Any) -> Problem | Evolution:
+def build_equation(file: JobFile[Any], domain: mesh.Mesh, **more: Any) -> Problem | Evolution:
     """The equation of a job on its mesh, with ``more`` keywords than those of [pde]. Collective."""
     function = function_of(file, domain.comm, *more)
     try:
@@ -72,14 +68,14 @@ def build_equation(file: JobFile, domain: mesh.Mesh, **more: Any) -> Problem | E
     return made
 
 
-def build_map(job: Job, problem: Problem | Evolution, observable: Observable) -> ReducedMap:
+def build_map(solver: SolverSection, problem: Problem | Evolution, observable: Observable) -> ReducedMap:
     """The map from the control to what is seen, solved and stored as [solver] says. Collective."""
     storage = None
-    if job.solver.storage is not None:
+    if solver.storage is not None:
         if not isinstance(problem, Evolution):
-            raise BadInput(f"[solver] storage: {job.pde.name} is no equation in time, so it has no trajectory to store")
-        storage = _schedule(job.solver.storage, problem.num_steps)
-    return ReducedMap(problem, observable, options=job.solver.options, layout=job.solver.layout, storage=storage)
+            raise BadInput(f"[solver] storage: {problem.name} is no equation in time, so it has no trajectory to store")
+        storage = _schedule(solver.storage, problem.num_steps)
+    return ReducedMap(problem, observable, options=solver.options, layout=solver.layout, storage=storage)
 
 
 def _schedule(section: StorageSection, num_steps: int) -> object:
@@ -99,15 +95,23 @@ def _schedule(section: StorageSection, num_steps: int) -> object:
 
 def built_in_pdes() -> list[str]:
     """The names that [pde] and ``relax check`` know: functions of ``relax.pdes`` that return an equation."""
-    names = []
-    for module in pkgutil.iter_modules(pdes.__path__):
-        home = f"relax.pdes.{module.name}"
-        for name, member in vars(importlib.import_module(home)).items():
-            returns = getattr(member, "__annotations__", {}).get("return")
-            own = inspect.isfunction(member) and f"{member.__module__}.".startswith(f"{home}.")
-            if own and not name.startswith("_") and returns in _EQUATIONS and _is_of_a_mesh(member):
-                names.append(f"{module.name}.{name}")
-    return sorted(set(names))
+    return sorted(f"{module}.{function}" for module in _modules_of_pdes() for function in _equations_of(module))
+
+
+def _modules_of_pdes() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(pdes.__path__)]
+
+
+def _equations_of(module: str) -> dict[str, Callable[..., Any]]:
+    """The functions of a module of ``relax.pdes``, which is loaded now, that return an equation."""
+    home = f"relax.pdes.{module}"
+    equations = {}
+    for name, member in vars(importlib.import_module(home)).items():
+        returns = getattr(member, "__annotations__", {}).get("return")
+        own = inspect.isfunction(member) and f"{member.__module__}.".startswith(f"{home}.")
+        if own and not name.startswith("_") and returns in _EQUATIONS and _is_of_a_mesh(member):
+            equations[name] = member
+    return equations
 
 
 def _is_of_a_mesh(function: Callable[..., Any]) -> bool:
@@ -128,12 +132,13 @@ def find_function(name: str, folders: list[Path], comm: MPI.Comm) -> Callable[..
         BadInput: on every rank, when there is none, or when its module cannot be imported.
     """
     if ":" not in name:
-        known = built_in_pdes()
-        if name not in known:
-            raise BadInput(f"unknown equation {name!r}{nearest(name, known)}; one of your own is module:function")
         module_name, _, function_name = name.rpartition(".")
-        built_in: Callable[..., Any] = getattr(importlib.import_module(f"relax.pdes.{module_name}"), function_name)
-        return built_in
+        # The other equations are loaded only to name the nearest.
+        built_in = _equations_of(module_name) if module_name in _modules_of_pdes() else {}
+        if function_name not in built_in:
+            known = built_in_pdes()
+            raise BadInput(f"unknown equation {name!r}{nearest(name, known)}; one of your own is module:function")
+        return built_in[function_name]
     module_name, _, function_name = name.partition(":")
     sys.path[:0] = [str(f) for f in dict.fromkeys(folders) if str(f) not in sys.path]
     error: BadInput | None = None

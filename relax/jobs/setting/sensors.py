@@ -13,7 +13,7 @@ from relax.base import parallel
 from relax.base.types import Array
 from relax.errors import BadInput, PointsOutsideMesh
 from relax.jobs.setting import csv_files
-from relax.jobs.toml import DataSection, Job, JobFile
+from relax.jobs.toml import DataSection, JobFile, MeasuredJob
 from relax.jobs.view.pictures import bounding_box
 from relax.observe import AtSteps, Observable, PointValues, points_inside
 from relax.problem.evolution import Evolution
@@ -39,10 +39,9 @@ class Sensors:
     table: csv_files.Table | None
 
 
-def sensors_of(file: JobFile, problem: Problem | Evolution) -> Sensors:
+def sensors_of(file: JobFile[MeasuredJob], problem: Problem | Evolution) -> Sensors:
     """The sensors of [observe] and [data]. Collective."""
     job, domain = file.job, problem.mesh
-    assert job.data is not None
     table = None
     if job.data.file is not None:
         path = file.root / job.data.file
@@ -58,21 +57,17 @@ def sensors_of(file: JobFile, problem: Problem | Evolution) -> Sensors:
     return Sensors(points, values.size // len(points), steps, observable, table)
 
 
-def data_of(job: Job, sensors: Sensors, exact: Array | None) -> tuple[Array, Array]:
-    """Observations and their standard deviations, both (size_out,): measured ones, or ``exact`` ones with noise added.
+def with_noise(section: DataSection, exact: Array) -> tuple[Array, Array]:
+    """Observations with noise added, and its standard deviations, both (size_out,).
 
     Raises:
-        BadInput: naming what is missing or does not fit.
+        BadInput: where all of them are 0.
     """
-    assert job.data is not None
-    if exact is None:
-        assert sensors.table is not None
-        return _measured(job, sensors.table, len(sensors.points), sensors.components, sensors.steps)
-    noise = _level(job.data, exact)
-    return exact + noise * np.random.default_rng(job.data.seed).standard_normal(len(exact)), noise
+    noise = _level(section, exact)
+    return exact + noise * np.random.default_rng(section.seed).standard_normal(len(exact)), noise
 
 
-def _steps(job: Job, problem: Problem | Evolution, table: csv_files.Table | None) -> tuple[int, ...] | None:
+def _steps(job: MeasuredJob, problem: Problem | Evolution, table: csv_files.Table | None) -> tuple[int, ...] | None:
     """The steps that are observed: those of [observe], of the data file, or the last one."""
     asked = None if job.observe is None else job.observe.steps
     if not isinstance(problem, Evolution):
@@ -100,11 +95,13 @@ def _steps(job: Job, problem: Problem | Evolution, table: csv_files.Table | None
     return steps or (last,)
 
 
-def _measured(
-    job: Job, table: csv_files.Table, num_points: int, components: int, steps: tuple[int, ...] | None
-) -> tuple[Array, Array]:
-    """Data and their standard deviations from the columns of a file."""
-    assert job.data is not None
+def measured(job: MeasuredJob, sensors: Sensors, table: csv_files.Table) -> tuple[Array, Array]:
+    """Data and their standard deviations, both (size_out,), from the columns of a file.
+
+    Raises:
+        BadInput: naming what is missing or does not fit.
+    """
+    num_points, components, steps = len(sensors.points), sensors.components, sensors.steps
     if table.num_rows != num_points:
         raise BadInput(f"[data] file: {table.path} has {table.num_rows} rows for {num_points} points of [observe]")
     wanted = columns("value", components, steps)
@@ -148,21 +145,21 @@ def random_points(domain: mesh.Mesh, num: int, seed: int) -> Array:
     """
     low, high = bounding_box(domain)
     random = np.random.default_rng(seed)
-    found: Array = np.empty((0, len(low)))
+    inside: Array = np.empty((0, len(low)))
     for _ in range(_MAX_TRIES):
         tried = low + (high - low) * random.random((max(4 * num, 64), len(low)))
-        found = np.concatenate([found, tried[points_inside(domain, tried)]])
-        if len(found) >= num:
-            return found[:num]
-    raise BadInput(f"[observe] points: only {len(found)} of {num} random points are inside the mesh; name a CSV file")
+        inside = np.concatenate([inside, tried[points_inside(domain, tried)]])
+        if len(inside) >= num:
+            return inside[:num]
+    raise BadInput(f"[observe] points: only {len(inside)} of {num} random points are inside the mesh; name a CSV file")
 
 
-def points_of(file: JobFile, domain: mesh.Mesh, table: csv_files.Table | None) -> Array:
+def points_of(file: JobFile[MeasuredJob], domain: mesh.Mesh, table: csv_files.Table | None) -> Array:
     """The points of [observe], or of the data file where it has none: (num_points, gdim). Collective."""
     gdim = domain.geometry.dim
     observe = file.job.observe
     if observe is None:
-        assert table is not None
+        assert table is not None  # The model of the job sees to it.
         return table.points(gdim)
     if isinstance(observe.points, int):
         return random_points(domain, observe.points, observe.seed)
@@ -192,8 +189,8 @@ def columns(stem: str, components: int, steps: tuple[int, ...] | None) -> list[s
 
 def steps_in(table: csv_files.Table) -> list[int]:
     """The steps of which a data file has values, in the order of its columns; none where they are not named."""
-    found = [_OF_STEP.fullmatch(name) for name in table.columns]
-    return list(dict.fromkeys(int(match.group(1)) for match in found if match))
+    matches = [_OF_STEP.fullmatch(name) for name in table.columns]
+    return list(dict.fromkeys(int(match.group(1)) for match in matches if match))
 
 
 def as_columns(values: Array, components: int, names: list[str]) -> dict[str, Array]:

@@ -1,22 +1,19 @@
 """Job files: TOML into pydantic models, and messages that name the mistake and the nearest right spelling.
 
-Nothing here knows a mesh or a solver; :mod:`relax.case` turns a :class:`Job` into those.
+Nothing here knows a solver; the ``setting.py`` of a kind turns its job into objects.
 """
 
 from relax.jobs.toml.files import JobFile, parse, project_root, read
 from relax.jobs.toml.messages import nearest
-from relax.jobs.toml.relaxed import DescentSection, MisfitSection
-from relax.jobs.toml.sections import DataSection, Job, MeshSection, SolverSection, StartSection, StorageSection
+from relax.jobs.toml.sections import DataSection, Job, MeasuredJob, MeshSection, SolverSection, StorageSection
 
 __all__ = [
     "DataSection",
-    "DescentSection",
     "Job",
     "JobFile",
+    "MeasuredJob",
     "MeshSection",
-    "MisfitSection",
     "SolverSection",
-    "StartSection",
     "StorageSection",
     "nearest",
     "parse",

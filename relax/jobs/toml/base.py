@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
@@ -15,11 +15,20 @@ Counts: TypeAlias = Annotated[list[Count], Field(min_length=1, max_length=3)]
 
 
 class Section(BaseModel):
-    """A table of the job file: immutable, no unknown keys, no silent conversions, no NaN."""
+    """A table of the job file: immutable, no unknown keys, no silent conversions, no NaN.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    Pydantic builds a job's validators when the first file is read: once, not for each table and base class again.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+    #: Keys that other jobs have and this one has no use for, with the reason: what the answer is to one of them.
+    useless: ClassVar[dict[str, str]] = {}
 
 
 def as_list(value: Any) -> Any:
     """A number as a list of one; anything else as it is."""
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Times: TypeAlias = Annotated[list[Positive], Field(min_length=1), BeforeValidator(as_list)]
+Points: TypeAlias = Annotated[list[Numbers], Field(min_length=1)]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from relax.errors import BadInput
-from relax.jobs.toml.messages import sentences
+from relax.jobs import kinds
+from relax.jobs.toml.messages import article, nearest, sentences, unknown_table
 from relax.jobs.toml.sections import Job
+
+J = TypeVar("J", bound=Job, covariant=True)
 
 
 def project_root(job_file: Path) -> Path:
@@ -41,34 +44,52 @@ def parse(text: str, source: str = "job") -> Job:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{source}: this is not TOML: {error}") from None
-    try:
-        return Job.model_validate(raw)
-    except ValidationError as error:
-        lines = sentences(error.errors())
-        count = f"{len(lines)} mistakes" if len(lines) > 1 else "a mistake"
-        raise BadInput(f"{source}: {count} in this job file\n" + "\n".join(f"  {line}" for line in lines)) from None
+    lines = _mistakes_of_kind(raw)
+    if not lines:
+        model = kinds.part(kinds.KINDS[kinds.named_by(raw)[0]].model)
+        try:
+            job: Job = model.model_validate(raw)
+        except ValidationError as error:
+            lines = sentences(error.errors(), model, kinds.tables())
+        else:
+            return job
+    count = f"{len(lines)} mistakes" if len(lines) > 1 else "a mistake"
+    raise BadInput(f"{source}: {count} in this job file\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def _mistakes_of_kind(raw: dict[str, Any]) -> list[str]:
+    """What is wrong with the tables that say what a job is about, of which there must be one."""
+    named = kinds.named_by(raw)
+    makes = [f"[{kinds.KINDS[name].table}] makes {article(name)} job" for name in named or kinds.KINDS]
+    if len(named) > 1:
+        both = ", ".join(f"[{kinds.KINDS[name].table}]" for name in named)
+        return [f"{both}: expected one of them: {', '.join(makes)}"]
+    if named:
+        return []
+    unknown = [unknown_table(table, kinds.tables()) for table in raw if table not in kinds.tables()]
+    return unknown or [f"the table that says what the job is about is missing: {', '.join(makes)}"]
 
 
 @dataclass(frozen=True)
-class JobFile:
+class JobFile(Generic[J]):
     """A job as it was read: the settings, the file's text, and the folder that its relative paths start from."""
 
-    job: Job
+    job: J
     text: str
     path: Path
     root: Path
 
 
-def read(path: Path) -> JobFile:
+def read(path: Path) -> JobFile[Job]:
     """The job in a file.
 
     Raises:
         BadInput: when there is no such file, it cannot be read, or it is not a valid job.
     """
     if not path.exists():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else f"; looked in {path.resolve().parent}"
-        raise BadInput(f"{path}: there is no such job file{hint}")
+        others = [p.name for p in path.parent.glob("*.toml")]
+        hint = nearest(path.name, others) if others else ""
+        raise BadInput(f"{path}: there is no such job file{hint}; looked in {path.resolve().parent}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from typing import Any, get_args
 
 from pydantic import BaseModel
-
-from relax.jobs.toml.sections import Job
 
 _EXPECTED = {
     "string_type": "a string",
@@ -24,65 +23,98 @@ _EXPECTED = {
 }
 
 
-def nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, names: Collection[str]) -> str:
     """``"; did you mean 'x'?"`` followed by what there is, for the end of a message about an unknown name."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     ask = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{ask} (there is: {', '.join(known)})"
+    return f"{ask} (there is: {', '.join(names)})"
 
 
-def sentences(errors: list[Any]) -> list[str]:
-    """One line per place. Where a key may be of several kinds, pydantic reports each one that failed."""
+def known(name: str, names: Collection[str]) -> str:
+    """The name.
+
+    Raises:
+        ValueError: where it is none of these.
+    """
+    if name not in names:
+        raise ValueError(f"unknown name {name!r}{nearest(name, names)}")
+    return name
+
+
+def sentences(errors: list[Any], model: type[BaseModel], tables: Collection[str]) -> list[str]:
+    """One line per place. Where a key may be of several kinds, pydantic reports each one that failed.
+
+    Args:
+        errors: pydantic's.
+        model: of the job.
+        tables: those of all kinds of jobs.
+    """
     by_place: dict[str, list[Any]] = {}
     for error in errors:
-        place = _place(tuple(error["loc"])) if error["loc"] else ""
+        place = _place(model, tuple(error["loc"])) if error["loc"] else ""
         by_place.setdefault(place, []).append(error)
     lines = []
-    for place, found in by_place.items():
-        telling = [e for e in found if e["type"] not in _EXPECTED] or found
+    for place, at_place in by_place.items():
+        telling = [e for e in at_place if e["type"] not in _EXPECTED] or at_place
         if telling[0]["type"] in _EXPECTED:
             kinds = " or ".join(dict.fromkeys(_EXPECTED[e["type"]] for e in telling))
             if place.startswith("[pde] ") and len(telling) > 1:
                 kinds = "a number, a word, a list of them, or a table of tag = number"
             lines.append(f"{place}: expected {kinds}, got {telling[0]['input']!r}")
         else:
-            lines.append(_sentence(place, telling[0]))
+            lines.append(_sentence(place, telling[0], model, tables))
     return lines
 
 
-def _models(location: tuple[Any, ...]) -> list[type[BaseModel]]:
-    """The models along a location: Job, its table, and a table in that, for as far as there are models."""
-    found: list[type[BaseModel]] = [Job]
+def article(kind: str) -> str:
+    """With "a" or "an" before it."""
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def unknown_table(name: str, tables: Collection[str]) -> str:
+    """The answer to a table that no job has."""
+    return f"[{name}]: unknown table{nearest(name, tables)}"
+
+
+def _models(model: type[BaseModel], location: tuple[Any, ...]) -> list[type[BaseModel]]:
+    """The models along a location: the job, its table, and a table in that, for as far as there are models."""
+    along = [model]
     for key in location:
-        field = found[-1].model_fields.get(str(key))
-        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        field = along[-1].model_fields.get(str(key))
+        types = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        inner = [kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if not inner:
             break
-        found.append(inner[0])
-    return found
+        along.append(inner[0])
+    return along
 
 
-def _place(location: tuple[Any, ...]) -> str:
+def _place(model: type[BaseModel], location: tuple[Any, ...]) -> str:
     # Pydantic appends the branch of a union ("int", "list[float]") to the keys; the reader wrote only the keys.
-    table, *keys = (str(k) for k in location[: len(_models(location))])
+    table, *keys = (str(k) for k in location[: len(_models(model, location))])
     return f"[{table}] {'.'.join(keys)}" if keys else f"[{table}]"
 
 
-def _sentence(place: str, error: Any) -> str:
+def _sentence(place: str, error: Any, model: type[BaseModel], tables: Collection[str]) -> str:
     kind, location, value, context = error["type"], tuple(error["loc"]), error["input"], error.get("ctx", {})
-    if kind == "extra_forbidden":
+    if location:
         *outer, key = location
-        known = list(_models(tuple(outer))[-1].model_fields)
-        what = "key" if outer else "table"
-        return f"{place}: unknown {what}" + nearest(str(key), known)
+        reasons = getattr(_models(model, tuple(outer))[-1], "useless", {})
+        if key in reasons and kind in ("extra_forbidden", "literal_error"):
+            return f"{place}: {reasons[key]}"
+    if kind == "extra_forbidden":
+        if outer:
+            return f"{place}: unknown key" + nearest(str(key), list(_models(model, tuple(outer))[-1].model_fields))
+        if key in tables:
+            return f"{place}: {article(getattr(model, 'kind', 'job'))} job has no use for this table; remove it"
+        return unknown_table(str(key), tables)
     if kind == "missing":
         return f"{place}: this {'table' if len(location) == 1 else 'key'} is missing"
     if kind == "value_error":
         return f"{place}: {context['error']}" if place else str(context["error"])
     if kind == "literal_error":
-        known = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
-        return f"{place}: unknown name {value!r}{nearest(str(value), known)}"
+        names = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
+        return f"{place}: unknown name {value!r}{nearest(str(value), names)}"
     signs = {"greater_than": "gt >", "greater_than_equal": "ge >=", "less_than": "lt <", "less_than_equal": "le <="}
     if kind in signs:
         key, sign = signs[kind].split()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from relax.jobs.methods import METHODS
 from relax.jobs.view.style import BLUE, RED, bare
-
-METHODS = {"gauss_newton": "Gauss-Newton step", "lbfgs": "L-BFGS step"}
 
 
 def convergence(
@@ -25,7 +24,7 @@ def convergence(
         upper: for the misfit.
         lower: for the gradient norm.
         history: one dict per iteration, as in ``history.jsonl``.
-        method: a key of ``METHODS``.
+        method: its name in the job.
         unit: of the misfit.
         band: where the misfit is meant to end, to be shaded.
     """
@@ -46,7 +45,7 @@ def convergence(
         axis.grid(True, which="major", alpha=0.25)
         bare(axis)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    lower.set_xlabel(METHODS[method])
+    lower.set_xlabel(f"{METHODS[method].label} step")
 
 
 def _number(axis: Any) -> None:

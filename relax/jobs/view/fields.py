@@ -28,11 +28,11 @@ def parts_of(name: str, u: fem.Function) -> list[WrittenPart]:
     """
     V = u.function_space
     if V.num_sub_spaces > 0 and V.dofmap.bs == 1:
-        found = []
+        parts = []
         for i in range(V.num_sub_spaces):
             space, parents = compat.collapse(V.sub(i))
-            found += [_after(u, parents, part) for part in _parts_in(f"{name}_{i}", space)]
-        return found
+            parts += [_after(u, parents, part) for part in _parts_in(f"{name}_{i}", space)]
+        return parts
     copy = fem.Function(V, name=name)
 
     def update() -> None:
@@ -58,11 +58,6 @@ def _after(u: fem.Function, parents: npt.NDArray[np.int32], inner: tuple[fem.Fun
 
     update()
     return WrittenPart(part.field, update)
-
-
-def is_wave_function(name: str, u: fem.Function) -> bool:
-    """Whether the state of the equation of this name is a pair (Re psi, Im psi): Schrödinger's, with shape (2,)."""
-    return "schrodinger" in name and tuple(u.function_space.value_shape) == (2,)
 
 
 def density(name: str, psi: fem.Function) -> WrittenPart:
@@ -122,14 +117,14 @@ def in_one_element(fields: Sequence[fem.Function]) -> list[fem.Function]:
 def in_spaces(fields: Sequence[fem.Function], family: str, degree: int) -> list[fem.Function]:
     """New fields, by the names of these, one space for each shape; not interpolated yet. Collective."""
     spaces: dict[tuple[int, ...], fem.FunctionSpace] = {}
-    found = []
+    new = []
     for u in fields:
         V = u.function_space
         shape = tuple(V.value_shape)
         if shape not in spaces:
             spaces[shape] = fem.functionspace(V.mesh, (family, degree, shape) if shape else (family, degree))
-        found.append(fem.Function(spaces[shape], name=u.name))
-    return found
+        new.append(fem.Function(spaces[shape], name=u.name))
+    return new
 
 
 def num_values(V: fem.FunctionSpace) -> int:

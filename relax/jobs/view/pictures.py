@@ -47,8 +47,8 @@ class Picture:
     def outline(self) -> Array:
         """The edges that belong to one triangle only, as (num_edges, 2 ends, 2 coordinates)."""
         edges = np.sort(self.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-        found, count = np.unique(edges, axis=0, return_counts=True)
-        return self.points[found[count == 1]]
+        each, count = np.unique(edges, axis=0, return_counts=True)
+        return self.points[each[count == 1]]
 
 
 def bounding_box(domain: mesh.Mesh) -> tuple[Array, Array]:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from dolfinx import fem, io
+from dolfinx import fem
 
-from relax.base import parallel
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
-from relax.jobs.folder import STATES, check_space
 from relax.jobs.view import pictures
-from relax.jobs.view.fields import density, in_one_element, is_wave_function, num_bytes, parts_of, scalar_of
+from relax.jobs.view.fields import scalar_of
+from relax.jobs.view.paraview import TrajectoryFile
 from relax.problem.evolution import Evolution
 
 # On a line a frame is cheap, and many of them make a picture over time.
@@ -89,7 +88,7 @@ def record(
     evolution = G.problem
     assert isinstance(evolution, Evolution)
     written = spread(evolution.num_steps, frames)
-    writer = _Writer(folder, evolution, len(written))
+    writer = TrajectoryFile(folder, evolution, len(written))
     camera = _Camera(evolution, written)
     watched = []
     try:
@@ -104,40 +103,12 @@ def record(
     return Series(camera.label, camera.develop(), written, np.array(watched))
 
 
-class _Writer:
-    """``states.bp``: the state, part by part, and the density of a wave function. Collective, as is every method."""
-
-    def __init__(self, folder: Path, evolution: Evolution, num_frames: int) -> None:
-        state = evolution.state
-        self._parts = parts_of(state.name, state)
-        if is_wave_function(evolution.name, state):
-            self._parts.append(density("density", state))
-        fields = [part.field for part in self._parts]
-        self._fields = in_one_element(fields)
-        comm = evolution.mesh.comm
-        needed = 2 * num_frames * num_bytes(self._fields)
-        parallel.on_rank_0(comm, lambda: check_space(folder, needed))
-        self._file = io.VTXWriter(comm, folder / STATES, self._fields, "BP4", io.VTXMeshPolicy.reuse)
-
-    def write(self, time: float) -> None:
-        """Append the state as it is now."""
-        for part, field in zip(self._parts, self._fields, strict=True):
-            part.update()
-            field.interpolate(part.field)
-        self._file.write(time)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
 class _Camera:
     """Keeps what is drawn of some states. Collective to make and to develop."""
 
     def __init__(self, evolution: Evolution, written: tuple[int, ...]) -> None:
         state = evolution.state
-        wave = is_wave_function(evolution.name, state)
-        self._part = scalar_of(state.name, state, wave=wave)
+        self._part = scalar_of(state.name, state, wave=evolution.is_wave_function)
         self.label = self._part.field.name
         self._drawn = fem.Function(pictures.drawing_space(self._part.field))
         wanted = set(written)

@@ -40,6 +40,7 @@ def draw_strip(comm: MPI.Comm, path: Path, series: Series, unit: str) -> dict[st
         ``steps``, ``times``; None where matplotlib is missing.
     """
     if not style.is_there(comm):
+        style.left_out(path.name)
         return None
     return parallel.on_rank_0(comm, lambda: _draw(path, series, unit))
 
@@ -77,16 +78,16 @@ def _frames(plt: Any, frames: Sequence[Frame], label: str, unit: str) -> list[An
         artist.set_animated(True)
     figure.canvas.draw()
     still = figure.canvas.copy_from_bbox(figure.bbox)
-    found = []
+    pixels = []
     for frame in frames:
         figure.canvas.restore_region(still)
         show(frame.picture)
         title.set_text(maps.stamp(frame, unit))
         for artist in (*moving, title):
             axis.draw_artist(artist)
-        found.append(np.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy())
+        pixels.append(np.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy())
     plt.close(figure)
-    return found
+    return pixels
 
 
 _Moving: TypeAlias = tuple[list[Any], Callable[[Picture], object]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
+from relax.base.log import logger
 from relax.base.types import Array
 
 INK = "#22313f"
@@ -31,6 +32,29 @@ _LOOK = {"font.size": 10, "axes.edgecolor": INK, "axes.labelcolor": INK, "text.c
 def is_there(comm: MPI.Comm) -> bool:
     """Whether rank 0, which draws, has matplotlib. Collective."""
     return parallel.on_rank_0(comm, lambda: find_spec("matplotlib") is not None)
+
+
+def left_out(name: str) -> None:
+    """Say that a picture cannot be drawn here."""
+    logger.warning("%s is left out: matplotlib is not installed", name)
+
+
+def draw(comm: MPI.Comm, path: Path, figure_of: Callable[[Any], Any]) -> None:
+    """Write the figure that ``figure_of`` makes of pyplot, on rank 0; where matplotlib is missing, say so. Collective.
+
+    Args:
+        comm: the ranks of the run.
+        path: the PNG file.
+        figure_of: (pyplot) -> figure; called on rank 0 alone.
+    """
+    if not is_there(comm):
+        return left_out(path.name)
+
+    def write() -> None:
+        with pyplot() as plt:
+            save(plt, figure_of(plt), path)
+
+    parallel.on_rank_0(comm, write)
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def evolution(
     return Evolution(
         step=step, previous=previous, initial=psi0, num_steps=num_steps,
         per_step=[registers["field"]] if "field" in wanted else [], time=time, dt=k, start=start,
-        initial_is_fixed="initial" not in wanted,
+        initial_is_fixed="initial" not in wanted, is_wave_function=True,
     )  # fmt: skip
 
 

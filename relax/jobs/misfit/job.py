@@ -1,41 +1,20 @@
-"""The tables of jobs that relax: a landscape, or the misfit of a few numbers."""
+"""The tables of a misfit job."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from relax.jobs.toml.base import Count, Counts, Numbers, Positive, Section, Seed, Text, as_list
+from relax.jobs.toml.base import Count, Counts, Points, Positive, Section, Times, as_list
+from relax.jobs.toml.sections import MeasuredJob, MethodSection, SolverSection
 
-Times: TypeAlias = Annotated[list[Positive], Field(min_length=1), BeforeValidator(as_list)]
 Pair: TypeAlias = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 def _as_bounds(value: Any) -> Any:
     """The bounds of a single number may stand without the outer list."""
     return [value] if isinstance(value, list) and not any(isinstance(entry, list) for entry in value) else value
-
-
-class LandscapeSection(Section):
-    """``function`` of x: a named one, or ``module:function`` of your own."""
-
-    function: Text
-
-
-class DescentSection(Section):
-    """Descents that follow the minima of the relaxed landscape as t goes to 0.
-
-    From so many random ``starts`` with ``seed``, or from those given, so many ``steps`` at each of ``times`` (24 from
-    [pde] t down to a hundredth of it). A descent has succeeded when it ends within ``tolerance`` of the least value of
-    f, in units of max f - min f.
-    """
-
-    starts: Count | Annotated[list[Numbers], Field(min_length=1)] = 25
-    seed: Seed = 0
-    times: Times | None = None
-    steps: Count = 8
-    tolerance: Positive = 1e-2
 
 
 class MisfitSection(Section):
@@ -49,7 +28,7 @@ class MisfitSection(Section):
     num: Annotated[Counts | None, BeforeValidator(as_list)] = None
     beta: Positive = 20.0
     times: Times | None = None
-    starts: Count | Annotated[list[Numbers], Field(min_length=1)] = 5
+    starts: Count | Points = 5
     ranks_per_solve: Count = 1
 
     @model_validator(mode="after")
@@ -67,4 +46,37 @@ class MisfitSection(Section):
                 inside = len(start) == dim and all(a <= m <= b for m, (a, b) in zip(start, self.box, strict=True))
                 if not inside:
                     raise ValueError(f"starts: expected points of {dim} number(s) in the box, got {start}")
+        return self
+
+
+class LastMethodSection(MethodSection):
+    """How the numbers are found from where the descents end."""
+
+    useless: ClassVar = {"name": "a misfit job ends with 'gauss_newton'; remove this key"}
+
+    name: Literal["gauss_newton"] = "gauss_newton"
+
+
+class SampleSolverSection(SolverSection):
+    """PETSc options of the forward solves, how trajectories are stored."""
+
+    useless: ClassVar = {"layout": "a misfit job has no control to distribute; remove this key"}
+
+    layout: Literal["replicated"] = "replicated"
+
+
+class MisfitJob(MeasuredJob):
+    """A job that recovers up to three numbers from [data], by relaxing their misfit over the box of [misfit]."""
+
+    kind = "misfit"
+
+    misfit: MisfitSection
+    method: LastMethodSection = Field(default_factory=lambda: LastMethodSection.model_validate({}))
+    solver: SampleSolverSection = Field(default_factory=SampleSolverSection)
+
+    @model_validator(mode="after")
+    def _truth_is_in_the_box(self) -> MisfitJob:
+        truth, dim = self.data.truth, len(self.misfit.box)
+        if truth is not None and not (isinstance(truth, list) and len(truth) == dim):
+            raise ValueError(f"[data] truth: expected {dim} number(s), one for each of the box, got {truth!r}")
         return self

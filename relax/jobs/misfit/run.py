@@ -1,0 +1,23 @@
+"""A misfit job: relax the misfit, descend, run Gauss–Newton from there; and from the starts, to compare."""
+
+from __future__ import annotations
+
+from relax.jobs.misfit.report import MisfitReport
+from relax.jobs.misfit.setting import build
+from relax.jobs.report import opening, sizes
+from relax.jobs.session import Outcome, Session
+
+
+def run(session: Session) -> Outcome:
+    """Find the numbers with and without relaxation. Collective."""
+    setting = session.build(build)
+    session.progress.say(opening(session.job.pde.name, sizes(setting.problem, setting.G.size_out), session.comm))
+    report = MisfitReport(session.job, setting)
+    with session.phase("relax"):
+        relaxed = report.solve()
+    with session.phase("compare"):
+        plain = report.compare(relaxed)
+    with session.phase("write"):
+        summary = report.write(session.folder, relaxed, plain)
+    setting.close()
+    return session.finish(summary, f"{summary['status']}; {report.closing(summary)}")

@@ -1,0 +1,56 @@
+"""Running a job of whatever kind: build, solve, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mpi4py import MPI
+
+from relax.errors import BadInput
+from relax.jobs.kinds import KINDS, part
+from relax.jobs.session import Outcome, Session
+from relax.jobs.toml import JobFile
+from relax.jobs.toml.messages import article
+
+
+def run_job(
+    file: JobFile[Any],
+    *,
+    folder: Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    show: bool = True,
+    comm: MPI.Comm = MPI.COMM_WORLD,
+) -> Outcome:
+    """Run the job of a file, of whatever kind, and write its output folder.
+
+    Collective.
+
+    Args:
+        file: the job, as ``relax.jobs.read`` gives it; the same on every rank.
+        folder: the output folder; by default that of the job.
+        overwrite: replace an earlier run.
+        resume: start from the last control that an earlier run of this job left in the folder. For inverse problems of
+            a field and for control jobs.
+        show: print progress on rank 0.
+        comm: the ranks of the run.
+
+    Raises:
+        RelaxError: on every rank. A method that does not converge is no error: see ``Outcome.converged``.
+    """
+    kind = KINDS[file.job.kind]
+    if resume and not kind.resumes:
+        raise BadInput(
+            f"--resume: {article(file.job.kind)} job keeps nothing to go on from, its one result comes at its end; run "
+            "it again, with --overwrite where the folder holds a finished run"
+        )
+    session = Session(
+        file, folder if folder is not None else Path(file.job.output.folder), comm, overwrite=overwrite, resume=resume,
+        show=show,
+    )  # fmt: skip
+    try:
+        outcome: Outcome = part(kind.run)(session)
+        return outcome
+    finally:
+        session.progress.close()
