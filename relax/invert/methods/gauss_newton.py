@@ -111,7 +111,7 @@ class _Newton:
         )
 
     def told(self, step: Array, before: Iterate, after: Iterate) -> None:
-        pass
+        """Nothing to learn: each point has its own H."""
 
 
 def _use_matrix(G: Map, jacobian: str) -> bool:
