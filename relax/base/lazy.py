@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def value(package: str, home_of: dict[str, str], name: str) -> Any:
         raise
     setattr(sys.modules[package], name, given)
     return given
+
+
+@cache
+def part(name: str, package: str | None = None) -> Any:
+    """What is called ``module:name``, a module with a dot before it being one of ``package``; it is loaded now."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module, package), attribute)
 
 
 def attach(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:

@@ -1,8 +1,5 @@
-"""Inverse problems: the control whose observations fit the data, given a prior."""
+"""Inverse problems: the control whose observations fit the data, given a prior. Names are loaded when first used."""
 
-from relax.invert.methods.gauss_newton import gauss_newton
-from relax.invert.methods.lbfgs import lbfgs
-from relax.invert.result import Result, Stats, Status
-from relax.invert.table import METHODS, Optimiser
+from relax.base import lazy
 
-__all__ = ["METHODS", "Optimiser", "Result", "Stats", "Status", "gauss_newton", "lbfgs"]
+__getattr__, __dir__, __all__ = lazy.attach(__name__)  # noqa: PLE0604

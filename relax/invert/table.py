@@ -1,13 +1,14 @@
-"""The optimisers that there are. One more is a file in ``methods`` and a line here."""
+"""The optimisers that there are. One more is a file in ``methods`` and a line here; jobs and figures know it then.
+
+Nothing is loaded for a name: a job file is read without a solver.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from relax.invert.methods.gauss_newton import gauss_newton
-from relax.invert.methods.lbfgs import lbfgs
-from relax.invert.result import Result
+from relax.base import lazy
 
 
 @dataclass(frozen=True)
@@ -15,15 +16,23 @@ class Optimiser:
     """An optimiser, as jobs name it and figures label it.
 
     Attributes:
-        run: called as ``run(G, data, m0, noise=, prior=, rtol=, atol=, max_steps=, callback=)``.
+        home: ``module:function``, called as
+            ``run(G, data, m0, noise=, prior=, rtol=, atol=, max_steps=, callback=)`` -> ``Result``.
         label: its name in words.
+        max_steps: at most so many steps, unless one says otherwise.
     """
 
-    run: Callable[..., Result]
+    home: str
     label: str
+    max_steps: int
+
+    @property
+    def run(self) -> Any:
+        """The function, loaded when it is asked for."""
+        return lazy.part(self.home)
 
 
 METHODS: dict[str, Optimiser] = {
-    "gauss_newton": Optimiser(gauss_newton, "Gauss-Newton"),
-    "lbfgs": Optimiser(lbfgs, "L-BFGS"),
+    "gauss_newton": Optimiser("relax.invert.methods.gauss_newton:gauss_newton", "Gauss-Newton", 50),
+    "lbfgs": Optimiser("relax.invert.methods.lbfgs:lbfgs", "L-BFGS", 500),
 }

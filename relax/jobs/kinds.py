@@ -5,13 +5,13 @@ The parts of a kind are loaded when they are used: a run loads those of its own 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from mpi4py import MPI
+
+from relax.base import lazy
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,9 @@ KINDS = {
 }
 
 
-@cache
 def part(name: str) -> Any:
-    """What is called ``module:name``; its module is loaded now."""
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module, "relax.jobs"), attribute)
+    """What is called ``module:name`` in a ``Kind``; its module is loaded now."""
+    return lazy.part(name, "relax.jobs")
 
 
 def tables_of(name: str) -> Collection[str]:

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from mpi4py import MPI
 
-from relax import invert
 from relax.base import parallel
 from relax.base.types import Array
 from relax.errors import BadInput
+from relax.invert.result import Result
+from relax.invert.table import METHODS
 from relax.jobs.folder import JOB, HistoryFile, load_control, read_history, save_control
 from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session
@@ -95,7 +96,7 @@ def _shifted(step: dict[str, Any], before: list[dict[str, Any]]) -> dict[str, An
     return {**step, **{key: step[key] + before[-1][key] for key in counted if key in step and key in before[-1]}}
 
 
-def _optimise(session: Session, setting: Optimised, before: list[dict[str, Any]]) -> invert.Result:
+def _optimise(session: Session, setting: Optimised, before: list[dict[str, Any]]) -> Result:
     comm, folder, G, method = session.comm, session.folder, setting.G, session.job.method
     replicated = session.job.solver.layout == "replicated"
     m0 = parallel.on_rank_0(comm, lambda: load_control(folder, G.size_in)) if session.resume else setting.start
@@ -113,7 +114,7 @@ def _optimise(session: Session, setting: Optimised, before: list[dict[str, Any]]
         record.write(entry)
 
     try:
-        result: invert.Result = getattr(invert, method.name)(
+        result: Result = METHODS[method.name].run(
             G, setting.data, m0, noise=setting.noise, prior=setting.prior, rtol=method.rtol, atol=atol,
             max_steps=method.max_steps, callback=after_step,
         )  # fmt: skip
@@ -123,7 +124,7 @@ def _optimise(session: Session, setting: Optimised, before: list[dict[str, Any]]
 
 
 def _summary(
-    method: str, setting: Optimised, result: invert.Result, history: list[dict[str, Any]], errors: dict[str, Any]
+    method: str, setting: Optimised, result: Result, history: list[dict[str, Any]], errors: dict[str, Any]
 ) -> dict[str, Any]:
     stats = asdict(result.stats)
     solves = {key: history[-1].get(key, stats[key]) for key in ("forward", "tangent", "adjoint")}

@@ -43,7 +43,7 @@ def steepest_descent(G, data, m0=None, *, noise, prior, rtol=1e-6, atol=1e-8, ma
 
 @pytest.fixture
 def methods(monkeypatch):
-    monkeypatch.setitem(METHODS, "steepest_descent", Optimiser(steepest_descent, "Steepest descent"))
+    monkeypatch.setitem(METHODS, "steepest_descent", Optimiser(f"{__name__}:steepest_descent", "Steepest descent", 100))
     return METHODS
 
 
@@ -100,4 +100,4 @@ def test_the_table_names_what_is_public():
         assert getattr(relax, name) is method.run
         taken = set(inspect.signature(method.run).parameters)
         assert {"G", "data", "m0", "noise", "prior", "rtol", "atol", "max_steps", "callback"} <= taken
-        assert method.label
+        assert method.label and inspect.signature(method.run).parameters["max_steps"].default == method.max_steps

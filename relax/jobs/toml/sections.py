@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from relax.jobs.methods import METHODS
+from relax.invert.table import METHODS
 from relax.jobs.toml.base import Count, Counts, Numbers, Positive, Section, Seed, Text, as_list
 from relax.jobs.toml.messages import known
 

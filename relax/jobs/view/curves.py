@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from relax.jobs.methods import METHODS
+from relax.invert.table import METHODS
 from relax.jobs.view.style import BLUE, RED, bare
 
 
