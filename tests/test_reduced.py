@@ -280,6 +280,27 @@ def test_factors_that_are_given_up_are_made_again(factored, problem):
             same(a, b)
 
 
+def test_a_state_in_between_leaves_no_stale_factor():
+    """Newton's method fills the factor of a point that is still there, where there is room for two alone."""
+    with make(problems.cubic_reaction, solver=Newton(factor_memory=0.0)) as G:
+        points = [G.linearize(noise(G, i)) for i in range(2)]
+        expected = [all_products(point, G) for point in points]
+        G(noise(G, 2, scale=2.0))
+        for point, products in zip(points, expected, strict=True):
+            for found, before in zip(all_products(point, G), products, strict=True):
+                same(found, before)
+
+
+def test_the_factor_used_longest_ago_is_given_up(factored):
+    """Two points of three keep theirs: a line search holds one while it tries another."""
+    with make(solver=Newton(factor_memory=0.0)) as G:
+        first, second, third = (G.linearize(noise(G, i)) for i in range(3))
+        before = len(factored)
+        for point, made in ((third, 0), (second, 0), (first, 1), (second, 1), (third, 2)):
+            point.vjp(np.ones(G.size_out))
+            assert len(factored) == before + made
+
+
 def test_factors_of_points_that_are_gone_are_used_again():
     """A point that is closed, or forgotten, gives its factor to the next one: two serve a whole optimisation."""
     with make() as G:
