@@ -6,7 +6,7 @@ Each mutant of ``faults/`` is put into a copy of this checkout, and the smallest
 notice runs there. It is caught when that part fails, or hangs; else it survives, and a test is missing. WORDs narrow
 down the mutants: those stay that have one of them in their file, their tests or their reason.
 
-Exit status: 0 all are caught, 1 some survive, 2 a mutant is stale or tests fail without one.
+Exit status: 0 all are caught, 1 some survive, 2 a mutant is stale, or tests fail without one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import NamedTuple
 
 from faults import MUTANTS
@@ -136,11 +138,13 @@ def _kill(group: int) -> None:
 
 
 class Copies:
-    """Copies of the checkout, one for each job that runs at once."""
+    """Copies of the checkout, one for each job that runs at once, and what is known of runs without a mutant."""
 
     def __init__(self, folder: Path, jobs: int) -> None:
         self._free: SimpleQueue[Path] = SimpleQueue()
         self._moment = int(time.time())
+        self._clean: dict[tuple[str, ...], Run] = {}
+        self._locks: defaultdict[tuple[str, ...], Lock] = defaultdict(Lock)
         listing = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
         names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
         for i in range(jobs):
@@ -150,22 +154,26 @@ class Copies:
                     shutil.copy2(ROOT / name, folder / str(i) / name)
             self._free.put(folder / str(i))
 
-    def clean(self, command: tuple[str, ...]) -> Run:
-        """A run without a mutant."""
+    def judged(self, mutant: Mutant, place: Place, command: tuple[str, ...]) -> tuple[str, Run]:
+        """ "caught", "hung", "SURVIVED", or "BROKEN" where tests fail without the mutant; and the run that says so."""
         copy = self._free.get()
         try:
-            return run(command, copy)
+            with self._locks[command]:
+                if command not in self._clean:
+                    self._clean[command] = run(command, copy)
+            clean = self._clean[command]
+            if clean.status != 0 or not re.search(r"\d+ passed", clean.output):
+                return "BROKEN", clean
+            with self._changed(copy / place.file, place):
+                found = run(command, copy, _TIMES * clean.seconds + _BESIDES)
+            return ("hung" if found.status is None else "caught" if found.status else "SURVIVED"), found
         finally:
             self._free.put(copy)
 
-    def mutated(self, command: tuple[str, ...], place: Place, most: float) -> Run:
-        """A run with one."""
-        copy = self._free.get()
-        try:
-            with self._changed(copy / place.file, place):
-                return run(command, copy, most)
-        finally:
-            self._free.put(copy)
+    @property
+    def parts(self) -> tuple[int, float]:
+        """How many parts of the suite ran without a mutant, and their seconds."""
+        return len(self._clean), sum(found.seconds for found in self._clean.values())
 
     @contextmanager
     def _changed(self, file: Path, place: Place) -> Iterator[None]:
@@ -185,18 +193,13 @@ class Copies:
         os.utime(file, (self._moment, self._moment))
 
 
-def main() -> int:
-    """Run the mutants; the exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many run at once")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="only mutants with one of these words")
-    wanted = parser.parse_args()
+def chosen(words: list[str]) -> list[tuple[Mutant, Place, tuple[str, ...]]]:
+    """The mutants with one of the words, where each goes, and the command that should notice."""
     sources = {
         path.relative_to(ROOT): path.read_text(encoding="utf-8").split("\n")
         for path in sorted((ROOT / "relax").rglob("*.py"))
     }
-    chosen: list[tuple[Mutant, Place, tuple[str, ...]]] = []
-    stale = []
+    found, stale = [], []
     for mutant in MUTANTS:
         try:
             place, command = place_of(mutant, sources), command_of(mutant)
@@ -204,35 +207,40 @@ def main() -> int:
             stale.append(str(error))
             continue
         text = f"{place.file} {mutant.tests} {mutant.why}"
-        if not wanted.words or any(word in text for word in wanted.words):
-            chosen.append((mutant, place, command))
+        if not words or any(word in text for word in words):
+            found.append((mutant, place, command))
     if stale:
-        print("\n".join(["stale mutants, to be mended in tests/faults/:", *stale]), file=sys.stderr)
+        raise Stale("\n".join(stale))
+    return found
+
+
+def main() -> int:
+    """Run the mutants; the exit status."""
+    parser = argparse.ArgumentParser(description="Put faults of one line into a copy: which does no test notice?")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many run at once")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only mutants with one of these words")
+    wanted = parser.parse_args()
+    try:
+        mutants = chosen(wanted.words)
+    except Stale as error:
+        print(f"stale mutants, to be mended in tests/faults/:\n{error}", file=sys.stderr)
         return 2
-    commands = list(dict.fromkeys(command for _, _, command in chosen))
-    print(f"{len(chosen)} of {len(MUTANTS)} mutants, {len(commands)} parts of the suite", flush=True)
+    by_word = defaultdict[str, list[str]](list)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(wanted.jobs) as pool:
         copies = Copies(Path(folder), wanted.jobs)
-        clean: dict[tuple[str, ...], float] = {}
-        for command, found in zip(commands, pool.map(copies.clean, commands), strict=True):
-            words = shlex.join(command).replace(sys.executable, "python3")
-            print(f"{found.seconds:6.1f} s  {words}", flush=True)
-            if found.status != 0 or not re.search(r"\d+ passed", found.output):
-                print(f"{found.output}\nthese fail without a mutant, or there are none", file=sys.stderr)
-                pool.shutdown(cancel_futures=True)
-                return 2
-            clean[command] = found.seconds
-        bounds = [_TIMES * clean[command] + _BESIDES for _, _, command in chosen]
-        runs = pool.map(copies.mutated, [c for _, _, c in chosen], [p for _, p, _ in chosen], bounds)
-        survivors = []
-        for (mutant, place, _), found in zip(chosen, runs, strict=True):
-            word = "SURVIVED" if found.status == 0 else "caught" if found.status is not None else "caught, hung"
+        for (mutant, place, _), (word, found) in zip(
+            mutants, pool.map(lambda one: copies.judged(*one), mutants), strict=True
+        ):
             told = f"{place.file}:{place.number + 1} on {mutant.ranks}: {mutant.why}"
-            print(f"{found.seconds:6.1f} s  {word:12}  {told}", flush=True)
-            if found.status == 0:
-                survivors.append(f"{told}\n    {place.line.strip()}\n    {mutant.tests}")
-    print("\n".join([f"{len(chosen) - len(survivors)} caught, {len(survivors)} survived", *survivors]))
-    return 1 if survivors else 0
+            print(f"{word:8} {found.seconds:6.1f} s  {told}", flush=True)
+            by_word[word].append(f"{told}\n    {place.line.strip()}\n    {mutant.tests}")
+            if word == "BROKEN":
+                print(found.output, file=sys.stderr)
+        parts, seconds = copies.parts
+    counts = ", ".join(f"{len(some)} {word}" for word, some in sorted(by_word.items(), reverse=True))
+    print(f"\n{len(mutants)} mutants: {counts}. {parts} parts of the suite took {seconds:.0f} s without any.")
+    print("\n".join([*by_word["SURVIVED"], *by_word["BROKEN"]]))
+    return 2 if by_word["BROKEN"] else 1 if by_word["SURVIVED"] else 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from faults.mutant import Mutant
 
 PARALLEL = "test_parallel.py -k 'one_error or reductions or copy'"
+TRANSPOSED = "test_petsc.py|test_linear.py -k 'follows or leaves or transposes_wrongly'"
 DIFFUSION = "test_contract.py::TestDiffusion"
 CLAMPED_NUMBER = "test_contract.py::TestDirichletConstant"
 STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
@@ -91,20 +92,20 @@ MUTANTS = [
     Mutant(
         "self._transposed_is_current = False",
         "pass",
-        "test_petsc.py|test_linear.py -k 'follows or leaves or transposes_wrongly'",
+        TRANSPOSED,
         "a stale transposed operator",
         below="self._seen.clear()",
     ),
     Mutant(
         "factor.setMumpsIcntl(9, 1)",
         "factor.setMumpsIcntl(9, 0)",
-        "test_petsc.py|test_linear.py -k 'follows or leaves or transposes_wrongly'",
+        TRANSPOSED,
         "a block of adjoints leaves the factor transposed",
     ),
     Mutant(
         '("lu", "superlu")}',
         '("lu", "superlu_dist")}',
-        "test_petsc.py|test_linear.py -k 'follows or leaves or transposes_wrongly'",
+        TRANSPOSED,
         "a package is trusted whose transposed solves are wrong",
     ),
     Mutant(
@@ -117,13 +118,13 @@ MUTANTS = [
     Mutant(
         "factor.assign(None)",
         "pass",
-        "test_reduced.py -k given_up",
+        "test_reduced.py -k 'stale or longest'",
         "a stale factor: what Newton overwrites keeps its name",
     ),
     Mutant(
         "min(self._factors, key=lambda f: f.used)",
         "max(self._factors, key=lambda f: f.used)",
-        "test_reduced.py -k given_up",
+        "test_reduced.py -k 'stale or longest'",
         "the factor used last is given up first",
     ),
     Mutant(

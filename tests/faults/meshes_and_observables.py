@@ -8,7 +8,7 @@ MUTANTS = [
     Mutant(
         "names = known.cell_names if kind",
         "names = known.facet_names if kind",
-        "test_poisson_mesh.py -k material",
+        "test_mesh_files.py -k plate",
         "names of facets are taken for those of cells",
     ),
     Mutant(

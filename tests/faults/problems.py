@@ -5,16 +5,16 @@ from __future__ import annotations
 from faults.mutant import Mutant
 
 CLAMPED = "test_contract.py::TestDirichletAndField"
-HEAT = "test_heat.py::TestEverything"
+THETA = "test_heat.py test_evolution.py -k 'by_hand or order_in_time or theta'"
 SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
 STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
 MUTANTS = [
-    Mutant("at(previous, 1.0))", "at(previous, 0.0))", HEAT, "the load of the new time at the old state"),
+    Mutant("at(previous, 1.0))", "at(previous, 0.0))", THETA, "the load of the new time at the old state"),
     Mutant(
         "form = change + k * at((state + previous) / 2, 0.5)",
         "form = change + k * at((state + previous) / 2, 1.0)",
-        "test_heat.py test_evolution.py -k 'by_hand or order_in_time or theta'",
+        THETA,
         "the midpoint takes the load of the step's start",
     ),
     Mutant(
