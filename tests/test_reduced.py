@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import problems
 import pytest
-from contract import COMM, LAYOUTS, Bench, MapContract, close, everyone_has, raised_everywhere, same
+from contract import COMM, LAYOUTS, Bench, MapContract, close, everyone_has, raised_everywhere, same, values_of
 from dolfinx import fem
 from petsc4py import PETSc
 
@@ -195,6 +195,19 @@ def test_an_overflow_is_a_failure_not_a_number():
     with make() as G:
         raised_everywhere(SolveFailed, lambda: G(np.full(G.size_in, -800.0)))
         assert np.isfinite(G(noise(G))).all()
+
+
+def test_making_a_map_leaves_registers_as_they_are():
+    """Whether the operator is symmetric is tried on random numbers in all of them."""
+    problem = problems.reaction_constant(meshes.unit_square(4))
+    with ReducedMap(problem, FieldValues(problem.state.function_space)) as G:
+        registers = [*problem.controls, problem.state, *G.residual.parameters]
+    assert len(registers) == 3
+    for k, register in enumerate(registers):
+        values_of(register)[...] = 0.25 + k
+    with ReducedMap(problem, FieldValues(problem.state.function_space)):
+        for k, register in enumerate(registers):
+            assert (values_of(register) == 0.25 + k).all()
 
 
 def test_each_solve_starts_from_the_first_guess():
