@@ -8,6 +8,7 @@ DIFFUSION = "test_contract.py::TestDiffusion"
 CLAMPED = "test_contract.py::TestDirichletAndField"
 NUMBER = "test_contract.py::TestReactionConstant"
 HEAT = "test_heat.py::TestEverything"
+THETA = "test_heat.py test_evolution.py -k 'by_hand or order_in_time or theta'"
 SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
 DENSE = "test_dense.py -k 'equals_the_map or inverses'"
 EIGENMAP = "test_eigenmap.py -k 'derivatives_are or second_derivative or one_rank'"
@@ -159,7 +160,7 @@ MUTANTS = [
     Mutant(
         "values_of(register)[...] = values",
         "pass",
-        "test_reduced.py -k 'first_guess or structure or control_values'",
+        "test_reduced.py -k 'leaves_registers'",
         "registers not given back by the trial of symmetry",
     ),
     Mutant("_GAP = 1e-8", "_GAP = 1e-1", "test_verify.py", "wrong adjoints pass the check"),
@@ -203,17 +204,17 @@ MUTANTS = [
         "parameters not given back by derivatives in time",
         files=("derivatives.py",),
     ),
-    Mutant("self.tell_time(n + 1)", "self.tell_time(n)", HEAT, "the load of the step before"),
+    Mutant("self.tell_time(n + 1)", "self.tell_time(n)", THETA, "the load of the step before"),
     Mutant(
         "if self._changes or self._run is not run:",
         "if self._run is not run:",
-        "test_heat.py test_evolution.py -k 'by_hand or order_in_time or theta'",
+        THETA,
         "a stale load: that of the first step",
     ),
     Mutant(
         "self._dual.x.scatter_reverse(la.InsertMode.add)",
         "pass",
-        HEAT + " -k 'values or one_rank'",
+        "test_heat.py::TestSource test_evolution.py::Test_heating -k 'one_rank'",
         "the load of a step loses what ghosts collect",
         ranks=2,
         below="fem.assemble_vector(self._dual.x.array, self._form)",
@@ -221,7 +222,7 @@ MUTANTS = [
     Mutant(
         "if self._stamp is None or self._stamp() is not stamp:",
         "if self._stamp is None:",
-        "test_evolution.py::Test_bilinear test_evolution.py::Test_heat -k 'parameters or many'",
+        "test_evolution_edges.py -k old_points",
         "a stale matrix: the terms of other parameters",
     ),
     Mutant(
@@ -233,7 +234,7 @@ MUTANTS = [
     Mutant(
         "+= look.weight * look.observable.tangent(",
         "+= look.observable.tangent(",
-        "test_evolution.py -k looks",
+        "test_evolution.py::Test_heat -k derivatives",
         "tangents without the weight of their step",
     ),
     Mutant(
