@@ -243,13 +243,13 @@ MUTANTS = [
         SUBSTITUTED,
         "the sign of the curvature of what is seen",
     ),
-    Mutant("fresh = copy.copy(schedule)", "fresh = schedule", "test_storage.py", "a schedule is used up"),
     Mutant(
-        "2.0 * pairs.real, -2.0 * pairs.imag",
-        "2.0 * pairs.real, 2.0 * pairs.imag",
-        DENSE,
-        "the sign of conjugate pairs",
+        "self._here = (n, item.start)",
+        "self._here = (n, self.first)",
+        "test_storage.py -k 'same_bits and nonlinear and Revolve'",
+        "steps are made again from the first state",
     ),
+    Mutant("total = total + c[:, :, j", "total = total - c[:, :, j", DENSE, "the sign of a term of dense operators"),
     Mutant(
         "second = second - _combined(terms.B, n, dc, adjoint)",
         "second = second + _combined(terms.B, n, dc, adjoint)",
@@ -265,7 +265,7 @@ MUTANTS = [
     Mutant(
         "a[..., None, at] @ g_b[n] + b[..., None, at] @ g_a[n]",
         "2.0 * (a[..., None, at] @ g_b[n])",
-        "test_dense_layer.py::TestAdvection -k 'one_sample or many_samples or gradgrad'",
+        DENSE,
         "one half of G''[a, b] for both",
     ),
     Mutant("np.roll(w.index, 1, axis=0)", "w.index", DENSE, "the new clamped values for those of the step before"),
@@ -273,7 +273,7 @@ MUTANTS = [
     Mutant(
         "total += part if j < 0 else c[:, j, None, None] * part",
         "total += part",
-        "test_dense.py -k band",
+        DENSE,
         "band products without their scalars",
     ),
     Mutant("+ alpha[:, None] * mass_dpsi", "- alpha[:, None] * mass_dpsi", EIGENMAP, "the sign of alpha M dpsi"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from faults.mutant import Mutant
 
 PAIRS = "test_prior.py -k 'consistent or ranks_or_layout or robin or block'"
-GAUSS_NEWTON = "test_gauss_newton.py -k 'one_step or stationary_point or lbfgs_finds or conjugate'"
+GAUSS_NEWTON = (
+    "test_gauss_newton.py -k 'one_step or stationary_point or lbfgs_finds or conjugate or its_goal or derivative_of'"
+)
 
 MUTANTS = [
     Mutant(
@@ -17,7 +19,7 @@ MUTANTS = [
     Mutant(
         "goal = max(rtol * size, atol)",
         "goal = max(atol * size, rtol)",
-        "test_gauss_newton.py -k lbfgs",
+        GAUSS_NEWTON,
         "swapped arguments: rtol and atol of L-BFGS",
     ),
     Mutant(
