@@ -36,8 +36,8 @@ from faults.mutant import Mutant
 ROOT = Path(__file__).resolve().parents[1]
 # A mutant is given this many times the seconds of a run without it, and these besides: a form that it changes has to be
 # compiled, and a rank that fails alone waits for the others before it ends the job.
-_TIMES, _BESIDES = 4.0, 60.0
-_GRACE = 10.0
+_TIMES, _BESIDES = 4.0, 40.0
+_GRACE = 5.0
 
 
 class Stale(Exception):

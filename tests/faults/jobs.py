@@ -22,7 +22,7 @@ MUTANTS = [
     Mutant(
         "low + (high - low) * random.random",
         "(high - low) * random.random",
-        "test_output.py -k 'every_file or data_file'",
+        "test_job.py -k random_points",
         "random sensors beside the mesh",
     ),
     Mutant("+ before[-1][key] for key", "for key", RESUME, "a resumed run counts from zero"),
@@ -40,26 +40,26 @@ MUTANTS = [
     ),
     Mutant(
         "if not (overwrite or resume):",
-        "if not resume and not overwrite and False:",
+        "if False:",
         RESUME,
         "a finished run is overwritten unasked",
     ),
     Mutant(
         "if isinstance(value, float) and not np.isfinite(value):",
         "if False:",
-        "test_output.py -k 'every_file or data_file'",
+        "test_output.py -k no_number",
         "NaN in JSON",
     ),
     Mutant(
         "0.5), 0.17) - ball(",
         "0.5), 0.17) + ball(",
-        "test_output.py -k every_file",
+        "test_job.py -k box_of",
         "two stiff inclusions, none soft",
     ),
     Mutant(
         "truth((x[: len(low)] - low[:, None])",
         "truth(x[: len(low)]",
-        "test_output.py -k every_file",
+        "test_job.py -k box_of",
         "a truth that does not move with its box",
     ),
     Mutant(
