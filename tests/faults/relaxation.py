@@ -8,21 +8,29 @@ MUTANTS = [
     Mutant(
         "higher.x.scatter_reverse(la.InsertMode.add)",
         "pass",
-        "test_landscape.py -k 'minim'",
+        "test_landscape_descent.py -k minim",
         "a node is lowest in the cells of its own rank alone",
         ranks=2,
     ),
-    Mutant("x - rate * t * landscape", "x - rate * landscape", "test_landscape_descent.py", "descents without t"),
+    Mutant(
+        "x - rate * t * landscape",
+        "x - rate * landscape",
+        "test_landscape_descent.py -k 'one_step or all_starts'",
+        "descents without t",
+    ),
     Mutant(
         "vector.scatter_forward()",
         "pass",
-        "test_landscape.py -k 'gradient or derivative or hessian or minim'",
+        "test_landscape.py -k 'recovery or same_numbers'",
         "a missing ghost update of fitted polynomials",
         ranks=2,
         files=("recovery.py",),
     ),
     Mutant(
-        "np.sqrt(times[i]) - np.sqrt(t)", "times[i] - t", "test_landscape.py", "interpolation in t, not in its root"
+        "np.sqrt(times[i]) - np.sqrt(t)",
+        "times[i] - t",
+        "test_landscape.py -k root_of_t",
+        "interpolation in t, not in its root",
     ),
     Mutant(
         "* (x[j] - x[a]) < (g[j]",
