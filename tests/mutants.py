@@ -118,23 +118,21 @@ def run(command: tuple[str, ...], folder: Path, most: float | None = None) -> Ru
             output, _ = process.communicate(timeout=most)
             status = process.returncode
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.communicate(timeout=_GRACE)
-            except subprocess.TimeoutExpired:
-                pass
+            output = "too long"
         finally:
-            if process.poll() is None or status is None:
-                _kill(process.pid)
-                process.wait()
+            if process.poll() is None:
+                _end(process)
     return Run(status, time.monotonic() - start, output)
 
 
-def _kill(group: int) -> None:
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a group of processes: mpirun passes on a SIGTERM to its ranks, which may be in groups of their own."""
+    os.killpg(process.pid, signal.SIGTERM)
     try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # all of it is gone already
+        process.communicate(timeout=_GRACE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class Copies:
@@ -155,7 +153,7 @@ class Copies:
             self._free.put(folder / str(i))
 
     def judged(self, mutant: Mutant, place: Place, command: tuple[str, ...]) -> tuple[str, Run]:
-        """ "caught", "hung", "SURVIVED", or "BROKEN" where tests fail without the mutant; and the run that says so."""
+        """What a run says, and the run: caught, hung, SURVIVED, or BROKEN where tests fail without the mutant."""
         copy = self._free.get()
         try:
             with self._locks[command]:

@@ -189,7 +189,7 @@ MUTANTS = [
     Mutant(
         "self.noise.restore(self._noise_before)",
         "pass",
-        "test_optim.py -k not_finite",
+        "test_optim.py -k failing_closure",
         "a step that failed uses up noise",
     ),
 ]
