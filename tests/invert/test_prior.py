@@ -202,6 +202,8 @@ def test_block_and_identity(layout):
     assert np.allclose(prior.color(prior.color_adjoint(m)) - prior.mean, prior.covariance(m))
     assert np.allclose(prior.gradient(m), prior.precision(m - prior.mean))
     assert numbers.cost(numbers.mean + 0.5) == pytest.approx(1.5)
+    one, other = np.split(BlockPrior([numbers, numbers]).sample(4), 2)
+    assert (one != other).all()
     prior.close()
 
 

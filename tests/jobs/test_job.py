@@ -175,6 +175,15 @@ def test_truths_are_of_size_one_in_any_dimension(name: str, dim: int) -> None:
     assert values.shape == (500,) and 0.1 < np.abs(values).max() <= 1.0 + 1e-12
 
 
+def test_truths_lie_in_the_box_of_the_mesh() -> None:
+    low, high = np.array([-2.0, 1.0]), np.array([5.0, 3.0])
+    x = low[:, None] + (high - low)[:, None] * np.array([[0.0, 1.0, 0.28, 0.72], [0.0, 1.0, 0.66, 0.36]])
+    ramp, inclusions = (truths.scaled(name, low, high)(x) for name in ("ramp", "inclusions"))
+    assert ramp == pytest.approx([-1.0, 1.0, 2 * 0.28 - 1, 2 * 0.72 - 1])
+    # A stiff ball and a soft one, whose edges have a width.
+    assert np.abs(inclusions[:2]).max() < 1e-3 and inclusions[2] > 0.9 and inclusions[3] < -0.9
+
+
 class TestTables:
     def read(self, folder: Path, text: str) -> csv_files.Table:
         path = folder / "t.csv"

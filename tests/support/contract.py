@@ -226,7 +226,11 @@ class MapContract:
             same(points[i].hvp(w, d), alone[i][3])
             same(points[i].jvp(d), alone[i][2])
             same(points[i].value, alone[i][0])
+        # So many that sparse matrices take over, which are kept from point to point.
+        D, W = bench.directions(5), bench.seeds(5)
         for point in points:
+            close(point.jvp(D), [point.jvp(d) for d in D])
+            close(point.vjp(W), [point.vjp(w) for w in W])
             point.close()
 
     def test_a_closed_point_says_so(self, bench):
