@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Method:
-    """A method of optimisation, the function of its name in ``relax.invert``.
-
-    Attributes:
-        label: as it is written.
-        max_steps: that it takes at most, where [method] does not say.
-    """
+class Method(NamedTuple):
+    """Of a function in ``relax.invert``: how its name is written, the steps it takes where [method] says nothing."""
 
     label: str
     max_steps: int
