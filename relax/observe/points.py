@@ -26,8 +26,8 @@ class PointValues(Observable):
     Attributes:
         points: (num_points, 3).
         rows: the entries of y that this rank gives.
-        columns: (num_own_rows, num_basis) the owned and ghost degrees of freedom that each of them is a sum over.
-        values: (num_own_rows, num_basis) the basis functions there.
+        columns: (num_basis, num_own_rows) the owned and ghost degrees of freedom that each of them is a sum over.
+        values: (num_basis, num_own_rows) the basis functions there.
 
     Raises:
         PointsOutsideMesh: on every rank, naming the points.
@@ -82,11 +82,14 @@ class PointValues(Observable):
                 basis.x.array[cell_dofs[group, j]] = 1.0
                 values[group, :, j] = np.reshape(basis.eval(points[group], cells[group]), (len(group), components))
         columns = self._part.in_state(cell_dofs.ravel()).reshape(cell_dofs.shape)
-        return np.repeat(columns, components, axis=0), values.reshape(-1, cell_dofs.shape[1])
+        order = np.argsort(columns, axis=1)
+        columns = np.take_along_axis(columns, order, axis=1)
+        values = np.take_along_axis(values, order[:, None, :], axis=2)
+        return np.repeat(columns, components, axis=0).T.copy(), values.reshape(-1, columns.shape[1]).T.copy()
 
     def value(self, u: fem.Function) -> Array:
         y = np.zeros(self.size)
-        y[self.rows] = np.einsum("ij,ij->i", self.values, u.x.array[self.columns])
+        y[self.rows] = (self.values * u.x.array[self.columns]).sum(axis=0)
         return parallel.sum_over_ranks(self._comm, y)
 
     def tangent(self, u: fem.Function, du: fem.Function) -> Array:
@@ -96,8 +99,8 @@ class PointValues(Observable):
         if self._work is None:
             self._work = fem.Function(u.function_space)
         dual = self._work.x
-        weights = self.values * dy[self.rows, None]
-        dual.array[:] = np.bincount(self.columns.ravel(), weights.ravel(), minlength=dual.array.size)
+        weights = self.values * dy[self.rows]
+        dual.array[:] = np.bincount(self.columns.T.ravel(), weights.T.ravel(), minlength=dual.array.size)
         dual.scatter_reverse(la.InsertMode.add)
         index_map = u.function_space.dofmap.index_map
         return dual.array[: index_map.size_local * u.function_space.dofmap.index_map_bs].copy()
