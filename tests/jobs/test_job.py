@@ -16,7 +16,7 @@ from relax.errors import BadInput
 from relax.jobs import kinds, toml
 from relax.jobs.inverse import truths
 from relax.jobs.landscape.functions import LANDSCAPES
-from relax.jobs.setting import csv_files
+from relax.jobs.setting import csv_files, generators
 from relax.jobs.setting.equation import built_in_pdes
 from relax.jobs.setting.sensors import random_points
 
@@ -53,6 +53,8 @@ def test_keywords_of_the_equation_keep_their_kind_and_tags_become_numbers() -> N
         ("n = 8", 'n = "8"', ["[mesh] n", "'8'"]),
         ("n = 8", "n = 0", ["[mesh] n", ">= 1"]),
         ("n = 8", "h = 0.1", ["[mesh]", "unit_square", "takes n"]),
+        ("n = 8", "n = [8, 8]", ["[mesh]: n", "unit_square", "takes 1 number(s), got 2"]),
+        ('"unit_square"\nn = 8', '"box"\nn = 2', ["[mesh]", "'box' takes lower, n, upper", "got n"]),
         ("n = 8", 'n = 8\nfile = "a.msh"', ["[mesh]", "one mesh", "two"]),
         ('generator = "unit_square"\nn = 8', "", ["[mesh]", "one mesh", "none"]),
         ("points = 12", "points = 0", ["[observe] points", ">= 1", "0"]),
@@ -106,6 +108,14 @@ def test_paths_start_from_the_project_folder(tmp_path: Path) -> None:
 def test_the_presets_are_those_of_the_solvers() -> None:
     names = get_args(get_args(toml.SolverSection.model_fields["options"].annotation)[0])
     assert set(names) == set(PRESETS)
+
+
+def test_the_generators_are_those_of_the_meshes() -> None:
+    takes = {name: generators.numbers_of(name) for name in generators.GENERATORS}
+    assert takes.pop("interval") == {"n": 1, "lower": 1, "upper": 1}
+    assert takes.pop("rectangle") == {"n": 2, "lower": 2, "upper": 2}
+    assert takes.pop("box") == {"n": 3, "lower": 3, "upper": 3}
+    assert takes == {"unit_square": {"n": 1}, "unit_cube": {"n": 1}, "disk": {"h": 1}}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "mpi_jobs").glob("*.toml")), ids=lambda p: p.stem)

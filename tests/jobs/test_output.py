@@ -180,7 +180,7 @@ def fields(*elements: object) -> dict[str, fem.Function]:
 )
 def test_fields_of_different_spaces_go_into_one_file(elements: tuple[object, ...]) -> None:
     with jobs.shared_folder() as folder:
-        assert write_fields(folder, fields(*elements)) == [f"f{i}" for i in range(len(elements))]
+        write_fields(folder, fields(*elements))
         COMM.Barrier()
         text = (folder / "fields.xdmf").read_text()
         assert all(f'Name="f{i}"' in text for i in range(len(elements))) and (folder / "fields.bp").is_dir()

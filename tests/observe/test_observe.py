@@ -61,6 +61,25 @@ def owners_of(B):
 # -- points ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("part", ["a vector field", "of a mixed state"])
+def test_the_matrix_of_points(part):
+    """Rows of B over this rank's degrees of freedom of the whole state."""
+    domain = MESHES["triangles"]()
+    if part == "a vector field":
+        W = V = fem.functionspace(domain, ("Lagrange", 2, (2,)))
+    else:
+        cell = domain.basix_cell()
+        elements = [basix.ufl.element("Lagrange", cell, 2, shape=(2,)), basix.ufl.element("Lagrange", cell, 1)]
+        W = fem.functionspace(domain, basix.ufl.mixed_element(elements))
+        V = W.sub(0)
+    B, u = PointValues(V, points_of(domain)), fem.Function(W)
+    u.x.array[:] = np.random.default_rng(2).uniform(-1.0, 1.0, len(u.x.array))
+    u.x.scatter_forward()
+    y = np.zeros(B.size)
+    y[B.rows] = B.matrix @ u.x.array
+    close(parallel.sum_over_ranks(COMM, y), B.value(u), 1e-14)
+
+
 @pytest.mark.parametrize("degree", [1, 2])
 @pytest.mark.parametrize("name", MESHES)
 def test_points_in_cells_and_between_them(name, degree):
