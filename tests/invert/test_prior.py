@@ -150,6 +150,7 @@ def test_numbers_do_not_depend_on_ranks_or_layout(make, layout):
 
 
 @pytest.mark.ranks(1, 2)
+@pytest.mark.slow
 def test_samples_have_the_covariance_of_the_prior():
     V = lagrange(interval(24))
     prior = SmoothnessPrior(V, length=0.3, std=2.0, mean=1.0)

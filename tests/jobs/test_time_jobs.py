@@ -269,6 +269,7 @@ class TestControl:
             assert outcome.summary["strip"]["frames"] == 5 and (folder / "out" / FIGURE).exists()
 
     @pytest.mark.ranks(1, 2)
+    @pytest.mark.slow
     def test_the_job_of_this_project(self) -> None:
         with jobs.shared_folder() as folder:
             outcome = run_job(toml.read(ROOT / "mpi_jobs" / "quantum_control.toml"), folder=folder / "out", show=False)

@@ -70,6 +70,7 @@ def test_minimisers_of_a_line(line, t):
     assert all(np.array_equal(minima.x, other) for other in parallel.on_each_rank(COMM, minima.x))
 
 
+@pytest.mark.slow
 def test_a_wide_well_wins_over_a_narrow_one(plane):
     """The deepest minimum of f is the narrow well; at t = 0.2 the wide one is, and the narrow one may be gone."""
     first = plane.minimisers(0.0)

@@ -126,6 +126,7 @@ def test_single_precision():
         assert optimizer.report.by_layers and next(net.parameters()).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_a_few_krylov_steps_are_a_regularised_step():
     """The more steps, the nearer; and the first is along the gradient."""
     x, target = data(16, 4, 4)
@@ -249,6 +250,7 @@ def test_functions_of_matrices(n):
 
 @pytest.mark.parametrize("n", [65, 129, 300])
 @pytest.mark.parametrize("a", [0.0, 0.1, 0.75, 1.0])
+@pytest.mark.slow
 def test_powers_by_a_band(n, a):
     """Against the eigenvectors that the matrix was made of; rounding grows by the condition, 1e6."""
     random = np.random.default_rng(n)
