@@ -142,7 +142,7 @@ EIGENSTATES = "pdes.schrodinger.eigenstates"
 
 def torch_stays_where_it_belongs(me, tree):
     """The engine works without it; ``base`` reaches it through ``sys.modules``."""
-    if not inside(me, "layer", "train", "relaxation", "engine.dense"):
+    if not inside(me, "layer", "train", "relaxation"):
         yield from ((line, name) for line, name in imports(tree) if name.split(".")[0] == "torch")
 
 
