@@ -60,7 +60,7 @@ def test_a_missing_ghost_update(monkeypatch, register):
     G = make()
     # The first solve of a map checks more than the later ones, and would notice the state's by itself.
     G(np.zeros(G.size_in))
-    stale = getattr(G.residual, register).x
+    stale = getattr(G.residual.registers, register).x
     kind = type(stale)
     original = kind.scatter_forward
     monkeypatch.setattr(kind, "scatter_forward", lambda self: None if self is stale else original(self))

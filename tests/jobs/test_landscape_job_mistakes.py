@@ -24,7 +24,6 @@ from relax.jobs.folder import SUMMARY
 # -- mistakes and exit statuses ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("text", "old", "new", "expected"),
     [

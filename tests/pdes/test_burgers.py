@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import ufl
-from contract import COMM, MapContract
+from contract import COMM, BlocksOnRanks, MapContract
 from dolfinx import fem, la
 from unsteady import along_the_way, final_error, l2, last_state, orders
 
@@ -65,7 +65,7 @@ class TestForcePerStep(MapContract):
     observe = staticmethod(along_the_way)
 
 
-class TestEverything(MapContract):
+class TestEverything(BlocksOnRanks):
     """Two components, stabilised, a force of its own in each step and the initial state."""
 
     make = staticmethod(

@@ -52,7 +52,6 @@ def inner_points(dim, num=20):
 # -- against closed forms ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.ranks(1, 2)
 @pytest.mark.slow
 def test_values_and_gradients_of_the_cosine_solution(cosine):
     """Errors of (h |k|)³, with constants (for gradients in units of |k|) as they are for interpolation at t = 0."""
