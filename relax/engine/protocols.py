@@ -11,7 +11,6 @@ from relax.base.fem.forms import Control
 from relax.base.fem.layout import ControlLayout
 from relax.base.types import Array
 from relax.engine.linearization import ControlSpace, Derivatives, Linearization
-from relax.engine.march.plan import Plan
 from relax.engine.residual.residual import Residual
 
 
@@ -64,16 +63,11 @@ class Solution(Protocol):
         residual: of the problem, or of one step.
         layout: of control vectors.
         counts: of solves, added to.
-        plan: which part of a control goes to which step; None without steps.
     """
 
     residual: Residual
     layout: ControlLayout
     counts: dict[str, int]
-
-    @property
-    def plan(self) -> Plan | None:
-        """Which part of a control vector goes to which step; None without steps. Local."""
 
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out)."""

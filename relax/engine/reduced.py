@@ -85,11 +85,9 @@ class ReducedMap:
             )
         self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
         self.solution: Solution
-        self._march: March | None = None
         if isinstance(problem, Evolution):
             self.layout: ControlLayout = control_layout(layout, self.comm, expanded(problem))
-            self._march = March(problem, observable, self.layout, self.counts, solver, options, storage)
-            self.solution = self._march
+            self.solution = March(problem, observable, self.layout, self.counts, solver, options, storage)
         elif storage is not None:
             raise BadInput("storage: a stationary problem has no trajectory to store; leave it None")
         else:
@@ -143,9 +141,9 @@ class ReducedMap:
             SolveFailed: naming the step.
         """
         control = self.layout.checked(m, "control")
-        if self._march is None or control.ndim != 1:
+        if not isinstance(self.solution, March) or control.ndim != 1:
             raise BadInput(f"trajectory: expected an Evolution and one control of shape ({self.size_in},)")
-        return self._march.trajectory(control)
+        return self.solution.trajectory(control)
 
     def present_control(self) -> Array:
         """The control vector of what the problem's controls hold now, the same in each step. Collective."""

@@ -50,8 +50,6 @@ class Stationary:
         self.observable = observable
         self.layout = layout
         self.counts = counts
-        #: There are no steps.
-        self.plan = None
         self.residual = Residual(problem, observable.parameters)
         # Of an affine problem ∂F/∂m is the same everywhere: it is kept as matrices.
         self.residual.expect_gradients(
@@ -65,14 +63,10 @@ class Stationary:
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out)."""
         if len(rows) > 1 and self.residual.is_affine:
-            found = [value for _, value in self._affine_batch(rows)]
+            values = [value for _, value in self._affine_batch(rows)]
         else:
-            found = [self._value_at(row) for row in rows]
-        return np.array(found).reshape(len(rows), self.observable.size)
-
-    def _value_at(self, row: Array) -> Array:
-        self._solve(row)
-        return self._observe()
+            values = [(self._solve(row), self._observe())[1] for row in rows]
+        return np.array(values).reshape(len(rows), self.observable.size)
 
     def linearize(self, rows: Array) -> list[tuple[Derivatives, Array]]:
         """Derivatives and observations at several controls; one block solve where the residual is affine."""

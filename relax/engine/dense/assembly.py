@@ -17,6 +17,7 @@ from relax.base.types import Array
 from relax.engine.dense.affine import Affine, Indices, affine
 from relax.engine.dense.terms import Given, Inflow, Terms, Walls
 from relax.engine.march.affine import Scalar, scalars_in, slopes
+from relax.engine.march.plan import Plan
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.problem.evolution import Evolution
@@ -56,10 +57,9 @@ class Assembly:
     def __init__(self, G: ReducedMap) -> None:
         _check(G)
         self._G = G
-        solution = G.solution
         self._evolution = G.problem if isinstance(G.problem, Evolution) else None
-        self._plan = solution.plan
-        self._residual = residual = solution.residual
+        self._plan = None if self._evolution is None else Plan(self._evolution)
+        self._residual = residual = G.residual
         self.parameters = residual.parameters
         self.num_steps = 1 if self._evolution is None else self._evolution.num_steps
         first = 0 if self._evolution is None else 1

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from relax.base.log import LongRun
 from relax.base.types import Array
-from relax.engine.march.plan import Run
+from relax.engine.march.plan import Run, expanded
 from relax.engine.march.runs import Runs
 from relax.engine.march.storage import Walk
 from relax.engine.residual.registers import Point
@@ -269,7 +269,7 @@ class _Total:
     def __init__(self, runs: Runs, rows: int) -> None:
         self._runs = runs
         self._rows = rows
-        self._parts: list[Array | None] = [None] * runs.system.plan.num_parts
+        self._parts: list[Array | None] = [None] * len(expanded(runs.evolution))
 
     def _put(self, place: int, part: Array) -> None:
         known = self._parts[place]
