@@ -10,6 +10,7 @@ import numpy as np
 from dolfinx import fem
 
 from relax.base import parallel
+from relax.base.fem.forms import num_owned
 from relax.base.types import Array
 from relax.errors import BadInput, SolveFailed
 
@@ -88,6 +89,18 @@ class Observable(ABC):
 
     def check_state(self, state: fem.Function) -> None:  # noqa: B027 - a hook that need not be given
         """Raise ``BadProblem`` when this observation is not one of ``state``. The default accepts all."""
+
+
+class LinearObservable(Observable):
+    """B(u) that is linear: it is its own tangent, and has no curvature."""
+
+    is_linear = True
+
+    def tangent(self, u: fem.Function, du: fem.Function) -> Array:
+        return self.value(du)
+
+    def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
+        return np.zeros(num_owned(u.function_space))
 
 
 def _largest(values: Array, u: fem.Function) -> float:

@@ -107,7 +107,7 @@ class EigenDerivatives:
     def _densities(self) -> Array:
         """The derivative of each energy, (psi_i^2, phi): (k, owned). Collective."""
         states = [self._state(i) for i in range(self._system.num_states)]
-        return np.array([self._system.density_dual(psi, psi) for psi in states])
+        return np.array([self._system.forms.density_dual(psi, psi) for psi in states])
 
     def _state(self, i: int) -> Array:
         """psi_i on the free degrees of freedom. Local."""
@@ -115,13 +115,13 @@ class EigenDerivatives:
 
     def _density_duals(self, rows: Array, psi: Array) -> Array:
         """(a psi, phi) for each row a of (p, free): (p, owned)."""
-        duals = [self._system.density_dual(rows[i], psi) for i in range(len(rows))]
+        duals = [self._system.forms.density_dual(rows[i], psi) for i in range(len(rows))]
         return np.array(duals).reshape(len(rows), self._densities.shape[1])
 
     def _state_tangents(self, i: int, parts: list[Array]) -> tuple[Array, Array]:
         """(dpsi_i, dE_i) for each direction: (p, free), (p,)."""
         system, psi = self._system, self._state(i)
-        sources = np.array([system.potential_times(part, psi) for part in parts]).reshape(len(parts), psi.size)
+        sources = np.array([system.forms.potential_times(part, psi) for part in parts]).reshape(len(parts), psi.size)
         system.counts["tangent"] += len(parts)
         return system.solve_bordered(self._point, i, -sources, np.zeros(len(parts)))
 
@@ -153,13 +153,13 @@ class EigenDerivatives:
         distinct, number = np.unique(seeds, axis=0, return_inverse=True)
         number = number.reshape(-1)  # NumPy 2.0 alone gives it the shape of the seeds
         a, alpha = (x[number] for x in self._state_adjoints(i, distinct))
-        moved = np.array([system.potential_times(parts[j], a[j]) for j in range(len(a))]).reshape(a.shape)
+        moved = np.array([system.forms.potential_times(parts[j], a[j]) for j in range(len(a))]).reshape(a.shape)
         mass_a, mass_dpsi = system.mass_times(a), system.mass_times(dpsi)
         rhs = -moved + dE[:, None] * mass_a + alpha[:, None] * mass_dpsi
         border = parallel.sum_over_ranks(system.comm, (dpsi * mass_a).sum(axis=1))
         da, _ = system.solve_bordered(self._point, i, rhs, border)
         system.counts["adjoint"] += len(rhs)
-        moving = np.array([system.density_dual(a[j], dpsi[j]) for j in range(len(a))])
+        moving = np.array([system.forms.density_dual(a[j], dpsi[j]) for j in range(len(a))])
         return self._density_duals(da, self._state(i)) + moving
 
     # -- clusters ------------------------------------------------------------------------------------------------------
