@@ -132,6 +132,7 @@ class EigenSystem:
         Raises:
             SolveFailed: when not all states are found.
         """
+        self.refuse_closed()
         k = self.num_states
         parts = self.layout.split(control)
         self.potential.x.array[:] = parts[0]
@@ -139,9 +140,8 @@ class EigenSystem:
         spectrum = self.stationary.solve(k)
         self.counts["forward"] += 1
         clusters = tuple(c for c in spectrum.clusters if c.start < k)
-        point = EigenPoint(
-            parts, spectrum.energies[:k], spectrum.vectors[:k], clusters, spectrum.offset, [Key() for _ in range(k)]
-        )
+        keys = [Key() for _ in range(k)]
+        point = EigenPoint(parts, spectrum.energies[:k], spectrum.vectors[:k], clusters, spectrum.offset, keys)
         self._assembled_for = point.key
         self._install_state(point)
         return point
