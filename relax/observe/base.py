@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,19 @@ class Look:
     observable: Observable
     start: int
     weight: float
+
+    @property
+    def part(self) -> slice:
+        """Where in y it is added."""
+        return slice(self.start, self.start + self.observable.size)
+
+
+def by_step(looks: Iterable[Look]) -> dict[int, list[Look]]:
+    """The looks at each step that is looked at."""
+    steps: dict[int, list[Look]] = {}
+    for look in looks:
+        steps.setdefault(look.step, []).append(look)
+    return steps
 
 
 class Observable(ABC):

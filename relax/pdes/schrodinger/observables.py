@@ -246,7 +246,7 @@ def _checked_states(V: fem.FunctionSpace, states: Sequence[fem.Function]) -> lis
     """The states as a list, as many on every rank. Collective."""
     with parallel.together(V.mesh.comm):
         _complain_of_states(V, states)
-    least, most = parallel.extremes(V.mesh.comm, np.array([len(states)]))
+    least, most = parallel.extremes(V.mesh.comm, np.array([float(len(states))]))
     if least != most:
         raise BadInput(f"states: expected the same number on each rank, got {least:g} to {most:g} of them")
     return list(states)
