@@ -17,7 +17,7 @@ from relax.engine.linearization import BLOCK, Derivatives
 from relax.engine.residual.registers import Point
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
-from relax.engine.solve.sensitivity import Sensitivity, solve_adjoints
+from relax.engine.solve.sensitivity import Sensitivity
 from relax.engine.solve.state import ForwardSolver, Newton
 from relax.errors import BadProblem
 from relax.observe.base import Observable, finite
@@ -195,9 +195,7 @@ class StationaryDerivatives:
 
     def _adjoints(self, seeds: Array, duals: Array, factor: Factor) -> Array:
         """λ for each seed; the latest single one is remembered, for Hessian actions with the same seed."""
-        clamped = duals.copy()
-        clamped[:, self._solution.residual.boundary.owned] = 0.0
-        adjoints = solve_adjoints(factor, clamped)
+        adjoints = self._solution.sensitivity.adjoints(duals, factor)
         self._solution.counts["adjoint"] += len(seeds)
         if len(seeds) == 1:
             self._last_adjoint = (seeds[0].copy(), adjoints[0].copy())
@@ -223,8 +221,7 @@ class StationaryDerivatives:
         registers.install_adjoint(lam)
         curved = solution.observable.second(residual.state, seed, registers.tangent_state)
         rhs = curved - residual.second_state_source()
-        rhs[residual.boundary.owned] = 0.0
-        registers.install_second_adjoint(solve_adjoints(factor, rhs[None, :])[0])
+        registers.install_second_adjoint(solution.sensitivity.adjoints(rhs[None, :], factor)[0])
         solution.counts["adjoint"] += 1
         boundary = residual.second_adjoint_action() - curved if residual.boundary.has_controls else None
         return -solution.layout.join(residual.second_gradient(boundary))

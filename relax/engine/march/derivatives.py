@@ -14,7 +14,6 @@ from relax.engine.march.plan import Run, expanded
 from relax.engine.march.runs import Runs
 from relax.engine.march.storage import Walk
 from relax.engine.residual.registers import Point
-from relax.engine.solve.sensitivity import solve_adjoints
 from relax.errors import SolveFailed
 
 
@@ -134,10 +133,8 @@ class MarchDerivatives:
     def _adjoints(self, point: Point, duals: Array) -> Array:
         """λ_n for each dual vector of u_n: (k, owned)."""
         runs = self._runs
-        clamped = duals.copy()
-        clamped[:, runs.residual.boundary.owned] = 0.0
         with runs.system.operators.factor_here(point.key, derivatives=True) as factor:
-            adjoints = solve_adjoints(factor, clamped)
+            adjoints = runs.system.sensitivity.adjoints(duals, factor)
         runs.counts["adjoint"] += len(duals)
         return adjoints
 

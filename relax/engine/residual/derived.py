@@ -128,8 +128,7 @@ class DerivedForms:
         control = self.controls[i]
         if isinstance(control, fem.Function):
             return nonzero(ufl.derivative(form, control, ufl.TestFunction(control.function_space)))
-        entries = int(np.prod(control.ufl_shape, dtype=np.int64))
-        forms = [self.in_constant(form, control, entry) for entry in range(entries)]
+        forms = [self.in_constant(form, control, entry) for entry in range(control.value.size)]
         if all(f is None for f in forms):
             return None
         return [f if f is not None else 0.0 * self.contraction for f in forms]

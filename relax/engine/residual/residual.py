@@ -205,7 +205,7 @@ class Residual:
                 register.x.scatter_reverse(la.InsertMode.add)
                 parts.append(register.x.array[: num_owned(control.function_space)].copy())
             else:
-                entries = np.zeros(int(np.prod(control.ufl_shape, dtype=np.int64)))
+                entries = np.zeros(control.value.size)
                 if isinstance(form, list):
                     entries += [float(fem.assemble_scalar(f)) for f in form]
                 if dual is not None:
