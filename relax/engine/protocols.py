@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 import numpy.typing as npt
 
 from relax.base.fem.forms import Control
-from relax.base.fem.layout import ControlLayout, as_rows
+from relax.base.fem.layout import as_rows
 from relax.base.types import Array
 from relax.engine.linearization import ControlSpace, Derivatives, Linearization
 from relax.engine.residual.residual import Residual
@@ -84,13 +84,9 @@ class Solution(Protocol):
 
     Attributes:
         residual: of the problem, or of one step.
-        layout: of control vectors.
-        counts: of solves, added to.
     """
 
     residual: Residual
-    layout: ControlLayout
-    counts: dict[str, int]
 
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out)."""

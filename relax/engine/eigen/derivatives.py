@@ -71,10 +71,9 @@ class EigenDerivatives:
         system.install(self._point)
         duals = seeds[:, :k] @ self._densities
         for i in range(k) if system.has_states else ():
-            chosen = np.flatnonzero(self._state_seeds(seeds, i).any(axis=1))
+            chosen, of_state = self._nonzero_seeds(seeds, i)
             if chosen.size:
-                a, _ = self._state_adjoints(i, self._state_seeds(seeds[chosen], i))
-                duals[chosen] -= self._density_duals(a, self._state(i))
+                duals[chosen] -= self._density_duals(self._state_adjoints(i, of_state)[0], self._state(i))
         return system.layout.join([duals])
 
     def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
@@ -92,13 +91,11 @@ class EigenDerivatives:
         for i in weighed:
             dpsi, dE = self._state_tangents(i, parts)
             duals += seeds[:, i : i + 1] * (2.0 * self._density_duals(dpsi, self._state(i)))[which]
-            chosen = np.flatnonzero(self._state_seeds(seeds, i).any(axis=1))
+            chosen, of_state = self._nonzero_seeds(seeds, i)
             if chosen.size:
                 along = which[chosen]
                 given = [parts[j] for j in along]
-                duals[chosen] -= self._state_actions(
-                    i, self._state_seeds(seeds[chosen], i), given, dpsi[along], dE[along]
-                )
+                duals[chosen] -= self._state_actions(i, of_state, given, dpsi[along], dE[along])
         return system.layout.join([duals])
 
     # -- the work ------------------------------------------------------------------------------------------------------
@@ -130,6 +127,12 @@ class EigenDerivatives:
         size = self._system.state_layout.size
         start = self._system.num_states + i * size
         return seeds[:, start : start + size] if self._system.has_states else np.zeros((len(seeds), 0))
+
+    def _nonzero_seeds(self, seeds: Array, i: int) -> tuple[npt.NDArray[np.int64], Array]:
+        """Which seeds see the i-th state, and what of them does, (p, size)."""
+        of_state = self._state_seeds(seeds, i)
+        chosen = np.flatnonzero(of_state.any(axis=1))
+        return chosen, of_state[chosen]
 
     def _state_adjoints(self, i: int, seeds: Array) -> tuple[Array, Array]:
         """(a, alpha) for seeds (p, size) of the i-th state: (p, free), (p,)."""

@@ -15,7 +15,7 @@ from relax.base.fem.forms import assembled, compiled, nonzero
 from relax.base.fem.layout import ControlLayout, SpaceLayout
 from relax.base.la.eigen import products
 from relax.base.la.factors import Key
-from relax.base.la.options import DIRECT_SYMMETRIC, Options, known, merged
+from relax.base.la.options import DIRECT_SYMMETRIC, Options, known, merged, split
 from relax.base.types import Array
 from relax.engine.eigen.bordered import BorderedSolver
 from relax.errors import BadInput
@@ -96,8 +96,7 @@ class EigenSystem:
         counts: dict[str, int],
         options: Options,
     ) -> None:
-        lin = {key.removeprefix("lin_"): v for key, v in options.items() if key.startswith("lin_")}
-        own = {key: v for key, v in options.items() if not key.startswith("lin_")}
+        own, lin = split(options)
         lin_options = merged(DIRECT_SYMMETRIC, known(lin))
         self.comm = V.mesh.comm
         self.num_states = num_states

@@ -72,9 +72,9 @@ class MarchDerivatives:
                 observation.add_adjoints(n + 1, after, seeds, duals)
                 with self._step(n, before, after) as point:
                     adjoints = self._adjoints(point, duals)
-                    found = runs.system.sensitivity.gradients(point, adjoints, duals)
-                duals = found[0]
-                total.add(n, found)
+                    gradients = runs.system.sensitivity.gradients(point, adjoints, duals)
+                duals = gradients[0]
+                total.add(n, gradients)
             observation.add_adjoints(0, self._run.initial, seeds, duals)
             total.add_initial(self._of_initial(duals))
             runs.note(self._walk)
@@ -159,14 +159,14 @@ class MarchDerivatives:
                 with self._step(n, before[0], after[0]) as point:
                     if not is_curved:
                         # The steps have no curvature: only that of the observation is carried back.
-                        found = sensitivity.gradients(point, self._adjoints(point, second), second)
+                        gradients = sensitivity.gradients(point, self._adjoints(point, second), second)
                     else:
                         adjoints = self._adjoints(point, duals)
                         steps = [[before[1 + i], *runs.system.plan.of_step(p, n)] for i, p in enumerate(parts)]
-                        found = self._second_step(point, adjoints, second, after[1:], steps, which)
+                        gradients = self._second_step(point, adjoints, second, after[1:], steps, which)
                         duals = sensitivity.gradients(point, adjoints, duals, which=(0,))[0]
-                second = found[0]
-                total.add(n, found)
+                second = gradients[0]
+                total.add(n, gradients)
             first = walk.first
             observation.add_seconds(0, first[0], seeds, first[1:][which], second)
             observation.add_adjoints(0, first[0], seeds, duals)
@@ -272,9 +272,9 @@ class _Total:
         known = self._parts[place]
         self._parts[place] = part if known is None else known + part
 
-    def add(self, n: int, found: list[Array]) -> None:
+    def add(self, n: int, gradients: list[Array]) -> None:
         """The parts of the step from u_n to u_{n+1}, ``previous`` first, which goes on to the step before."""
-        for place, part in zip(self._runs.system.plan.places, found[1:], strict=True):
+        for place, part in zip(self._runs.system.plan.places, gradients[1:], strict=True):
             self._put(place.at(n), part)
 
     def add_initial(self, duals: Array) -> None:

@@ -73,8 +73,8 @@ class NewtonSolver:
         with inserted(prefix, snes_options), refused_options(prefix):
             self._snes.setFromOptions()
         self._snes.setErrorIfNotConverged(False)
-        self._x: PETSc.Vec | None = None
-        self._f: PETSc.Vec | None = None
+        self._x: PETSc.Vec = None
+        self._f: PETSc.Vec = None
 
     def solve(self, factor: Factor, guess: np.ndarray) -> None:
         """The state for the installed controls, using the matrix and linear solver of ``factor``.
@@ -91,7 +91,7 @@ class NewtonSolver:
         self._first_norm = self._norm_at(guess)
         if self._first_norm == 0.0:
             return
-        if self._x is None or self._f is None:
+        if self._x is None:
             self._x, self._f = factor.matrix.createVecRight(), factor.matrix.createVecLeft()
             self._snes.setFunction(self._evaluate, self._f)
         self._snes.setKSP(factor.solver.ksp)
