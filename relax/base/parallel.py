@@ -122,6 +122,13 @@ def smallest(comm: MPI.Comm, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return result
 
 
+def extremes(comm: MPI.Comm, values: npt.NDArray[Any]) -> tuple[Array, Array]:
+    """The least and the largest of rows, column by column, over the ranks; infinite of no rows. Collective."""
+    low, high = np.min(values, axis=0, initial=np.inf), np.max(values, axis=0, initial=-np.inf)
+    least, minus_largest = smallest(comm, np.array([low, -high]))
+    return least, -minus_largest
+
+
 def smallest_or(
     comm: MPI.Comm, values: npt.NDArray[Any], seconds: float, otherwise: Callable[[], None]
 ) -> npt.NDArray[Any]:

@@ -52,13 +52,13 @@ def one_torch_thread_per_rank() -> None:
 
 def wheel_of_dolfinx() -> str | None:
     """The name and version of DOLFINx's wheel, where DOLFINx comes from one; both names where both are installed."""
-    found = []
+    wheels = []
     for name in ("dolfinx-solver-real", "dolfinx-solver-complex"):
         try:
-            found.append(f"{name} {metadata.version(name)}")
+            wheels.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    return " and ".join(found) or None
+    return " and ".join(wheels) or None
 
 
 class _WheelFirst:

@@ -51,7 +51,15 @@ class KnownPoints:
         if not points:
             length = self._G.size_in if which in ("vjp", "hvp") else self._G.size_out
             return np.empty((0, directions[0].shape[1], length))
-        return _EACH[which](points, *directions)
+        match which:
+            case "vjp":
+                return first_order_each(Linearization.vjp_of_many, points, *directions)
+            case "jvp":
+                return first_order_each(Linearization.jvp_of_many, points, *directions)
+            case "hvp":
+                return np.array([point.hvp(y, m) for point, y, m in zip(points, *directions, strict=True)])
+            case "second_tangent":
+                return second_tangent_each(points, *directions)
 
     def _find(self, row: Array, hint: int) -> Linearization:
         G = self._G
@@ -71,30 +79,24 @@ class KnownPoints:
         return self._known[-1][1]
 
 
-def vjp_each(points: Sequence[Linearization], dy: Array) -> Array:
-    """Each point's adjoint: (samples, directions, size_out) -> (samples, directions, size_in). Collective.
+def first_order_each(
+    product: Callable[[Linearization, Array], Array], points: Sequence[Linearization], rows: Array
+) -> Array:
+    """Each point's adjoint or tangent: (samples, directions, size_out) -> (samples, directions, size_in), or back.
 
-    Points of an affine problem have one operator and one ∂F/∂m: where the observable is linear as well, the adjoint is
-    the same map at each of them, and all samples go through one block solve. More directions than there are controls,
-    or observations, go through the matrix, made by tangents or by adjoints, whichever are fewer.
+    Collective. Points of an affine problem have one operator and one ∂F/∂m: where the observable is linear as well, the
+    derivative is the same map at each of them, and all samples go through one block solve. More directions than there
+    are controls, or observations, go through the matrix, made by tangents or by adjoints, whichever are fewer.
+
+    Args:
+        product: ``Linearization.vjp_of_many`` or ``Linearization.jvp_of_many``.
+        points: a point for each sample.
+        rows: seeds or directions.
     """
     if len(points) > 1 and points[0].is_everywhere_the_same:
-        samples, directions = dy.shape[:2]
-        return points[0].vjp_of_many(dy.reshape(samples * directions, dy.shape[2])).reshape(samples, directions, -1)
-    return np.array([point.vjp_of_many(dy[i]) for i, point in enumerate(points)])
-
-
-def jvp_each(points: Sequence[Linearization], dm: Array) -> Array:
-    """Each point's tangent: (samples, directions, size_in) -> (samples, directions, size_out). Collective."""
-    if len(points) > 1 and points[0].is_everywhere_the_same:
-        samples, directions = dm.shape[:2]
-        return points[0].jvp_of_many(dm.reshape(samples * directions, dm.shape[2])).reshape(samples, directions, -1)
-    return np.array([point.jvp_of_many(dm[i]) for i, point in enumerate(points)])
-
-
-def hvp_each(points: Sequence[Linearization], dy: Array, dm: Array) -> Array:
-    """Each point's Hessian action: (samples, directions, ·) twice -> (samples, directions, size_in). Collective."""
-    return np.array([point.hvp(y, m) for point, y, m in zip(points, dy, dm, strict=True)])
+        samples, directions = rows.shape[:2]
+        return product(points[0], rows.reshape(samples * directions, rows.shape[2])).reshape(samples, directions, -1)
+    return np.array([product(point, rows[i]) for i, point in enumerate(points)])
 
 
 def second_tangent_each(points: Sequence[Linearization], a: Array, b: Array) -> Array:
@@ -109,11 +111,3 @@ def second_tangent_each(points: Sequence[Linearization], a: Array, b: Array) -> 
             actions = point.hvp(np.eye(result.shape[2]), b[s, k])
             result[s, k] = [point.dot(actions[i], np.ascontiguousarray(a[s, k])) for i in range(len(actions))]
     return result
-
-
-_EACH: dict[Product, Callable[..., Array]] = {
-    "vjp": vjp_each,
-    "jvp": jvp_each,
-    "hvp": hvp_each,
-    "second_tangent": second_tangent_each,
-}

@@ -71,7 +71,7 @@ def _control_part(G: Map, control: Control, value: Any) -> Array:
         with parallel.together(G.comm):
             numbers = value(np.zeros((3, 1))) if callable(value) else value
             part: Array = np.asarray(numbers, dtype=np.float64).reshape(-1)
-            entries = int(np.prod(control.ufl_shape, dtype=np.int64))
+            entries = control.value.size
             if part.size not in (1, entries):
                 raise BadInput(f"control_values: expected {entries} numbers for a constant, got {part.size}")
             part = np.broadcast_to(part, (entries,)).copy()

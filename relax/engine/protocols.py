@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy.typing as npt
 
 from relax.base.fem.forms import Control
-from relax.base.fem.layout import ControlLayout
+from relax.base.fem.layout import as_rows
 from relax.base.types import Array
 from relax.engine.linearization import ControlSpace, Derivatives, Linearization
-from relax.engine.march.plan import Plan
 from relax.engine.residual.residual import Residual
+from relax.errors import BadInput
 
 
 class MappedProblem(Protocol):
@@ -35,26 +35,48 @@ class Map(ControlSpace, Protocol):
     """G: m -> y, with derivatives where it is linearised: ``ReducedMap``, ``EigenMap``. Collective, as is every method.
 
     Attributes:
+        problem: what is solved.
         counts: of solves: "forward", "tangent", "adjoint".
     """
 
+    problem: MappedProblem
     counts: dict[str, int]
-
-    @property
-    def problem(self) -> MappedProblem:
-        """What is solved. Local."""
 
     def __call__(self, m: npt.ArrayLike) -> Array:
         """G(m): (..., size_in) -> (..., size_out)."""
 
-    def linearize(self, m: npt.ArrayLike) -> Linearization:
-        """At one control, (size_in,)."""
-
     def linearize_rows(self, rows: Array) -> list[Linearization]:
-        """At several, (k, size_in), that ``layout.checked`` has seen: they are not looked at again."""
+        """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
 
     def present_control(self) -> Array:
-        """The control vector of what the registers hold."""
+        """The control vector of what the problem's controls hold now, the same in each step."""
+
+    def close(self) -> None:
+        """Free the factors and matrices. The map and its linearisation points are of no use afterwards."""
+
+    def dot(self, a: Array, b: Array) -> float:
+        """The inner product of two control vectors over all ranks. Local under ``layout="replicated"``."""
+        return self.layout.dot(a, b)
+
+    def linearize(self, m: npt.ArrayLike) -> Linearization:
+        """Solve at one control, shape (size_in,), and return the linearisation point, which owns its state."""
+        control = self.layout.checked(m, "control")
+        if control.ndim != 1:
+            raise BadInput(
+                f"linearize: expected one control of shape ({self.size_in},), got {control.shape}; "
+                "linearise at each sample by itself, or use linearize_each"
+            )
+        return self.linearize_rows(control[None, :])[0]
+
+    def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
+        """Linearisation points of several controls (k, size_in); one block solve where the residual is affine."""
+        return self.linearize_rows(as_rows(self.layout.checked(m, "control")))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
 
 class Solution(Protocol):
@@ -62,18 +84,9 @@ class Solution(Protocol):
 
     Attributes:
         residual: of the problem, or of one step.
-        layout: of control vectors.
-        counts: of solves, added to.
-        plan: which part of a control goes to which step; None without steps.
     """
 
     residual: Residual
-    layout: ControlLayout
-    counts: dict[str, int]
-
-    @property
-    def plan(self) -> Plan | None:
-        """Which part of a control vector goes to which step; None without steps. Local."""
 
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy.typing as npt
 from petsc4py import PETSc
@@ -13,7 +12,7 @@ from relax.base.la.options import Options
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.march import March, expanded
-from relax.engine.protocols import Solution
+from relax.engine.protocols import Map, Solution
 from relax.engine.solve.state import Newton
 from relax.engine.stationary import Stationary
 from relax.errors import BadInput, BadProblem
@@ -22,7 +21,7 @@ from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
 
 
-class ReducedMap:
+class ReducedMap(Map):
     """G(m) = B(u(m)), where the state u(m) solves F(u, m; v) = 0.
 
     Collective: to make, to call, and every method but ``dot`` under ``layout="replicated"``.
@@ -70,7 +69,7 @@ class ReducedMap:
         storage: object = None,
     ) -> None:
         observable.check_state(problem.state)
-        self.problem = problem
+        self.problem: Problem | Evolution = problem
         self.observable = observable
         self.comm = problem.mesh.comm
         hidden = [c for c in problem.controls if any(c is p for p in observable.parameters)]
@@ -85,11 +84,9 @@ class ReducedMap:
             )
         self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
         self.solution: Solution
-        self._march: March | None = None
         if isinstance(problem, Evolution):
             self.layout: ControlLayout = control_layout(layout, self.comm, expanded(problem))
-            self._march = March(problem, observable, self.layout, self.counts, solver, options, storage)
-            self.solution = self._march
+            self.solution = March(problem, observable, self.layout, self.counts, solver, options, storage)
         elif storage is not None:
             raise BadInput("storage: a stationary problem has no trajectory to store; leave it None")
         else:
@@ -101,10 +98,6 @@ class ReducedMap:
 
     # -- values --------------------------------------------------------------------------------------------------------
 
-    def dot(self, a: Array, b: Array) -> float:
-        """The inner product of two control vectors over all ranks. Collective under ``layout="owned"``."""
-        return self.layout.dot(a, b)
-
     def __call__(self, m: npt.ArrayLike) -> Array:
         """G(m), shape (..., size_in) -> (..., size_out).
 
@@ -113,20 +106,6 @@ class ReducedMap:
         """
         controls = self.layout.checked(m, "control")
         return self.solution.values(as_rows(controls)).reshape(*controls.shape[:-1], self.size_out)
-
-    def linearize(self, m: npt.ArrayLike) -> Linearization:
-        """Solve at one control, shape (size_in,), and return the linearisation point, which owns its state."""
-        control = self.layout.checked(m, "control")
-        if control.ndim != 1:
-            raise BadInput(
-                f"linearize: expected one control of shape ({self.size_in},), got {control.shape}; "
-                "linearise at each sample by itself, or use linearize_each"
-            )
-        return self.linearize_rows(control[None, :])[0]
-
-    def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
-        """Linearisation points of several controls (k, size_in); one block solve where the residual is affine."""
-        return self.linearize_rows(as_rows(self.layout.checked(m, "control")))
 
     def linearize_rows(self, rows: Array) -> list[Linearization]:
         """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
@@ -143,9 +122,9 @@ class ReducedMap:
             SolveFailed: naming the step.
         """
         control = self.layout.checked(m, "control")
-        if self._march is None or control.ndim != 1:
+        if not isinstance(self.solution, March) or control.ndim != 1:
             raise BadInput(f"trajectory: expected an Evolution and one control of shape ({self.size_in},)")
-        return self._march.trajectory(control)
+        return self.solution.trajectory(control)
 
     def present_control(self) -> Array:
         """The control vector of what the problem's controls hold now, the same in each step. Collective."""
@@ -157,9 +136,3 @@ class ReducedMap:
         """Free the factors and matrices. Collective. The map and its linearisation points are of no use afterwards."""
         self.solution.close()
         PETSc.garbage_cleanup(self.comm)
-
-    def __enter__(self) -> ReducedMap:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()

@@ -17,7 +17,7 @@ from relax.engine.linearization import BLOCK, Derivatives
 from relax.engine.residual.registers import Point
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
-from relax.engine.solve.sensitivity import Sensitivity, solve_adjoints
+from relax.engine.solve.sensitivity import Sensitivity
 from relax.engine.solve.state import ForwardSolver, Newton
 from relax.errors import BadProblem
 from relax.observe.base import Observable, finite
@@ -50,8 +50,6 @@ class Stationary:
         self.observable = observable
         self.layout = layout
         self.counts = counts
-        #: There are no steps.
-        self.plan = None
         self.residual = Residual(problem, observable.parameters)
         # Of an affine problem ∂F/∂m is the same everywhere: it is kept as matrices.
         self.residual.expect_gradients(
@@ -65,14 +63,10 @@ class Stationary:
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out)."""
         if len(rows) > 1 and self.residual.is_affine:
-            found = [value for _, value in self._affine_batch(rows)]
+            values = [value for _, value in self._affine_batch(rows)]
         else:
-            found = [self._value_at(row) for row in rows]
-        return np.array(found).reshape(len(rows), self.observable.size)
-
-    def _value_at(self, row: Array) -> Array:
-        self._solve(row)
-        return self._observe()
+            values = [(self._solve(row), self._observe())[1] for row in rows]
+        return np.array(values).reshape(len(rows), self.observable.size)
 
     def linearize(self, rows: Array) -> list[tuple[Derivatives, Array]]:
         """Derivatives and observations at several controls; one block solve where the residual is affine."""
@@ -201,9 +195,7 @@ class StationaryDerivatives:
 
     def _adjoints(self, seeds: Array, duals: Array, factor: Factor) -> Array:
         """λ for each seed; the latest single one is remembered, for Hessian actions with the same seed."""
-        clamped = duals.copy()
-        clamped[:, self._solution.residual.boundary.owned] = 0.0
-        adjoints = solve_adjoints(factor, clamped)
+        adjoints = self._solution.sensitivity.adjoints(duals, factor)
         self._solution.counts["adjoint"] += len(seeds)
         if len(seeds) == 1:
             self._last_adjoint = (seeds[0].copy(), adjoints[0].copy())
@@ -229,8 +221,7 @@ class StationaryDerivatives:
         registers.install_adjoint(lam)
         curved = solution.observable.second(residual.state, seed, registers.tangent_state)
         rhs = curved - residual.second_state_source()
-        rhs[residual.boundary.owned] = 0.0
-        registers.install_second_adjoint(solve_adjoints(factor, rhs[None, :])[0])
+        registers.install_second_adjoint(solution.sensitivity.adjoints(rhs[None, :], factor)[0])
         solution.counts["adjoint"] += 1
         boundary = residual.second_adjoint_action() - curved if residual.boundary.has_controls else None
         return -solution.layout.join(residual.second_gradient(boundary))

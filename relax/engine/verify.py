@@ -60,24 +60,24 @@ class MapReport:
     @property
     def failures(self) -> list[str]:
         """What is wrong, a sentence each; empty when all is well."""
-        found = []
+        failures = []
         if not self.first_order > 2.0 - _ORDER_SLACK:
-            found.append(
+            failures.append(
                 f"the tangent is not the derivative: first Taylor order {self.first_order:.2f}, expected 2 "
                 "(a stale control, a sign, a missing term, a boundary condition that is not homogenised)"
             )
         if not self.adjoint_gap < _GAP:
-            found.append(
+            failures.append(
                 f"the adjoint is not the transpose of the tangent: gap {self.adjoint_gap:.1e}, expected < {_GAP:.0e} "
                 "(a missing ghost update, a seed or a boundary row that is not zeroed, a sum over ranks counted twice)"
             )
         if not self.second_order > 3.0 - _ORDER_SLACK:
-            found.append(
+            failures.append(
                 f"the Hessian action is not the second derivative: second Taylor order {self.second_order:.2f}, not 3"
             )
         if not self.hessian_gap < _GAP:
-            found.append(f"the Hessian is not symmetric: gap {self.hessian_gap:.1e}, expected below {_GAP:.0e}")
-        return found
+            failures.append(f"the Hessian is not symmetric: gap {self.hessian_gap:.1e}, expected below {_GAP:.0e}")
+        return failures
 
     def __str__(self) -> str:
         rows = [
@@ -139,7 +139,10 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
     delta, other = random(), random()
     size = max(np.sqrt(G.dot(point, point)), 1.0) / np.sqrt(G.dot(delta, delta))
     delta, other = delta * size, other * size
-    sums = from_rank_0(G.comm, _weights(rng, G.size_out))
+    # Weights of sums of observations, (k, size_out): the first of one sign, others of both.
+    sums = rng.uniform(0.5, 1.5, (min(_SUMS, G.size_out), G.size_out))
+    sums[1:] *= rng.choice([-1.0, 1.0], sums[1:].shape)
+    sums = from_rank_0(G.comm, sums)
     weights = sums[0]
     with G.linearize(point) as lin:
         y = lin.value
@@ -147,7 +150,11 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
         # The map was last solved elsewhere: products that are taken there, and not at their own point, show.
         Jd, g = lin.jvp(delta), lin.vjp(weights)
         each_Hd, Ho = lin.hvp(sums, delta), lin.hvp(weights, other)
-        ratios = _costs(G, point, lin.jvp, lin.vjp, lin.hvp, delta, weights)
+        # Everything has run once before.
+        forward, *products = map(
+            _seconds,
+            (lambda: G(point), lambda: lin.jvp(delta), lambda: lin.vjp(weights), lambda: lin.hvp(weights, delta)),
+        )
     Hd = each_Hd[0]
     slopes, curvatures = sums @ Jd, np.array([G.dot(row, delta) for row in each_Hd])
     first: list[float] = []
@@ -175,37 +182,33 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
         hessian_gap=float(abs(G.dot(Hd, other) - G.dot(Ho, delta)) / max(cross, noise, 1e-300)),
         first_remainders=tuple(first),
         second_remainders=tuple(second),
-        **ratios,
+        forward_seconds=forward,
+        tangent_ratio=products[0] / forward,
+        adjoint_ratio=products[1] / forward,
+        hessian_ratio=products[2] / forward,
     )
-
-
-def _weights(rng: np.random.Generator, size: int) -> Array:
-    """Weights of sums of observations, (k, size): the first of one sign, others of both."""
-    found = rng.uniform(0.5, 1.5, (min(_SUMS, size), size))
-    found[1:] *= rng.choice([-1.0, 1.0], found[1:].shape)
-    return found
 
 
 def _first_step(G: Map, point: Array, delta: Array, y: Array, Jd: Array) -> float:
     """As large as it must be for the remainder to stand out of rounding, if any will do, and as small as it must be for
     the map to be solved at.
     """
-    largest, found = _FIRST_STEP, None
+    largest, solved = _FIRST_STEP, None
     for _ in range(_TRIALS):
         try:
             change = as_rows(G(point + largest * delta))[0] - y
         except SolveFailed:
-            if found is not None:
+            if solved is not None:
                 break
             largest /= _STRETCH
             continue
-        found = largest
+        solved = largest
         if np.linalg.norm(change - largest * Jd) > _VISIBLE * max(
             float(np.linalg.norm(y)), float(np.linalg.norm(change))
         ):
             break
         largest *= _STRETCH
-    return found if found is not None else largest
+    return solved if solved is not None else largest
 
 
 def _order(remainders: list[float], floor: float) -> float:
@@ -215,25 +218,6 @@ def _order(remainders: list[float], floor: float) -> float:
         # Nothing but rounding is left: either the map is affine, or the expansion is exact.
         return np.inf if remainders[-1] <= _CLEAR * floor else 0.0
     return float(np.log2(clear[-2] / clear[-1]))
-
-
-def _costs(
-    G: Map,
-    point: Array,
-    jvp: Callable[[Array], Array],
-    vjp: Callable[[Array], Array],
-    hvp: Callable[[Array, Array], Array],
-    delta: Array,
-    weights: Array,
-) -> dict[str, float]:
-    """Seconds of an evaluation, and of each product relative to it; everything has run once before."""
-    forward = _seconds(lambda: G(point))
-    return {
-        "forward_seconds": forward,
-        "tangent_ratio": _seconds(lambda: jvp(delta)) / forward,
-        "adjoint_ratio": _seconds(lambda: vjp(weights)) / forward,
-        "hessian_ratio": _seconds(lambda: hvp(weights, delta)) / forward,
-    }
 
 
 def _seconds(run: Callable[[], object]) -> float:

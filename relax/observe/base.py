@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from dolfinx import fem
 
 from relax.base import parallel
+from relax.base.fem.forms import num_owned
 from relax.base.types import Array
 from relax.errors import BadInput, SolveFailed
 
@@ -24,6 +25,19 @@ class Look:
     observable: Observable
     start: int
     weight: float
+
+    @property
+    def part(self) -> slice:
+        """Where in y it is added."""
+        return slice(self.start, self.start + self.observable.size)
+
+
+def by_step(looks: Iterable[Look]) -> dict[int, list[Look]]:
+    """The looks at each step that is looked at."""
+    steps: dict[int, list[Look]] = {}
+    for look in looks:
+        steps.setdefault(look.step, []).append(look)
+    return steps
 
 
 class Observable(ABC):
@@ -88,6 +102,18 @@ class Observable(ABC):
 
     def check_state(self, state: fem.Function) -> None:  # noqa: B027 - a hook that need not be given
         """Raise ``BadProblem`` when this observation is not one of ``state``. The default accepts all."""
+
+
+class LinearObservable(Observable):
+    """B(u) that is linear: it is its own tangent, and has no curvature."""
+
+    is_linear = True
+
+    def tangent(self, u: fem.Function, du: fem.Function) -> Array:
+        return self.value(du)
+
+    def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
+        return np.zeros(num_owned(u.function_space))
 
 
 def _largest(values: Array, u: fem.Function) -> float:

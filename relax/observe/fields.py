@@ -6,13 +6,14 @@ import numpy as np
 import numpy.typing as npt
 from dolfinx import fem
 
+from relax.base.fem.forms import num_owned
 from relax.base.fem.layout import SpaceLayout
 from relax.base.fem.subspace import StatePart
 from relax.base.types import Array
-from relax.observe.base import Observable
+from relax.observe.base import LinearObservable
 
 
-class FieldValues(Observable):
+class FieldValues(LinearObservable):
     """Every degree of freedom of the state, or of a subspace of it: y = u.
 
     Collective. y has the order of the layout: by coordinate, then original cell, then component, independent of the
@@ -22,8 +23,6 @@ class FieldValues(Observable):
         V: the state's space, or a subspace ``problem.state.function_space.sub(i)``. Its degrees of freedom must be
             point values.
     """
-
-    is_linear = True
 
     def __init__(self, V: fem.FunctionSpace) -> None:
         self._part = StatePart(V)
@@ -41,17 +40,10 @@ class FieldValues(Observable):
     def value(self, u: fem.Function) -> Array:
         return self._layout.gather(u.x.array[self._owned])
 
-    def tangent(self, u: fem.Function, du: fem.Function) -> Array:
-        return self.value(du)
-
     def adjoint(self, u: fem.Function, dy: Array) -> Array:
-        V = u.function_space
-        dual = np.zeros(V.dofmap.index_map.size_local * V.dofmap.index_map_bs)
+        dual = np.zeros(num_owned(u.function_space))
         dual[self._owned] = self._layout.spread(dy)[: self._part.num_owned]
         return dual
-
-    def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
-        return np.zeros_like(self.adjoint(u, dy))
 
     def check_state(self, state: fem.Function) -> None:
         self._part.check(state, "FieldValues")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import ufl
-from dolfinx import fem, la
+from dolfinx import fem
+from ufl.algorithms import expand_derivatives
 
 from relax.base import parallel
 from relax.base.fem import compat
+from relax.base.fem.forms import assembled, compiled, nonzero, num_owned
 from relax.base.fem.quadrature import with_fixed_degrees
 from relax.base.types import Array
 from relax.errors import BadProblem
@@ -43,18 +45,10 @@ class Functional(Observable):
         self._comm = V.mesh.comm
         self._du = fem.Function(V)
         v = ufl.TestFunction(V)
-        gradient = ufl.algorithms.expand_derivatives(ufl.derivative(self.form, u, v))
+        gradient = expand_derivatives(ufl.derivative(self.form, u, v))
         self._gradient = fem.form(gradient)
-        curvature = ufl.algorithms.expand_derivatives(ufl.derivative(gradient, u, self._du))
-        self._curvature = None if curvature.empty() else fem.form(curvature)
+        self._curvature = compiled(nonzero(ufl.derivative(gradient, u, self._du)))
         self._dual = fem.Function(V)
-        self._num_owned = V.dofmap.index_map.size_local * V.dofmap.index_map_bs
-
-    def _assembled(self, form: fem.Form) -> Array:
-        self._dual.x.array[:] = 0.0
-        fem.assemble_vector(self._dual.x.array, form)
-        self._dual.x.scatter_reverse(la.InsertMode.add)
-        return self._dual.x.array[: self._num_owned]
 
     def value(self, u: fem.Function) -> Array:
         self._compile(u)
@@ -62,19 +56,19 @@ class Functional(Observable):
 
     def tangent(self, u: fem.Function, du: fem.Function) -> Array:
         self._compile(u)
-        gradient = self._assembled(self._gradient)
-        return np.array([parallel.dot(self._comm, gradient, du.x.array[: self._num_owned])])
+        gradient = assembled(self._gradient, self._dual)
+        return np.array([parallel.dot(self._comm, gradient, du.x.array[: len(gradient)])])
 
     def adjoint(self, u: fem.Function, dy: Array) -> Array:
         self._compile(u)
-        return dy[0] * self._assembled(self._gradient)
+        return dy[0] * assembled(self._gradient, self._dual)
 
     def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
         self._compile(u)
         if self._curvature is None:
-            return np.zeros(self._num_owned)
+            return np.zeros(num_owned(u.function_space))
         self._du.x.array[:] = du.x.array
-        return dy[0] * self._assembled(self._curvature)
+        return dy[0] * assembled(self._curvature, self._dual)
 
     @property
     def parameters(self) -> list[fem.Function | fem.Constant]:

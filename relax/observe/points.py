@@ -10,14 +10,15 @@ import numpy.typing as npt
 from dolfinx import fem, la
 
 from relax.base import parallel
+from relax.base.fem.forms import num_owned
 from relax.base.fem.points import CellFinder, as_points, check_found
 from relax.base.fem.subspace import StatePart
 from relax.base.types import Array
 from relax.errors import BadProblem
-from relax.observe.base import Observable
+from relax.observe.base import LinearObservable
 
 
-class PointValues(Observable):
+class PointValues(LinearObservable):
     """The state at points: y = (u(x_1), u(x_2), ...), components of a vector field side by side.
 
     Collective. Each point is evaluated by exactly one rank, and y is in the order of ``points`` on every rank.
@@ -37,8 +38,6 @@ class PointValues(Observable):
     Raises:
         PointsOutsideMesh: on every rank, naming the points.
     """
-
-    is_linear = True
 
     def __init__(self, V: fem.FunctionSpace, points: npt.ArrayLike) -> None:
         self._part = StatePart(V)
@@ -112,9 +111,6 @@ class PointValues(Observable):
         y[self.rows] = (self.values * u.x.array[self.columns]).sum(axis=0)
         return parallel.sum_over_ranks(self._comm, y)
 
-    def tangent(self, u: fem.Function, du: fem.Function) -> Array:
-        return self.value(du)
-
     def adjoint(self, u: fem.Function, dy: Array) -> Array:
         if self._work is None:
             self._work = fem.Function(u.function_space)
@@ -122,12 +118,7 @@ class PointValues(Observable):
         weights = self.values * dy[self.rows]
         dual.array[:] = np.bincount(self.columns.T.ravel(), weights.T.ravel(), minlength=dual.array.size)
         dual.scatter_reverse(la.InsertMode.add)
-        index_map = u.function_space.dofmap.index_map
-        return dual.array[: index_map.size_local * u.function_space.dofmap.index_map_bs].copy()
-
-    def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
-        V = u.function_space
-        return np.zeros(V.dofmap.index_map.size_local * V.dofmap.index_map_bs)
+        return dual.array[: num_owned(u.function_space)].copy()
 
     def check_state(self, state: fem.Function) -> None:
         self._part.check(state, "PointValues")

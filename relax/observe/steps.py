@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from dolfinx import fem
 
+from relax.base.checks import as_number
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
 from relax.observe.base import Look, Observable
@@ -88,19 +89,11 @@ class TimeIntegral(_InTime):
     def __init__(self, observable: Observable, dt: float | fem.Constant) -> None:
         super().__init__(observable)
         self.dt = dt
-        try:
-            length = self._length
-        except (TypeError, ValueError):
-            length = float("nan")
-        if not (np.isfinite(length) and length > 0.0):
+        if not 0.0 < as_number(dt) < np.inf:
             raise BadInput(f"TimeIntegral: expected a finite step length above 0, got {dt!r}")
         self.size = observable.size
 
-    @property
-    def _length(self) -> float:
-        return float(self.dt.value) if isinstance(self.dt, fem.Constant) else float(self.dt)
-
     def looks(self, num_steps: int, start: int = 0) -> list[Look]:
-        ends = (0, num_steps)
-        weights = [self._length * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
+        ends, length = (0, num_steps), as_number(self.dt)
+        weights = [length * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
         return [Look(n, self.observable, start, weight) for n, weight in enumerate(weights)]

@@ -19,7 +19,7 @@ from relax.pdes.shared.boundary_data import BoundaryData, check_positive, condit
 from relax.pdes.shared.in_time import check_boundary_is_static, chosen, given_or_control, initial_state, with_controls
 from relax.pdes.shared.sizes import cell_diameters
 from relax.problem.evolution import Evolution
-from relax.problem.theta import theta_evolution
+from relax.problem.theta import averaged, theta_evolution
 
 
 def evolution(
@@ -154,21 +154,12 @@ def _stabilised(
         nu: the viscosity.
         theta: of the evolution.
     """
-    u, p, k, time = plain.state, plain.previous, plain.dt, plain.time
+    u, p, k = plain.state, plain.previous, plain.dt
     assert k is not None
     degree = u.function_space.ufl_element().degree
     h = ufl.CellDiameter(plain.mesh) / degree
 
-    def at(w: Expr, back: float) -> Expr:
-        moved = {u: w}
-        if time is not None:
-            moved[time] = time - back * k
-        return ufl.replace(strong, moved)
-
-    if theta == "midpoint":
-        mean = at((u + p) / 2, 0.5)
-    else:
-        mean = theta * strong + (1.0 - theta) * at(p, 1.0)
+    mean = averaged(strong, u, p, theta, plain.time, k)
     tau = (4 * ufl.inner(p, p) / h**2 + (12 * nu / h**2) ** 2) ** (-0.5)
     # tau is no polynomial: what UFL would estimate for it is far more than the order of the elements needs.
     dx = ufl.dx(metadata={"quadrature_degree": 2 * degree + 2})

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import ufl
 from dolfinx import default_scalar_type, fem
+from ufl.core.expr import Expr
 
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.forms import Control
 from relax.errors import BadProblem
 from relax.problem.evolution import Evolution, check_length, stands_in
 from relax.problem.problem import Problem
+
+T = TypeVar("T", ufl.Form, Expr)
 
 
 def theta_evolution(
@@ -84,19 +87,7 @@ def theta_evolution(
     rule = {"quadrature_rule": "vertex", "quadrature_degree": 1} if lumped else {}
     change = ufl.inner(state - previous, v) * ufl.dx(domain=V.mesh, metadata=rule)
 
-    def at(u: ufl.core.expr.Expr, back: float) -> ufl.Form:
-        """R at another state, and so many steps before the end of the step."""
-        moved = {state: u} if u is not state else {}
-        if time is not None and back:
-            moved[time] = time - back * k
-        return ufl.replace(residual, moved) if moved else residual
-
-    if theta == "midpoint":
-        form = change + k * at((state + previous) / 2, 0.5)
-    else:
-        form = change + k * (theta * at(state, 0.0))
-        if theta < 1:
-            form += k * ((1 - theta) * at(previous, 1.0))
+    form = change + k * averaged(residual, state, previous, theta, time, k)
     # The initial state may be named, and need not be.
     own = [c for c in controls if c is not initial or stands_in(c, residual, bcs)]
     if not own and initial_is_fixed:
@@ -111,3 +102,28 @@ def theta_evolution(
         step=step, previous=previous, initial=initial, num_steps=num_steps, per_step=per_step, time=time, dt=k,
         start=start, initial_is_fixed=initial_is_fixed,
     )  # fmt: skip
+
+
+def averaged(
+    form: T,
+    state: fem.Function,
+    previous: fem.Function,
+    theta: float | Literal["midpoint"],
+    time: fem.Constant | None,
+    k: float | fem.Constant,
+) -> T:
+    """A form, or an expression, in the state and the time, as a step of length k takes it: θ R_n + (1 - θ) R_{n-1}.
+
+    ``"midpoint"`` is R in the middle of the step.
+    """
+
+    def at(u: Expr, back: float) -> T:
+        """R at another state, and so many steps before the end of the step."""
+        moved = {state: u}
+        if time is not None:
+            moved[time] = time - back * k
+        return ufl.replace(form, moved)
+
+    if theta == "midpoint":
+        return at((state + previous) / 2, 0.5)
+    return theta * form if theta == 1 else theta * form + (1 - theta) * at(previous, 1.0)

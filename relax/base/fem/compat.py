@@ -36,12 +36,6 @@ def interpolation_points(V: fem.FunctionSpace) -> npt.NDArray[np.float64]:
     return points() if callable(points) else points
 
 
-def geometry_dofmap(domain: mesh.Mesh) -> npt.NDArray[np.int32]:
-    """Cells to geometry nodes, (num_cells, nodes_per_cell); ``dofmap`` is deprecated from 0.11."""
-    geometry = domain.geometry
-    return geometry.dofmaps[0] if hasattr(geometry, "dofmaps") else geometry.dofmap
-
-
 def collapse(V: fem.FunctionSpace) -> tuple[fem.FunctionSpace, npt.NDArray[np.int32]]:
     """A subspace as a space of its own, and the parent's local dofs of its dofs (in a list from 0.11). Collective."""
     space, parents = V.collapse()

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 import ufl
-from dolfinx import fem
+from dolfinx import fem, la
 from ufl.algorithms import expand_derivatives
 from ufl.corealg.traversal import traverse_unique_terminals, unique_pre_traversal
 
@@ -73,6 +73,14 @@ def given_back(terminals: Iterable[Control]) -> Iterator[None]:
     finally:
         for value, kept in zip(values, before, strict=True):
             value[...] = kept
+
+
+def assembled(form: fem.Form, dual: fem.Function) -> Array:
+    """The owned values of a vector form, a view of ``dual``, which is overwritten. Collective."""
+    dual.x.array[:] = 0.0
+    fem.assemble_vector(dual.x.array, form)
+    dual.x.scatter_reverse(la.InsertMode.add)
+    return dual.x.array[: num_owned(dual.function_space)]
 
 
 def present(control: Control) -> Array:

@@ -21,7 +21,7 @@ from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.fem import compat
-from relax.base.fem.forms import Control
+from relax.base.fem.forms import Control, num_owned
 from relax.base.types import Array
 from relax.errors import BadInput
 
@@ -79,23 +79,20 @@ class SpaceLayout:
     Attributes:
         size: the number of degrees of freedom over all ranks.
         num_owned: those that this rank owns.
-        num_local: those that this rank sees: owned, then ghosts.
     """
 
     def __init__(self, V: fem.FunctionSpace) -> None:
         self.space = V
         self.comm = V.mesh.comm
-        index_map, block = V.dofmap.index_map, V.dofmap.index_map_bs
-        self.size: int = index_map.size_global * block
-        self.num_owned: int = index_map.size_local * block
-        self.num_local: int = (index_map.size_local + index_map.num_ghosts) * block
+        self.size: int = V.dofmap.index_map.size_global * V.dofmap.index_map_bs
+        self.num_owned = num_owned(V)
 
     @cached_property
     def _order(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(position of each local dof in the global order, order in which gathered owned parts are written)."""
         with parallel.together(self.comm):
             keys = _keys(self.space)
-        gathered = np.concatenate(self.comm.allgather(keys[: self.num_owned]))
+        gathered = parallel.gather_rows(self.comm, keys[: self.num_owned])
         extent = float(np.ptp(gathered[:, 1:4], axis=0).max()) if len(gathered) else 0.0
         columns = [_same_for_close(gathered[:, i], _SAME_COORDINATE * extent) for i in (1, 2, 3)]
         order = np.lexsort((gathered[:, 5], gathered[:, 4], columns[2], columns[1], columns[0], gathered[:, 0]))
@@ -110,7 +107,7 @@ class SpaceLayout:
         return np.rint(carrier.x.array).astype(np.int64), position_of_gathered
 
     def spread(self, vector: Array) -> Array:
-        """From the whole vector (..., size) to this rank's owned and ghost values (..., num_local). Local."""
+        """From the whole vector (..., size) to this rank's owned and ghost values, (..., local). Local."""
         return vector[..., self._order[0]]
 
     def gather(self, owned: Array) -> Array:
@@ -160,10 +157,6 @@ def _distinct_spaces(controls: Sequence[Control]) -> list[fem.FunctionSpace]:
     return list({id(c.function_space): c.function_space for c in controls if isinstance(c, fem.Function)}.values())
 
 
-def _entries(control: Control) -> int:
-    return int(np.prod(control.ufl_shape, dtype=np.int64))
-
-
 class Replicated:
     """Every rank holds the whole control, in an order that does not depend on the partition."""
 
@@ -174,7 +167,7 @@ class Replicated:
         # A control with a value in each step stands here once a step: its order is worked out once.
         known = {id(V): SpaceLayout(V) for V in _distinct_spaces(controls)}
         self._spaces = [known[id(c.function_space)] if isinstance(c, fem.Function) else None for c in controls]
-        lengths = [s.size if s is not None else _entries(c) for s, c in zip(self._spaces, controls, strict=True)]
+        lengths = [s.size if s is not None else c.value.size for s, c in zip(self._spaces, controls, strict=True)]
         self._ends = np.cumsum([0, *lengths])
         self.size = int(self._ends[-1])
 
@@ -202,14 +195,11 @@ class Owned:
         self._comm = comm
         known = {id(V): fem.Function(V) for V in _distinct_spaces(controls)}
         self._carriers = [known[id(c.function_space)] if isinstance(c, fem.Function) else None for c in controls]
-        self._entries = [0 if isinstance(c, fem.Function) else _entries(c) for c in controls]
-        lengths = []
-        for carrier, entries in zip(self._carriers, self._entries, strict=True):
-            if carrier is not None:
-                dofmap = carrier.function_space.dofmap
-                lengths.append(dofmap.index_map.size_local * dofmap.index_map_bs)
-            else:
-                lengths.append(entries if comm.rank == 0 else 0)
+        self._entries = [0 if isinstance(c, fem.Function) else c.value.size for c in controls]
+        lengths = [
+            num_owned(c.function_space) if isinstance(c, fem.Function) else c.value.size * (comm.rank == 0)
+            for c in controls
+        ]
         self._ends = np.cumsum([0, *lengths])
         self.size = int(self._ends[-1])
 

@@ -67,10 +67,7 @@ class CellFinder:
 
     def __init__(self, domain: mesh.Mesh) -> None:
         self._domain = domain
-        x = domain.geometry.x
-        low = np.full(3, np.inf) if len(x) == 0 else x.min(axis=0)
-        high = np.full(3, -np.inf) if len(x) == 0 else x.max(axis=0)
-        self.low, self.high = parallel.smallest(domain.comm, low), -parallel.smallest(domain.comm, -high)
+        self.low, self.high = parallel.extremes(domain.comm, domain.geometry.x)
         self._slack = _SLACK * float(np.max(self.high - self.low))
         tdim = domain.topology.dim
         cells = np.arange(domain.topology.index_map(tdim).size_local, dtype=np.int32)

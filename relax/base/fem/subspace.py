@@ -9,6 +9,7 @@ import numpy.typing as npt
 from dolfinx import fem
 
 from relax.base.fem import compat
+from relax.base.fem.forms import num_owned
 from relax.errors import BadProblem
 
 
@@ -30,7 +31,7 @@ class StatePart:
     @cached_property
     def num_owned(self) -> int:
         """Values of the part that this rank owns."""
-        return int(self.space.dofmap.index_map.size_local * self.space.dofmap.index_map_bs)
+        return num_owned(self.space)
 
     def in_state(self, dofs: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Local indices of the state for local indices of the part."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.la.linear import LinearSolver
+from relax.base.la.linear import LinearSolver, work_vectors
 from relax.base.la.options import DIRECT_SYMMETRIC, Options, first_line, inserted, refused_options
 from relax.base.log import logger, timed
 from relax.base.types import Array
@@ -60,15 +61,9 @@ class Pairs:
 
     def clusters(self) -> tuple[range, ...]:
         """Runs of two and more values whose neighbours are closer than ``SAME_EIGENVALUE * scale``. Local."""
-        return clusters(self.values, self.scale)
-
-
-def clusters(values: Array, scale: float) -> tuple[range, ...]:
-    """Runs of two and more ascending values whose neighbours are closer than ``SAME_EIGENVALUE * scale``. Local."""
-    cuts = np.flatnonzero(np.diff(values) > SAME_EIGENVALUE * scale) + 1
-    inner = [int(cut) for cut in cuts]
-    starts, stops = [0, *inner], [*inner, len(values)]
-    return tuple(range(a, b) for a, b in zip(starts, stops, strict=True) if b - a > 1)
+        cuts = np.flatnonzero(np.diff(self.values) > SAME_EIGENVALUE * self.scale) + 1
+        ends = [0, *map(int, cuts), len(self.values)]
+        return tuple(range(a, b) for a, b in itertools.pairwise(ends) if b - a > 1)
 
 
 def checked_options(options: Options | None) -> dict[str, object]:
@@ -105,16 +100,12 @@ def restricted(A: PETSc.Mat, rows: npt.NDArray[np.int32], into: PETSc.Mat | None
 
 def products(A: PETSc.Mat, vectors: Array) -> Array:
     """A x for each row of (p, owned rows). Collective."""
-    x, y = A.createVecRight(), A.createVecLeft()
     result = np.empty_like(vectors)
-    try:
+    with work_vectors(A) as (x, y):
         for i, row in enumerate(vectors):
             x.array[:] = row
             A.mult(x, y)
             result[i] = y.array_r
-    finally:
-        x.destroy()
-        y.destroy()
     return result
 
 
@@ -146,38 +137,38 @@ class LowestPairs:
             SolveFailed: when they cannot all be found, or one is not accurate.
         """
         size = self._A.getSize()[0]
-        found = self._more(None, min(k + 1, size))
-        if found.values[0] - self._span(found) > 0.5 * found.values[0]:
+        pairs = self._more(None, min(k + 1, size))
+        if pairs.values[0] - self._span(pairs) > 0.5 * pairs.values[0]:
             # The pencil's lower bound 0 is far below: seen from there all wanted values look alike.
-            self._shift = float(found.values[0] - self._span(found))
-            found = self._more(None, min(k + 1, size))
+            self._shift = float(pairs.values[0] - self._span(pairs))
+            pairs = self._more(None, min(k + 1, size))
         for i in range(_ROUNDS):
-            last = _clear_end(found, k)
-            if last is None and len(found.values) < size:
-                found = self._more(found, min(_FEW * 2**i, size - len(found.values)))
+            last = _clear_end(pairs, k)
+            if last is None and len(pairs.values) < size:
+                pairs = self._more(pairs, min(_FEW * 2**i, size - len(pairs.values)))
                 continue
             if last is None:
-                return self._accurate(found, size)
-            below = self._count_below(0.5 * (found.values[last - 1] + found.values[last]), default=last)
+                return self._accurate(pairs, size)
+            below = self._count_below(0.5 * (pairs.values[last - 1] + pairs.values[last]), default=last)
             if below == last:
-                return self._accurate(found, last)
+                return self._accurate(pairs, last)
             if below < last:
                 break
             logger.info("eigensolver: %d of %d eigenvalues were passed over at first", below - last, below)
             self._shift = 0.0  # the missing ones may lie below it
-            found = self._more(found, below - last)
+            pairs = self._more(pairs, below - last)
         raise SolveFailed(
             f"the eigensolver ({PREFIX}) and the inertia of the shifted operator do not agree on how many eigenvalues "
             f"there are up to the {k}th. Is the matrix's condition beyond rounding (a potential of very different "
             f"sizes)? Try -{PREFIX}eps_ncv {4 * k + 40}, or another k"
         )
 
-    def _span(self, found: Pairs) -> float:
-        return float(found.values[-1] - found.values[0] + found.scale)
+    def _span(self, pairs: Pairs) -> float:
+        return float(pairs.values[-1] - pairs.values[0] + pairs.scale)
 
-    def _more(self, found: Pairs | None, count: int) -> Pairs:
-        """``found`` and ``count`` more pairs, the lowest of the complement, in a Rayleigh-Ritz basis of all."""
-        known = np.empty((0, self._A.getLocalSize()[0])) if found is None else found.vectors
+    def _more(self, pairs: Pairs | None, count: int) -> Pairs:
+        """``pairs`` and ``count`` more pairs, the lowest of the complement, in a Rayleigh-Ritz basis of all."""
+        known = np.empty((0, self._A.getLocalSize()[0])) if pairs is None else pairs.vectors
         with timed(f"{PREFIX}: {count} pairs"):
             new = self._krylov(count, known)
         return self._ritz(np.concatenate([known, new]))
@@ -274,16 +265,16 @@ class LowestPairs:
             solver.destroy()
         return int(negative)
 
-    def _accurate(self, found: Pairs, count: int) -> Pairs:
+    def _accurate(self, pairs: Pairs, count: int) -> Pairs:
         """The first ``count`` pairs, once their residuals have been looked at."""
-        residuals = found.residuals[:count]
+        residuals = pairs.residuals[:count]
         if not np.isfinite(residuals).all() or residuals.max() > _RESIDUAL:
             raise SolveFailed(
                 f"the eigensolver ({PREFIX}) reported success, but a relative residual is {residuals.max():.1e} "
                 f"(expected at most {_RESIDUAL:.0e}). Try a smaller -{PREFIX}eps_tol, or a direct solver for "
                 f"the shifted operator (-{PREFIX}st_pc_type cholesky)"
             )
-        return Pairs(found.values[:count], found.vectors[:count], residuals, found.scale)
+        return Pairs(pairs.values[:count], pairs.vectors[:count], residuals, pairs.scale)
 
 
 def _call(method: Callable[[], object]) -> None:
@@ -294,8 +285,8 @@ def _call(method: Callable[[], object]) -> None:
         raise (error.__cause__ or error) from None
 
 
-def _clear_end(found: Pairs, k: int) -> int | None:
+def _clear_end(pairs: Pairs, k: int) -> int | None:
     """The smallest count of at least k pairs that no cluster reaches beyond, as far as is known; None when unknown."""
-    gaps = np.diff(found.values)[k - 1 :]
-    clear = np.flatnonzero(gaps > SAME_EIGENVALUE * found.scale)
+    gaps = np.diff(pairs.values)[k - 1 :]
+    clear = np.flatnonzero(gaps > SAME_EIGENVALUE * pairs.scale)
     return k + int(clear[0]) if clear.size else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from mpi4py import MPI
@@ -26,6 +27,17 @@ _AS_LARGE = 100.0
 _RTOL = 1e-10
 
 
+@contextmanager
+def work_vectors(A: PETSc.Mat) -> Iterator[tuple[PETSc.Vec, PETSc.Vec]]:
+    """Vectors x and y for y = A x, which live as long as the block. Collective."""
+    x, y = A.createVecRight(), A.createVecLeft()
+    try:
+        yield x, y
+    finally:
+        x.destroy()
+        y.destroy()
+
+
 class LinearSolver:
     """A KSP for A x = b and Aᵀ x = b whose every answer is checked: reason, finite, true residual.
 
@@ -44,7 +56,7 @@ class LinearSolver:
         self.self_adjoint = self_adjoint
         self._options = {"ksp_rtol": _RTOL, **options}
         self.ksp = self._create(prefix)
-        self._matrix: PETSc.Mat | None = None
+        self._matrix: PETSc.Mat = None
         self._transposed: PETSc.Mat | None = None
         self._transposed_ksp: PETSc.KSP | None = None
         self._transposed_is_current = False
@@ -120,7 +132,6 @@ class LinearSolver:
 
     def factor_bytes(self) -> int:
         """About how much memory of this rank the factor or the preconditioner holds."""
-        assert self._matrix is not None
         entries = self._matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"] * 36
         if self.is_direct:
             entries = self.ksp.getPC().getFactorMatrix().getInfo()["nz_used"] * 12
@@ -132,9 +143,7 @@ class LinearSolver:
         Raises:
             SolveFailed: with the reason in words; x is then of no use.
         """
-        assert self._matrix is not None
-        self._run(self.ksp, self.ksp.solve, b, x)
-        self._check(self.ksp, self._matrix.mult, b, x, "forward")
+        self._run(self.ksp, self._matrix, b, x, "forward")
 
     def solve_adjoint(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Aᵀ x = b: by the factor of A where that is known to be right, else by an operator of its own.
@@ -142,16 +151,12 @@ class LinearSolver:
         Raises:
             SolveFailed: with the reason in words; x is then of no use.
         """
-        assert self._matrix is not None
         if self.self_adjoint:
             self.solve(b, x)
-        elif self._factor_serves_transpose():
-            self._run(self.ksp, self.ksp.solveTranspose, b, x)
-            self._check(self.ksp, self._matrix.multTranspose, b, x, "transposed")
+        elif self.is_direct and self._package() in _TRANSPOSE_IS_RIGHT:
+            self._run(self.ksp, self._matrix, b, x, "transposed", transposed=True)
         else:
-            ksp, matrix = self._adjoint()
-            self._run(ksp, ksp.solve, b, x)
-            self._check(ksp, matrix.mult, b, x, "adjoint")
+            self._run(*self._adjoint(), b, x, "adjoint")
 
     def solve_many(self, rhs: Array, *, adjoint: bool = False) -> Array:
         """A X = B, or Aᵀ X = B, for several right-hand sides: one block solve where the factorisation offers it.
@@ -169,22 +174,17 @@ class LinearSolver:
         k, n = rhs.shape
         adjoint = adjoint and not self.self_adjoint
         block = self.is_direct and k > 1 and (not adjoint or self._package()[1] == "mumps")
-        solution = self._solve_block(rhs, adjoint) if block else np.empty((k, n))
-        if not block:
-            assert self._matrix is not None
-            b, x = self._matrix.createVecLeft(), self._matrix.createVecRight()
-            try:
-                for i in range(k):
-                    b.array[:] = rhs[i]
-                    (self.solve_adjoint if adjoint else self.solve)(b, x)
-                    solution[i] = x.array_r
-            finally:
-                b.destroy()
-                x.destroy()
+        if block:
+            return self._solve_block(rhs, adjoint)
+        solution = np.empty((k, n))
+        with work_vectors(self._matrix) as (x, b):
+            for i in range(k):
+                b.array[:] = rhs[i]
+                (self.solve_adjoint if adjoint else self.solve)(b, x)
+                solution[i] = x.array_r
         return solution
 
     def _solve_block(self, rhs: Array, transposed: bool) -> Array:
-        assert self._matrix is not None
         k, n = rhs.shape
         size = self._matrix.getSize()[0]
         B = PETSc.Mat().createDense(((n, size), (None, k)), array=np.asfortranarray(rhs.T), comm=self.comm)
@@ -211,21 +211,13 @@ class LinearSolver:
             X.destroy()
         # One product with random weights sees an error in any column, for the price of one column.
         weights = np.random.default_rng(k).uniform(0.5, 1.5, k)
-        b, x = self._matrix.createVecLeft(), self._matrix.createVecRight()
-        try:
+        with work_vectors(self._matrix) as (x, b):
             b.array[:] = weights @ rhs
             x.array[:] = weights @ solution
             self._check(self.ksp, self._matrix.multTranspose if transposed else self._matrix.mult, b, x)
-        finally:
-            b.destroy()
-            x.destroy()
         return solution
 
-    def _factor_serves_transpose(self) -> bool:
-        return self.is_direct and self._package() in _TRANSPOSE_IS_RIGHT
-
     def _adjoint(self) -> tuple[PETSc.KSP, PETSc.Mat]:
-        assert self._matrix is not None
         if self._transposed_ksp is None:
             self._transposed_ksp = self._create(self.prefix)
         if not self._transposed_is_current:
@@ -239,16 +231,18 @@ class LinearSolver:
         self._transposed_is_current = True
         return self._transposed_ksp, self._transposed
 
-    def _run(self, ksp: PETSc.KSP, solve: object, b: PETSc.Vec, x: PETSc.Vec) -> None:
+    def _run(
+        self, ksp: PETSc.KSP, matrix: PETSc.Mat, b: PETSc.Vec, x: PETSc.Vec, direction: str, *, transposed: bool = False
+    ) -> None:
         x.set(0.0)
         try:
-            solve(b, x)  # type: ignore[operator]
+            (ksp.solveTranspose if transposed else ksp.solve)(b, x)
         except PETSc.Error as error:
             raise SolveFailed(self._sentence(ksp, f"failed ({first_line(error)})")) from error
         reason = int(ksp.getConvergedReason())
         if reason < 0:
-            words = ksp_reason(reason)
-            raise SolveFailed(self._sentence(ksp, words))
+            raise SolveFailed(self._sentence(ksp, ksp_reason(reason)))
+        self._check(ksp, matrix.multTranspose if transposed else matrix.mult, b, x, direction)
 
     def _check(self, ksp: PETSc.KSP, apply: object, b: PETSc.Vec, x: PETSc.Vec, direction: str | None = None) -> None:
         """A positive reason is no proof: direct solvers report success on NaN and on singular operators.
@@ -277,7 +271,7 @@ class LinearSolver:
                 self._sentence(ksp, "reported success, but its right-hand side or solution is not finite")
             )
         if error > tolerance * size:
-            found = f"{error / max(size, 1e-300):.1e} (expected at most {tolerance:.0e})"
+            relative = f"{error / max(size, 1e-300):.1e} (expected at most {tolerance:.0e})"
             if ksp.getType() == "preonly" and ksp.getPC().getType() not in ("lu", "cholesky"):
                 why = "a preconditioner alone is no solver. Choose a Krylov method, such as ksp_type gmres"
             else:
@@ -285,7 +279,7 @@ class LinearSolver:
                     "the operator is singular or nearly so. A problem with Neumann data alone needs a clamped part or "
                     "a reaction term"
                 )
-            what = f"reported success, but its true relative residual is {found}: {why}"
+            what = f"reported success, but its true relative residual is {relative}: {why}"
             raise SolveFailed(self._sentence(ksp, what))
         if direction is not None and self.is_direct and np.isfinite(ratio):
             self._seen[direction] = max(trusted, ratio)

@@ -136,6 +136,12 @@ def known(options: Options) -> Options:
     return options
 
 
+def split(options: Options) -> tuple[dict[str, object], dict[str, object]]:
+    """Options of forward solves, and those of tangent and adjoint solves without their ``lin_``."""
+    forward = {k: v for k, v in options.items() if not k.startswith("lin_")}
+    return forward, {k.removeprefix("lin_"): v for k, v in options.items() if k.startswith("lin_")}
+
+
 def merged(defaults: Options, options: Options | None) -> dict[str, object]:
     """``options`` over ``defaults``; a new ``pc_type`` or ``ksp_type`` drops the defaults written for the old one."""
     if not options:

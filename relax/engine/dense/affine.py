@@ -39,16 +39,16 @@ class Affine:
 
     def at(self, n: int, c: Array) -> Array:
         """X in step n at scalars (S, num_scalars): (S, ...), or (1, ...) where it does not depend on them."""
-        t = n if self.changes else 0
-        total: Array = self.base[t][None]
+        total: Array = of_step(self.base, n)[None]
         for j, slope in self.slopes.items():
-            total = total + np.multiply.outer(c[:, j], slope[t])
+            total = total + np.multiply.outer(c[:, j], of_step(slope, n))
         return total
 
-    def slope(self, j: int, n: int) -> Array | None:
-        """X_j in step n; None where it is zero."""
-        slope = self.slopes.get(j)
-        return None if slope is None else slope[n if self.changes else 0]
+    def between(self, first: int, last: int) -> Affine:
+        """X in the steps from ``first`` to before ``last``; as it is where all have the same one."""
+        if not self.changes:
+            return self
+        return Affine(self.base[first:last], {j: slope[first:last] for j, slope in self.slopes.items()})
 
     def part(self, rows: Indices, columns: Indices | None = None) -> Affine:
         """Some rows, and some columns, of each term."""
@@ -61,6 +61,12 @@ class Affine:
     def times(self, right: Array) -> Affine:
         """X(c) R for a matrix or a vector R."""
         return affine(self.base @ right, {j: slope @ right for j, slope in self.slopes.items()})
+
+
+def of_step(arrays: Array, n: int) -> Array:
+    """What belongs to step n, where all steps may have the same one, (1, ...). Local."""
+    part: Array = arrays[n if len(arrays) > 1 else 0]
+    return part
 
 
 def affine(base: Array, slopes: Mapping[int, Array]) -> Affine:

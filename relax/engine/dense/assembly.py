@@ -17,6 +17,7 @@ from relax.base.types import Array
 from relax.engine.dense.affine import Affine, Indices, affine
 from relax.engine.dense.terms import Given, Inflow, Terms, Walls
 from relax.engine.march.affine import Scalar, scalars_in, slopes
+from relax.engine.march.plan import Plan
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.problem.evolution import Evolution
@@ -36,9 +37,8 @@ def refuse(why: str) -> BadInput:
 class _Family:
     """A form and its derivatives in the scalars, by their number."""
 
-    base: fem.Form | None
+    base: fem.Form
     slopes: dict[int, fem.Form]
-    is_matrix: bool
     changes: bool
 
 
@@ -56,10 +56,9 @@ class Assembly:
     def __init__(self, G: ReducedMap) -> None:
         _check(G)
         self._G = G
-        solution = G.solution
         self._evolution = G.problem if isinstance(G.problem, Evolution) else None
-        self._plan = solution.plan
-        self._residual = residual = solution.residual
+        self._plan = None if self._evolution is None else Plan(self._evolution)
+        self._residual = residual = G.residual
         self.parameters = residual.parameters
         self.num_steps = 1 if self._evolution is None else self._evolution.num_steps
         first = 0 if self._evolution is None else 1
@@ -123,7 +122,7 @@ class Assembly:
         }
         time = None if self._evolution is None else self._evolution.time
         changes = time is not None and holds(form, time)
-        return _Family(compiled(form), by_number, len(form.arguments()) == 2, changes)
+        return _Family(compiled(form), by_number, changes)
 
     def _arrays(self, family: _Family) -> Affine:
         """The terms of a form at all values of the state: rows by columns, or rows."""
@@ -137,13 +136,13 @@ class Assembly:
             for n in steps:
                 for time in times:
                     values_of(time)[...] = evolution.time_at(n + 1) if evolution is not None else None
-                base.append(self._array(family.base, family.is_matrix))
+                base.append(self._array(family.base))
                 for j, form in family.slopes.items():
-                    slopes_of[j].append(self._array(form, family.is_matrix))
+                    slopes_of[j].append(self._array(form))
         return affine(np.array(base), {j: np.array(slope) for j, slope in slopes_of.items()})
 
-    def _array(self, form: fem.Form | None, is_matrix: bool) -> Array:
-        if not is_matrix:
+    def _array(self, form: fem.Form) -> Array:
+        if form.rank == 1:
             vector = np.zeros(self._residual.num_owned)
             fem.assemble_vector(vector, form)
             return vector
@@ -160,12 +159,12 @@ class Assembly:
 
     def terms(self) -> Terms:
         """Everything at the present parameters."""
-        N, clamped = self.num_steps, self._residual.boundary.owned
+        N, clamped, evolution = self.num_steps, self._residual.boundary.owned, self._evolution
         A = self._arrays(self._J)
         free = self._free[_narrow_order(A.part(self._free, self._free))]
         by_field = {i: self._arrays(family) for i, family in self._by_field.items()}
         B = None
-        if self._evolution is not None:
+        if evolution is not None:
             # Everything that stands in the step is there: a residual without ``previous`` is refused by Evolution.
             B = by_field.pop(0)
             by_field = {i - 1: matrix for i, matrix in by_field.items()}
@@ -192,7 +191,7 @@ class Assembly:
             inflows=[i for i in inflows if not i.matrix.is_zero and len(i.steps) > 0],
             givens=[g for g in givens if not g.vector.is_zero and len(g.steps) > 0],
             scalars=self._scalar_index(),
-            per_step=tuple(self._is_per_step(s.constant) for s in self._scalars),
+            per_step=tuple(evolution is not None and evolution.is_per_step(s.constant) for s in self._scalars),
             free=free,
             clamped=clamped,
             walls=walls,
@@ -200,9 +199,6 @@ class Assembly:
             initial=start,
             initial_index=self._initial_index,
         )
-
-    def _is_per_step(self, constant: fem.Constant) -> bool:
-        return self._evolution is not None and self._evolution.is_per_step(constant)
 
     def _scalar_index(self) -> Indices:
         index = np.empty((self.num_steps, len(self._scalars)), dtype=np.int64)

@@ -12,7 +12,7 @@ import scipy.linalg.lapack
 import scipy.sparse
 
 from relax.base.types import Array
-from relax.engine.dense.affine import Affine
+from relax.engine.dense.affine import Affine, of_step
 from relax.engine.dense.inverses import singular
 
 
@@ -68,13 +68,13 @@ class BandedMatrices:
         Raises:
             SolveFailed: for a singular matrix.
         """
-        found = []
+        factors = []
         for one in self._A.at(n, c):
             factor, pivots, info = scipy.linalg.lapack.dgbtrf(one.T, self.lower, self.upper, overwrite_ab=True)
             if info != 0:
                 raise singular()
-            found.append((factor, pivots))
-        return found
+            factors.append((factor, pivots))
+        return factors
 
     def by_rest(self, n: int, c: Array, rows: Array, *, transposed: bool) -> Array:
         """E(c) r, or E(c)ᵀ r, for rows r (S, K, n)."""
@@ -109,13 +109,13 @@ class BandedStep:
         if len(self.factors) == 1 and len(rows) != 1:
             S, K, n = rows.shape
             return self._solve(rows.reshape(1, S * K, n), transposed).reshape(rows.shape)
-        found = np.empty_like(rows)
+        solutions = np.empty_like(rows)
         for i, (factor, pivots) in enumerate(self.factors):
             solution, _ = scipy.linalg.lapack.dgbtrs(
                 factor, self.band.lower, self.band.upper, rows[i].T, pivots, trans=transposed
             )
-            found[i] = solution.T
-        return found
+            solutions[i] = solution.T
+        return solutions
 
     def forward(self, rows: Array) -> Array:
         """-A⁻¹ B r; zero of a stationary problem."""
@@ -129,8 +129,8 @@ class BandedStep:
         band = self.band
         if band.E is None:
             return np.zeros_like(rows)
-        found = self.adjoint(rows) if adjoint is None else adjoint
-        return -band.gamma * rows - band.by_rest(self.n, self.c, found, transposed=True)
+        adjoint = self.adjoint(rows) if adjoint is None else adjoint
+        return -band.gamma * rows - band.by_rest(self.n, self.c, adjoint, transposed=True)
 
 
 class BandedOperators:
@@ -154,7 +154,7 @@ class BandedOperators:
     def steps(self, *, backwards: bool = False) -> Iterator[tuple[int, BandedStep]]:
         """(n, the step from u_n to u_{n+1})."""
         for n in reversed(range(self._num_steps)) if backwards else range(self._num_steps):
-            c = self._c[n if len(self._c) > 1 else 0]
+            c = of_step(self._c, n)
             key = 0 if self._is_one else n
             factors = self._kept.get(key)
             if factors is None:

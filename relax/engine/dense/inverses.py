@@ -94,17 +94,14 @@ class AffineInverses:
         Raises:
             SolveFailed: for a singular matrix.
         """
-        A = self._A
-        if not A.slopes:
-            return self._lapack(A.base[first:last] if A.changes else A.base)[:, None]
+        A = self._A.between(first, last)
         if self._fractions is not None and c.shape[0] * c.shape[1] > self.size:
-            found = self._by_fractions(self._fractions, c[:, :, next(iter(A.slopes))])
-            if found is not None:
-                return found
-        base = A.base[first:last] if A.changes else A.base
-        total: Array = base[:, None]
+            inverses = self._by_fractions(self._fractions, c[:, :, next(iter(A.slopes))])
+            if inverses is not None:
+                return inverses
+        total: Array = A.base[:, None]
         for j, slope in A.slopes.items():
-            total = total + c[:, :, j, None, None] * (slope[first:last] if A.changes else slope)[:, None]
+            total = total + c[:, :, j, None, None] * slope[:, None]
         return self._lapack(total)
 
     @staticmethod

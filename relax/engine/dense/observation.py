@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from dolfinx import fem
@@ -13,16 +13,11 @@ from relax.base.fem.forms import given_back, values_of
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import SolveFailed
-from relax.observe.base import Look, Observable
+from relax.observe.base import Look, Observable, by_step
 from relax.problem.evolution import Evolution
 
-
-@dataclass(frozen=True, eq=False)
-class _Matrix:
-    """A linear or affine observable at the parameters of one moment: y = M u + offset."""
-
-    matrix: Array
-    offset: Array
+#: A linear or affine observable at the parameters of one moment: M and the offset of y = M u + offset.
+_Matrix: TypeAlias = tuple[Array, Array]
 
 
 class DenseObservation:
@@ -45,9 +40,7 @@ class DenseObservation:
         self._registers = G.residual.registers
         self._values = self._registers.present_parameters()
         self.size = G.size_out
-        self._looks: dict[int, list[Look]] = {}
-        for look in looks:
-            self._looks.setdefault(look.step, []).append(look)
+        self._looks = by_step(looks)
         self._matrices: dict[int, _Matrix] = {}
         self._has_asked = False
         for n, here in self._looks.items():
@@ -61,10 +54,7 @@ class DenseObservation:
         elif id(observable) not in self._matrices:
             u = self._tangent
             u.x.array[:] = 0.0
-            rows = [observable.adjoint(u, row) for row in np.eye(observable.size)]
-            self._matrices[id(observable)] = _Matrix(
-                np.array(rows).reshape(observable.size, len(u.x.array)), np.array(observable.value(u))
-            )
+            self._matrices[id(observable)] = _jacobian(observable, u), np.array(observable.value(u))
 
     @property
     def is_linear(self) -> bool:
@@ -96,11 +86,7 @@ class DenseObservation:
     def _each(self, n: int) -> Iterator[tuple[Look, slice, _Matrix | None]]:
         with self._at(n):
             for look in self._looks.get(n, []):
-                yield (
-                    look,
-                    slice(look.start, look.start + look.observable.size),
-                    self._matrices.get(id(look.observable)),
-                )
+                yield look, look.part, self._matrices.get(id(look.observable))
 
     def _show(self, state: Array) -> fem.Function:
         self._state.x.array[:] = state
@@ -120,11 +106,10 @@ class DenseObservation:
         """
         for look, part, matrix in self._each(n):
             if matrix is not None:
-                seen = states @ matrix.matrix.T + matrix.offset
+                seen = states @ matrix[0].T + matrix[1]
             else:
-                seen = np.array([look.observable.value(self._show(u)) for u in states]).reshape(
-                    len(states), look.observable.size
-                )
+                each = [look.observable.value(self._show(u)) for u in states]
+                seen = np.array(each).reshape(len(states), look.observable.size)
             if not np.isfinite(seen).all():
                 where = "" if self._evolution is None else f"{self._evolution.name}: {self._evolution.place(n)}: "
                 raise SolveFailed(f"{where}the observation is not finite: the state overflowed")
@@ -134,11 +119,11 @@ class DenseObservation:
         """B'(u_n) du_n for du_n (S, K, n_state), added to (S, K, size)."""
         for look, part, matrix in self._each(n):
             if matrix is not None:
-                into[..., part] += look.weight * (changes @ matrix.matrix.T)
+                into[..., part] += look.weight * (changes @ matrix[0].T)
                 continue
             for i in range(len(states)):
                 if changes.shape[1] > look.observable.size:
-                    into[i, :, part] += look.weight * (changes[i] @ self._jacobian(look.observable, states[i]).T)
+                    into[i, :, part] += look.weight * (changes[i] @ _jacobian(look.observable, self._show(states[i])).T)
                     continue
                 for k in range(changes.shape[1]):
                     change = look.observable.tangent(self._show(states[i]), self._show_tangent(changes[i, k]))
@@ -149,21 +134,16 @@ class DenseObservation:
         total = np.zeros((*seeds.shape[:2], states.shape[1]))
         for look, part, matrix in self._each(n):
             if matrix is not None:
-                total += look.weight * (seeds[..., part] @ matrix.matrix)
+                total += look.weight * (seeds[..., part] @ matrix[0])
                 continue
             for i in range(len(states)):
                 if seeds.shape[1] > look.observable.size:
-                    total[i] += look.weight * (seeds[i, :, part] @ self._jacobian(look.observable, states[i]))
+                    total[i] += look.weight * (seeds[i, :, part] @ _jacobian(look.observable, self._show(states[i])))
                     continue
                 for k in range(seeds.shape[1]):
                     seed = np.ascontiguousarray(seeds[i, k, part])
                     total[i, k] += look.weight * look.observable.adjoint(self._show(states[i]), seed)
         return total
-
-    def _jacobian(self, observable: Observable, u: Array) -> Array:
-        shown = self._show(u)
-        rows = [np.array(observable.adjoint(shown, row)) for row in np.eye(observable.size)]
-        return np.array(rows).reshape(observable.size, len(u))
 
     def seconds(self, n: int, states: Array, seeds: Array, changes: Array) -> Array:
         """B''(u_n)[du_n]ᵀ dy for pairs dy (S, K, size), du_n (S, K, n_state): (S, K, n_state)."""
@@ -187,3 +167,9 @@ class DenseObservation:
                     way = self._show_tangent(one[i, k])
                     bent = look.observable.second(self._show(states[i]), units[row], way)
                     into[i, k, part.start + row] += look.weight * float(bent @ other[i, k])
+
+
+def _jacobian(observable: Observable, u: fem.Function) -> Array:
+    """B'(u), (size, n_state)."""
+    rows = [np.array(observable.adjoint(u, row)) for row in np.eye(observable.size)]
+    return np.array(rows).reshape(observable.size, len(u.x.array))

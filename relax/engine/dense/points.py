@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from relax.base.types import Array
-from relax.engine.dense.affine import Affine, rows_times
+from relax.engine.dense.affine import Affine, of_step, rows_times
 from relax.engine.dense.banded import BandedStep
 from relax.engine.dense.observation import DenseObservation
 from relax.engine.dense.steps import DenseStep, StepMatrices
@@ -44,10 +44,6 @@ class DensePoints:
 
     # -- forward -------------------------------------------------------------------------------------------------------
 
-    def _c_at(self, n: int) -> Array:
-        found: Array = self._c[n if len(self._c) > 1 else 0]
-        return found
-
     def _march(self) -> Array:
         """u_0, ..., u_N, (N + 1, S, n), and what is seen of them."""
         terms = self._terms
@@ -73,22 +69,21 @@ class DensePoints:
 
     def _source(self, n: int) -> Array | None:
         """Σ D(c) w + Σ q(c), (S, n); None where there is none in this step."""
-        c, total = self._c_at(n), None
-        for inflow in self._terms.inflows:
-            if n in inflow.steps:
-                part = rows_times(self._m[:, None, inflow.index[n]], _T(inflow.matrix.at(n, c)))[:, 0]
-                total = part if total is None else total + part
-        for given in self._terms.givens:
-            if n in given.steps:
-                part = np.broadcast_to(given.vector.at(n, c), (len(self._m), len(self._terms.free)))
-                total = part if total is None else total + part
-        return total
+        shape = len(self._m), len(self._terms.free)
+        parts = [part[:, 0] for part in self._from_inflows(n, self._m[:, None])]
+        givens = [given.vector for given in self._terms.givens if n in given.steps]
+        return _total([*parts, *(np.broadcast_to(q.at(n, of_step(self._c, n)), shape) for q in givens)])
+
+    def _from_inflows(self, n: int, m: Array) -> list[Array]:
+        """D w for each D in this step, for rows m (S, K, size_in): (S, K, n)."""
+        present = [inflow for inflow in self._terms.inflows if n in inflow.steps]
+        return [rows_times(m[..., i.index[n]], _T(i.matrix.at(n, of_step(self._c, n)))) for i in present]
 
     def _slopes_all(self) -> Array:
         """g_nj, (N, S, num_scalars, n)."""
         if self._slopes is None:
-            found = self._changes_of_slopes(self._states[:, :, None], self._m[:, None], with_given=True)
-            self._slopes = np.ascontiguousarray(found[:, :, 0])
+            slopes = self._changes_of_slopes(self._states[:, :, None], self._m[:, None], with_given=True)
+            self._slopes = np.ascontiguousarray(slopes[:, :, 0])
         return self._slopes
 
     def _changes_of_slopes(self, states: Array, m: Array, *, with_given: bool = False) -> Array:
@@ -104,17 +99,13 @@ class DensePoints:
                 else:
                     result[..., j, :] += (of.reshape(-1, of.shape[-1]) @ slope[0].T).reshape(of.shape)
         for inflow in terms.inflows:
-            for j in inflow.matrix.slopes:
+            for j, slope in inflow.matrix.slopes.items():
                 for n in inflow.steps:
-                    slope_n = inflow.matrix.slope(j, n)
-                    if slope_n is not None:
-                        result[n, :, :, j] += m[..., inflow.index[n]] @ slope_n.T
+                    result[n, :, :, j] += m[..., inflow.index[n]] @ of_step(slope, n).T
         for given in terms.givens if with_given else ():
-            for j in given.vector.slopes:
+            for j, slope in given.vector.slopes.items():
                 for n in given.steps:
-                    slope_n = given.vector.slope(j, n)
-                    if slope_n is not None:
-                        result[n, :, :, j] += slope_n
+                    result[n, :, :, j] += of_step(slope, n)
         return result
 
     # -- first order ---------------------------------------------------------------------------------------------------
@@ -143,16 +134,10 @@ class DensePoints:
 
     def _change_of_source(self, n: int, dm: Array) -> Array | None:
         """D dw + Σ g_j dc_j, (S, K, n); None where there is none in this step."""
-        terms = self._terms
-        total = None
-        for inflow in terms.inflows:
-            if n in inflow.steps:
-                part = rows_times(dm[..., inflow.index[n]], _T(inflow.matrix.at(n, self._c_at(n))))
-                total = part if total is None else total + part
-        if terms.per_step:
-            part = dm[..., terms.scalars[n]] @ self._slopes_all()[n]
-            total = part if total is None else total + part
-        return total
+        parts = self._from_inflows(n, dm)
+        if self._terms.per_step:
+            parts.append(dm[..., self._terms.scalars[n]] @ self._slopes_all()[n])
+        return _total(parts)
 
     def vjp(self, dy: Array) -> Array:
         """Adjoints: (S, K, size_out) -> (S, K, size_in).
@@ -180,30 +165,31 @@ class DensePoints:
         slopes = self._slopes_all() if terms.per_step else None
         with self._seen.at_parameters():
             for n, step in self._operators.steps(backwards=True):
-                dual = self._add_seen(n + 1, dy, dual, result)
+                dual = self._add_seen(n + 1, self._seen_adjoints(n + 1, dy), dual, result)
                 if slopes is not None:
                     # λ·g = b·A⁻¹ g: fewer products where there are fewer scalars than directions.
                     np.matmul(dual, -_T(step.solve(slopes[n])), out=in_scalars[n])
                 adjoint = self._put_inflows(n, dual, step, result)
                 dual = step.backward(dual, adjoint)
-            self._add_start(dy, dual, result)
+            self._add_start(self._seen_adjoints(0, dy), dual, result)
         terms.put_scalars(in_scalars, result)
         return result
 
-    def _add_seen(self, n: int, dy: Array, dual: Array, result: Array) -> Array:
-        """What is seen of u_n arrives: at the state, and at the controls behind its clamped values."""
-        if not self._seen.looks_at(n):
-            return dual
-        found = self._seen.adjoints(n, self._whole(n), dy)
-        self._terms.put(n, found, result)
-        return dual + found[..., self._terms.free]
+    def _seen_adjoints(self, n: int, dy: Array) -> Array | None:
+        """(What is seen of u_n)ᵀ dy, (S, K, n_state); None where nothing is."""
+        return self._seen.adjoints(n, self._whole(n), dy) if self._seen.looks_at(n) else None
 
-    def _add_start(self, dy: Array, dual: Array, result: Array) -> None:
-        found = np.zeros((*dy.shape[:2], len(self._terms.initial)))
-        found[..., self._terms.free] = dual
-        if self._seen.looks_at(0):
-            found += self._seen.adjoints(0, self._whole(0), dy)
-        self._terms.put(0, found, result)
+    def _add_seen(self, n: int, seen: Array | None, dual: Array, result: Array) -> Array:
+        """What is seen of u_n arrives: at the state, and at the controls behind its clamped values."""
+        if seen is None:
+            return dual
+        self._terms.put(n, seen, result)
+        return dual + seen[..., self._terms.free]
+
+    def _add_start(self, seen: Array | None, dual: Array, result: Array) -> None:
+        whole = np.zeros((*dual.shape[:2], len(self._terms.initial)))
+        whole[..., self._terms.free] = dual
+        self._terms.put(0, whole if seen is None else whole + seen, result)
 
     def _put_inflows(self, n: int, dual: Array, step: DenseStep | BandedStep, result: Array) -> Array | None:
         """-Dᵀ λ to where w lies; λ, if it was needed."""
@@ -212,7 +198,7 @@ class DensePoints:
             return None
         adjoint = step.adjoint(dual)
         for inflow in present:
-            result[..., inflow.index[n]] -= rows_times(adjoint, inflow.matrix.at(n, self._c_at(n)))
+            result[..., inflow.index[n]] -= rows_times(adjoint, inflow.matrix.at(n, of_step(self._c, n)))
         return adjoint
 
     def _whole(self, n: int) -> Array:
@@ -233,8 +219,8 @@ class DensePoints:
         each = max(1.0, 8.0 * self._states.size * (2 + len(self._terms.per_step)))
         block = max(1, int(self._memory / each))
         K = one.shape[1]
-        found = [action(one[:, i : i + block], other[:, i : i + block]) for i in range(0, max(K, 1), block)]
-        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+        blocks = [action(one[:, i : i + block], other[:, i : i + block]) for i in range(0, max(K, 1), block)]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
 
     def _along(self, dm: Array) -> tuple[Array, Array]:
         """du_n, (N + 1, S, K, n), and the derivative of the g_nj, (N, S, K, num_scalars, n)."""
@@ -252,8 +238,8 @@ class DensePoints:
         in_scalars = np.zeros((terms.num_steps, *dy.shape[:2], len(terms.per_step)))
         with self._seen.at_parameters():
             for n, step in self._operators.steps(backwards=True):
-                dual = self._add_seen(n + 1, dy, dual, unused)
-                second = self._add_second(n + 1, dy, dm, states[n + 1], second, result)
+                dual = self._add_seen(n + 1, self._seen_adjoints(n + 1, dy), dual, unused)
+                second = self._add_seen(n + 1, self._seen_seconds(n + 1, dy, dm, states[n + 1]), second, result)
                 adjoint = step.adjoint(dual)
                 dc = dm[..., terms.scalars[n]]
                 second = second - _combined(terms.A, n, dc, adjoint)
@@ -262,28 +248,20 @@ class DensePoints:
                 in_scalars[n] -= (bent[n] @ adjoint[..., None])[..., 0]
                 for inflow in terms.inflows:
                     if n in inflow.steps:
-                        part = rows_times(turned, inflow.matrix.at(n, self._c_at(n)))
+                        part = rows_times(turned, inflow.matrix.at(n, of_step(self._c, n)))
                         result[..., inflow.index[n]] -= part + _combined(inflow.matrix, n, dc, adjoint)
                 dual, second = step.backward(dual, adjoint), step.backward(second, turned)
                 if terms.B is not None:
                     second = second - _combined(terms.B, n, dc, adjoint)
-            found = np.zeros((*dy.shape[:2], len(terms.initial)))
-            found[..., terms.free] = second
-            if self._seen.looks_at(0):
-                found += self._seconds(0, dy, dm, states[0])
-            terms.put(0, found, result)
+            self._add_start(self._seen_seconds(0, dy, dm, states[0]), second, result)
         terms.put_scalars(in_scalars, result)
         return result
 
-    def _seconds(self, n: int, dy: Array, dm: Array, du: Array) -> Array:
-        return self._seen.seconds(n, self._whole(n), dy, self._terms.whole(n, du, dm, change=True))
-
-    def _add_second(self, n: int, dy: Array, dm: Array, du: Array, second: Array, result: Array) -> Array:
+    def _seen_seconds(self, n: int, dy: Array, dm: Array, du: Array) -> Array | None:
+        """The derivative of ``_seen_adjoints`` along (du, dm); None where there is none."""
         if self._seen.is_linear or not self._seen.looks_at(n):
-            return second
-        found = self._seconds(n, dy, dm, du)
-        self._terms.put(n, found, result)
-        return second + found[..., self._terms.free]
+            return None
+        return self._seen.seconds(n, self._whole(n), dy, self._terms.whole(n, du, dm, change=True))
 
     def _second_tangent(self, a: Array, b: Array) -> Array:
         terms, seen = self._terms, self._seen
@@ -305,6 +283,11 @@ class DensePoints:
         return result
 
 
+def _total(parts: list[Array]) -> Array | None:
+    """The sum of arrays; None of none."""
+    return sum(parts[1:], start=parts[0]) if parts else None
+
+
 def _T(matrices: Array) -> Array:
     return matrices.transpose(0, 2, 1)
 
@@ -312,8 +295,6 @@ def _T(matrices: Array) -> Array:
 def _combined(matrix: Affine, n: int, dc: Array, rows: Array) -> Array | float:
     """Σ dc_j rows X_j, for rows (S, K, n) and dc (S, K, num_scalars)."""
     total: Array | float = 0.0
-    for j in matrix.slopes:
-        slope = matrix.slope(j, n)
-        assert slope is not None
-        total = total + dc[..., j, None] * (rows @ slope)
+    for j, slope in matrix.slopes.items():
+        total = total + dc[..., j, None] * (rows @ of_step(slope, n))
     return total

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from relax.base.types import Array
-from relax.engine.dense.affine import Affine, rows_times
+from relax.engine.dense.affine import Affine, of_step, rows_times
 from relax.engine.dense.banded import BandedMatrices, BandedOperators, bandwidths
 from relax.engine.dense.inverses import AffineInverses
 
@@ -57,9 +57,7 @@ class StepMatrices:
 
     @staticmethod
     def _alike(A: Affine, B: Affine | None) -> tuple[float, Affine | None]:
-        if B is None or A.changes or B.changes or not A.slopes or set(A.slopes) != set(B.slopes or A.slopes):
-            return 0.0, B
-        if not B.slopes:
+        if B is None or A.changes or B.changes or not A.slopes or set(A.slopes) != set(B.slopes):
             return 0.0, B
         j = next(iter(A.slopes))
         gamma = float(np.vdot(A.slopes[j], B.slopes[j]) / np.vdot(A.slopes[j], A.slopes[j]))
@@ -72,13 +70,13 @@ class StepMatrices:
 
     def propagators(self, first: int, last: int, c: Array, inverses: Array) -> Array | None:
         """-A⁻¹ B, as ``AffineInverses.inverses`` gives A⁻¹; None where there is no B."""
-        E = self._E
-        if E is None:
+        if self._E is None:
             return None
-        product = _times(inverses, E.base[first:last] if E.changes else E.base)
+        E = self._E.between(first, last)
+        product = _times(inverses, E.base)
         for j, slope in E.slopes.items():
             # Also where A is the same for all, its propagator is not.
-            product = product + c[:, :, j, None, None] * _times(inverses, slope[first:last] if E.changes else slope)
+            product = product + c[:, :, j, None, None] * _times(inverses, slope)
         np.negative(product, out=product)
         if self._gamma:
             i = np.arange(product.shape[-1])
@@ -154,20 +152,15 @@ class DenseOperators:
             last = min(first + self._at_once, self._num_steps)
             inverses, propagators = self._some(first, last)
             for n in range(last - 1, first - 1, -1) if backwards else range(first, last):
-                propagator = None if propagators is None else _of(propagators, n - first)
-                yield n, DenseStep(_of(inverses, n - first), propagator)
+                propagator = None if propagators is None else of_step(propagators, n - first)
+                yield n, DenseStep(of_step(inverses, n - first), propagator)
 
     def _some(self, first: int, last: int) -> tuple[Array, Array | None]:
-        found = self._kept.get(first)
-        if found is None:
+        kept = self._kept.get(first)
+        if kept is None:
             c = self._c[first:last] if len(self._c) > 1 else self._c
             inverses = self._matrices.pencil.inverses(first, last, c)
-            found = inverses, self._matrices.propagators(first, last, c, inverses)
+            kept = inverses, self._matrices.propagators(first, last, c, inverses)
             if self._keeps_all:
-                self._kept[first] = found
-        return found
-
-
-def _of(matrices: Array, n: int) -> Array:
-    found: Array = matrices[n if len(matrices) > 1 else 0]
-    return found
+                self._kept[first] = kept
+        return kept

@@ -71,10 +71,9 @@ class EigenDerivatives:
         system.install(self._point)
         duals = seeds[:, :k] @ self._densities
         for i in range(k) if system.has_states else ():
-            chosen = np.flatnonzero(self._state_seeds(seeds, i).any(axis=1))
+            chosen, of_state = self._nonzero_seeds(seeds, i)
             if chosen.size:
-                a, _ = self._state_adjoints(i, self._state_seeds(seeds[chosen], i))
-                duals[chosen] -= self._density_duals(a, self._state(i))
+                duals[chosen] -= self._density_duals(self._state_adjoints(i, of_state)[0], self._state(i))
         return system.layout.join([duals])
 
     def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
@@ -92,13 +91,11 @@ class EigenDerivatives:
         for i in weighed:
             dpsi, dE = self._state_tangents(i, parts)
             duals += seeds[:, i : i + 1] * (2.0 * self._density_duals(dpsi, self._state(i)))[which]
-            chosen = np.flatnonzero(self._state_seeds(seeds, i).any(axis=1))
+            chosen, of_state = self._nonzero_seeds(seeds, i)
             if chosen.size:
                 along = which[chosen]
                 given = [parts[j] for j in along]
-                duals[chosen] -= self._state_actions(
-                    i, self._state_seeds(seeds[chosen], i), given, dpsi[along], dE[along]
-                )
+                duals[chosen] -= self._state_actions(i, of_state, given, dpsi[along], dE[along])
         return system.layout.join([duals])
 
     # -- the work ------------------------------------------------------------------------------------------------------
@@ -107,7 +104,7 @@ class EigenDerivatives:
     def _densities(self) -> Array:
         """The derivative of each energy, (psi_i^2, phi): (k, owned). Collective."""
         states = [self._state(i) for i in range(self._system.num_states)]
-        return np.array([self._system.density_dual(psi, psi) for psi in states])
+        return np.array([self._system.forms.density_dual(psi, psi) for psi in states])
 
     def _state(self, i: int) -> Array:
         """psi_i on the free degrees of freedom. Local."""
@@ -115,13 +112,13 @@ class EigenDerivatives:
 
     def _density_duals(self, rows: Array, psi: Array) -> Array:
         """(a psi, phi) for each row a of (p, free): (p, owned)."""
-        duals = [self._system.density_dual(rows[i], psi) for i in range(len(rows))]
+        duals = [self._system.forms.density_dual(rows[i], psi) for i in range(len(rows))]
         return np.array(duals).reshape(len(rows), self._densities.shape[1])
 
     def _state_tangents(self, i: int, parts: list[Array]) -> tuple[Array, Array]:
         """(dpsi_i, dE_i) for each direction: (p, free), (p,)."""
         system, psi = self._system, self._state(i)
-        sources = np.array([system.potential_times(part, psi) for part in parts]).reshape(len(parts), psi.size)
+        sources = np.array([system.forms.potential_times(part, psi) for part in parts]).reshape(len(parts), psi.size)
         system.counts["tangent"] += len(parts)
         return system.solve_bordered(self._point, i, -sources, np.zeros(len(parts)))
 
@@ -130,6 +127,12 @@ class EigenDerivatives:
         size = self._system.state_layout.size
         start = self._system.num_states + i * size
         return seeds[:, start : start + size] if self._system.has_states else np.zeros((len(seeds), 0))
+
+    def _nonzero_seeds(self, seeds: Array, i: int) -> tuple[npt.NDArray[np.int64], Array]:
+        """Which seeds see the i-th state, and what of them does, (p, size)."""
+        of_state = self._state_seeds(seeds, i)
+        chosen = np.flatnonzero(of_state.any(axis=1))
+        return chosen, of_state[chosen]
 
     def _state_adjoints(self, i: int, seeds: Array) -> tuple[Array, Array]:
         """(a, alpha) for seeds (p, size) of the i-th state: (p, free), (p,)."""
@@ -153,13 +156,13 @@ class EigenDerivatives:
         distinct, number = np.unique(seeds, axis=0, return_inverse=True)
         number = number.reshape(-1)  # NumPy 2.0 alone gives it the shape of the seeds
         a, alpha = (x[number] for x in self._state_adjoints(i, distinct))
-        moved = np.array([system.potential_times(parts[j], a[j]) for j in range(len(a))]).reshape(a.shape)
+        moved = np.array([system.forms.potential_times(parts[j], a[j]) for j in range(len(a))]).reshape(a.shape)
         mass_a, mass_dpsi = system.mass_times(a), system.mass_times(dpsi)
         rhs = -moved + dE[:, None] * mass_a + alpha[:, None] * mass_dpsi
         border = parallel.sum_over_ranks(system.comm, (dpsi * mass_a).sum(axis=1))
         da, _ = system.solve_bordered(self._point, i, rhs, border)
         system.counts["adjoint"] += len(rhs)
-        moving = np.array([system.density_dual(a[j], dpsi[j]) for j in range(len(a))])
+        moving = np.array([system.forms.density_dual(a[j], dpsi[j]) for j in range(len(a))])
         return self._density_duals(da, self._state(i)) + moving
 
     # -- clusters ------------------------------------------------------------------------------------------------------

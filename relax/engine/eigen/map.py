@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from dolfinx import fem
@@ -17,10 +15,11 @@ from relax.base.types import Array
 from relax.engine.eigen.derivatives import EigenDerivatives
 from relax.engine.eigen.system import EigenSystem
 from relax.engine.linearization import Linearization
+from relax.engine.protocols import Map
 from relax.errors import BadInput, BadProblem
 
 
-class EigenMap:
+class EigenMap(Map):
     """G(V) = (E_1, ..., E_k), or also psi_1, ..., psi_k, where -1/2 Lap psi + V psi = E psi, psi = 0 on the boundary.
 
     Collective: to make, to call, and every method but ``dot`` under ``layout="replicated"``. Dimensionless. Of the same
@@ -83,59 +82,27 @@ class EigenMap:
 
     # -- values --------------------------------------------------------------------------------------------------------
 
-    def dot(self, a: Array, b: Array) -> float:
-        """The inner product of two control vectors over all ranks. Collective under ``layout="owned"``."""
-        return self.layout.dot(a, b)
-
     def __call__(self, m: npt.ArrayLike) -> Array:
         """G(m), shape (..., size_in) -> (..., size_out). Leading axes are samples.
 
         Raises:
             SolveFailed: when not all states are found.
         """
-        controls = self._checked(m)
+        controls = self.layout.checked(m, "control")
         values = [self._system.value(self._system.solve(row)) for row in as_rows(controls)]
         return np.array(values).reshape(*controls.shape[:-1], self.size_out)
 
-    def linearize(self, m: npt.ArrayLike) -> Linearization:
-        """Solve at one control, shape (size_in,), and return the linearisation point, which owns its spectrum."""
-        control = self._checked(m)
-        if control.ndim != 1:
-            raise BadInput(
-                f"linearize: expected one control of shape ({self.size_in},), got {control.shape}; "
-                "linearise at each sample by itself, or use linearize_each"
-            )
-        return self._linearization(control)
-
-    def linearize_each(self, m: npt.ArrayLike) -> list[Linearization]:
-        """Linearisation points of several controls (k, size_in)."""
-        return self.linearize_rows(as_rows(self._checked(m)))
-
     def linearize_rows(self, rows: Array) -> list[Linearization]:
         """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
-        self._system.refuse_closed()
-        return [self._linearization(row) for row in rows]
-
-    def _linearization(self, control: Array) -> Linearization:
-        point = self._system.solve(control)
-        return Linearization(self, EigenDerivatives(self._system, point), self._system.value(point))
+        points = [self._system.solve(row) for row in rows]
+        return [Linearization(self, EigenDerivatives(self._system, p), self._system.value(p)) for p in points]
 
     def present_control(self) -> Array:
         """The control vector of the potential that the map last worked at."""
         return self.layout.join([self.potential.x.array[: num_owned(self.potential.function_space)]])
-
-    def _checked(self, m: npt.ArrayLike) -> Array:
-        self._system.refuse_closed()
-        return self.layout.checked(m, "control")
 
     # -- life time -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Free factors and matrices. Collective. The map and its linearisation points are of no use afterwards."""
         self._system.close()
-
-    def __enter__(self) -> EigenMap:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import ufl
-from dolfinx import fem, la
+from dolfinx import fem
 from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
-from relax.base.fem.forms import compiled, nonzero, num_owned
+from relax.base.fem.forms import assembled, compiled, nonzero
 from relax.base.fem.layout import ControlLayout, SpaceLayout
 from relax.base.la.eigen import products
 from relax.base.la.factors import Key
-from relax.base.la.options import DIRECT_SYMMETRIC, Options, known, merged
+from relax.base.la.options import DIRECT_SYMMETRIC, Options, known, merged, split
 from relax.base.types import Array
 from relax.engine.eigen.bordered import BorderedSolver
 from relax.errors import BadInput
@@ -48,6 +47,7 @@ class EigenProblem:
         return self.state.function_space.mesh
 
 
+@dataclass(frozen=True, eq=False)
 class EigenPoint:
     """A potential and its spectrum.
 
@@ -60,16 +60,13 @@ class EigenPoint:
         key, state_keys: name the Hamiltonian, and the bordered operator of each state.
     """
 
-    def __init__(
-        self, controls: list[Array], energies: Array, vectors: Array, clusters: tuple[range, ...], offset: float
-    ) -> None:
-        self.controls = controls
-        self.energies = energies
-        self.vectors = vectors
-        self.clusters = clusters
-        self.offset = offset
-        self.key = Key()
-        self.state_keys = [Key() for _ in energies]
+    controls: list[Array]
+    energies: Array
+    vectors: Array
+    clusters: tuple[range, ...]
+    offset: float
+    state_keys: list[Key]
+    key: Key = field(default_factory=Key)
 
 
 class EigenSystem:
@@ -86,6 +83,7 @@ class EigenSystem:
 
     Attributes:
         size_out: k, or k (1 + degrees of freedom of a state).
+        forms: what derivatives are made of.
     """
 
     def __init__(
@@ -98,8 +96,7 @@ class EigenSystem:
         counts: dict[str, int],
         options: Options,
     ) -> None:
-        lin = {key.removeprefix("lin_"): v for key, v in options.items() if key.startswith("lin_")}
-        own = {key: v for key, v in options.items() if not key.startswith("lin_")}
+        own, lin = split(options)
         lin_options = merged(DIRECT_SYMMETRIC, known(lin))
         self.comm = V.mesh.comm
         self.num_states = num_states
@@ -113,7 +110,7 @@ class EigenSystem:
         state = fem.Function(V, name="psi_1")
         self.problem = EigenProblem("schrodinger_eigenstates", state, (potential,), (self.stationary.bc,))
         self.bordered = BorderedSolver(self.stationary.mass, lin_options, _FACTOR_MEMORY)
-        self._forms = DerivativeForms(self.stationary, potential)
+        self.forms = DerivativeForms(self.stationary, potential)
         self._assembled_for: Key | None = None
         self._closed = False
 
@@ -134,6 +131,7 @@ class EigenSystem:
         Raises:
             SolveFailed: when not all states are found.
         """
+        self.refuse_closed()
         k = self.num_states
         parts = self.layout.split(control)
         self.potential.x.array[:] = parts[0]
@@ -141,7 +139,8 @@ class EigenSystem:
         spectrum = self.stationary.solve(k)
         self.counts["forward"] += 1
         clusters = tuple(c for c in spectrum.clusters if c.start < k)
-        point = EigenPoint(parts, spectrum.energies[:k], spectrum.vectors[:k], clusters, spectrum.offset)
+        keys = [Key() for _ in range(k)]
+        point = EigenPoint(parts, spectrum.energies[:k], spectrum.vectors[:k], clusters, spectrum.offset, keys)
         self._assembled_for = point.key
         self._install_state(point)
         return point
@@ -173,14 +172,6 @@ class EigenSystem:
         """M x on the free degrees of freedom, for each row of (p, free)."""
         return products(self.stationary.mass, vectors)
 
-    def potential_times(self, change: Array, psi: Array) -> Array:
-        """The dual (dV psi, v): dV by its local part, psi (free,); the result (free,)."""
-        return self._forms.potential_times(change, psi)
-
-    def density_dual(self, p: Array, q: Array) -> Array:
-        """The dual (p q, phi) for the potential's basis phi: p and q (free,); the result (owned,)."""
-        return self._forms.density_dual(p, q)
-
     def close(self) -> None:
         """Free factors and matrices; a second time does nothing."""
         if not self._closed:
@@ -203,7 +194,6 @@ class DerivativeForms:
         energy = ufl.replace(action, {test: self._q})
         self._action = compiled(nonzero(ufl.derivative(action, potential, self._change)))
         self._density = compiled(nonzero(ufl.derivative(energy, potential, ufl.TestFunction(Q))))
-        self._owned = num_owned(Q)
 
     def _install(self, register: fem.Function, psi: Array) -> None:
         register.x.array[:] = 0.0
@@ -211,17 +201,13 @@ class DerivativeForms:
         register.x.scatter_forward()
 
     def potential_times(self, change: Array, psi: Array) -> Array:
+        """The dual (dV psi, v): dV by its local part, psi (free,); the result (free,)."""
         self._change.x.array[:] = change
         self._install(self._p, psi)
-        return self._assembled(self._dual, self._action)[self._free]
+        return assembled(self._action, self._dual)[self._free]
 
     def density_dual(self, p: Array, q: Array) -> Array:
+        """The dual (p q, phi) for the potential's basis phi: p and q (free,); the result (owned,)."""
         self._install(self._p, p)
         self._install(self._q, q)
-        return self._assembled(self._control_dual, self._density)[: self._owned].copy()
-
-    def _assembled(self, register: fem.Function, form: Any) -> Array:
-        register.x.array[:] = 0.0
-        fem.assemble_vector(register.x.array, form)
-        register.x.scatter_reverse(la.InsertMode.add)
-        return register.x.array
+        return assembled(self._density, self._control_dual).copy()

@@ -33,7 +33,7 @@ class Scalar:
 
 def scalars_in(form: ufl.Form, constants: Sequence[fem.Constant]) -> list[Scalar]:
     """The entries of those Constants that stand in a form."""
-    return [Scalar(c, j) for c in constants if holds(form, c) for j in range(int(np.prod(c.ufl_shape, dtype=int)))]
+    return [Scalar(c, j) for c in constants if holds(form, c) for j in range(c.value.size)]
 
 
 def slopes(weak: DerivedForms, form: ufl.Form, scalars: Sequence[Scalar]) -> list[ufl.Form | None] | None:

@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from relax.base.log import LongRun
 from relax.base.types import Array
-from relax.engine.march.plan import Run
+from relax.engine.march.plan import Run, expanded
 from relax.engine.march.runs import Runs
 from relax.engine.march.storage import Walk
 from relax.engine.residual.registers import Point
-from relax.engine.solve.sensitivity import solve_adjoints
 from relax.errors import SolveFailed
 
 
@@ -73,9 +72,9 @@ class MarchDerivatives:
                 observation.add_adjoints(n + 1, after, seeds, duals)
                 with self._step(n, before, after) as point:
                     adjoints = self._adjoints(point, duals)
-                    found = runs.system.sensitivity.gradients(point, adjoints, duals)
-                duals = found[0]
-                total.add(n, found)
+                    gradients = runs.system.sensitivity.gradients(point, adjoints, duals)
+                duals = gradients[0]
+                total.add(n, gradients)
             observation.add_adjoints(0, self._run.initial, seeds, duals)
             total.add_initial(self._of_initial(duals))
             runs.note(self._walk)
@@ -134,10 +133,8 @@ class MarchDerivatives:
     def _adjoints(self, point: Point, duals: Array) -> Array:
         """λ_n for each dual vector of u_n: (k, owned)."""
         runs = self._runs
-        clamped = duals.copy()
-        clamped[:, runs.residual.boundary.owned] = 0.0
         with runs.system.operators.factor_here(point.key, derivatives=True) as factor:
-            adjoints = solve_adjoints(factor, clamped)
+            adjoints = runs.system.sensitivity.adjoints(duals, factor)
         runs.counts["adjoint"] += len(duals)
         return adjoints
 
@@ -162,14 +159,14 @@ class MarchDerivatives:
                 with self._step(n, before[0], after[0]) as point:
                     if not is_curved:
                         # The steps have no curvature: only that of the observation is carried back.
-                        found = sensitivity.gradients(point, self._adjoints(point, second), second)
+                        gradients = sensitivity.gradients(point, self._adjoints(point, second), second)
                     else:
                         adjoints = self._adjoints(point, duals)
                         steps = [[before[1 + i], *runs.system.plan.of_step(p, n)] for i, p in enumerate(parts)]
-                        found = self._second_step(point, adjoints, second, after[1:], steps, which)
+                        gradients = self._second_step(point, adjoints, second, after[1:], steps, which)
                         duals = sensitivity.gradients(point, adjoints, duals, which=(0,))[0]
-                second = found[0]
-                total.add(n, found)
+                second = gradients[0]
+                total.add(n, gradients)
             first = walk.first
             observation.add_seconds(0, first[0], seeds, first[1:][which], second)
             observation.add_adjoints(0, first[0], seeds, duals)
@@ -269,15 +266,15 @@ class _Total:
     def __init__(self, runs: Runs, rows: int) -> None:
         self._runs = runs
         self._rows = rows
-        self._parts: list[Array | None] = [None] * runs.system.plan.num_parts
+        self._parts: list[Array | None] = [None] * len(expanded(runs.evolution))
 
     def _put(self, place: int, part: Array) -> None:
         known = self._parts[place]
         self._parts[place] = part if known is None else known + part
 
-    def add(self, n: int, found: list[Array]) -> None:
+    def add(self, n: int, gradients: list[Array]) -> None:
         """The parts of the step from u_n to u_{n+1}, ``previous`` first, which goes on to the step before."""
-        for place, part in zip(self._runs.system.plan.places, found[1:], strict=True):
+        for place, part in zip(self._runs.system.plan.places, gradients[1:], strict=True):
             self._put(place.at(n), part)
 
     def add_initial(self, duals: Array) -> None:

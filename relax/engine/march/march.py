@@ -7,59 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 
 from relax.base.fem.forms import present
-from relax.base.fem.layout import ControlLayout
-from relax.base.la.options import Options
 from relax.base.log import LongRun
 from relax.base.types import Array
 from relax.engine.linearization import BLOCK, Derivatives
 from relax.engine.march.derivatives import MarchDerivatives
-from relax.engine.march.observation import Observation
+from relax.engine.march.plan import expanded
 from relax.engine.march.runs import Runs
-from relax.engine.march.storage import Storage
-from relax.engine.march.system import StepSystem
-from relax.engine.solve.state import Newton
-from relax.observe import Observable
-from relax.problem.evolution import Evolution
 
 
-class March:
-    """Solves an evolution at control vectors. Collective, as are all methods.
-
-    Args:
-        evolution: the equation.
-        observable: what is seen of it.
-        layout: of control vectors, over the expanded controls.
-        counts: of solves, one for each step and right-hand side, added to; ``stored`` is the most states that a
-            linearisation point has held at once.
-        settings: tolerances of Newton's method; memory for factors.
-        options: PETSc options or the name of a preset.
-        storage: a schedule of ``checkpoint_schedules``; None keeps all states.
-    """
-
-    def __init__(
-        self,
-        evolution: Evolution,
-        observable: Observable,
-        layout: ControlLayout,
-        counts: dict[str, int],
-        settings: Newton,
-        options: Options | str | None,
-        storage: object,
-    ) -> None:
-        self.evolution = evolution
-        self.layout = layout
-        self.counts = counts
-        counts["stored"] = 0
-        self._storage = Storage(storage, evolution.num_steps, evolution.mesh.comm)
-        self.system = StepSystem(evolution, observable, settings, options)
-        self.residual = self.system.residual
-        self.plan = self.system.plan
-        self._observation = Observation(observable, self.system)
-        self._runs = Runs(self.system, self._observation, layout, self._storage, counts)
+class March(Runs):
+    """Solves an evolution at control vectors. Collective, as are all methods."""
 
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out); in block solves where steps are affine."""
-        values = np.zeros((len(rows), self._observation.size))
+        values = np.zeros((len(rows), self.observation.size))
         try:
             if len(rows) > 1 and self.residual.is_affine:
                 for start in range(0, len(rows), BLOCK):
@@ -75,7 +36,7 @@ class March:
     def _see_each(self, n: int, states: Array, values: Array) -> None:
         """Add what is seen of each of several u_n to y: (k, local), (k, size_out)."""
         for i in range(len(states)):
-            self._observation.add_value(n, states[i], values[i])
+            self.observation.add_value(n, states[i], values[i])
 
     def _states_together(self, rows: Array) -> Iterator[tuple[int, Array]]:
         """(n, the u_n at several controls, (k, local)) of affine steps, u_n(m) = u_n(0) + u_n'(0) m, in block solves.
@@ -83,12 +44,12 @@ class March:
         At the end the registers hold the last one of them.
         """
         parts = [self.layout.split(row) for row in rows]
-        base = self._runs.begin(np.zeros(self.layout.size), from_zero=True)
-        tangents = MarchDerivatives(self._runs, base)
+        base = self.begin(np.zeros(self.layout.size), from_zero=True)
+        tangents = MarchDerivatives(self, base)
         du = np.array([self.system.initial_unknown(of_row) for of_row in parts]) - base.initial
         before = base.initial
         last = (before, before)
-        for n, state in self._runs.states(base):
+        for n, state in self.states(base):
             if n > 0:
                 changed = tangents.advance(n - 1, before, state, du, parts, counted_as="forward")
                 last = (before + du[-1], state + changed[-1])
@@ -97,24 +58,24 @@ class March:
             for i in range(len(states)):
                 self.system.check(states[i], n)
             yield n, states
-        self.system.install(self._runs.begin(rows[-1]), self.evolution.num_steps - 1, *last)
-        self._observation.show(self.evolution.num_steps, last[1])
+        self.system.install(self.begin(rows[-1]), self.evolution.num_steps - 1, *last)
+        self.observation.show(self.evolution.num_steps, last[1])
 
     def _value_at(self, row: Array) -> Array:
-        run = self._runs.begin(row)
-        value = np.zeros(self._observation.size)
-        for n, state in self._runs.states(run):
-            self._observation.add_value(n, state, value)
-        self._observation.show(self.evolution.num_steps, state)
+        run = self.begin(row)
+        value = np.zeros(self.observation.size)
+        for n, state in self.states(run):
+            self.observation.add_value(n, state, value)
+        self.observation.show(self.evolution.num_steps, state)
         return value
 
     def trajectory(self, row: Array) -> Iterator[tuple[int, float | None]]:
         """(n, time of u_n) with the state's register holding u_n."""
-        run = self._runs.begin(row)
+        run = self.begin(row)
         try:
-            for n, state in self._runs.states(run):
+            for n, state in self.states(run):
                 self.system.begin(run)
-                self._observation.show(n, state)
+                self.observation.show(n, state)
                 yield n, self.evolution.time_at(n)
         finally:
             self.system.end(run)
@@ -123,7 +84,7 @@ class March:
         """Derivatives and observations at several controls; in block solves where steps are affine, and states kept."""
         points: list[tuple[Derivatives, Array]] = []
         try:
-            if len(rows) == 1 or not self.residual.is_affine or not self._storage.keeps_all:
+            if len(rows) == 1 or not self.residual.is_affine or not self.storage.keeps_all:
                 points += [self._linearize(row) for row in rows]
             else:
                 for start in range(0, len(rows), BLOCK):
@@ -133,41 +94,38 @@ class March:
         return points
 
     def _linearize_together(self, rows: Array) -> list[tuple[Derivatives, Array]]:
-        values = np.zeros((len(rows), self._observation.size))
+        values = np.zeros((len(rows), self.observation.size))
         records: list[list[Array]] = [[] for _ in rows]
         for n, states in self._states_together(rows):
             self._see_each(n, states, values)
             for i in range(len(rows)):
                 records[i].append(states[i].copy())
-        runs = [self._runs.begin(rows[i]) for i in range(len(rows))]
-        walks = [self._storage.kept(r) for r in records]
+        runs = [self.begin(rows[i]) for i in range(len(rows))]
+        walks = [self.storage.kept(r) for r in records]
         for walk in walks:
-            self._runs.note(walk)
-        points = [MarchDerivatives(self._runs, run, walk) for run, walk in zip(runs, walks, strict=True)]
+            self.note(walk)
+        points = [MarchDerivatives(self, run, walk) for run, walk in zip(runs, walks, strict=True)]
         return list(zip(points, values, strict=True))
 
     def _linearize(self, row: Array) -> tuple[Derivatives, Array]:
-        run = self._runs.begin(row)
-        value = np.zeros(self._observation.size)
-        walk = self._storage.walk(run.initial, lambda n, state: self._runs.advance(run, n, state))
+        run = self.begin(row)
+        value = np.zeros(self.observation.size)
+        walk = self.storage.walk(run.initial, lambda n, state: self.advance(run, n, state))
         with LongRun(f"{self.evolution.name}: steps", self.evolution.num_steps) as progress:
 
             def visit(n: int, state: Array) -> None:
-                self._observation.add_value(n, state, value)
+                self.observation.add_value(n, state, value)
                 progress.reached(n)
                 if n == self.evolution.num_steps:
-                    self._observation.show(n, state)
+                    self.observation.show(n, state)
 
             walk.forward(visit)
-        self._runs.note(walk)
-        return MarchDerivatives(self._runs, run, walk), value
+        self.note(walk)
+        return MarchDerivatives(self, run, walk), value
 
     def present_parts(self) -> list[Array]:
         """What the controls hold now, the same for each step: owned values of a field, the entries of a constant."""
-        parts = []
-        for control in self.evolution.controls:
-            parts += [present(control)] * (self.evolution.num_steps if self.evolution.is_per_step(control) else 1)
-        return parts
+        return [present(control) for control in expanded(self.evolution)]
 
     def close(self) -> None:
         """Free the factors and matrices."""

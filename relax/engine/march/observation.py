@@ -6,7 +6,7 @@ from relax.base.fem.forms import num_owned
 from relax.base.types import Array
 from relax.engine.march.system import StepSystem
 from relax.errors import SolveFailed
-from relax.observe.base import Look, Observable, finite
+from relax.observe.base import Look, Observable, by_step, finite
 
 
 class Observation:
@@ -28,15 +28,13 @@ class Observation:
         self.size = observable.size
         self._substitution = system.evolution.substitution
         self.is_linear = observable.is_linear and self._substitution is None
-        self._looks: dict[int, list[Look]] = {}
-        for look in observable.looks(system.evolution.num_steps):
-            self._looks.setdefault(look.step, []).append(look)
+        self._looks = by_step(observable.looks(system.evolution.num_steps))
 
     def _at(self, n: int, state: Array) -> list[Look]:
-        found = self._looks.get(n, [])
-        if found:
+        looks = self._looks.get(n, [])
+        if looks:
             self.show(n, state)
-        return found
+        return looks
 
     def show(self, n: int, state: Array) -> None:
         """The state's register holds u_n, the time is that of step n."""
@@ -59,22 +57,22 @@ class Observation:
             except SolveFailed as failure:
                 evolution = self._system.evolution
                 raise SolveFailed(f"{evolution.name}: {evolution.place(n)}: {failure}") from failure
-            value[look.start : look.start + look.observable.size] += look.weight * seen
+            value[look.part] += look.weight * seen
 
     def add_tangents(self, n: int, state: Array, tangents: Array, changes: Array) -> None:
         """Add B'(u_n) du_n for each row of local du_n to dy, (k, size)."""
         for look in self._at(n, state):
-            end, slope = look.start + look.observable.size, self._slope(state)
+            slope = self._slope(state)
             for i in range(len(tangents)):
                 self._tangent.x.array[:] = slope * tangents[i]
-                changes[i, look.start : end] += look.weight * look.observable.tangent(self._state, self._tangent)
+                changes[i, look.part] += look.weight * look.observable.tangent(self._state, self._tangent)
 
     def add_adjoints(self, n: int, state: Array, seeds: Array, duals: Array) -> None:
         """Add B'(u_n)ᵀ dy for each seed, (k, size), to duals, (k, owned)."""
         for look in self._at(n, state):
             slope = self._owned(self._slope(state))
             for i in range(len(seeds)):
-                duals[i] += slope * look.observable.adjoint(self._state, look.weight * self._part(look, seeds, i))
+                duals[i] += slope * look.observable.adjoint(self._state, look.weight * seeds[i, look.part])
 
     def add_seconds(self, n: int, state: Array, seeds: Array, tangents: Array, duals: Array) -> None:
         """Add B''(u_n)[du_n]ᵀ dy for each seed and the du_n of the same row to duals, (k, owned)."""
@@ -82,7 +80,7 @@ class Observation:
             slope = self._slope(state)
             for i in range(len(seeds)):
                 self._tangent.x.array[:] = slope * tangents[i]
-                seed = look.weight * self._part(look, seeds, i)
+                seed = look.weight * seeds[i, look.part]
                 duals[i] += self._owned(slope) * look.observable.second(self._state, seed, self._tangent)
                 if self._substitution is not None:
                     bent = self._substitution.state_curvature(state) * tangents[i]
@@ -90,8 +88,3 @@ class Observation:
 
     def _owned(self, values: Array | float) -> Array | float:
         return values if isinstance(values, float) else values[: self._num_owned]
-
-    @staticmethod
-    def _part(look: Look, seeds: Array, i: int) -> Array:
-        part: Array = seeds[i, look.start : look.start + look.observable.size]
-        return part

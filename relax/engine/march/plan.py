@@ -13,10 +13,8 @@ from relax.problem.evolution import Evolution
 
 def expanded(evolution: Evolution) -> tuple[Control, ...]:
     """The controls as they lie in the control vector: those with a value per step once for each step."""
-    found: list[Control] = []
-    for control in evolution.controls:
-        found += [control] * (evolution.num_steps if evolution.is_per_step(control) else 1)
-    return tuple(found)
+    times = [evolution.num_steps if evolution.is_per_step(control) else 1 for control in evolution.controls]
+    return tuple(control for control, n in zip(evolution.controls, times, strict=True) for _ in range(n))
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,12 @@ class Plan:
     Attributes:
         initial: which expanded part is the initial state; None where it is given.
         places: for each control of the step problem but ``previous``.
-        num_parts: how many expanded controls there are.
     """
 
     def __init__(self, evolution: Evolution) -> None:
-        first = {}
-        position = 0
-        for control in evolution.controls:
-            first[id(control)] = position
-            position += evolution.num_steps if evolution.is_per_step(control) else 1
-        self.num_parts = position
+        first: dict[int, int] = {}
+        for position, control in enumerate(expanded(evolution)):
+            first.setdefault(id(control), position)
         self.initial: int | None = first.get(id(evolution.initial_state))
         self.places = [
             Place(first[id(c)], evolution.is_per_step(c))

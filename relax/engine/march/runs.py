@@ -7,40 +7,50 @@ from collections.abc import Iterator
 import numpy as np
 
 from relax.base.fem.layout import ControlLayout
+from relax.base.la.options import Options
 from relax.base.log import LongRun
 from relax.base.types import Array
 from relax.engine.march.observation import Observation
 from relax.engine.march.plan import Run
 from relax.engine.march.storage import Storage, Walk
 from relax.engine.march.system import StepSystem
+from relax.engine.solve.state import Newton
+from relax.observe import Observable
+from relax.problem.evolution import Evolution
 
 
 class Runs:
     """Steps from given controls, one after the other. Collective, as is every method unless it says "Local".
 
     Args:
-        system: the steps.
-        observation: what is seen of them.
+        evolution: the equation.
+        observable: what is seen of it.
         layout: of control vectors, over the expanded controls.
-        storage: how trajectories are kept.
-        counts: of solves, added to.
+        counts: of solves, one for each step and right-hand side, added to; ``stored`` is the most states that a
+            linearisation point has held at once.
+        settings: tolerances of Newton's method; memory for factors.
+        options: PETSc options or the name of a preset.
+        storage: a schedule of ``checkpoint_schedules``; None keeps all states.
     """
 
     def __init__(
         self,
-        system: StepSystem,
-        observation: Observation,
+        evolution: Evolution,
+        observable: Observable,
         layout: ControlLayout,
-        storage: Storage,
         counts: dict[str, int],
+        settings: Newton,
+        options: Options | str | None,
+        storage: object,
     ) -> None:
-        self.evolution = system.evolution
-        self.system = system
-        self.residual = system.residual
-        self.observation = observation
+        self.evolution = evolution
         self.layout = layout
-        self.storage = storage
         self.counts = counts
+        counts["stored"] = 0
+        self.storage = Storage(storage, evolution.num_steps, evolution.mesh.comm)
+        self.system = StepSystem(evolution, observable, settings, options)
+        self.residual = self.system.residual
+        self.observation = Observation(observable, self.system)
 
     def begin(self, row: Array, *, from_zero: bool = False) -> Run:
         """A run at a control vector, ready to be stepped through; ``from_zero`` whatever initial state it holds."""

@@ -9,12 +9,13 @@ import contextlib
 import copy
 import itertools
 import os
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
@@ -125,12 +126,12 @@ class _KeepAll:
             yield n, self._records[n], self._records[n + 1]
 
 
+@dataclass(frozen=True)
 class _Item:
     """What is stored under one number: a record to start again from, records for the adjoint of the steps from it."""
 
-    def __init__(self, start: Array | None, steps: list[Array] | None) -> None:
-        self.start = start
-        self.steps = steps
+    start: Array | None
+    steps: list[Array] | None
 
     def arrays(self) -> list[Array]:
         return [*([] if self.start is None else [self.start]), *(self.steps or [])]
@@ -289,14 +290,16 @@ class _Disk:
     def __init__(self, comm: MPI.Comm) -> None:
         self._comm = comm
         self._kept: tempfile.TemporaryDirectory[str] | None = None
-        self._shapes: dict[int, tuple[bool, int]] = {}
-        #: How many records are on disk.
-        self.num_arrays = 0
+        self._num_arrays: dict[int, int] = {}
 
     @property
-    def _folder(self) -> Path:
+    def num_arrays(self) -> int:
+        """How many records are on disk."""
+        return sum(self._num_arrays.values())
+
+    def _file(self, n: int) -> Path:
         assert self._kept is not None
-        return Path(self._kept.name)
+        return Path(self._kept.name, f"{n}.pickle")
 
     def __setitem__(self, n: int, item: _Item) -> None:
         with parallel.together(self._comm):
@@ -307,49 +310,39 @@ class _Disk:
                     self._kept = tempfile.TemporaryDirectory(
                         prefix="relax-states-", dir=place, ignore_cleanup_errors=True
                     )
-                for i, array in enumerate(item.arrays()):
-                    np.save(self._folder / f"{n}-{i}.npy", array)
+                with self._file(n).open("wb") as file:
+                    pickle.dump(item, file)
             except OSError as error:
                 there = self._kept.name if self._kept else os.environ.get("TMPDIR") or tempfile.gettempdir()
                 raise BadInput(
                     f"storage: a state cannot be written to {there} ({error.strerror}); "
                     "set TMPDIR to a folder with room, or store in memory"
                 ) from error
-        self._forget(n)
-        self._shapes[n] = (item.start is not None, len(item.steps or []))
-        self.num_arrays += len(item.arrays())
+        self._num_arrays[n] = len(item.arrays())
 
     def __getitem__(self, n: int) -> _Item:
-        has_start, steps = self._shapes[n]
-        arrays: list[Array] = []
+        item = _Item(None, None)
         with parallel.together(self._comm):
             try:
-                arrays = [np.load(self._folder / f"{n}-{i}.npy") for i in range(int(has_start) + steps)]
-            except (OSError, ValueError) as error:
-                raise BadInput(f"storage: a state in {self._folder} cannot be read back ({error})") from error
-        return _Item(arrays[0] if has_start else None, arrays[int(has_start) :] if steps else None)
-
-    def _forget(self, n: int) -> None:
-        has_start, steps = self._shapes.pop(n, (False, 0))
-        self.num_arrays -= int(has_start) + steps
+                with self._file(n).open("rb") as file:
+                    item = pickle.load(file)
+            except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+                raise BadInput(f"storage: the state {self._file(n)} cannot be read back ({error})") from error
+        return item
 
     def pop(self, n: int) -> _Item:
         """Read and forget."""
         item = self[n]
-        self._forget(n)
-        self._remove([f"{n}-{i}.npy" for i in range(len(item.arrays()))])
+        self._remove(n)
         return item
 
     def clear(self) -> None:
         """Forget all. Local."""
-        self._shapes.clear()
-        self.num_arrays = 0
-        if self._kept is not None:
-            with contextlib.suppress(OSError):
-                self._remove(os.listdir(self._folder))
+        for n in list(self._num_arrays):
+            self._remove(n)
 
-    def _remove(self, names: list[str]) -> None:
-        """Delete files; what cannot be deleted goes with the folder. Local: it raises on no rank."""
-        for name in names:
-            with contextlib.suppress(OSError):
-                (self._folder / name).unlink()
+    def _remove(self, n: int) -> None:
+        """Delete a file; one that cannot be deleted goes with the folder. Local: it raises on no rank."""
+        del self._num_arrays[n]
+        with contextlib.suppress(OSError):
+            self._file(n).unlink()

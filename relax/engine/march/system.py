@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 import ufl
-from dolfinx import fem, la
+from dolfinx import fem
 from petsc4py import PETSc
 
-from relax.base.fem.forms import Control, holds, jumps_with, num_owned, values_of
+from relax.base.fem.forms import Control, assembled, holds, jumps_with, values_of
 from relax.base.la.factors import Key
 from relax.base.la.options import Options
 from relax.base.types import Array
@@ -281,9 +281,8 @@ class LinearSource:
         self._by_matrix = by_matrix
         self._form = system.residual.together.add(rest)
         self._changes = changes
-        V = system.evolution.state.function_space
-        self._dual = fem.Function(V)
-        self._num_owned = num_owned(V)
+        self._dual = fem.Function(system.evolution.state.function_space)
+        self._source = self._dual.x.array
         self._run: Run | None = None
 
     def at(self, run: Run, point: Point) -> Array:
@@ -292,9 +291,7 @@ class LinearSource:
         form = self._form()
         if form is not None:
             if self._changes or self._run is not run:
-                self._dual.x.array[:] = 0.0
-                fem.assemble_vector(self._dual.x.array, form)
-                self._dual.x.scatter_reverse(la.InsertMode.add)
+                self._source = assembled(form, self._dual)
                 self._run = run
-            total += self._dual.x.array[: self._num_owned]
+            total += self._source
         return total

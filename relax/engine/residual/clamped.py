@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from dolfinx import fem
 
+from relax.base.fem.forms import Control, given_back, num_owned, values_of
 from relax.base.types import Array, Indices
 from relax.problem.problem import Problem, is_value_of
 
@@ -21,12 +22,7 @@ class ClampedValues:
 
     def __init__(self, problem: Problem) -> None:
         self._bcs = problem.bcs
-        index_map, block = (
-            problem.state.function_space.dofmap.index_map,
-            problem.state.function_space.dofmap.index_map_bs,
-        )
-        num_owned = index_map.size_local * block
-        num_local = (index_map.size_local + index_map.num_ghosts) * block
+        num_local = len(problem.state.x.array)
         control_of = np.full(num_local, -1, dtype=np.int64)
         entry_of = np.zeros(num_local, dtype=np.int64)
         clamped = np.zeros(num_local, dtype=bool)
@@ -40,8 +36,7 @@ class ClampedValues:
                     self.has_controls = True
                     control_of[dofs] = i
                     entry_of[dofs] = _entries(bc, control, num_local)[dofs]
-        self.owned: Indices = np.flatnonzero(clamped[:num_owned])
-        self._num_owned = num_owned
+        self.owned: Indices = np.flatnonzero(clamped[: num_owned(problem.state.function_space)])
         self._dofs = [np.flatnonzero(control_of == i) for i in range(len(problem.controls))]
         self._entries = [entry_of[dofs] for dofs in self._dofs]
 
@@ -57,21 +52,17 @@ class ClampedValues:
 
     def collect(self, dual: Array, i: int, into: Array) -> None:
         """The transpose of ``lift`` for control i: add the owned clamped entries of ``dual`` to ``into``. Local."""
-        mine = self._dofs[i] < self._num_owned
+        mine = self._dofs[i] < len(dual)
         np.add.at(into, self._entries[i][mine], dual[self._dofs[i][mine]])
 
 
-def _entries(bc: fem.DirichletBC, control: fem.Function | fem.Constant, num_local: int) -> Indices:
+def _entries(bc: fem.DirichletBC, control: Control, num_local: int) -> Indices:
     """For each clamped value, which entry of the control it is: found by letting the condition copy entry numbers.
 
     DOLFINx tells this map for no kind of condition (a field, a subspace, a constant) but applies it for all.
     """
-    values = control.x.array if isinstance(control, fem.Function) else control.value
-    kept = values.copy()
-    numbered = np.zeros(num_local)
-    try:
+    values, numbered = values_of(control), np.zeros(num_local)
+    with given_back([control]):
         values[...] = np.arange(values.size, dtype=np.float64).reshape(values.shape)
         bc.set(numbered)
-    finally:
-        values[...] = kept
     return np.rint(numbered).astype(np.int64)

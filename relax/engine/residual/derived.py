@@ -6,7 +6,7 @@ adjoint products (∂F/∂u)ᵀ λ and (∂F/∂m)ᵀ λ, and their derivatives 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -61,7 +61,7 @@ class DerivedForms:
         registers = (self.state, *self.controls)
         if not self.operator_is_constant or any(jumps_with(self.F, r) for r in registers):
             return False
-        form = self.tangent_source
+        form = self.along_controls(self.F, range(len(self.controls)))
         return form is None or not any(holds(form, r) for r in registers)
 
     # -- first order ---------------------------------------------------------------------------------------------------
@@ -94,10 +94,9 @@ class DerivedForms:
             return nonzero(ufl.derivative(form, control, direction))
         return nonzero(along(form, self._variables[control], direction))
 
-    @cached_property
-    def tangent_source(self) -> ufl.Form | None:
-        """∂F/∂m dm."""
-        return summed([self.in_direction(self.F, i) for i in range(len(self.controls))])
+    def along_controls(self, form: ufl.Form, which: Iterable[int]) -> ufl.Form | None:
+        """The derivative of a form along dm, summed over these controls; None where it is zero."""
+        return summed([self.in_direction(form, i) for i in which])
 
     @cached_property
     def action(self) -> ufl.Form | None:
@@ -129,8 +128,7 @@ class DerivedForms:
         control = self.controls[i]
         if isinstance(control, fem.Function):
             return nonzero(ufl.derivative(form, control, ufl.TestFunction(control.function_space)))
-        entries = int(np.prod(control.ufl_shape, dtype=np.int64))
-        forms = [self.in_constant(form, control, entry) for entry in range(entries)]
+        forms = [self.in_constant(form, control, entry) for entry in range(control.value.size)]
         if all(f is None for f in forms):
             return None
         return [f if f is not None else 0.0 * self.contraction for f in forms]
@@ -142,7 +140,7 @@ class DerivedForms:
         if form is None:
             return None
         along_state = nonzero(ufl.derivative(form, self.state, self._registers.tangent_state))
-        return summed([along_state, *(self.in_direction(form, i) for i in range(len(self.controls)))])
+        return summed([along_state, self.along_controls(form, range(len(self.controls)))])
 
     @cached_property
     def second_state(self) -> ufl.Form | None:

@@ -12,7 +12,7 @@ Dual vectors come back as arrays of owned values. Forms are compiled when first 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
@@ -22,8 +22,8 @@ from dolfinx import default_scalar_type, fem, la
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.fem.compiling import Later, Together
-from relax.base.fem.forms import Control, num_owned, summed, values_of
+from relax.base.fem.compiling import Forms, Later, Together
+from relax.base.fem.forms import Control, assembled, num_owned, values_of
 from relax.base.types import Array
 from relax.engine.residual.clamped import ClampedValues
 from relax.engine.residual.derived import DerivedForms
@@ -80,10 +80,8 @@ class Residual:
         self.together = Together(problem.mesh)
         self._F = self.together.add(self.weak.F)
         self._J = self.together.add(self.weak.J)
-        self._tangents: dict[tuple[int, ...], Later] = {}
-        self._gradients: dict[int, Later] = {}
+        self._forms: dict[object, Later] = {}
         self._packed: dict[int, PackedForm] = {}
-        self._sensitivities: dict[int, Later] = {}
 
     # -- what depends on what ------------------------------------------------------------------------------------------
 
@@ -101,6 +99,10 @@ class Residual:
     def is_affine(self) -> bool:
         """F is affine in state and controls together. Local."""
         return self.weak.is_affine
+
+    def has_sensitivity(self, i: int) -> bool:
+        """Whether control i is a field that stands in F, apart from boundary values. Local."""
+        return self.weak.sensitivities[i] is not None
 
     @cached_property
     def is_self_adjoint(self) -> bool:
@@ -160,14 +162,11 @@ class Residual:
             which: the controls that change; all of them when left out.
         """
         which = tuple(range(len(self.controls))) if which is None else which
-        if which not in self._tangents:
-            terms = [self.weak.in_direction(self.weak.F, i) for i in which]
-            self._tangents[which] = self.together.add(summed(terms))
-        return self._assemble(self._tangents[which]())
+        return self._assemble(self._form(which, lambda: self.weak.along_controls(self.weak.F, which))())
 
     def operator_action(self) -> Array:
         """∂F/∂u du at the installed ``tangent_state``, clamped rows and columns included: (owned,)."""
-        return self._assemble(self._action())
+        return self._assemble(self._form("action", lambda: self.weak.action)())
 
     def operator_adjoint_action(self) -> Array:
         """(∂F/∂u)ᵀ λ at the installed ``adjoint``, clamped rows and columns included: (owned,)."""
@@ -206,7 +205,7 @@ class Residual:
                 register.x.scatter_reverse(la.InsertMode.add)
                 parts.append(register.x.array[: num_owned(control.function_space)].copy())
             else:
-                entries = np.zeros(int(np.prod(control.ufl_shape, dtype=np.int64)))
+                entries = np.zeros(control.value.size)
                 if isinstance(form, list):
                     entries += [float(fem.assemble_scalar(f)) for f in form]
                 if dual is not None:
@@ -253,17 +252,22 @@ class Residual:
 
     def second_adjoint_action(self) -> Array:
         """(∂F/∂u)ᵀ dλ + (F_uu du + F_um dm)ᵀ λ, clamped rows included: (owned,)."""
-        return self._assemble(self._second_adjoint_action())
+        return self._assemble(self._form("second", lambda: self.weak.second_adjoint_action)())
 
     # -- forms ---------------------------------------------------------------------------------------------------------
 
     def _assemble(self, form: fem.Form | None) -> Array:
         """An assembled vector form: (owned,), a view that the next call overwrites."""
-        self._dual.x.array[:] = 0.0
         if form is not None:
-            fem.assemble_vector(self._dual.x.array, form)
-            self._dual.x.scatter_reverse(la.InsertMode.add)
+            return assembled(form, self._dual)
+        self._dual.x.array[:] = 0.0
         return self._dual.x.array[: self.num_owned]
+
+    def _form(self, name: object, make: Callable[[], Forms]) -> Later:
+        """A form that is derived when it is first asked for, and compiled when it is first used. Local."""
+        if name not in self._forms:
+            self._forms[name] = self.together.add(make())
+        return self._forms[name]
 
     def expect_gradients(self, by_matrix: Sequence[bool], *, from_zero: bool) -> None:
         """Have what a state and a gradient at it need compiled together with F and J. Local.
@@ -276,28 +280,22 @@ class Residual:
             _ = self._constant
         for i, as_matrix in enumerate(by_matrix):
             is_field = isinstance(self.controls[i], fem.Function)
-            _ = self._sensitivity(i) if as_matrix and is_field else self._adjoint_product(i)
+            (self._sensitivity if as_matrix and is_field else self._adjoint_product)(i)
         if self.boundary.has_controls:
             _ = self._adjoint_action
 
-    @cached_property
+    @property
     def _constant(self) -> Later:
         """F(0, m), for an F that is affine in the state."""
-        return self.together.add(self.weak.at_zero([self.state]))
+        return self._form("constant", lambda: self.weak.at_zero([self.state]))
 
-    @cached_property
-    def _action(self) -> Later:
-        return self.together.add(self.weak.action)
-
-    @cached_property
+    @property
     def _adjoint_action(self) -> Later:
-        return self.together.add(self.weak.adjoint_action)
+        return self._form("adjoint action", lambda: self.weak.adjoint_action)
 
     def _adjoint_product(self, i: int) -> Later:
         """(∂F/∂m)ᵀ λ of control i."""
-        if i not in self._gradients:
-            self._gradients[i] = self.together.add(self.weak.gradient_of(self.weak.contraction, i))
-        return self._gradients[i]
+        return self._form(("gradient", i), lambda: self.weak.gradient_of(self.weak.contraction, i))
 
     def _gradient(self, i: int) -> ControlForm:
         form: fem.Form | list[fem.Form] | None = self._adjoint_product(i)()
@@ -309,15 +307,9 @@ class Residual:
 
     def _sensitivity(self, i: int) -> Later:
         """∂F/∂m of control i as a matrix."""
-        if i not in self._sensitivities:
-            self._sensitivities[i] = self.together.add(self.weak.sensitivities[i])
-        return self._sensitivities[i]
+        return self._form(("matrix", i), lambda: self.weak.sensitivities[i])
 
     @cached_property
     def _second_order(self) -> list[Later]:
         """Of the state, then of each control."""
         return [self.together.add(form) for form in (self.weak.second_state, *self.weak.second_gradients)]
-
-    @cached_property
-    def _second_adjoint_action(self) -> Later:
-        return self.together.add(self.weak.second_adjoint_action)

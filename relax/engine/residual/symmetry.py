@@ -10,6 +10,7 @@ from petsc4py import PETSc
 
 from relax.base import parallel
 from relax.base.fem.forms import given_back, values_of
+from relax.base.la.linear import work_vectors
 from relax.engine.residual.registers import Registers
 
 # Rounding of an assembled symmetric operator stays below this.
@@ -52,14 +53,10 @@ def is_self_adjoint(
 
 def _is_symmetric(A: PETSc.Mat, rng: np.random.Generator) -> bool:
     """xᵀ A y = yᵀ A x for random x and y, up to rounding. Collective."""
-    x, y, Ax, Ay = vectors = [A.createVecRight() for _ in range(4)]
-    try:
+    with work_vectors(A) as (x, Ax), work_vectors(A) as (y, Ay):
         x.array[:] = rng.uniform(-1.0, 1.0, x.local_size)
         y.array[:] = rng.uniform(-1.0, 1.0, y.local_size)
         A.mult(x, Ax)
         A.mult(y, Ay)
         gap, size = abs(x.dot(Ay) - y.dot(Ax)), Ax.norm() * y.norm()
-    finally:
-        for vector in vectors:
-            vector.destroy()
     return bool(np.isfinite(gap) and gap <= _SYMMETRY * size)

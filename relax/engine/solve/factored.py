@@ -9,7 +9,7 @@ from petsc4py import PETSc
 
 from relax.base.la.factors import Factor, FactorStore, Key
 from relax.base.la.linear import LinearSolver
-from relax.base.la.options import DIRECT, DIRECT_SYMMETRIC, Options, has_user_options, known, merged, preset
+from relax.base.la.options import DIRECT, DIRECT_SYMMETRIC, Options, has_user_options, known, merged, preset, split
 from relax.base.log import timed
 from relax.engine.residual.residual import Residual
 from relax.errors import BadInput, SolveFailed
@@ -54,9 +54,7 @@ class FactoredOperator:
             )
 
     def _resolved(self, options: Options | None) -> tuple[dict[str, object], dict[str, object] | None]:
-        given = dict(known(options or {}))
-        lin = {k.removeprefix("lin_"): v for k, v in given.items() if k.startswith("lin_")}
-        forward = {k: v for k, v in given.items() if not k.startswith("lin_")}
+        forward, lin = split(known(options or {}))
         default = DIRECT_SYMMETRIC if self._residual.is_self_adjoint else DIRECT
         chosen = merged(default, forward)
         own_lin = bool(lin) or has_user_options(self.prefix + "lin_")

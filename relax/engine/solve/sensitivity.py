@@ -6,11 +6,10 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from dolfinx import fem
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.fem.forms import num_owned, values_of
+from relax.base.fem.forms import present
 from relax.base.la.factors import Factor, Key
 from relax.base.types import Array
 from relax.engine.residual.registers import Point
@@ -106,13 +105,16 @@ class Sensitivity:
             C, columns = self._matrices[i], self._constants[i]
             if C is not None:
                 owned = self._length(i)
-                if len(directions) == 1:
-                    total[0] += self._product(i, C, directions[0][i][:owned], transposed=False)
-                else:
-                    total += _times(C, np.array([parts[i][:owned] for parts in directions]), transposed=False)
+                total += self._product(i, C, np.array([parts[i][:owned] for parts in directions]), transposed=False)
             if columns is not None:
                 total += np.array([parts[i] for parts in directions]) @ columns
         return total
+
+    def adjoints(self, duals: Array, factor: Factor) -> Array:
+        """λ with Aᵀ λ = the dual vectors, zeroed at clamped values, for each row: (k, owned)."""
+        rhs = duals.copy()
+        rhs[:, self._residual.boundary.owned] = 0.0
+        return _solve(factor, rhs, adjoint=True)
 
     def gradients(
         self, point: Point, adjoints: Array, state_duals: Array, which: Sequence[int] | None = None
@@ -145,26 +147,24 @@ class Sensitivity:
             self._current(i, point)
             C, columns = self._matrices[i], self._constants[i]
             if C is not None:
-                if k == 1:
-                    result[i][0] -= self._product(i, C, adjoints[0], transposed=True)
-                else:
-                    result[i] -= _times(C, adjoints, transposed=True)
+                result[i] -= self._product(i, C, adjoints, transposed=True)
             elif columns is not None:
                 result[i] -= parallel.sum_over_ranks(residual.comm, adjoints @ columns.T)
         return result
 
-    def _product(self, i: int, C: PETSc.Mat, values: Array, *, transposed: bool) -> Array:
-        """C x, or Cᵀ x, for the matrix of control i: (owned,) in and out. The next call overwrites it."""
+    def _product(self, i: int, C: PETSc.Mat, rows: Array, *, transposed: bool) -> Array:
+        """C x, or Cᵀ x, for the matrix of control i: (k, owned) in and out. The next call overwrites it."""
+        if len(rows) != 1:
+            return _times(C, rows, transposed=transposed)
         right, left = self._work[i] or (C.createVecRight(), C.createVecLeft())
         self._work[i] = (right, left)
         x, y = (left, right) if transposed else (right, left)
-        x.array[:] = values
+        x.array[:] = rows[0]
         (C.multTranspose if transposed else C.mult)(x, y)
-        return y.array_r
+        return y.array_r[None, :]
 
     def _length(self, i: int) -> int:
-        control = self._residual.controls[i]
-        return num_owned(control.function_space) if isinstance(control, fem.Function) else values_of(control).size
+        return present(self._residual.controls[i]).size
 
     def destroy(self) -> None:
         """Free the matrices."""
@@ -184,11 +184,6 @@ def _solve(factor: Factor, rhs: Array, *, adjoint: bool) -> Array:
     factor.rhs.array[:] = rhs[0]
     (factor.solver.solve_adjoint if adjoint else factor.solver.solve)(factor.rhs, factor.solution)
     return factor.solution.array_r[None, :].copy()
-
-
-def solve_adjoints(factor: Factor, rhs: Array) -> Array:
-    """λ with Aᵀ λ = rhs, for each row: (k, owned). Collective."""
-    return _solve(factor, rhs, adjoint=True)
 
 
 def _times(C: PETSc.Mat, rows: Array, *, transposed: bool) -> Array:

@@ -44,50 +44,6 @@ class Newton:
     factor_memory: float = 2e9
 
 
-def solve_linear(residual: Residual, factor: Factor, at_zero: np.ndarray | None = None) -> None:
-    """The state of a residual that is affine in it, with the operator that ``factor`` holds.
-
-    Collective. The controls are installed; the state's register holds the solution afterwards.
-
-    Args:
-        residual: the residual.
-        factor: of its operator.
-        at_zero: F(0, m), (owned,), where it is known already.
-
-    Raises:
-        SolveFailed: with the reason in words.
-    """
-    u = residual.state.x
-    u.array[:] = 0.0
-    residual.boundary.apply(u.array)
-    factor.rhs.array[:] = residual.residual_of_lifting(at_zero)
-    factor.solver.solve(factor.rhs, factor.solution)
-    u.array[: residual.num_owned] -= factor.solution.array_r
-    u.scatter_forward()
-
-
-def check_linear(residual: Residual, factor: Factor) -> bool:
-    """The residual at the state just found, with all its terms, is small.
-
-    Collective. A jump of a coefficient in the state, ``conditional(gt(u, 1), 5, 1)``, has no derivative that UFL could
-    see, and looks linear to it.
-
-    Returns:
-        Whether this settles it: a right-hand side of zeros shows nothing.
-
-    Raises:
-        BadProblem: when it is not.
-    """
-    left, size = residual.norm(residual.residual()), residual.norm(factor.rhs.array_r)
-    if left > _NOT_LINEAR * size:
-        raise BadProblem(
-            f"residual: it looks linear in the state {residual.state.name!r}, but the solution of the linear equation "
-            f"leaves a residual of {left:.1e} (of {size:.1e} before). A coefficient that jumps with the state is not "
-            "differentiable: smooth it"
-        )
-    return size > 0.0
-
-
 class NewtonSolver:
     """SNES on a compiled residual. Collective.
 
@@ -117,8 +73,8 @@ class NewtonSolver:
         with inserted(prefix, snes_options), refused_options(prefix):
             self._snes.setFromOptions()
         self._snes.setErrorIfNotConverged(False)
-        self._x: PETSc.Vec | None = None
-        self._f: PETSc.Vec | None = None
+        self._x: PETSc.Vec = None
+        self._f: PETSc.Vec = None
 
     def solve(self, factor: Factor, guess: np.ndarray) -> None:
         """The state for the installed controls, using the matrix and linear solver of ``factor``.
@@ -135,7 +91,7 @@ class NewtonSolver:
         self._first_norm = self._norm_at(guess)
         if self._first_norm == 0.0:
             return
-        if self._x is None or self._f is None:
+        if self._x is None:
             self._x, self._f = factor.matrix.createVecRight(), factor.matrix.createVecLeft()
             self._snes.setFunction(self._evaluate, self._f)
         self._snes.setKSP(factor.solver.ksp)
@@ -220,10 +176,33 @@ class ForwardSolver:
             SolveFailed: with the reason in words.
             BadProblem: when the residual only looks linear.
         """
+        residual, u = self._residual, self._residual.state.x
         with self._operators.factor_here(key) as factor:
-            solve_linear(self._residual, factor, at_zero)
+            u.array[:] = 0.0
+            residual.boundary.apply(u.array)
+            factor.rhs.array[:] = residual.residual_of_lifting(at_zero)
+            factor.solver.solve(factor.rhs, factor.solution)
+            u.array[: residual.num_owned] -= factor.solution.array_r
+            u.scatter_forward()
             if not self._known_linear:
-                self._known_linear = check_linear(self._residual, factor)
+                self._check_linear(factor)
+
+    def _check_linear(self, factor: Factor) -> None:
+        """Refuse a residual that with all its terms is not small at the state just found.
+
+        A jump of a coefficient in the state, ``conditional(gt(u, 1), 5, 1)``, has no derivative that UFL could see, and
+        looks linear to it.
+        """
+        residual = self._residual
+        left, size = residual.norm(residual.residual()), residual.norm(factor.rhs.array_r)
+        if left > _NOT_LINEAR * size:
+            raise BadProblem(
+                f"residual: it looks linear in the state {residual.state.name!r}, but the solution of the linear "
+                f"equation leaves a residual of {left:.1e} (of {size:.1e} before). A coefficient that jumps with the "
+                "state is not differentiable: smooth it"
+            )
+        # A right-hand side of zeros shows nothing.
+        self._known_linear = size > 0.0
 
     def nonlinear(self, guess: Array) -> None:
         """The state by Newton's method, from local values; by the problem's continuation where that fails.

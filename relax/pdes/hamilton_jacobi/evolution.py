@@ -12,7 +12,7 @@ from dolfinx.mesh import Mesh
 from ufl.constantvalue import Zero
 from ufl.core.expr import Expr
 
-from relax.base.checks import positive
+from relax.base.checks import at_least, positive
 from relax.base.fem.coefficients import Coefficient, as_coefficient
 from relax.errors import BadInput
 from relax.pdes.hamilton_jacobi.arguments import check_beta, check_stabilisation, lagrange
@@ -173,9 +173,7 @@ class _Setting:
 
     def _evolution(self, weak: ufl.Form, u: fem.Function, *, lumped: bool, implicit: bool) -> Evolution:
         theta = (1.0 if implicit else 0.5) if self.theta is None else self.theta
-        if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, int | np.integer) or self.num_steps < 1:
-            raise BadInput(f"{NAME}: num_steps: expected a whole number of at least 1, got {self.num_steps!r}")
-        dt = self.t / self.num_steps
+        dt = self.t / at_least(self.num_steps, 1, f"{NAME}: num_steps")
         return theta_evolution(
             weak, u, initial=self.initial, dt=dt, num_steps=self.num_steps, theta=theta, lumped=lumped, name=NAME
         )

@@ -33,10 +33,8 @@ def largest_size(vector: Expr, V: fem.FunctionSpace) -> float:
 
 def value_range(u: fem.Function) -> tuple[float, float]:
     """The least and the largest nodal value. Collective."""
-    values = u.x.array
-    ends = np.array([np.min(values, initial=np.inf), np.min(-values, initial=np.inf)])
-    least, minus_largest = parallel.smallest(u.function_space.mesh.comm, ends)
-    return float(least), -float(minus_largest)
+    least, largest = parallel.extremes(u.function_space.mesh.comm, u.x.array)
+    return float(least), float(largest)
 
 
 def largest_cell(V: fem.FunctionSpace) -> float:

@@ -12,17 +12,19 @@ import basix
 import numpy as np
 import numpy.typing as npt
 import ufl
-from dolfinx import fem, la
+from dolfinx import fem
 
 from relax.base import parallel
 from relax.base.fem.coefficients import Coefficient
+from relax.base.fem.forms import assembled, present
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
 from relax.observe import FieldValues, Functional, Observable, PointValues, Stack
+from relax.observe.base import LinearObservable
 from relax.pdes.schrodinger.hamiltonian import hamiltonian, potential_coefficient
 
 
-class Overlaps(Observable):
+class Overlaps(LinearObservable):
     """Overlaps with given states: y = (Re <phi_1|psi>, Im <phi_1|psi>, Re <phi_2|psi>, ...), two numbers for each.
 
     Collective. Dimensionless. <phi|psi> is the integral of conj(phi) psi over the mesh. The states are weighted with
@@ -38,8 +40,6 @@ class Overlaps(Observable):
         BadInput: on every rank, when there are no states, or what is given is no list of Functions.
     """
 
-    is_linear = True
-
     def __init__(self, V: fem.FunctionSpace, states: Sequence[fem.Function]) -> None:
         _check_space(V, "Overlaps")
         given = _checked_states(V, states)
@@ -51,10 +51,12 @@ class Overlaps(Observable):
         self._bras: npt.NDArray[Any] = weights.conj() if _any_complex(given) else weights.real.copy()
 
     def value(self, u: fem.Function) -> Array:
-        return parallel.sum_over_ranks(self._comm, self._on_this_rank(_owned(u)))
-
-    def tangent(self, u: fem.Function, du: fem.Function) -> Array:
-        return self.value(du)
+        owned = present(u)
+        if np.iscomplexobj(self._bras):
+            here = (self._bras @ owned.view(np.complex128)).view(np.float64)
+        else:
+            here = np.asarray(self._bras @ owned.reshape(-1, 2)).ravel()
+        return parallel.sum_over_ranks(self._comm, here)
 
     def adjoint(self, u: fem.Function, dy: Array) -> Array:
         pairs = np.ascontiguousarray(dy).reshape(-1, 2)
@@ -64,17 +66,8 @@ class Overlaps(Observable):
             return np.asarray(dual.view(np.float64))
         return np.asarray(self._bras.T @ pairs).ravel()
 
-    def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
-        return np.zeros(2 * self._bras.shape[1])
-
     def check_state(self, state: fem.Function) -> None:
         _check_state(self._space, state, "Overlaps")
-
-    def _on_this_rank(self, owned: Array) -> Array:
-        if np.iscomplexobj(self._bras):
-            overlaps = self._bras @ owned.view(np.complex128)
-            return np.asarray(overlaps.view(np.float64))
-        return np.asarray(self._bras @ owned.reshape(-1, 2)).ravel()
 
 
 class _SquaredModuli(Observable):
@@ -204,11 +197,6 @@ def energy(psi: fem.Function, potential: Coefficient) -> Functional:
     return Functional(hamiltonian(psi, psi, potential_coefficient(potential, Q)))
 
 
-def _owned(u: fem.Function) -> Array:
-    """The owned values of a state: real part, imaginary part, node by node."""
-    return np.asarray(u.x.array[: 2 * u.function_space.dofmap.index_map.size_local])
-
-
 def _any_complex(states: Sequence[fem.Function]) -> bool:
     return any(tuple(state.function_space.value_shape) == (2,) for state in states)
 
@@ -223,10 +211,7 @@ def _mass_weighted(V: fem.FunctionSpace, states: Sequence[fem.Function]) -> npt.
         # The same nodes as those of V, but a space of its own may number them in another way.
         (phi if _any_complex([state]) else phi.sub(0)).interpolate(state)
         phi.x.scatter_forward()
-        dual.x.array[:] = 0.0
-        fem.assemble_vector(dual.x.array, product)
-        dual.x.scatter_reverse(la.InsertMode.add)
-        rows.append(_owned(dual).copy())
+        rows.append(assembled(product, dual).copy())
     return np.array(rows).view(np.complex128)
 
 
@@ -259,12 +244,11 @@ def _check_state(V: fem.FunctionSpace, state: fem.Function, what: str) -> None:
 
 def _checked_states(V: fem.FunctionSpace, states: Sequence[fem.Function]) -> list[fem.Function]:
     """The states as a list, as many on every rank. Collective."""
-    comm = V.mesh.comm
-    with parallel.together(comm):
+    with parallel.together(V.mesh.comm):
         _complain_of_states(V, states)
-    least, most = np.abs(parallel.smallest(comm, np.array([len(states), -len(states)])))
+    least, most = parallel.extremes(V.mesh.comm, np.array([float(len(states))]))
     if least != most:
-        raise BadInput(f"states: expected the same number on each rank, got {least} to {most} of them")
+        raise BadInput(f"states: expected the same number on each rank, got {least:g} to {most:g} of them")
     return list(states)
 
 

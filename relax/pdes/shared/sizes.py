@@ -11,10 +11,7 @@ from relax.base.types import Array
 
 def bounding_box(mesh: Mesh) -> tuple[Array, Array]:
     """The corners of the mesh's bounding box, (3,) each. Collective."""
-    x = mesh.geometry.x
-    ends = np.concatenate([np.min(x, axis=0, initial=np.inf), np.min(-x, axis=0, initial=np.inf)])
-    low, minus_high = np.split(parallel.smallest(mesh.comm, ends), 2)
-    return low, -minus_high
+    return parallel.extremes(mesh.comm, mesh.geometry.x)
 
 
 def cell_diameters(mesh: Mesh) -> Array:

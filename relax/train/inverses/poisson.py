@@ -126,7 +126,7 @@ def _check(G: ReducedMap) -> None:
         )
     V, controls = problem.state.function_space, problem.controls
     is_source = len(controls) == 1 and isinstance(controls[0], fem.Function) and controls[0].function_space == V
-    if not is_source or G.residual.boundary.has_controls or G.residual.weak.sensitivities[0] is None:
+    if not is_source or G.residual.boundary.has_controls or not G.residual.has_sensitivity(0):
         raise BadInput(f"poisson_inverse: {kind} with one control, a source in the space of the state")
     check_whole_state(G, G.observable, "poisson_inverse: expected FieldValues of the whole state")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import pickle
 
 import evolutions
 import numpy as np
@@ -319,7 +320,7 @@ def test_a_file_that_cannot_be_read(monkeypatch):
             raise OSError(5, "input/output error")
 
         if COMM.rank == COMM.size - 1:
-            monkeypatch.setattr(np, "load", refuse)
+            monkeypatch.setattr(pickle, "load", refuse)
         error = raised_everywhere(BadInput, lambda: lin.vjp(w))
         monkeypatch.undo()
         assert "cannot be read back" in str(error)
