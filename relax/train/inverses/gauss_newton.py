@@ -12,14 +12,14 @@ from relax.base import parallel
 from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in, one_of, positive
 from relax.base.fem.layout import as_rows
 from relax.base.la.factors import Key
-from relax.base.teams import Teams
+from relax.base.teams import Teams, by_teams
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, SolveFailed
 from relax.invert.cg import conjugate_gradients
 from relax.invert.priors.base import Prior
-from relax.train.inverses.base import MapInverse, as_array, by_teams, like, parameters_key
+from relax.train.inverses.base import MapInverse, as_array, like, parameters_key
 
 # With jacobian="auto" and a prior: at most so many unknowns of the smaller side, and so many numbers in a Jacobian.
 _SIDE, _ENTRIES = 3_000, 20_000_000
