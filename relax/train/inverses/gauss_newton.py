@@ -25,19 +25,7 @@ from relax.train.inverses.base import MapInverse, as_array, like, parameters_key
 _SIDE, _ENTRIES = 3_000, 20_000_000
 
 
-def gauss_newton_inverse(
-    G: ReducedMap,
-    *,
-    noise: float | Array | None = None,
-    prior: Prior | None = None,
-    steps: int = 1,
-    damping: float = 0.0,
-    rcond: float = 1e-10,
-    jacobian: Literal["auto", "matrix", "products"] = "auto",
-    max_cg: int = 200,
-    cg_rtol: float = 1e-8,
-    teams: Teams | None = None,
-) -> GaussNewtonInverse:
+class gauss_newton_inverse(MapInverse):  # noqa: N801 - used as a function
     """The step dx from x that a linearised inverse problem asks for, J = G'(x), Σ the noise:
 
     - without a prior: dx = J⁺ dy, the least squares solution of least length, with weights Σ⁻¹; with damping the
@@ -77,31 +65,22 @@ def gauss_newton_inverse(
         BadInput: on every rank, for arguments that do not fit.
         SolveFailed: when a solve fails, or the normal equations are singular.
     """
-    return GaussNewtonInverse(
-        G, noise=noise, prior=prior, steps=steps, damping=damping, rcond=rcond, jacobian=jacobian, max_cg=max_cg,
-        cg_rtol=cg_rtol, teams=teams,
-    )  # fmt: skip
-
-
-class GaussNewtonInverse(MapInverse):
-    """The inverse that :func:`gauss_newton_inverse` makes."""
 
     def __init__(
         self,
         G: ReducedMap,
         *,
-        noise: float | Array | None,
-        prior: Prior | None,
-        steps: int,
-        damping: float,
-        rcond: float,
-        jacobian: str,
-        max_cg: int,
-        cg_rtol: float,
-        teams: Teams | None,
+        noise: float | Array | None = None,
+        prior: Prior | None = None,
+        steps: int = 1,
+        damping: float = 0.0,
+        rcond: float = 1e-10,
+        jacobian: Literal["auto", "matrix", "products"] = "auto",
+        max_cg: int = 200,
+        cg_rtol: float = 1e-8,
+        teams: Teams | None = None,
     ) -> None:
         super().__init__(G, teams)
-        self.name = "gauss_newton_inverse"
         self._noise = checked_noise(self, noise, prior)
         # What is kept depends on it.
         self._noise.flags.writeable = False
@@ -292,6 +271,10 @@ class GaussNewtonInverse(MapInverse):
 
         b = point.vjp(weights * residual) - prior.gradient(x)
         return conjugate_gradients(data_hessian, metric, b, metric(b), self.G.dot, **self._cg).p
+
+
+#: The class, by the name of a class.
+GaussNewtonInverse = gauss_newton_inverse
 
 
 def _pseudo_inverse(A: Array, rcond: float) -> Array:
