@@ -99,8 +99,8 @@ def test_values_at_time_0_and_large_betas_do_not_overflow():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: cole_hopf.gibbs(wavy, AT, 0.0, beta=1.0), "t: expected a positive number"),
-        (lambda: cole_hopf.gibbs(wavy, AT, 0.1, beta=np.inf), "beta: expected a positive number"),
+        (lambda: cole_hopf.gibbs(wavy, AT, 0.0, beta=1.0), "t: expected a finite number above 0"),
+        (lambda: cole_hopf.gibbs(wavy, AT, 0.1, beta=np.inf), "beta: expected a finite number above 0"),
         (lambda: cole_hopf.value(lambda x: x, np.zeros((2, 3)), 0.1, beta=1.0), "expected values of shape"),
         (lambda: cole_hopf.value(wavy, np.zeros((2, 4)), 0.1, beta=1.0), "dimension 1 to 3"),
         (lambda: cole_hopf.value(wavy, [np.nan], 0.1, beta=1.0), "finite coordinates"),
