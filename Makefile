@@ -6,9 +6,10 @@ PYTEST ?=
 RANKS ?= 2 3
 WORKERS ?= auto
 JOB ?= mpi_jobs/poisson_inverse.toml
+MUTANTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test check bench clean
+.PHONY: help demo quick test check bench mutants clean
 
 help:
 	@echo "make demo    solve the main inverse problem on 2 ranks ($(JOB))"
@@ -16,6 +17,7 @@ help:
 	@echo "make test    the tests on 1, 2 and 3 ranks"
 	@echo "make check   lint, format and types"
 	@echo "make bench   every script of benchmarks/, one thread per rank"
+	@echo "make mutants faults put into a copy, one at a time: which of them does no test notice?"
 	@echo "make clean   build products, caches and results of this checkout"
 
 demo:
@@ -47,6 +49,9 @@ bench:
 	    echo "$$script"; \
 	    OMP_NUM_THREADS=1 $(ENTER) python3 "$$script"; \
 	done
+
+mutants:
+	$(ENTER) python3 tests/mutants.py $(MUTANTS)
 
 # The private environments stay: they are under the user's cache folder, and in a clone that .ci/run has used under .cache.
 clean:

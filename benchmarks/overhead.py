@@ -35,11 +35,8 @@ def bare_calls(problem: relax.Problem, observable: relax.PointValues, m: np.ndar
     ksp.setType("preonly")
     ksp.getPC().setType("cholesky")
     ksp.getPC().setFactorSolverType("mumps")
-    entries = (
-        observable.values.ravel(),
-        observable.columns.ravel(),
-        observable.values.shape[1] * np.arange(len(SENSORS) + 1),
-    )
+    rows = np.broadcast_to(observable.rows, observable.values.shape).ravel()
+    entries = (observable.values.ravel(), (rows, observable.columns.ravel()))
     B = scipy.sparse.csr_matrix(entries, shape=(len(SENSORS), u.x.array.size))
 
     def run() -> None:

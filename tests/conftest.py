@@ -37,8 +37,8 @@ _PATIENCE = 30.0
 _collection_errors: list[str] = []
 
 MARKERS = (
-    "ranks(*numbers): the numbers of ranks on which the test can fail differently, added up over file, class and "
-    "function; one where nothing is said",
+    "ranks(*numbers): the numbers of ranks on which the test can fail differently, said by the file, the class or the "
+    "function, in this order; one where nothing is said",
     "slow: takes more than a second or so; `make quick` leaves it out",
 )
 # More ranks than are named are as good as three.
@@ -103,8 +103,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     here = min(COMM.size, _SEVERAL)
     mine, others = [], []
     for item in items:
-        named = {number for mark in item.iter_markers("ranks") for number in mark.args}
-        (mine if here in (named or {1}) else others).append(item)
+        # A class can say for all that it inherits: the outermost mark counts.
+        *_, mark = None, *item.iter_markers("ranks")
+        (mine if here in (mark.args if mark else (1,)) else others).append(item)
     if others:
         config.hook.pytest_deselected(items=others)
     items[:] = mine

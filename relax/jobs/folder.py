@@ -59,15 +59,9 @@ _SPARE_BYTES = 16 * 2**20
 
 
 def inspect(comm: MPI.Comm, folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
-    """See that a run may use the folder; nothing is changed yet.
+    """See that a run may use the folder, or may replace or resume an earlier run in it; nothing is changed yet.
 
     Collective. Rank 0 looks, all ranks learn the verdict: a parallel write that fails on one rank alone never returns.
-
-    Args:
-        comm: the ranks of the run.
-        folder: the output folder; it need not exist.
-        overwrite: an earlier run in it may be replaced.
-        resume: the run goes on from the last control of an earlier one.
 
     Raises:
         BadInput: when the folder holds an earlier run and neither is asked for, holds something else, or cannot be

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from mpi4py import MPI
-
 from relax.base import parallel
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -18,7 +16,7 @@ from relax.jobs.folder import JOB, HistoryFile, load_control, read_history, save
 from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session
 from relax.jobs.setting.optimised import Optimised
-from relax.jobs.toml import JobFile, parse
+from relax.jobs.toml import parse
 
 # Below this gradient norm the control is the minimiser to eight digits of the prior's standard deviation.
 _ATOL = 1e-8
@@ -39,25 +37,13 @@ class Report(Protocol):
         """How it went, in words."""
 
 
-def run(
-    session: Session,
-    build: Callable[[JobFile[Any], MPI.Comm], Optimised],
-    report_of: Callable[[Any, Any], Report],
-) -> Outcome:
-    """Recover the field, or drive the control, of a job.
-
-    Collective.
-
-    Args:
-        session: the run.
-        build: what the job describes.
-        report_of: (job, setting) -> what is to be written.
-    """
+def run(session: Session, report_of: Callable[[Any, Any], Report]) -> Outcome:
+    """Recover the field, or drive the control, of a job; ``report_of(job, setting)`` writes it. Collective."""
     job, folder, comm = session.job, session.folder, session.comm
     if session.resume and job.solver.layout == "owned":
         raise BadInput('--resume: needs [solver] layout = "replicated"; an owned control is not kept')
     before = parallel.on_rank_0(comm, lambda: _earlier_steps(folder, job)) if session.resume else []
-    setting = session.build(build)
+    setting: Optimised = session.build()
     session.progress.say(opening(job.pde.name, sizes(setting.problem, setting.G.size_out), comm))
     report = report_of(job, setting)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 from mpi4py import MPI
 
 from relax.errors import BadInput
-from relax.jobs.kinds import KINDS, part
+from relax.jobs.kinds import KINDS, build, part
 from relax.jobs.session import Outcome, Session
 from relax.jobs.toml import JobFile
 from relax.jobs.toml.messages import article
@@ -45,10 +45,8 @@ def run_job(
             f"--resume: {article(file.job.kind)} job keeps nothing to go on from, its one result comes at its end; run "
             "it again, with --overwrite where the folder holds a finished run"
         )
-    session = Session(
-        file, folder if folder is not None else Path(file.job.output.folder), comm, overwrite=overwrite, resume=resume,
-        show=show,
-    )  # fmt: skip
+    folder = Path(file.job.output.folder) if folder is None else folder
+    session = Session(file, folder, comm, build, overwrite=overwrite, resume=resume, show=show)
     try:
         outcome: Outcome = part(kind.run)(session)
         return outcome

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mpi4py import MPI
 
@@ -16,8 +16,6 @@ from relax.jobs import info
 from relax.jobs.folder import JOB, SUMMARY, clear, inspect, write_json, write_text
 from relax.jobs.progress import Progress
 from relax.jobs.toml import JobFile
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,21 @@ class Outcome:
 
 
 class Session:
-    """One run of a job in one folder. Collective to build and to finish.
+    """One run of a job in one folder, as ``relax.jobs.run_job`` is asked for it; ``build`` is that of its kind.
 
-    Args:
-        file: the job.
-        folder: the output folder.
-        comm: the ranks of the run.
-        overwrite: replace an earlier run.
-        resume: go on from an earlier run.
-        show: print progress on rank 0.
+    Collective to build and to finish.
     """
 
     def __init__(
-        self, file: JobFile[Any], folder: Path, comm: MPI.Comm, *, overwrite: bool, resume: bool, show: bool
+        self,
+        file: JobFile[Any],
+        folder: Path,
+        comm: MPI.Comm,
+        build: Callable[[JobFile[Any], MPI.Comm], Any],
+        *,
+        overwrite: bool,
+        resume: bool,
+        show: bool,
     ) -> None:
         self.file = file
         self.job = file.job
@@ -56,6 +56,7 @@ class Session:
         self.comm = comm
         self.resume = resume
         self.progress = Progress(comm, show=show)
+        self._build = build
         self._overwrite = overwrite
         self._seconds: dict[str, float] = {}
 
@@ -66,11 +67,11 @@ class Session:
         yield
         self._seconds[name] = round(time.perf_counter() - start, 3)
 
-    def build(self, build: Callable[[JobFile[Any], MPI.Comm], T]) -> T:
+    def build(self) -> Any:
         """Build what the job describes; then, it being known to be good, clear the folder. Collective."""
         inspect(self.comm, self.folder, overwrite=self._overwrite, resume=self.resume)
         with self.phase("build"):
-            setting = build(self.file, self.comm)
+            setting = self._build(self.file, self.comm)
         clear(self.comm, self.folder, resume=self.resume)
         parallel.on_rank_0(self.comm, lambda: write_text(self.folder, JOB, self.file.text))
         return setting

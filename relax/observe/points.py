@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from dolfinx import fem, la
@@ -26,8 +29,10 @@ class PointValues(Observable):
     Attributes:
         points: (num_points, 3).
         rows: the entries of y that this rank gives.
-        columns: (num_own_rows, num_basis) the owned and ghost degrees of freedom that each of them is a sum over.
-        values: (num_own_rows, num_basis) the basis functions there.
+        columns: (num_basis, num_own_rows) the owned and ghost degrees of freedom that each of them is a sum over.
+        values: (num_basis, num_own_rows) the basis functions there.
+        matrix: the same as rows of B over this rank's owned and ghost degrees of freedom, (num_own_rows, num_local),
+            sparse.
 
     Raises:
         PointsOutsideMesh: on every rank, naming the points.
@@ -37,6 +42,7 @@ class PointValues(Observable):
 
     def __init__(self, V: fem.FunctionSpace, points: npt.ArrayLike) -> None:
         self._part = StatePart(V)
+        self._dofmap = V.dofmap
         if self._part.space.num_sub_spaces > 0 and self._part.space.dofmap.bs == 1:
             raise BadProblem(
                 "PointValues: a mixed space has no value at a point; name a field of it, such as "
@@ -65,7 +71,9 @@ class PointValues(Observable):
         space = self._part.space
         dofmap, block = space.dofmap, space.dofmap.bs
         basis = fem.Function(space)
-        cell_dofs = (dofmap.list[cells][:, :, None] * block + np.arange(block, dtype=np.int32)).reshape(len(cells), -1)
+        num_basis = dofmap.list.shape[1] * block
+        cell_dofs = dofmap.list[cells][:, :, None] * block + np.arange(block, dtype=np.int32)
+        cell_dofs = cell_dofs.reshape(len(cells), num_basis)
         values = np.zeros((len(points), components, cell_dofs.shape[1]))
         left = list(range(len(points)))
         while left:
@@ -82,11 +90,26 @@ class PointValues(Observable):
                 basis.x.array[cell_dofs[group, j]] = 1.0
                 values[group, :, j] = np.reshape(basis.eval(points[group], cells[group]), (len(group), components))
         columns = self._part.in_state(cell_dofs.ravel()).reshape(cell_dofs.shape)
-        return np.repeat(columns, components, axis=0), values.reshape(-1, cell_dofs.shape[1])
+        order = np.argsort(columns, axis=1)
+        columns = np.take_along_axis(columns, order, axis=1)
+        values = np.take_along_axis(values, order[:, None, :], axis=2)
+        return np.repeat(columns, components, axis=0).T.copy(), values.reshape(-1, columns.shape[1]).T.copy()
+
+    @cached_property
+    def matrix(self) -> Any:  # noqa: D102 - an attribute
+        import scipy.sparse  # a third of what importing relax costs, and no solve needs it
+
+        num_basis, num_rows = self.columns.shape
+        dofmap = self._dofmap
+        num_local = (dofmap.index_map.size_local + dofmap.index_map.num_ghosts) * dofmap.index_map_bs
+        ends = num_basis * np.arange(num_rows + 1)
+        rows = scipy.sparse.csr_matrix((self.values.T.ravel(), self.columns.T.ravel(), ends), (num_rows, num_local))
+        rows.eliminate_zeros()
+        return rows
 
     def value(self, u: fem.Function) -> Array:
         y = np.zeros(self.size)
-        y[self.rows] = np.einsum("ij,ij->i", self.values, u.x.array[self.columns])
+        y[self.rows] = (self.values * u.x.array[self.columns]).sum(axis=0)
         return parallel.sum_over_ranks(self._comm, y)
 
     def tangent(self, u: fem.Function, du: fem.Function) -> Array:
@@ -96,8 +119,8 @@ class PointValues(Observable):
         if self._work is None:
             self._work = fem.Function(u.function_space)
         dual = self._work.x
-        weights = self.values * dy[self.rows, None]
-        dual.array[:] = np.bincount(self.columns.ravel(), weights.ravel(), minlength=dual.array.size)
+        weights = self.values * dy[self.rows]
+        dual.array[:] = np.bincount(self.columns.T.ravel(), weights.T.ravel(), minlength=dual.array.size)
         dual.scatter_reverse(la.InsertMode.add)
         index_map = u.function_space.dofmap.index_map
         return dual.array[: index_map.size_local * u.function_space.dofmap.index_map_bs].copy()

@@ -242,6 +242,7 @@ G(np.zeros(G.size_in))
 
 @pytest.mark.parametrize("who", [0, -1], ids=["first", "last"])
 @pytest.mark.parametrize("how", ["raise", "interrupt", "callback"])
+@pytest.mark.slow
 def test_a_rank_that_fails_alone_ends_a_script(tmp_path, how, who):
     """Plain Python leaves the others waiting for ever: within ten seconds the job is over, with that traceback."""
     ended = scripts.run(tmp_path, FAILING, who, how, ranks=2)
@@ -269,6 +270,7 @@ MPI.COMM_WORLD.Barrier()
 """
 
 
+@pytest.mark.slow
 def test_a_rank_that_leaves_alone_ends_a_script(tmp_path):
     """`sys.exit` on one rank does not pass by sys.excepthook."""
     try:
@@ -297,6 +299,7 @@ print("DONE")
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.slow
 def test_superlu_dist_does_not_corrupt_the_heap(tmp_path, ranks):
     """Left to the collector, or two factors on one communicator, it ends in an abort, after right results."""
     ended = scripts.run(tmp_path, SUPERLU_DIST, Path(__file__).resolve().parents[1] / "support", ranks=ranks)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import problems
-from contract import MapContract, ObservableContract
+from contract import BlocksOnRanks, MapContract, ObservableContract
 from dolfinx import fem
 
 from relax import meshes, pdes
 
 
-class TestDiffusion(MapContract):
+class TestDiffusion(BlocksOnRanks):
     make = staticmethod(pdes.poisson.diffusion)
 
 
@@ -23,7 +23,7 @@ class TestDiffusionOnTetrahedra(MapContract):
     domain = staticmethod(lambda comm: meshes.unit_cube(2, comm=comm))
 
 
-class TestSource(MapContract):
+class TestSource(BlocksOnRanks):
     make = staticmethod(pdes.poisson.source)
 
 
@@ -49,7 +49,7 @@ class TestAdvectionConstant(MapContract):
     make = staticmethod(problems.advection_constant)
 
 
-class TestAdvectionField(MapContract):
+class TestAdvectionField(BlocksOnRanks):
     make = staticmethod(problems.advection_field)
     observe = staticmethod(problems.field)
 
@@ -58,7 +58,7 @@ class TestReactionConstant(MapContract):
     make = staticmethod(problems.reaction_constant)
 
 
-class TestNumberAndFields(MapContract):
+class TestNumberAndFields(BlocksOnRanks):
     make = staticmethod(problems.number_and_fields)
     observe = staticmethod(problems.field)
 
@@ -71,7 +71,7 @@ class TestDirichletConstant(MapContract):
     make = staticmethod(problems.dirichlet_constant)
 
 
-class TestDirichletAndField(MapContract):
+class TestDirichletAndField(BlocksOnRanks):
     make = staticmethod(problems.dirichlet_and_field)
     observe = staticmethod(problems.curved)
 

@@ -32,6 +32,7 @@ def largest(value):
 
 @pytest.mark.parametrize("options", [None, "amg_gmres"], ids=["direct", "amg"])
 @pytest.mark.parametrize("pde", [pdes.poisson.diffusion, cubic_reaction], ids=["linear", "nonlinear"])
+@pytest.mark.slow
 def test_derivatives_do_not_leak(pde, options):
     """Less than 1 kB a call: a state kept by mistake is 5 kB here, a matrix 50 kB, a factor more."""
     problem = pde(meshes.unit_square(24))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import problems
 import pytest
-from contract import COMM, LAYOUTS, Bench, MapContract, close, everyone_has, raised_everywhere, same
+from contract import COMM, LAYOUTS, Bench, MapContract, close, everyone_has, raised_everywhere, same, values_of
 from dolfinx import fem
 from petsc4py import PETSc
 
@@ -206,6 +206,19 @@ def test_an_overflow_is_a_failure_not_a_number():
         assert np.isfinite(G(noise(G))).all()
 
 
+def test_making_a_map_leaves_registers_as_they_are():
+    """Whether the operator is symmetric is tried on random numbers in all of them."""
+    problem = problems.reaction_constant(meshes.unit_square(4))
+    with ReducedMap(problem, FieldValues(problem.state.function_space)) as G:
+        registers = [*problem.controls, problem.state, *G.residual.parameters]
+    assert len(registers) == 3
+    for k, register in enumerate(registers):
+        values_of(register)[...] = 0.25 + k
+    with ReducedMap(problem, FieldValues(problem.state.function_space)):
+        for k, register in enumerate(registers):
+            assert (values_of(register) == 0.25 + k).all()
+
+
 def test_each_solve_starts_from_the_first_guess():
     """A nonlinear problem gives the same numbers whatever was solved before."""
     G = make(problems.cubic_reaction)
@@ -287,6 +300,27 @@ def test_factors_that_are_given_up_are_made_again(factored, problem):
     for kept, again in zip(results[0][1], results[1][1], strict=True):
         for a, b in zip(kept, again, strict=True):
             same(a, b)
+
+
+def test_a_state_in_between_leaves_no_stale_factor():
+    """Newton's method fills the factor of a point that is still there, where there is room for two alone."""
+    with make(problems.cubic_reaction, solver=Newton(factor_memory=0.0)) as G:
+        points = [G.linearize(noise(G, i)) for i in range(2)]
+        expected = [all_products(point, G) for point in points]
+        G(noise(G, 2, scale=2.0))
+        for point, products in zip(points, expected, strict=True):
+            for found, before in zip(all_products(point, G), products, strict=True):
+                same(found, before)
+
+
+def test_the_factor_used_longest_ago_is_given_up(factored):
+    """Two points of three keep theirs: a line search holds one while it tries another."""
+    with make(solver=Newton(factor_memory=0.0)) as G:
+        first, second, third = (G.linearize(noise(G, i)) for i in range(3))
+        before = len(factored)
+        for point, made in ((third, 0), (second, 0), (first, 1), (second, 1), (third, 2)):
+            point.vjp(np.ones(G.size_out))
+            assert len(factored) == before + made
 
 
 def test_factors_of_points_that_are_gone_are_used_again():

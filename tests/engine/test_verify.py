@@ -47,13 +47,20 @@ def test_a_wrong_sign(monkeypatch, problem, product, words):
     caught(make(problem), words)
 
 
+def test_an_adjoint_that_is_hardly_wrong(monkeypatch):
+    """A tolerance left somewhere, or single precision: far below what a Taylor test sees."""
+    original = Linearization.vjp
+    monkeypatch.setattr(Linearization, "vjp", lambda self, dy: original(self, dy) * (1.0 + 1e-6))
+    assert len(caught(make(), "not the transpose of the tangent").failures) == 1
+
+
 @pytest.mark.ranks(2)
 @pytest.mark.parametrize("register", ["state", "adjoint", "tangent_state", "second_adjoint"])
 def test_a_missing_ghost_update(monkeypatch, register):
     G = make()
     # The first solve of a map checks more than the later ones, and would notice the state's by itself.
     G(np.zeros(G.size_in))
-    stale = getattr(G.residual, register).x
+    stale = getattr(G.residual.registers, register).x
     kind = type(stale)
     original = kind.scatter_forward
     monkeypatch.setattr(kind, "scatter_forward", lambda self: None if self is stale else original(self))

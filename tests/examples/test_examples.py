@@ -18,6 +18,7 @@ THEOREMS = sorted(FOLDER.glob("deep_relaxation/*.py"))
     [(script, ranks) for script in EXAMPLES for ranks in (1, 2)] + [(script, 1) for script in THEOREMS],
     ids=lambda value: value.stem if isinstance(value, Path) else str(value),
 )
+@pytest.mark.slow
 def test_example_runs(script: Path, ranks: int, tmp_path: Path) -> None:
     run = scripts.python(script, ranks=ranks, cwd=tmp_path, timeout=240)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -10,6 +10,7 @@ import scripts
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "papers" / "digits" / "digits.py"
 
 
+@pytest.mark.slow
 def test_digits():
     pytest.importorskip("sklearn")
     run = scripts.python(SCRIPT, "--seeds", "2", "--epochs", "20", timeout=240)

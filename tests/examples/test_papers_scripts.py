@@ -16,6 +16,7 @@ RUNS = {"oscillators": (2, 6), "hig_poisson": (1, 3), "hig_poisson_mesh": (2, 3)
 
 
 @pytest.mark.parametrize("name", RUNS)
+@pytest.mark.slow
 def test_script_runs(name, tmp_path):
     ranks, methods = RUNS[name]
     path = PAPERS / name / f"{name}.py"

@@ -11,6 +11,7 @@ PAPERS = Path(__file__).resolve().parents[2] / "examples" / "papers"
 
 
 @pytest.mark.parametrize(("name", "ranks"), [("sip_heat", 1), ("sip_poisson", 2)])
+@pytest.mark.slow
 def test_script_runs(name, ranks, tmp_path):
     """Both ways learn, and even in half a second the inverse comes closer to the cause than the adjoint."""
     path = PAPERS / name / f"{name}.py"

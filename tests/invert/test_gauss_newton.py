@@ -12,10 +12,13 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from relax import PointValues, ReducedMap, SmoothnessPrior, pdes
+from relax.base import parallel
 from relax.base.fem.layout import SpaceLayout
 from relax.errors import BadInput, NotConverged, SolveFailed
 from relax.invert import Status, gauss_newton, lbfgs
 from relax.invert.cg import conjugate_gradients
+from relax.invert.methods.gauss_newton import _DataHessian
+from relax.invert.objective import Objective
 from relax.invert.priors import IdentityPrior
 
 COMM = MPI.COMM_WORLD
@@ -107,6 +110,30 @@ def test_a_nonlinear_map_converges_to_a_stationary_point(layout, hessian, jacobi
     assert size <= 1.01 * max(1e-10 * found.history[0]["gradient_norm"], 1e-8)
     costs = [entry["cost"] for entry in found.history]
     assert all(b <= a * (1 + 1e-12) for a, b in zip(costs, costs[1:], strict=False))
+    prior.close()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_hessian_of_newton_is_the_derivative_of_the_gradient(layout):
+    G, prior, d = setting(layout, FakeMap.EXP)
+    objective = Objective(G, d, SIGMA, prior)
+    m, v = prior.sample(5), prior.sample(6) - prior.mean
+    found = _DataHessian(objective.at(m), None, newton=True)(v) + prior.precision(v)
+    # A central difference of smooth functions of size one: its error is of order 1e-8 of the largest entry.
+    above, below = (objective.at(m + sign * 1e-4 * v).gradient() for sign in (1.0, -1.0))
+    gap = found - (above - below) / 2e-4
+    assert parallel.largest(COMM, np.abs(gap).max()) < 1e-6 * parallel.largest(COMM, np.abs(found).max())
+    prior.close()
+
+
+@pytest.mark.parametrize("method", [gauss_newton, lbfgs])
+@pytest.mark.parametrize(("rtol", "atol"), [(1e-3, 0.0), (1e-12, 1e-2)], ids=["a share of the first", "a size"])
+def test_it_stops_at_the_first_gradient_below_its_goal(method, rtol, atol):
+    G, prior, d = setting("replicated", FakeMap.EXP)
+    found = method(G, d, noise=SIGMA, prior=prior, rtol=rtol, atol=atol)
+    *before, last = (entry["gradient_norm"] for entry in found.history)
+    goal = max(rtol * before[0], atol)
+    assert found.converged and last <= goal < min(before)
     prior.close()
 
 

@@ -150,6 +150,7 @@ def test_numbers_do_not_depend_on_ranks_or_layout(make, layout):
 
 
 @pytest.mark.ranks(1, 2)
+@pytest.mark.slow
 def test_samples_have_the_covariance_of_the_prior():
     V = lagrange(interval(24))
     prior = SmoothnessPrior(V, length=0.3, std=2.0, mean=1.0)
@@ -202,6 +203,8 @@ def test_block_and_identity(layout):
     assert np.allclose(prior.color(prior.color_adjoint(m)) - prior.mean, prior.covariance(m))
     assert np.allclose(prior.gradient(m), prior.precision(m - prior.mean))
     assert numbers.cost(numbers.mean + 0.5) == pytest.approx(1.5)
+    one, other = np.split(BlockPrior([numbers, numbers]).sample(4), 2)
+    assert (one != other).all()
     prior.close()
 
 

@@ -195,6 +195,7 @@ def test_only_dead_compilations_are_swept(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.slow
 def test_statuses_reach_the_shell(tmp_path: Path, ranks: int) -> None:
     (tmp_path / "job.toml").write_text(jobs.SMALL_JOB)
     done = jobs.command("run", "job.toml", ranks=ranks, cwd=tmp_path)
@@ -207,6 +208,7 @@ def test_statuses_reach_the_shell(tmp_path: Path, ranks: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["raises", "leaves", "is_interrupted", "refuses"])
+@pytest.mark.slow
 def test_a_rank_that_fails_alone_ends_the_job(tmp_path: Path, how: str) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     function = f"broken:{how}_on_the_last_rank"

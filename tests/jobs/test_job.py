@@ -16,7 +16,7 @@ from relax.errors import BadInput
 from relax.jobs import kinds, toml
 from relax.jobs.inverse import truths
 from relax.jobs.landscape.functions import LANDSCAPES
-from relax.jobs.setting import csv_files
+from relax.jobs.setting import csv_files, generators
 from relax.jobs.setting.equation import built_in_pdes
 from relax.jobs.setting.sensors import random_points
 
@@ -53,6 +53,8 @@ def test_keywords_of_the_equation_keep_their_kind_and_tags_become_numbers() -> N
         ("n = 8", 'n = "8"', ["[mesh] n", "'8'"]),
         ("n = 8", "n = 0", ["[mesh] n", ">= 1"]),
         ("n = 8", "h = 0.1", ["[mesh]", "unit_square", "takes n"]),
+        ("n = 8", "n = [8, 8]", ["[mesh]: n", "unit_square", "takes 1 number(s), got 2"]),
+        ('"unit_square"\nn = 8', '"box"\nn = 2', ["[mesh]", "'box' takes lower, n, upper", "got n"]),
         ("n = 8", 'n = 8\nfile = "a.msh"', ["[mesh]", "one mesh", "two"]),
         ('generator = "unit_square"\nn = 8', "", ["[mesh]", "one mesh", "none"]),
         ("points = 12", "points = 0", ["[observe] points", ">= 1", "0"]),
@@ -106,6 +108,14 @@ def test_paths_start_from_the_project_folder(tmp_path: Path) -> None:
 def test_the_presets_are_those_of_the_solvers() -> None:
     names = get_args(get_args(toml.SolverSection.model_fields["options"].annotation)[0])
     assert set(names) == set(PRESETS)
+
+
+def test_the_generators_are_those_of_the_meshes() -> None:
+    takes = {name: generators.numbers_of(name) for name in generators.GENERATORS}
+    assert takes.pop("interval") == {"n": 1, "lower": 1, "upper": 1}
+    assert takes.pop("rectangle") == {"n": 2, "lower": 2, "upper": 2}
+    assert takes.pop("box") == {"n": 3, "lower": 3, "upper": 3}
+    assert takes == {"unit_square": {"n": 1}, "unit_cube": {"n": 1}, "disk": {"h": 1}}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "mpi_jobs").glob("*.toml")), ids=lambda p: p.stem)
@@ -173,6 +183,15 @@ def test_truths_are_of_size_one_in_any_dimension(name: str, dim: int) -> None:
     x = np.random.default_rng(0).uniform(-2.0, 5.0, (3, 500))
     values = truths.scaled(name, low, high)(x)
     assert values.shape == (500,) and 0.1 < np.abs(values).max() <= 1.0 + 1e-12
+
+
+def test_truths_lie_in_the_box_of_the_mesh() -> None:
+    low, high = np.array([-2.0, 1.0]), np.array([5.0, 3.0])
+    x = low[:, None] + (high - low)[:, None] * np.array([[0.0, 1.0, 0.28, 0.72], [0.0, 1.0, 0.66, 0.36]])
+    ramp, inclusions = (truths.scaled(name, low, high)(x) for name in ("ramp", "inclusions"))
+    assert ramp == pytest.approx([-1.0, 1.0, 2 * 0.28 - 1, 2 * 0.72 - 1])
+    # A stiff ball and a soft one, whose edges have a width.
+    assert np.abs(inclusions[:2]).max() < 1e-3 and inclusions[2] > 0.9 and inclusions[3] < -0.9
 
 
 class TestTables:

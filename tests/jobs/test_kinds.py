@@ -74,6 +74,7 @@ def test_every_table_of_a_job_is_of_some_kind() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_loads_its_own_kind_alone(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(jobs.SMALL_JOB)
     script = (

@@ -24,7 +24,6 @@ from relax.jobs.folder import SUMMARY
 # -- mistakes and exit statuses ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("text", "old", "new", "expected"),
     [
@@ -126,6 +125,7 @@ def execute(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 @pytest.mark.parametrize(
     ("text", "kind"), [(LANDSCAPE_JOB, "landscape"), (MISFIT_JOB, "misfit")], ids=["landscape", "misfit"]
 )
+@pytest.mark.slow
 def test_a_run_ends_well_is_kept_and_replaced_when_asked(
     capfd: pytest.CaptureFixture[str], text: str, kind: str
 ) -> None:
@@ -174,6 +174,7 @@ def test_a_run_that_fails_ends_with_1_and_is_not_taken_for_finished(capfd: pytes
 
 
 @pytest.mark.ranks(1, 2)
+@pytest.mark.slow
 def test_the_landscape_of_this_project_has_one_minimum_in_the_end() -> None:
     with jobs.shared_folder() as folder:
         text = (ROOT / "mpi_jobs" / "hj_relaxation.toml").read_text()

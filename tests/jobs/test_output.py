@@ -15,7 +15,7 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.errors import BadInput
 from relax.jobs import Outcome, run_job, toml
-from relax.jobs.folder import JOB, SUMMARY, inspect, read_history, shutil
+from relax.jobs.folder import JOB, SUMMARY, inspect, read_history, shutil, write_json
 from relax.jobs.setting import csv_files
 from relax.jobs.view import pictures
 from relax.jobs.view.paraview import write_fields
@@ -51,6 +51,8 @@ def test_a_run_leaves_every_file_and_a_fit_within_the_noise() -> None:
         assert list(sensors) == ["x", "y", "value", "sigma", "predicted", "exact"]
         # The noise is 2 % of the largest exact value.
         assert np.allclose(sensors["sigma"], 0.02 * np.abs(sensors["exact"]).max(), rtol=1e-12)
+        drawn = np.random.default_rng(2).standard_normal(12)
+        assert (sensors["value"] == sensors["exact"] + sensors["sigma"] * drawn).all()
 
 
 def test_the_sensors_of_a_run_are_a_data_file_for_another() -> None:
@@ -64,6 +66,12 @@ def test_the_sensors_of_a_run_are_a_data_file_for_another() -> None:
         assert (folder / "again" / "figure.png").exists()
         key = "misfit_in_noise_levels"
         assert second.summary["errors"][key] == pytest.approx(first.summary["errors"][key], rel=1e-5)
+
+
+def test_json_has_null_for_what_is_no_number(tmp_path: Path) -> None:
+    write_json(tmp_path, "a.json", {"a": [np.float64("nan"), 1.5], "b": {"c": float("inf"), "d": np.int64(2)}})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": [None, 1.5], "b": {"c": None, "d": 2}}
 
 
 @pytest.mark.ranks(1, 2)
@@ -172,7 +180,7 @@ def fields(*elements: object) -> dict[str, fem.Function]:
 )
 def test_fields_of_different_spaces_go_into_one_file(elements: tuple[object, ...]) -> None:
     with jobs.shared_folder() as folder:
-        assert write_fields(folder, fields(*elements)) == [f"f{i}" for i in range(len(elements))]
+        write_fields(folder, fields(*elements))
         COMM.Barrier()
         text = (folder / "fields.xdmf").read_text()
         assert all(f'Name="f{i}"' in text for i in range(len(elements))) and (folder / "fields.bp").is_dir()

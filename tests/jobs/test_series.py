@@ -15,7 +15,7 @@ from mpi4py import MPI
 import relax
 from relax import meshes, pdes
 from relax.base import parallel
-from relax.errors import BadInput
+from relax.errors import BadInput, BadProblem
 from relax.jobs.folder import STATES, shutil
 from relax.jobs.view import fields, series
 from relax.jobs.view.strip import draw_strip
@@ -68,6 +68,10 @@ def test_the_density_of_a_wave_function() -> None:
     V = fem.functionspace(meshes.unit_square(3), ("Lagrange", 2, (2,)))
     psi = fem.Function(V, name="psi")
     psi.interpolate(lambda x: np.stack([x[0], x[1]]))
+    evolution = pdes.schrodinger.dipole(meshes.interval(3), num_steps=1, dt=0.1)
+    assert evolution.is_wave_function and not heat(meshes.unit_square(2))[0].is_wave_function
+    with pytest.raises(BadProblem, match="expected a state with two components"):
+        replace(heat(meshes.unit_square(2))[0], is_wave_function=True)
     part = fields.scalar_of("psi", psi, wave=True)
     exact = fem.Function(part.field.function_space)
     exact.interpolate(lambda x: x[0] ** 2 + x[1] ** 2)
@@ -156,9 +160,9 @@ def test_the_strip_is_cut_by_the_numbers_in_the_summary(dim: int) -> None:
     with jobs.shared_folder() as folder:
         _, G = heat(domain[dim - 1])
         found = series.record(folder, G, G.present_control(), frames=4)
-        entry = draw_strip(COMM, folder / "strip.png", found, "t")
+        entry = draw_strip(COMM, folder / "strip.png", found)["strip"]
         G.close()
-        assert entry is not None and entry["frames"] == 4 and entry["steps"] == [0, 2, 4, 6]
+        assert entry["frames"] == 4 and entry["steps"] == [0, 2, 4, 6]
         assert entry["times"] == pytest.approx([0.0, 0.02, 0.04, 0.06])
         parallel.on_rank_0(COMM, lambda: check_strip(folder / "strip.png", entry))
 
@@ -173,8 +177,8 @@ def test_times_in_the_summary_are_free_of_rounding() -> None:
             frames = [replace(frame, time=0.1 * frame.step) for frame in found.frames]
             found = replace(found, frames=frames)
             assert frames[3].time != 0.3
-        entry = draw_strip(COMM, folder / "strip.png", found, "t")
-        assert entry is not None and entry["times"] == [0.0, 0.1, 0.2, 0.3] and entry["steps"] == [0, 1, 2, 3]
+        entry = draw_strip(COMM, folder / "strip.png", found)["strip"]
+        assert entry["times"] == [0.0, 0.1, 0.2, 0.3] and entry["steps"] == [0, 1, 2, 3]
 
 
 def check_strip(path: Path, entry: dict) -> None:

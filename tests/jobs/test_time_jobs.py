@@ -239,7 +239,6 @@ class TestControl:
             steps = [step["step"] for step in read_history(folder / "out")]
             assert steps == list(range(resumed.summary["steps"] + 1)) and len(steps) > 3
 
-    @pytest.mark.ranks(1, 2)
     def test_layout_and_storage_do_not_change_the_result(self) -> None:
         pytest.importorskip("checkpoint_schedules")
         with jobs.shared_folder() as folder:
@@ -268,7 +267,7 @@ class TestControl:
             outcome = run(folder, text)
             assert outcome.summary["strip"]["frames"] == 5 and (folder / "out" / FIGURE).exists()
 
-    @pytest.mark.ranks(1, 2)
+    @pytest.mark.slow
     def test_the_job_of_this_project(self) -> None:
         with jobs.shared_folder() as folder:
             outcome = run_job(toml.read(ROOT / "mpi_jobs" / "quantum_control.toml"), folder=folder / "out", show=False)

@@ -163,6 +163,7 @@ def test_gradcheck(bench, layer):
     assert gradcheck(layer, (as_real(m.detach()).requires_grad_(),), **DIFFERENCES)
 
 
+@pytest.mark.slow
 def test_gradgradcheck(bench, layer):
     assert gradgradcheck(layer, (controls(bench, 1)[0].requires_grad_(),), **DIFFERENCES)
 

@@ -16,6 +16,7 @@ from relax import BadInput, ComplexLayer, FieldValues, ReducedMap, SolutionLayer
 from relax.engine.dense import DenseMap, DensePoints
 
 
+@pytest.mark.ranks(1)
 class DenseLayerContract(LayerContract):
     observe = staticmethod(dense_problems.seen)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import ufl
 from contract import close, everyone_has, raised_everywhere
-from dolfinx import fem, mesh
+from dolfinx import fem, geometry, mesh
 from mpi4py import MPI
 
 import relax
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.ranks(1, 2, 3)
 COMM = MPI.COMM_WORLD
 
 MESHES = {
-    "interval": lambda: meshes.interval(7),
-    "triangles": lambda: meshes.unit_square(4),
-    "quadrilaterals": lambda: meshes.unit_square(4, cell="quadrilateral"),
-    "tetrahedra": lambda: meshes.unit_cube(3),
-    "hexahedra": lambda: meshes.unit_cube(3, cell="hexahedron"),
+    "interval": lambda comm=COMM: meshes.interval(7, comm=comm),
+    "triangles": lambda comm=COMM: meshes.unit_square(4, comm=comm),
+    "quadrilaterals": lambda comm=COMM: meshes.unit_square(4, cell="quadrilateral", comm=comm),
+    "tetrahedra": lambda comm=COMM: meshes.unit_cube(3, comm=comm),
+    "hexahedra": lambda comm=COMM: meshes.unit_cube(3, cell="hexahedron", comm=comm),
 }
 
 
@@ -61,6 +61,25 @@ def owners_of(B):
 # -- points ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("part", ["a vector field", "of a mixed state"])
+def test_the_matrix_of_points(part):
+    """Rows of B over this rank's degrees of freedom of the whole state."""
+    domain = MESHES["triangles"]()
+    if part == "a vector field":
+        W = V = fem.functionspace(domain, ("Lagrange", 2, (2,)))
+    else:
+        cell = domain.basix_cell()
+        elements = [basix.ufl.element("Lagrange", cell, 2, shape=(2,)), basix.ufl.element("Lagrange", cell, 1)]
+        W = fem.functionspace(domain, basix.ufl.mixed_element(elements))
+        V = W.sub(0)
+    B, u = PointValues(V, points_of(domain)), fem.Function(W)
+    u.x.array[:] = np.random.default_rng(2).uniform(-1.0, 1.0, len(u.x.array))
+    u.x.scatter_forward()
+    y = np.zeros(B.size)
+    y[B.rows] = B.matrix @ u.x.array
+    close(parallel.sum_over_ranks(COMM, y), B.value(u), 1e-14)
+
+
 @pytest.mark.parametrize("degree", [1, 2])
 @pytest.mark.parametrize("name", MESHES)
 def test_points_in_cells_and_between_them(name, degree):
@@ -85,8 +104,13 @@ def test_a_point_between_cells_has_one_value_of_a_discontinuous_field(name):
     u.x.array[u.function_space.dofmap.list[:, 0]] = domain.topology.original_cell_index
     points = points_of(domain)
     y = PointValues(u.function_space, points).value(u)
-    assert (y == np.rint(y)).all() and y[0] == y[-1]
     everyone_has(y)
+    alone = MESHES[name](MPI.COMM_SELF)
+    places = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
+    near = geometry.compute_collisions_points(geometry.bb_tree(alone, alone.topology.dim, padding=1e-10), places)
+    touching = geometry.compute_colliding_cells(alone, near, places)
+    numbers = alone.topology.original_cell_index
+    assert (y == [numbers[touching.links(i)].min() for i in range(len(points))]).all()
     again = PointValues(u.function_space, points[::-1]).value(u)
     assert (again == y[::-1]).all()
 

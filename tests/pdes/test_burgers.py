@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import ufl
-from contract import COMM, MapContract
-from dolfinx import fem
+from contract import COMM, BlocksOnRanks, MapContract
+from dolfinx import fem, la
 from unsteady import along_the_way, final_error, l2, last_state, orders
 
 from relax import FieldValues, ReducedMap, check_map, meshes
@@ -65,7 +65,7 @@ class TestForcePerStep(MapContract):
     observe = staticmethod(along_the_way)
 
 
-class TestEverything(MapContract):
+class TestEverything(BlocksOnRanks):
     """Two components, stabilised, a force of its own in each step and the initial state."""
 
     make = staticmethod(
@@ -151,6 +151,24 @@ def test_order_in_time(theta, order, supg):
         for n in (40, 80, 160)
     ]
     assert orders(errors)[-1] == pytest.approx(order, abs=0.1)
+
+
+@pytest.mark.parametrize("nu", [1e-3, 0.05, 0.5], ids=["advection", "both", "diffusion"])
+def test_stabilisation_by_hand(nu):
+    """On a line of cells of length h, from p = 1 to u = 1 + c x: -h tau (c + dt c²) at each node between."""
+    h, dt, c = 0.1, 0.2, 0.7
+    residuals = []
+    for supg in (True, False):
+        one = burgers.evolution(meshes.interval(10), viscosity=nu, dt=dt, num_steps=1, theta=1, supg=supg)
+        one.previous.interpolate(lambda x: np.ones(x.shape[1]))
+        one.state.interpolate(lambda x: 1.0 + c * x[0])
+        found = fem.assemble_vector(fem.form(one.step.residual))
+        found.scatter_reverse(la.InsertMode.add)
+        V = one.state.function_space
+        inner = np.setdiff1d(np.arange(V.dofmap.index_map.size_local), one.bcs[0].dof_indices()[0])
+        residuals.append(found.array[inner])
+    tau = (4.0 / h**2 + (12.0 * nu / h**2) ** 2) ** -0.5
+    np.testing.assert_allclose(residuals[0] - residuals[1], -h * tau * (c + dt * c**2), rtol=1e-9)
 
 
 @pytest.mark.parametrize("dim", [1, 2])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import ufl
-from contract import COMM, MapContract, close
+from contract import COMM, BlocksOnRanks, MapContract, close
 from dolfinx import fem
 from unsteady import along_the_way, final_error, l2, last_state, orders
 
@@ -63,7 +63,7 @@ def everything(mesh):
     )
 
 
-class TestEverything(MapContract):
+class TestEverything(BlocksOnRanks):
     make = staticmethod(everything)
     domain = staticmethod(lambda comm: meshes.unit_square(3, comm=comm))
     observe = staticmethod(along_the_way)

@@ -150,6 +150,13 @@ def test_names_numbers_and_markers_agree(domain):
         np.testing.assert_array_equal(dofs[0], other)
 
 
+def test_a_marker_may_find_facets_on_one_rank_alone(domain):
+    V, _ = spaces(domain, "scalar")
+    u = written(V, boundary.clamp(V, lambda x: np.isclose(x[0], 0.0) & (x[1] < 0.3), 1.0))
+    x, y, _ = V.tabulate_dof_coordinates().T
+    np.testing.assert_array_equal(u.x.array, np.where(np.isclose(x, 0.0) & (y < 0.3), 1.0, 7.0))
+
+
 def test_clamp_boundary_is_all_sides(domain):
     V, _ = spaces(domain, "quadratic")
     sides = boundary.clamp(V, ["left", "right", "bottom", "top"]).dof_indices()[0]

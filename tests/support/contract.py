@@ -178,7 +178,6 @@ class MapContract:
                 bench.replicated.dot(lin.vjp(w), d), rel=1e-9
             )
 
-    @pytest.mark.ranks(1, 2)
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_many_directions_are_each_of_them(self, bench, layout):
         """Leading axes: more directions than it takes to change over to sparse matrices and block solves."""
@@ -197,7 +196,6 @@ class MapContract:
             close(lin.hvp(W, D[0, 0]), [[lin.hvp(w, D[0, 0]) for w in row] for row in W])
             assert lin.jvp(D[:0]).shape == (0, 3, G.size_out) and lin.vjp(W[:0]).shape == (0, 3, G.size_in)
 
-    @pytest.mark.ranks(1, 2)
     def test_matrix(self, bench):
         G = bench.replicated
         with G.linearize(bench.controls(1)[0]) as lin:
@@ -226,7 +224,11 @@ class MapContract:
             same(points[i].hvp(w, d), alone[i][3])
             same(points[i].jvp(d), alone[i][2])
             same(points[i].value, alone[i][0])
+        # So many that sparse matrices take over, which are kept from point to point.
+        D, W = bench.directions(5), bench.seeds(5)
         for point in points:
+            close(point.jvp(D), [point.jvp(d) for d in D])
+            close(point.vjp(W), [point.vjp(w) for w in W])
             point.close()
 
     def test_a_closed_point_says_so(self, bench):
@@ -239,7 +241,6 @@ class MapContract:
 
     # -- values --------------------------------------------------------------------------------------------------------
 
-    @pytest.mark.ranks(1, 2)
     def test_values(self, bench):
         """Alone, in a batch, at a linearisation point; registers hold the point afterwards."""
         G = bench.replicated
@@ -321,6 +322,23 @@ class MapContract:
             same(before.hvp(w, d), expected[2])
             values_of(parameter)[...] = kept
             same(G(m), before.value)
+
+
+class BlocksOnRanks(MapContract):
+    """The contract, with batches and blocks of directions on two ranks: they go the same ways for all equations."""
+
+    @pytest.mark.ranks(1, 2)
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_many_directions_are_each_of_them(self, bench, layout):
+        super().test_many_directions_are_each_of_them(bench, layout)
+
+    @pytest.mark.ranks(1, 2)
+    def test_matrix(self, bench):
+        super().test_matrix(bench)
+
+    @pytest.mark.ranks(1, 2)
+    def test_values(self, bench):
+        super().test_values(bench)
 
 
 class ObservableContract:

@@ -55,7 +55,7 @@ def build(file: JobFile[IntegralJob], comm: Any) -> relax.ReducedMap:
 
 
 def run(session: Session) -> Outcome:
-    G = session.build(build)
+    G = session.build()
     session.progress.say(opening(session.job.pde.name, sizes(G.problem, G.size_out), session.comm))
     with session.phase("solve"):
         (value,) = G(G.present_control())

@@ -9,7 +9,8 @@ from typing import Any
 from relax.base.types import Array
 from relax.jobs.view import maps, style
 from relax.jobs.view.curves import convergence
-from relax.jobs.view.states import States, draw_states, height_of_states
+from relax.jobs.view.series import Series
+from relax.jobs.view.states import draw_states, height_of_states
 
 # Of the left column, and of control and populations in it.
 _WIDTH, _BELOW = 8.0, 4.2
@@ -34,7 +35,7 @@ class Drive:
     fidelity: float
 
 
-def control_figure(plt: Any, states: States, drive: Drive, history: Sequence[dict[str, Any]], *, method: str) -> Any:
+def control_figure(plt: Any, states: Series, drive: Drive, history: Sequence[dict[str, Any]], *, method: str) -> Any:
     """The figure of a control job. On rank 0.
 
     Args:
@@ -56,7 +57,7 @@ def control_figure(plt: Any, states: States, drive: Drive, history: Sequence[dic
         below = axes[1:]
     else:
         upper, lower = left.subfigures(2, 1, height_ratios=[above, _BELOW])
-        draw_states(upper, frames, states.label, states.unit)
+        draw_states(upper, states)
         below = lower.subplots(2, 1, sharex=True)
     _over_time(below[0], below[1], drive, states.unit)
     misfit, gradient = right.subplots(2, 1, sharex=True)

@@ -14,11 +14,11 @@ from relax.jobs import report
 from relax.jobs.control.figure import Drive, control_figure
 from relax.jobs.control.job import ControlJob
 from relax.jobs.control.setting import ControlSetting, fidelity
-from relax.jobs.folder import DRIVE, FIGURE
+from relax.jobs.folder import DRIVE, FIGURE, STRIP
 from relax.jobs.setting import csv_files
 from relax.jobs.view import series, style
 from relax.jobs.view.paraview import write_fields
-from relax.jobs.view.states import States
+from relax.jobs.view.strip import draw_strip
 
 
 class ControlReport:
@@ -57,10 +57,9 @@ class ControlReport:
             wanted=setting.wanted, fidelity=fidelity(trajectory.watched[-1], setting.wanted),
         )  # fmt: skip
         parallel.on_rank_0(comm, lambda: csv_files.write(folder / DRIVE, _columns(drive, known)))
-        more = report.write_strip(folder, evolution, trajectory)
-        states = States(trajectory.frames, trajectory.label, report.time_unit(evolution))
+        more = draw_strip(comm, folder / STRIP, trajectory)
         name = self._job.method.name
-        style.draw(comm, folder / FIGURE, lambda plt: control_figure(plt, states, drive, history, method=name))
+        style.draw(comm, folder / FIGURE, lambda plt: control_figure(plt, trajectory, drive, history, method=name))
         return {"control": {"largest": float(np.abs(drive.control).max()), "energy": _energy(drive)}, **more}
 
     def closing(self, summary: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from relax.base.types import Array
 from relax.jobs.view import maps
 from relax.jobs.view.curves import convergence
 from relax.jobs.view.pictures import Picture
-from relax.jobs.view.states import States, draw_states, height_of_states
+from relax.jobs.view.series import Series
+from relax.jobs.view.states import draw_states, height_of_states
 
 
 def can_draw(u: object) -> bool:
@@ -27,7 +28,7 @@ def inverse_figure(
     *,
     label: str = "",
     method: str = "gauss_newton",
-    states: States | None = None,
+    states: Series | None = None,
 ) -> Any:
     """The figure of an inverse problem. On rank 0.
 
@@ -66,5 +67,5 @@ def inverse_figure(
     upper, lower = right.subplots(2, 1, sharex=True)
     convergence(upper, lower, history, method=method, unit="noise", band=(0.8, 1.2))
     if row is not None and states is not None and states.frames is not None:
-        draw_states(row, states.frames, states.label, states.unit)
+        draw_states(row, states)
     return whole

@@ -13,7 +13,7 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.types import Array
 from relax.jobs import report
-from relax.jobs.folder import FIGURE, SENSORS
+from relax.jobs.folder import FIGURE, SENSORS, STRIP
 from relax.jobs.inverse.figure import can_draw, inverse_figure
 from relax.jobs.inverse.job import InverseJob
 from relax.jobs.inverse.setting import InverseSetting
@@ -22,7 +22,7 @@ from relax.jobs.setting.sensors import as_columns, columns
 from relax.jobs.view import series, style
 from relax.jobs.view.paraview import write_fields
 from relax.jobs.view.pictures import gather
-from relax.jobs.view.states import States
+from relax.jobs.view.strip import draw_strip
 from relax.problem.evolution import Evolution
 
 
@@ -54,9 +54,8 @@ class InverseReport:
         more: dict[str, Any] = {}
         states = None
         if isinstance(setting.problem, Evolution):
-            trajectory = series.record(folder, setting.G, value, frames=self._job.output.frames)
-            states = States(trajectory.frames, trajectory.label, report.time_unit(setting.problem))
-            more = report.write_strip(folder, setting.problem, trajectory)
+            states = series.record(folder, setting.G, value, frames=self._job.output.frames)
+            more = draw_strip(comm, folder / STRIP, states)
         style.draw(comm, folder / FIGURE, lambda plt: inverse_figure(
             plt, {title: picture for title, picture in pictures.items() if picture is not None}, setting.sensors.points,
             history, label=_words(recovery.name), method=self._job.method.name, states=states,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from relax.jobs import optimised
 from relax.jobs.inverse.report import InverseReport
-from relax.jobs.inverse.setting import build
 from relax.jobs.session import Outcome, Session
 
 
 def run(session: Session) -> Outcome:
     """Optimise step by step. Collective."""
-    return optimised.run(session, build, InverseReport)
+    return optimised.run(session, InverseReport)

@@ -10,8 +10,7 @@ import numpy as np
 
 from relax.base.types import Array
 from relax.jobs.view import maps, style
-from relax.jobs.view.series import Frame
-from relax.jobs.view.states import States
+from relax.jobs.view.series import Frame, Series
 
 _FRAMES = 4
 _ON_TOP = {"facecolor": "white", "edgecolor": style.INK, "zorder": 5}
@@ -55,7 +54,7 @@ def curves(axis: Any, x: Array, values: Mapping[str, Array]) -> None:
     style.bare(axis)
 
 
-def landscape_figure(plt: Any, states: States, relaxation: Relaxation) -> Any:
+def landscape_figure(plt: Any, states: Series, relaxation: Relaxation) -> Any:
     """The figure of a landscape job. On rank 0.
 
     Args:
@@ -78,7 +77,7 @@ def landscape_figure(plt: Any, states: States, relaxation: Relaxation) -> Any:
     return figure
 
 
-def _on_a_line(figure: Any, chosen: Sequence[Frame], states: States, relaxation: Relaxation) -> None:
+def _on_a_line(figure: Any, chosen: Sequence[Frame], states: Series, relaxation: Relaxation) -> None:
     axis = figure.subplots()
     points = chosen[0].picture.points[:, 0]
     order = np.argsort(points)
@@ -100,7 +99,7 @@ def _on_a_line(figure: Any, chosen: Sequence[Frame], states: States, relaxation:
     axis.set_ylabel(states.label)
 
 
-def _in_the_plane(figure: Any, chosen: Sequence[Frame], states: States, relaxation: Relaxation) -> None:
+def _in_the_plane(figure: Any, chosen: Sequence[Frame], states: Series, relaxation: Relaxation) -> None:
     axes = list(figure.subplots(1, len(chosen), squeeze=False).flat)
     titles = [maps.stamp(frame, states.unit) for frame in chosen]
     maps.maps(

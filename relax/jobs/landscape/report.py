@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from relax.base import parallel
 from relax.base.fem.forms import num_owned
 from relax.base.types import Array
 from relax.jobs import report
-from relax.jobs.folder import DESCENTS, FIGURE, RESULT, write_json
+from relax.jobs.folder import DESCENTS, FIGURE, RESULT, STRIP, write_json
 from relax.jobs.landscape.figure import Relaxation, landscape_figure
 from relax.jobs.landscape.job import LandscapeJob
 from relax.jobs.landscape.setting import Descents, LandscapeSetting
 from relax.jobs.setting import csv_files
 from relax.jobs.view import series, style
-from relax.jobs.view.states import States
+from relax.jobs.view.strip import draw_strip
 from relax.observe import PointValues
 from relax.relaxation import Descent, Minimisers, RelaxedLandscape, hopf_lax
 from relax.relaxation.landscape.minima import lowest_nodes
@@ -66,8 +67,8 @@ class LandscapeReport:
         route = "direct" if setting.problem.substitution is None else "cole_hopf"
         result = {"route": route, **watch.as_dict(), **told}
         parallel.on_rank_0(comm, lambda: write_json(folder, RESULT, result))
-        more = report.write_strip(folder, setting.problem, trajectory)
-        states = States(trajectory.frames, "u", report.time_unit(setting.problem))
+        more = draw_strip(comm, folder / STRIP, trajectory)
+        states = replace(trajectory, label="u")
         relaxation = self._relaxation(trajectory, descent)
         style.draw(comm, folder / FIGURE, lambda plt: landscape_figure(plt, states, relaxation))
         counts = [len(watch.minima[n]) for n in sorted(watch.minima)]
@@ -79,7 +80,7 @@ class LandscapeReport:
             "local_minima": {"first": counts[0], "last": counts[-1]},
             "least": {"first": watch.low[0], "last": watch.low[-1]},
         }
-        return {**summary, **told, "sizes": report.sizes_of_state(setting.problem), **more}
+        return {**summary, **told, "sizes": report.sizes(setting.problem), **more}
 
     def closing(self, summary: dict[str, Any]) -> str:
         """How it went, in words."""

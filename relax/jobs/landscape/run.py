@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from relax.jobs.landscape.report import LandscapeReport
-from relax.jobs.landscape.setting import build
-from relax.jobs.report import opening, sizes_of_state
+from relax.jobs.landscape.setting import LandscapeSetting
+from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session
 
 
 def run(session: Session) -> Outcome:
     """Run through the trajectory, descend. Collective."""
-    setting = session.build(build)
-    session.progress.say(opening(session.job.pde.name, sizes_of_state(setting.problem), session.comm))
+    setting: LandscapeSetting = session.build()
+    session.progress.say(opening(session.job.pde.name, sizes(setting.problem), session.comm))
     report = LandscapeReport(session.job, setting)
     with session.phase("solve"):
         trajectory = report.solve(session.folder)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from relax.jobs.misfit.report import MisfitReport
-from relax.jobs.misfit.setting import build
+from relax.jobs.misfit.setting import MisfitSetting
 from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session
 
 
 def run(session: Session) -> Outcome:
     """Find the numbers with and without relaxation. Collective."""
-    setting = session.build(build)
+    setting: MisfitSetting = session.build()
     session.progress.say(opening(session.job.pde.name, sizes(setting.problem, setting.G.size_out), session.comm))
     report = MisfitReport(session.job, setting)
     with session.phase("relax"):

@@ -13,7 +13,7 @@ from relax.jobs.view.fields import density, in_one_element, in_spaces, num_bytes
 from relax.problem.evolution import Evolution
 
 
-def write_fields(folder: Path, fields: dict[str, fem.Function]) -> list[str]:
+def write_fields(folder: Path, fields: dict[str, fem.Function]) -> None:
     """Write fields on one mesh to ``fields.bp`` (VTX) and ``fields.xdmf``.
 
     Collective. VTX keeps the degree: all fields are interpolated to the highest one among them, discontinuous when one
@@ -22,9 +22,6 @@ def write_fields(folder: Path, fields: dict[str, fem.Function]) -> list[str]:
     Args:
         folder: an output folder that ``clear`` made.
         fields: by the name they have in the files.
-
-    Returns:
-        The names of the fields written.
     """
     parts = [part.field for name, u in fields.items() for part in parts_of(name, u)]
     domain = parts[0].function_space.mesh
@@ -36,7 +33,6 @@ def write_fields(folder: Path, fields: dict[str, fem.Function]) -> list[str]:
         file.write_mesh(domain)
         for v in _interpolated(parts, in_spaces(parts, "Lagrange", mesh_degree)):
             file.write_function(v, 0.0)
-    return [u.name for u in parts]
 
 
 def _interpolated(fields: Sequence[fem.Function], others: Sequence[fem.Function]) -> Sequence[fem.Function]:

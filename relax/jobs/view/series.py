@@ -43,12 +43,14 @@ class Series:
 
     Attributes:
         label: what is drawn, such as "u", "|u|" or "density".
+        unit: of the time axis: "t", or "step" where the length of a step is not known.
         frames: on rank 0 those that are drawn, in the order of steps; None on the others.
         written: the steps in ``states.bp``, some of those drawn.
         watched: (num_steps + 1, size) what was watched at u_0, ..., u_N, on every rank.
     """
 
     label: str
+    unit: str
     frames: list[Frame] | None
     written: tuple[int, ...]
     watched: Array
@@ -100,7 +102,7 @@ def record(
                 writer.write(at)
     finally:
         writer.close()
-    return Series(camera.label, camera.develop(), written, np.array(watched))
+    return Series(camera.label, "step" if evolution.dt is None else "t", camera.develop(), written, np.array(watched))
 
 
 class _Camera:

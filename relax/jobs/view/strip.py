@@ -24,7 +24,7 @@ _LEFT, _RIGHT, _BAR = 0.14, 0.18, 0.03
 _TOP, _BOTTOM = 30, 40
 
 
-def draw_strip(comm: MPI.Comm, path: Path, series: Series, unit: str) -> dict[str, Any] | None:
+def draw_strip(comm: MPI.Comm, path: Path, series: Series) -> dict[str, Any]:
     """Draw the frames that were written, at most as many as a PNG is wide.
 
     Collective; rank 0 draws.
@@ -33,23 +33,22 @@ def draw_strip(comm: MPI.Comm, path: Path, series: Series, unit: str) -> dict[st
         comm: the ranks of the run.
         path: the PNG file.
         series: frames on rank 0.
-        unit: of the time axis, "t" or "step".
 
     Returns:
-        What is needed to cut the strip up: ``file``, ``frames`` (how many), ``width`` and ``height`` of each in pixels,
-        ``steps``, ``times``; None where matplotlib is missing.
+        Under "strip" what is needed to cut it up: ``file``, ``frames`` (how many), ``width`` and ``height`` of each in
+        pixels, ``steps``, ``times``; nothing where matplotlib is missing.
     """
     if not style.is_there(comm):
         style.left_out(path.name)
-        return None
-    return parallel.on_rank_0(comm, lambda: _draw(path, series, unit))
+        return {}
+    return {"strip": parallel.on_rank_0(comm, lambda: _draw(path, series))}
 
 
-def _draw(path: Path, series: Series, unit: str) -> dict[str, Any]:
+def _draw(path: Path, series: Series) -> dict[str, Any]:
     written = set(series.written)
     frames = maps.some_of([f for f in series.frames or [] if f.step in written], _WIDEST // _WIDTH)
     with style.pyplot() as plt:
-        pixels = np.concatenate(_frames(plt, frames, series.label, unit), axis=1)
+        pixels = np.concatenate(_frames(plt, frames, series.label, series.unit), axis=1)
         plt.imsave(path, pixels)
     return {
         "file": path.name,

@@ -40,13 +40,7 @@ def left_out(name: str) -> None:
 
 
 def draw(comm: MPI.Comm, path: Path, figure_of: Callable[[Any], Any]) -> None:
-    """Write the figure that ``figure_of`` makes of pyplot, on rank 0; where matplotlib is missing, say so. Collective.
-
-    Args:
-        comm: the ranks of the run.
-        path: the PNG file.
-        figure_of: (pyplot) -> figure; called on rank 0 alone.
-    """
+    """Write the figure that ``figure_of(pyplot)`` makes, on rank 0; where matplotlib is missing, say so. Collective."""
     if not is_there(comm):
         return left_out(path.name)
 

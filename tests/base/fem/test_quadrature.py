@@ -72,6 +72,15 @@ def test_derivatives_keep_the_degrees(steep):
     assert degree > 0 and set(degrees(derived)) == {degree}
 
 
+@pytest.mark.parametrize("parts", [(1, 2), (2, 1)])
+def test_integrals_of_one_kind_share_the_largest_degree(parts):
+    domain = meshes.unit_square(2)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v = fem.Function(V), ufl.TestFunction(V)
+    F = u**6 * v * ufl.dx(parts[0]) + u * v * ufl.dx(parts[1]) + u * v * ufl.ds
+    assert sorted(degrees(with_fixed_degrees(F))) == [2, 7, 7]
+
+
 def test_what_the_user_has_set_stays():
     domain = meshes.unit_square(2)
     V = fem.functionspace(domain, ("Lagrange", 1))

@@ -11,7 +11,7 @@ from dolfinx import fem
 from mpi4py import MPI
 
 import relax
-from relax import meshes
+from relax import Newton, meshes
 from relax.base.la import linear
 from relax.base.la import options as petsc_options
 from relax.base.la.linear import LinearSolver
@@ -72,10 +72,11 @@ def test_adjoint_of_a_nonsymmetric_operator(by_mumps, chosen, own_factor):
         close(G.dot(singles[0], seeds[1]), seeds[0] @ found[2][1], 1e-8)
 
 
+@pytest.mark.parametrize("memory", [2e9, 0.0], ids=["a factor for each", "two for all"])
 @pytest.mark.parametrize("chosen", [SUPERLU_DIST, PRESETS["amg_gmres"]], ids=["superlu_dist", "amg_gmres"])
-def test_transposed_operator_follows_the_point(chosen):
+def test_transposed_operator_follows_the_point(chosen, memory):
     """The operator assembled for the adjoint is that of its own point, in whatever order points are asked."""
-    with map_of(advection(), chosen) as G, map_of(advection()) as reference:
+    with map_of(advection(), chosen, solver=Newton(factor_memory=memory)) as G, map_of(advection()) as reference:
         m = control(G)
         seed = directions(G, 1)[0]
         points = [G.linearize(factor * m) for factor in (1.0, -3.0, 8.0)]

@@ -38,6 +38,7 @@ def pair(make):
 
 
 @pytest.mark.parametrize("make", dense_problems.ALL, ids=lambda make: make.__name__)
+@pytest.mark.slow
 def test_equals_the_map(make, monkeypatch):
     """With operators that are kept, that are made again by each sweep, and with band factors."""
     rng = np.random.default_rng(5)

@@ -90,6 +90,7 @@ def corner(request):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.slow
 def test_derivatives_at_corners(corner, layout):
     m = corner.controls(1)[0]
     report = check_map(corner.replicated, m) if layout == "replicated" else check_map(corner.owned, corner.cut(m))
@@ -124,6 +125,7 @@ def test_it_is_the_march_of_its_single_steps(corner):
             close(u, expected[n + 1])
 
 
+@pytest.mark.slow
 def test_many_are_each_of_them(corner):
     """Enough directions for sparse matrices and block solves; batches of controls; axes against each other."""
     G = corner.replicated
@@ -155,6 +157,7 @@ def test_the_same_numbers_as_on_one_rank(corner):
 
 
 @pytest.mark.parametrize("held", HELD)
+@pytest.mark.slow
 def test_old_points_keep_their_parameters(corner, held):
     """A used point, and one that was not used before: as they were, whatever has changed; the next call sees it all."""
     if held == "Revolve":

@@ -52,7 +52,7 @@ def inner_points(dim, num=20):
 # -- against closed forms ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.ranks(1, 2)
+@pytest.mark.slow
 def test_values_and_gradients_of_the_cosine_solution(cosine):
     """Errors of (h |k|)³, with constants (for gradients in units of |k|) as they are for interpolation at t = 0."""
     dim, form, landscape = cosine
@@ -64,6 +64,7 @@ def test_values_and_gradients_of_the_cosine_solution(cosine):
         assert np.abs(landscape.gradient(x, t) - form.gradient(x.T, t)).max() < 0.05 * wave * (h * wave) ** 3
 
 
+@pytest.mark.slow
 def test_hessians_are_those_of_quadrature(line):
     x = np.linspace(-2.0, 2.0, 21)
     for t in (line.times[1], line.times[6], 0.5):
@@ -75,6 +76,7 @@ def test_hessians_are_those_of_quadrature(line):
         assert line.hessian(x, t).max() <= 1.02 / (1.0 / 4.2 + t)
 
 
+@pytest.mark.slow
 def test_mixed_derivatives():
     """A quadratic that is not separable has the Hessian (I + t C)^-1 C: walls far away, on both kinds of cells."""
     C = np.array([[1.2, 0.7], [0.7, 1.5]])

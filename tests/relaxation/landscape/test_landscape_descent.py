@@ -70,6 +70,7 @@ def test_minimisers_of_a_line(line, t):
     assert all(np.array_equal(minima.x, other) for other in parallel.on_each_rank(COMM, minima.x))
 
 
+@pytest.mark.slow
 def test_a_wide_well_wins_over_a_narrow_one(plane):
     """The deepest minimum of f is the narrow well; at t = 0.2 the wide one is, and the narrow one may be gone."""
     first = plane.minimisers(0.0)
@@ -88,10 +89,14 @@ def test_a_wide_well_wins_over_a_narrow_one(plane):
 @pytest.mark.ranks(1, 2)
 def test_minima_at_walls_and_of_plains():
     mesh = meshes.unit_square(6)
-    with RelaxedLandscape(mesh, lambda x: x[0] + 2.0 * x[1], beta=1.0, times=[0.1], num_steps=1) as slope:
-        minima = slope.minimisers(0.0)
-        assert minima.at_boundary.tolist() == [True] and np.allclose(minima.x, 0.0)
-        assert minima.values[0] == pytest.approx(0.0, abs=1e-12)
+    # Downhill to each corner, and so over each border between ranks from either side.
+    for a, b in ((1.0, 2.0), (-1.0, 2.0), (1.0, -2.0), (-1.0, -2.0)):
+        with RelaxedLandscape(
+            mesh, lambda x, a=a, b=b: a * x[0] + b * x[1], beta=1.0, times=[0.1], num_steps=1
+        ) as slope:
+            minima = slope.minimisers(0.0)
+            assert minima.at_boundary.tolist() == [True] and np.allclose(minima.x, [[a < 0.0, b < 0.0]])
+            assert minima.values[0] == pytest.approx(min(a, 0.0) + min(b, 0.0), abs=1e-12)
     with RelaxedLandscape(mesh, 1.0, beta=1.0, times=[0.1], num_steps=1) as plain:
         assert len(plain.minimisers(0.0)) == len(plain.minimisers(0.1)) == 1
     cube = meshes.unit_cube(4)

@@ -26,6 +26,7 @@ def network(widths, activation, seed):
     return torch.nn.Sequential(*layers[:-1])
 
 
+@pytest.mark.slow
 def test_exponential():
     """y = exp(x), x from -12 to 0: the adjoint's gradient, (y - y*) y, vanishes where y is small; the inverse's is not.
 
@@ -123,6 +124,7 @@ def distance(turned, unit):
     return torch.hypot(gaps.abs().min(0).values, turned[:, 1] - unit[:, 1])
 
 
+@pytest.mark.slow
 def test_sine():
     """Badly scaled (xi = 32) and turned (35 degrees): the inverse is as good as on the axes, the adjoint is not.
 

@@ -1,0 +1,171 @@
+"""Faults of what everything stands on: ranks, layouts, solvers, factors, options, points."""
+
+from __future__ import annotations
+
+from faults.mutant import Mutant
+
+PARALLEL = "test_parallel.py -k 'one_error or reductions or copy'"
+TRANSPOSED = "test_petsc.py|test_linear.py -k 'follows or leaves or transposes_wrongly'"
+DIFFUSION = "test_contract.py::TestDiffusion"
+CLAMPED_NUMBER = "test_contract.py::TestDirichletConstant"
+STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
+
+MUTANTS = [
+    Mutant(
+        "comm.Allreduce(MPI.IN_PLACE, first, op=MPI.MIN)",
+        "comm.Allreduce(MPI.IN_PLACE, first, op=MPI.MAX)",
+        PARALLEL,
+        "an error of one rank stays there",
+        ranks=2,
+    ),
+    Mutant("op=MPI.LOR", "op=MPI.LAND", PARALLEL, "any rank means every rank", ranks=2),
+    Mutant(
+        'copy = np.array(values, dtype=np.float64, order="C")',
+        'copy = np.asarray(values, dtype=np.float64, order="C")',
+        PARALLEL,
+        "what was agreed on is the caller's own array",
+    ),
+    Mutant(
+        "if first == _NO_ERROR and (least[1] != -least[2] or least[3] != -least[4]):",
+        "if first == _NO_ERROR and least[1] != -least[2]:",
+        "test_edges.py -k hand_over",
+        "ranks that hand over batches of different sizes are not told",
+        ranks=2,
+    ),
+    Mutant(
+        "np.concatenate(comm.allgather(rows))",
+        "np.concatenate(comm.allgather(rows)[::-1])",
+        "test_teams.py",
+        "rows of the last rank come first",
+        ranks=2,
+    ),
+    Mutant(
+        "gathered[:, 5], gathered[:, 4],",
+        "gathered[:, 5], 0.0 * gathered[:, 4],",
+        "test_layout.py",
+        "values of several cells at one point are in the order of the partition",
+        ranks=2,
+    ),
+    Mutant(
+        "_SAME_COORDINATE * extent)",
+        "0.0 * extent)",
+        "test_layout.py",
+        "the last bits of a midpoint decide the order",
+        ranks=3,
+    ),
+    Mutant(
+        "lengths.append(entries if comm.rank == 0 else 0)",
+        "lengths.append(entries)",
+        CLAMPED_NUMBER,
+        "every rank holds a constant that rank 0 owns",
+        ranks=2,
+    ),
+    Mutant(
+        "parts.append(parallel.from_rank_0(self._comm, mine))",
+        "parts.append(mine)",
+        CLAMPED_NUMBER,
+        "a constant is zero on all ranks but the first",
+        ranks=2,
+    ),
+    Mutant(
+        "carrier.x.scatter_forward()",
+        "pass",
+        DIFFUSION,
+        "a missing ghost update of controls",
+        ranks=2,
+        below="carrier.x.array[: b - a] = vector[a:b]",
+    ),
+    Mutant(
+        "return parallel.dot(self._comm, a, b)",
+        "return float(np.dot(a, b))",
+        DIFFUSION,
+        "a reduction left out: the inner product of owned vectors",
+        ranks=2,
+    ),
+    Mutant(
+        "return parallel.from_rank_0(self._comm, parallel.checked(self._comm, values, self.size, what))",
+        "return parallel.checked(self._comm, values, self.size, what)",
+        "test_layer.py::TestDiffusion -k rank_0s",
+        "each rank solves at a control of its own",
+        ranks=2,
+    ),
+    Mutant(
+        "self._transposed_is_current = False",
+        "pass",
+        TRANSPOSED,
+        "a stale transposed operator",
+        below="self._seen.clear()",
+    ),
+    Mutant(
+        "factor.setMumpsIcntl(9, 1)",
+        "factor.setMumpsIcntl(9, 0)",
+        TRANSPOSED,
+        "a block of adjoints leaves the factor transposed",
+    ),
+    Mutant(
+        '("lu", "superlu")}',
+        '("lu", "superlu_dist")}',
+        TRANSPOSED,
+        "a package is trusted whose transposed solves are wrong",
+    ),
+    Mutant(
+        "agreed = parallel.all_ranks_mask(self._comm, forgotten) if self._factors else 0",
+        "agreed = forgotten",
+        "test_parallel.py -k 'different_moments and direct'",
+        "ranks decide alone which factor is free",
+        ranks=2,
+    ),
+    Mutant(
+        "factor.assign(None)",
+        "pass",
+        "test_reduced.py -k 'stale or longest'",
+        "a stale factor: what Newton overwrites keeps its name",
+    ),
+    Mutant(
+        "min(self._factors, key=lambda f: f.used)",
+        "max(self._factors, key=lambda f: f.used)",
+        "test_reduced.py -k 'stale or longest'",
+        "the factor used last is given up first",
+    ),
+    Mutant(
+        "for k, v in kept.items() if not k.startswith(bound)",
+        "for k, v in kept.items() if k",
+        "test_options.py",
+        "options of another preconditioner stay",
+    ),
+    Mutant("database.delValue(name)", "pass", "test_options.py", "options stay in the database"),
+    Mutant(
+        "for k, v in options.items() if not database.hasName(prefix + k)",
+        "for k, v in options.items()",
+        "test_options.py",
+        "a call stands above the command line",
+    ),
+    Mutant(
+        'stale = not source.with_suffix(".c.cached").exists() and now',
+        "stale = now",
+        "test_cli.py -k swept",
+        "good forms are swept away",
+    ),
+    Mutant("mine[original != first] = -1", "pass", "test_observe.py", "two ranks own a point between them", ranks=2),
+    Mutant(
+        "np.minimum.reduceat(numbers[cells], starts)",
+        "np.maximum.reduceat(numbers[cells], starts)",
+        "test_observe.py",
+        "a wrong owner of a point between cells",
+        ranks=2,
+    ),
+    Mutant("_SLACK = 1e-10", "_SLACK = 0.0", "test_observe.py", "points of the boundary are outside"),
+    Mutant(
+        "return int(negative)",
+        "return default",
+        "test_eigenstates.py -k passed_over",
+        "a state that was passed over is not looked for",
+    ),
+    Mutant(
+        "sums = parallel.sum_over_ranks(self.comm, np.concatenate([basis @ A_basis.T, basis @ M_basis.T]))",
+        "sums = np.concatenate([basis @ A_basis.T, basis @ M_basis.T])",
+        STATES,
+        "a reduction left out of Rayleigh and Ritz",
+        ranks=2,
+    ),
+]

@@ -1,0 +1,295 @@
+"""Faults of states and derivatives: stationary, in time, in dense batches, of eigenvalues."""
+
+from __future__ import annotations
+
+from faults.mutant import Mutant
+
+DIFFUSION = "test_contract.py::TestDiffusion"
+CLAMPED = "test_contract.py::TestDirichletAndField"
+NUMBER = "test_contract.py::TestReactionConstant"
+HEAT = "test_heat.py::TestEverything"
+THETA = "test_heat.py test_evolution.py -k 'by_hand or order_in_time or theta'"
+SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
+DENSE = "test_dense.py -k 'equals_the_map or inverses'"
+EIGENMAP = "test_eigenmap.py -k 'derivatives_are or second_derivative or one_rank'"
+
+MUTANTS = [
+    Mutant(
+        "self._dual.x.scatter_reverse(la.InsertMode.add)",
+        "pass",
+        DIFFUSION,
+        "residuals lose what ghosts collect",
+        ranks=2,
+        files=("residual.py",),
+        below="fem.assemble_vector(self._dual.x.array, form)",
+    ),
+    Mutant(
+        "owned[self.boundary.owned] = 0.0",
+        "pass",
+        "test_contract.py::TestCubicReaction",
+        "an unclamped row of the residual",
+        below="owned = self._assemble(self._F_form)",
+    ),
+    Mutant(
+        "register.x.scatter_reverse(la.InsertMode.add)",
+        "pass",
+        DIFFUSION,
+        "gradients lose what ghosts collect",
+        ranks=2,
+        files=("residual.py",),
+    ),
+    Mutant(
+        "parts.append(parallel.sum_over_ranks(self.comm, entries))",
+        "parts.append(entries)",
+        NUMBER,
+        "a reduction left out of the gradient in a constant",
+        ranks=2,
+    ),
+    Mutant(
+        "u.scatter_forward()",
+        "pass",
+        DIFFUSION,
+        "a missing ghost update of the state",
+        ranks=2,
+        below="u.array[: residual.num_owned] -= factor.solution.array_r",
+    ),
+    Mutant(
+        "direction[...] = 0.0",
+        "pass",
+        "test_contract.py::TestAdvectionConstant",
+        "the entries of a constant before stay in the direction",
+    ),
+    Mutant("rhs[:, residual.boundary.owned] = 0.0", "pass", CLAMPED, "an unclamped row of a tangent's right-hand side"),
+    Mutant(
+        "collected = residual.operator_adjoint_action() - dual if boundary else None",
+        "collected = residual.operator_adjoint_action() + dual if boundary else None",
+        CLAMPED,
+        "the sign of what a clamped value collects",
+    ),
+    Mutant(
+        "result[i] -= parallel.sum_over_ranks(residual.comm, adjoints @ columns.T)",
+        "result[i] -= adjoints @ columns.T",
+        NUMBER,
+        "a reduction left out of many gradients in a constant",
+        ranks=2,
+    ),
+    Mutant(
+        "if held is not None and held() is stamp:",
+        "if held is not None:",
+        DIFFUSION,
+        "stale sensitivities: those of another point",
+    ),
+    Mutant(
+        "residual.adjoint.x.scatter_forward()",
+        "pass",
+        DIFFUSION,
+        "a missing ghost update of the adjoint",
+        ranks=2,
+        files=("sensitivity.py",),
+    ),
+    Mutant(
+        "rhs = curved - residual.second_state_source()",
+        "rhs = curved + residual.second_state_source()",
+        "test_contract.py::TestCubicReaction",
+        "the sign of (F_uu du + F_um dm)ᵀ λ",
+    ),
+    Mutant(
+        "residual.second_adjoint.x.scatter_forward()",
+        "pass",
+        DIFFUSION,
+        "a missing ghost update of the second adjoint",
+        ranks=2,
+        files=("steady.py", "stationary.py"),
+    ),
+    Mutant(
+        "boundary = residual.second_adjoint_action() - curved if",
+        "boundary = residual.second_adjoint_action() + curved if",
+        CLAMPED,
+        "the sign of the observation's curvature at clamped values",
+    ),
+    Mutant(
+        "clamped[:, self._solution.residual.boundary.owned] = 0.0",
+        "pass",
+        DIFFUSION,
+        "an unclamped row of an adjoint's right-hand side",
+    ),
+    Mutant("solution.parameters.install(users)", "pass", "test_contract.py::TestSource", "parameters not given back"),
+    Mutant(
+        "if known is not None and np.array_equal(known[0], seed):",
+        "if known is not None:",
+        DIFFUSION,
+        "the adjoint of another seed in a Hessian action",
+    ),
+    Mutant(
+        "result.append(summed([self._with_second_adjoint(gradient), self.varied(gradient)]))",
+        "result.append(summed([self._with_second_adjoint(gradient)]))",
+        DIFFUSION,
+        "(F_mu du + F_mm dm)ᵀ λ left out",
+    ),
+    Mutant(
+        "return summed([along_state, *(self.in_direction(form, i) for i in range(len(self.controls)))])",
+        "return summed([along_state])",
+        DIFFUSION,
+        "F_mm and F_um left out",
+    ),
+    Mutant(
+        "self.parameters.operator_key if residual.operator_is_constant else Key()",
+        "self.parameters.operator_key if residual.is_linear else Key()",
+        DIFFUSION,
+        "a stale factor: one operator for all controls",
+    ),
+    Mutant(
+        "self.operator_key = Key()",
+        "pass",
+        "test_contract.py::TestSource",
+        "a stale factor: parameters of the operator have changed",
+        below="if parallel.any_rank(self._comm, any(c and held",
+    ),
+    Mutant(
+        "self._point is not None and self._point() is point:",
+        "self._point is not None:",
+        "test_packing.py " + DIFFUSION,
+        "stale coefficients: those of another point",
+    ),
+    Mutant(
+        "for scales in (sizes, [1.0] * len(sizes)):",
+        "for scales in ([1.0] * len(sizes),):",
+        "test_edges.py test_petsc.py|test_linear.py -k 'symmetry or indefinite or small_advection'",
+        "symmetry is tried at one size of the coefficients",
+    ),
+    Mutant(
+        "values_of(register)[...] = values",
+        "pass",
+        "test_reduced.py -k 'leaves_registers'",
+        "registers not given back by the trial of symmetry",
+    ),
+    Mutant("_GAP = 1e-8", "_GAP = 1e-1", "test_verify.py", "wrong adjoints pass the check"),
+    Mutant("_register(register)[...] = values", "pass", "test_verify.py", "registers not given back by the check"),
+    Mutant("duals = found[0]", "duals = -found[0]", HEAT, "the sign of Cᵀ λ from one step to the one before"),
+    Mutant(
+        "self._put(place, duals)", "self._put(place, -duals)", HEAT, "the sign of the gradient in the initial state"
+    ),
+    Mutant("return duals * bent", "return -duals * bent", SUBSTITUTED, "the sign of the initial state's curvature"),
+    Mutant(
+        "rhs[i] -= residual.second_state_source()",
+        "rhs[i] += residual.second_state_source()",
+        "test_burgers.py::TestEverything -k 'derivatives or layouts'",
+        "the sign of (F_uu du + F_um dm)ᵀ λ in time",
+    ),
+    Mutant(
+        "duals = sensitivity.gradients(point, adjoints, duals, which=(0,))[0]",
+        "pass",
+        "test_burgers.py::TestEverything -k 'derivatives or layouts'",
+        "second order goes back with the adjoint of the last step",
+    ),
+    Mutant(
+        "observation.add_seconds(0, first[0], seeds, first[1:][which], second)",
+        "pass",
+        "test_evolution_edges.py -k corners",
+        "the curvature of what is seen of the initial state",
+    ),
+    Mutant(
+        "register.scatter_forward()",
+        "pass",
+        HEAT + " -k 'derivatives or layouts'",
+        "a missing ghost update of tangents in time",
+        ranks=2,
+        files=("derivatives.py",),
+        below="register.array[: residual.num_owned] = values",
+    ),
+    Mutant(
+        "parameters.install(users)",
+        "pass",
+        "test_evolution.py::Test_bilinear test_evolution.py::Test_heat -k 'parameters or many'",
+        "parameters not given back by derivatives in time",
+        files=("derivatives.py",),
+    ),
+    Mutant("self.tell_time(n + 1)", "self.tell_time(n)", THETA, "the load of the step before"),
+    Mutant(
+        "if self._changes or self._run is not run:",
+        "if self._run is not run:",
+        THETA,
+        "a stale load: that of the first step",
+    ),
+    Mutant(
+        "self._dual.x.scatter_reverse(la.InsertMode.add)",
+        "pass",
+        "test_heat.py::TestSource test_evolution.py::Test_heating -k 'one_rank'",
+        "the load of a step loses what ghosts collect",
+        ranks=2,
+        below="fem.assemble_vector(self._dual.x.array, self._form)",
+    ),
+    Mutant(
+        "if self._stamp is None or self._stamp() is not stamp:",
+        "if self._stamp is None:",
+        "test_evolution_edges.py -k old_points",
+        "a stale matrix: the terms of other parameters",
+    ),
+    Mutant(
+        "into.axpy(scalar.value, term,",
+        "into.axpy(-scalar.value, term,",
+        "test_schrodinger.py::TestDipole",
+        "the sign of a term",
+    ),
+    Mutant(
+        "+= look.weight * look.observable.tangent(",
+        "+= look.observable.tangent(",
+        "test_evolution.py::Test_heat -k derivatives",
+        "tangents without the weight of their step",
+    ),
+    Mutant(
+        "bent = self._substitution.state_curvature(state) * tangents[i]",
+        "bent = -self._substitution.state_curvature(state) * tangents[i]",
+        SUBSTITUTED,
+        "the sign of the curvature of what is seen",
+    ),
+    Mutant(
+        "self._here = (n, item.start)",
+        "self._here = (n, self.first)",
+        "test_storage.py -k 'same_bits and nonlinear and Revolve'",
+        "steps are made again from the first state",
+    ),
+    Mutant("total = total + c[:, :, j", "total = total - c[:, :, j", DENSE, "the sign of a term of dense operators"),
+    Mutant(
+        "second = second - _combined(terms.B, n, dc, adjoint)",
+        "second = second + _combined(terms.B, n, dc, adjoint)",
+        DENSE,
+        "the sign of dBᵀ λ in dense Hessian actions",
+    ),
+    Mutant(
+        "in_scalars[n] -= (bent[n] @ adjoint[..., None])[..., 0]",
+        "in_scalars[n] += (bent[n] @ adjoint[..., None])[..., 0]",
+        DENSE,
+        "the sign of the bent slopes in dense Hessian actions",
+    ),
+    Mutant(
+        "a[..., None, at] @ g_b[n] + b[..., None, at] @ g_a[n]",
+        "2.0 * (a[..., None, at] @ g_b[n])",
+        DENSE,
+        "one half of G''[a, b] for both",
+    ),
+    Mutant("np.roll(w.index, 1, axis=0)", "w.index", DENSE, "the new clamped values for those of the step before"),
+    Mutant("values[:, part] += look.weight * found", "values[:, part] += found", DENSE, "dense values without weights"),
+    Mutant(
+        "total += part if j < 0 else c[:, j, None, None] * part",
+        "total += part",
+        DENSE,
+        "band products without their scalars",
+    ),
+    Mutant("+ alpha[:, None] * mass_dpsi", "- alpha[:, None] * mass_dpsi", EIGENMAP, "the sign of alpha M dpsi"),
+    Mutant(
+        "border = parallel.sum_over_ranks(G.comm, (dpsi * mass_a).sum(axis=1))",
+        "border = (dpsi * mass_a).sum(axis=1)",
+        EIGENMAP,
+        "a reduction left out of a bordered system",
+        ranks=2,
+    ),
+    Mutant(
+        "register.x.scatter_forward()",
+        "pass",
+        EIGENMAP,
+        "a missing ghost update of eigenstates in derivatives",
+        ranks=2,
+        below="register.x.array[self._free] = psi",
+    ),
+]

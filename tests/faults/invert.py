@@ -1,0 +1,108 @@
+"""Faults of optimisers and priors."""
+
+from __future__ import annotations
+
+from faults.mutant import Mutant
+
+PAIRS = "test_prior.py -k 'consistent or ranks_or_layout or robin or block'"
+GAUSS_NEWTON = (
+    "test_gauss_newton.py -k 'one_step or stationary_point or lbfgs_finds or conjugate or its_goal or derivative_of'"
+)
+
+MUTANTS = [
+    Mutant(
+        "goal = max(rtol * start_size, atol)",
+        "goal = max(atol * start_size, rtol)",
+        GAUSS_NEWTON,
+        "swapped arguments: rtol and atol of Gauss–Newton",
+    ),
+    Mutant(
+        "goal = max(rtol * size, atol)",
+        "goal = max(atol * size, rtol)",
+        GAUSS_NEWTON,
+        "swapped arguments: rtol and atol of L-BFGS",
+    ),
+    Mutant(
+        "sums[:, -1] - point.residual",
+        "sums[:, -1] + point.residual",
+        GAUSS_NEWTON,
+        "the sign of the residual in a step",
+    ),
+    Mutant(
+        "lin.hvp(self._point.residual / objective.noise, v)",
+        "lin.hvp(self._point.residual, v)",
+        GAUSS_NEWTON,
+        "Newton's second derivative without the noise",
+    ),
+    Mutant("weights = 1.0 / objective.noise**2", "weights = 1.0 / objective.noise", GAUSS_NEWTON, "noise not squared"),
+    Mutant(
+        "precision_p = r + (rz / before) * precision_p",
+        "precision_p = r - (rz / before) * precision_p",
+        GAUSS_NEWTON,
+        "a sign in conjugate gradients",
+    ),
+    Mutant(
+        "p += (a - dot(pair.y, p) / pair.sy)",
+        "p += (a + dot(pair.y, p) / pair.sy)",
+        GAUSS_NEWTON,
+        "a sign in the two loops of L-BFGS",
+    ),
+    Mutant(
+        "self.cost = self.misfit + self.prior_cost",
+        "self.cost = self.misfit",
+        GAUSS_NEWTON,
+        "steps are measured without the prior",
+    ),
+    Mutant(
+        'if objective.G.layout.kind == "owned" else products',
+        "if False else products",
+        "test_gauss_newton.py -k 'both_layouts'",
+        "a reduction left out of a step in the owned layout",
+        ranks=2,
+    ),
+    Mutant(
+        "return parallel.from_rank_0(G.comm, array)",
+        "return array",
+        "test_gauss_newton.py -k data_of_rank_0",
+        "each rank fits data of its own",
+        ranks=2,
+    ),
+    Mutant(
+        "return parallel.any_rank(comm, bool(self._callback(entry, point.m.copy())))",
+        "return bool(self._callback(entry, point.m.copy()))",
+        "test_gauss_newton.py -k callback_on_one_rank",
+        "a callback stops its own rank alone",
+        ranks=2,
+    ),
+    Mutant("{1: math.sqrt(2.0) - 1.0,", "{1: math.sqrt(2.0),", PAIRS, "the Robin coefficient on a line"),
+    Mutant(
+        'self._solve(self._rows(v, "v")) * self._root',
+        'self._solve(self._rows(v, "v")) / self._root',
+        PAIRS,
+        "Lᵀ without its root",
+    ),
+    Mutant(
+        "noise = np.random.default_rng(seed).standard_normal(size)",
+        "noise = np.random.default_rng([seed, self._comm.rank]).standard_normal(size)",
+        PAIRS,
+        "a seed that differs per rank: samples of the prior",
+        ranks=2,
+    ),
+    Mutant(
+        "mass.x.scatter_reverse(la.InsertMode.add)", "pass", PAIRS, "the nodal mass loses what ghosts collect", ranks=2
+    ),
+    Mutant("self._dot(d, d) / self.std**2", "self._dot(d, d) / self.std", PAIRS, "a standard deviation not squared"),
+    Mutant(
+        "parallel.dot(self.comm, a, b)",
+        "float(np.dot(a, b))",
+        PAIRS,
+        "a reduction left out of an owned prior",
+        ranks=2,
+    ),
+    Mutant(
+        "[p.sample(int(s)) for p, s in zip(self.priors, seeds, strict=True)]",
+        "[p.sample(seed) for p in self.priors]",
+        PAIRS,
+        "blocks are drawn from one stream",
+    ),
+]

@@ -1,0 +1,113 @@
+"""Faults of layers, half-inverse gradients and inverses of the physics."""
+
+from __future__ import annotations
+
+from faults.mutant import Mutant
+
+LAYER = "test_layer.py::TestDiffusion"
+FORMULA = "test_half_inverse.py -k 'formula and (dense or fewer or positions) or damping or powers or points_down'"
+
+MUTANTS = [
+    Mutant("point = m.detach() if _held.get() else m", "point = m.detach()", LAYER, "gradients of gradients are lost"),
+    Mutant(
+        "return y.to(device=m.device, dtype=m.dtype)", "return y.to(device=m.device)", LAYER, "float32 in, float64 out"
+    ),
+    Mutant(
+        "result.reshape(*result.shape[:-2], size, K, result",
+        "result.reshape(*result.shape[:-2], K, size, result",
+        LAYER,
+        "vmap takes directions for its own axis",
+    ),
+    Mutant(
+        "terms.append(_SecondTangent.apply(m, dm, along, ctx.call))",
+        "pass",
+        LAYER,
+        "forward over forward without curvature",
+    ),
+    Mutant(
+        "actions = point.hvp(np.eye(result.shape[2]), b[s, k])",
+        "actions = point.hvp(np.eye(result.shape[2]), a[s, k])",
+        LAYER,
+        "G''[a, a] for G''[a, b]",
+    ),
+    Mutant(
+        "for_m = _Hvp.apply(m, dy, w, ctx.call)",
+        "for_m = -_Hvp.apply(m, dy, w, ctx.call)",
+        LAYER,
+        "the sign of a Hessian action in a backward pass",
+    ),
+    Mutant(
+        "exponent = -0.5 * (1.0 + self.power)", "exponent = -0.5 * self.power", FORMULA, "s^-power for s^-(1 + power)"
+    ),
+    Mutant("c @ (s**2 * filtered)", "c @ (s * filtered)", FORMULA, "the predicted fall, by singular values"),
+    Mutant("+ (self.damping * largest) ** 2", "+ self.damping**2", FORMULA, "damping that is not relative"),
+    Mutant(
+        "pulled = pulled - (betas[-1] if betas else 0.0) * v",
+        "pulled = pulled + (betas[-1] if betas else 0.0) * v",
+        FORMULA,
+        "a sign in the bidiagonalisation",
+    ),
+    Mutant("W -= 0.5 * V @", "W -= V @", FORMULA, "the half of a two-sided reflection"),
+    Mutant("p - (rate * own).to(p)", "p + (rate * own).to(p)", FORMULA, "a step uphill"),
+    Mutant(
+        "float(cap * 2.0 / (curvature * scale))",
+        "float(cap / (curvature * scale))",
+        "test_half_inverse_settings.py -k 'bound or cap'",
+        "half the bound of stability",
+    ),
+    Mutant(
+        "age < self.keep_factor",
+        "age <= self.keep_factor",
+        "test_half_inverse_settings.py -k factor",
+        "a stale factor: one step too old",
+    ),
+    Mutant(
+        "values = parallel.sum_over_ranks(self._batch, values)",
+        "pass",
+        "test_half_inverse_ranks.py -k 'one_process'",
+        "a reduction left out between teams",
+        ranks=2,
+    ),
+    Mutant(
+        "return sum(counts[: self._teams.batch.rank]), sum(counts)",
+        "return 0, sum(counts)",
+        "test_half_inverse_ranks.py -k 'one_process'",
+        "a wrong owner: each team takes the first samples for its own",
+        ranks=2,
+    ),
+    Mutant(
+        "return dx if pull is None else dx - pull",
+        "return dx",
+        "test_inverses.py -k 'normal or iterated or products'",
+        "a step that the prior does not pull",
+    ),
+    Mutant(
+        "weights * residual) - prior.gradient(x)",
+        "weights * residual) + prior.gradient(x)",
+        "test_inverses.py -k 'normal or iterated or products'",
+        "the sign of the prior's gradient",
+    ),
+    Mutant("mass.scale(-1.0)", "mass.scale(1.0)", "test_inverses_exact.py", "the sign of an exact inverse"),
+    Mutant(
+        "if self._operators is None or self._operators[0] is not key:",
+        "if self._operators is None:",
+        "test_inverses_exact.py",
+        "a stale operator of an exact inverse: parameters have changed",
+    ),
+    Mutant(
+        "p = expit(0.5 * ((a / n) ** 2 - (a / s) ** 2))",
+        "p = expit(0.5 * ((a / s) ** 2 - (a / n) ** 2))",
+        "test_inverses_exact.py",
+        "signal for noise",
+    ),
+    Mutant(
+        "values[i] + residual[i])",
+        "values[i] - residual[i])",
+        "test_inverses.py test_physical_gradient.py -k 'lbfgs or inverse'",
+        "the sign of what L-BFGS is to fit",
+        files=("lbfgs.py",),
+    ),
+    Mutant(
+        "gap = ((x - here) - dx)", "gap = ((x - here) + dx)", "test_physical_gradient.py", "a physical gradient uphill"
+    ),
+]

@@ -1,0 +1,70 @@
+"""Faults of meshes and tags, and of what is seen of a state."""
+
+from __future__ import annotations
+
+from faults.mutant import Mutant
+
+MUTANTS = [
+    Mutant(
+        "names = known.cell_names if kind",
+        "names = known.facet_names if kind",
+        "test_mesh_files.py -k plate",
+        "names of facets are taken for those of cells",
+    ),
+    Mutant(
+        "parallel.any_rank(domain.comm, entities.size > 0)",
+        "entities.size > 0",
+        "test_meshes.py",
+        "a rank without facets of a tag says there are none",
+        ranks=2,
+    ),
+    Mutant(
+        "place = (upper if at_upper else lower)[axis]",
+        "place = (lower if at_upper else upper)[axis]",
+        "test_meshes.py",
+        "sides of a box have each other's tags",
+    ),
+    Mutant(
+        "dual.scatter_reverse(la.InsertMode.add)",
+        "pass",
+        "test_contract.py::TestPoints",
+        "adjoints of points lose what ghosts collect",
+        ranks=2,
+    ),
+    Mutant(
+        "np.array([parallel.dot(self._comm, gradient, du.x.array[: self._num_owned])])",
+        "np.array([np.dot(gradient, du.x.array[: self._num_owned])])",
+        "test_schrodinger_observables.py::TestNorm",
+        "a reduction left out of a functional's tangent",
+        ranks=2,
+    ),
+    Mutant(
+        "return dy[0] * self._assembled(self._curvature)",
+        "return self._assembled(self._curvature)",
+        "test_schrodinger_observables.py::TestNorm",
+        "the curvature of a functional without its seed",
+    ),
+    Mutant(
+        "/ (2.0 * step))",
+        "/ step)",
+        "test_contract.py::TestSumOfQuartics",
+        "a one-sided step under a central difference",
+        files=("base.py",),
+    ),
+    Mutant(
+        "@ self._bras).conj()",
+        "@ self._bras)",
+        "test_schrodinger_observables.py::TestOverlapsWithComplexStates",
+        "a conjugate left out of an adjoint",
+    ),
+    Mutant(
+        "dual.x.scatter_reverse(la.InsertMode.add)",
+        "pass",
+        "test_schrodinger_observables.py::TestOverlapsWithComplexStates",
+        "a missing ghost update of bras",
+        ranks=2,
+        files=("observables.py",),
+    ),
+    Mutant("(0.5 if n in ends else 1.0)", "1.0", "test_evolution.py -k looks", "ends of an integral weigh in full"),
+    Mutant("num_steps + 1 + n,", "num_steps + n,", "test_evolution.py -k looks", "the last step but one for the last"),
+]

@@ -1,0 +1,149 @@
+"""Faults of problems, steps in time and equations."""
+
+from __future__ import annotations
+
+from faults.mutant import Mutant
+
+CLAMPED = "test_contract.py::TestDirichletAndField"
+THETA = "test_heat.py test_evolution.py -k 'by_hand or order_in_time or theta'"
+SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
+STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
+
+MUTANTS = [
+    Mutant("at(previous, 1.0))", "at(previous, 0.0))", THETA, "the load of the new time at the old state"),
+    Mutant(
+        "form = change + k * at((state + previous) / 2, 0.5)",
+        "form = change + k * at((state + previous) / 2, 1.0)",
+        THETA,
+        "the midpoint takes the load of the step's start",
+    ),
+    Mutant(
+        "float(self.start) + n * dt",
+        "n * dt",
+        "test_evolution.py -k 'time_in_an_observable or trajectory'",
+        "time starts at zero, whatever is said",
+    ),
+    Mutant(
+        "largest[kind] = max(largest.get(kind, 0), int(degree))",
+        "largest[kind] = int(degree)",
+        "test_quadrature.py",
+        "the last integral decides on all quadratures",
+    ),
+    Mutant(
+        "register[...] = wanted",
+        "pass",
+        "test_hamilton_jacobi_steady.py -k failed_continuation",
+        "a register not given back after a continuation",
+        below="finally:",
+    ),
+    Mutant(
+        "not parallel.any_rank(domain.comm, facets.size > 0)",
+        "not facets.size > 0",
+        "test_boundary.py",
+        "a rank without facets says there are none",
+        ranks=2,
+    ),
+    Mutant(
+        "control_of[dofs] = -1", "pass", "test_boundary.py " + CLAMPED, "a later condition leaves its rows to a control"
+    ),
+    Mutant("- f * v * ufl.dx", "+ f * v * ufl.dx", "test_poisson_mesh.py", "the sign of a source"),
+    Mutant(
+        "residual -= as_coefficient(q, V)",
+        "residual += as_coefficient(q, V)",
+        "test_poisson_mesh.py",
+        "the sign of a flux",
+    ),
+    Mutant(
+        "- s * v * ufl.dx",
+        "+ s * v * ufl.dx",
+        "test_heat.py -k 'order_in_space or by_hand'",
+        "the sign of a heat source",
+    ),
+    Mutant(
+        "(12 * nu / h**2) ** 2) ** (-0.5)",
+        "(12 * nu / h) ** 2) ** (-0.5)",
+        "test_burgers.py -k 'vanishes or by_hand'",
+        "the diffusive limit of SUPG has the wrong power of h",
+    ),
+    Mutant(
+        "weighted = ufl.inner(u - p + k * mean,",
+        "weighted = ufl.inner(k * mean,",
+        "test_burgers.py -k 'vanishes or by_hand'",
+        "u_t left out of the residual of SUPG",
+    ),
+    Mutant(
+        "strong = _convected(u, u) - ufl.div(nu * ufl.grad(u)) - f",
+        "strong = _convected(u, u) + ufl.div(nu * ufl.grad(u)) - f",
+        "test_burgers.py -k 'vanishes or by_hand'",
+        "the sign of diffusion in the residual of SUPG",
+    ),
+    Mutant(
+        "return parallel.largest(comm, float(np.max(speed, initial=0.0))) *",
+        "return float(np.max(speed, initial=0.0)) *",
+        "test_burgers.py -k cell_peclet",
+        "each rank has a Péclet number of its own",
+        ranks=2,
+    ),
+    Mutant(
+        "(0.25 if dim == 1 else 1.0) * h",
+        "(0.5 if dim == 1 else 1.0) * h",
+        "test_hamilton_jacobi.py -k 'engquist or galerkins'",
+        "twice the upwind viscosity on a line",
+    ),
+    Mutant(
+        "(ufl.inner(p, p) / 2 + self._drifted(p))",
+        "(ufl.inner(p, p) + self._drifted(p))",
+        "test_hamilton_jacobi.py -k 'engquist or galerkins'",
+        "the Hamiltonian without its half",
+    ),
+    Mutant(
+        "np.asarray(1.0 / (self.beta * w**2), dtype=np.float64)",
+        "np.asarray(-1.0 / (self.beta * w**2), dtype=np.float64)",
+        SUBSTITUTED,
+        "the sign of the substitution's curvature",
+    ),
+    Mutant(
+        "return -self.beta * self.unknown(u)",
+        "return self.beta * self.unknown(u)",
+        SUBSTITUTED,
+        "the sign of the substitution's slope",
+    ),
+    Mutant(
+        "(change[1] * v_a + change[0] * v_b)",
+        "(change[1] * v_a - change[0] * v_b)",
+        "test_schrodinger.py -k 'eigenstate or uniform or middle or pushes'",
+        "the sign of i in Schrödinger's equation",
+    ),
+    Mutant(
+        "(b * v_a + a * v_b)",
+        "(b * v_a - a * v_b)",
+        "test_schrodinger.py -k 'eigenstate or uniform or middle or pushes'",
+        "an absorber that absorbs one part alone",
+    ),
+    Mutant(
+        "{time: time - k / 2}",
+        "{time: time - k}",
+        "test_schrodinger.py -k 'eigenstate or uniform or middle or pushes'",
+        "the potential of a step's start",
+    ),
+    Mutant(
+        'V_x += registers["field"]',
+        'V_x -= registers["field"]',
+        "test_schrodinger.py -k 'eigenstate or uniform or middle or pushes'",
+        "the sign of a driving field",
+    ),
+    Mutant(
+        "np.where(best < 0.0, -1.0, 1.0)",
+        "np.where(best < 0.0, 1.0, 1.0)",
+        STATES,
+        "states keep the signs that the solver gave them",
+    ),
+    Mutant("psi.x.scatter_forward()", "pass", STATES, "eigenstates without ghost values", ranks=2),
+    Mutant(
+        "return -parallel.largest(self._mesh.comm, -float(np.min(values, initial=np.inf)))",
+        "return float(np.min(values, initial=np.inf))",
+        "test_eigenstates.py -k 'dense or potentials_of'",
+        "each rank shifts the Hamiltonian by a value of its own",
+        ranks=2,
+    ),
+]
