@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from mpi4py import MPI
 
-from relax.base.parallel import gather_rows
+from relax.base.parallel import gather_rows, together
 from relax.base.types import Array
 from relax.errors import BadInput
 
@@ -47,3 +49,19 @@ class Teams:
         """Free the communicators. Collective."""
         self.space.Free()
         self.batch.Free()
+
+
+def by_teams(teams: Teams | None, samples: int, rows_of: Callable[[slice], Array]) -> Array:
+    """The rows of all samples, each team's made by itself; when one fails, all raise. Collective over ``teams.comm``.
+
+    Args:
+        teams: None for one that does them all.
+        samples: how many there are.
+        rows_of: makes the rows of some of the samples. Collective over the team.
+    """
+    if teams is None:
+        return rows_of(slice(0, samples))
+    mine: Array = np.empty(0)
+    with together(teams.comm):
+        mine = rows_of(teams.mine(samples))
+    return teams.gather(mine)

@@ -93,11 +93,6 @@ class Trial:
         self.cost = self.misfit + self.prior_cost
         self.noise_levels = math.sqrt(2.0 * self.misfit / max(len(self.residual), 1))
 
-    @property
-    def is_finite(self) -> bool:
-        """Whether the cost is a number."""
-        return math.isfinite(self.cost)
-
     def gradient(self) -> Array:
         """dJ, dual: one adjoint solve."""
         return self.lin.vjp(self.residual / self.objective.noise) + self.objective.prior.gradient(self.m)
@@ -134,7 +129,8 @@ def backtrack(
         except SolveFailed as failure:
             logger.info("trial step of length %.3g rejected: %s", t, failure)
         else:
-            if trial.is_finite and trial.cost <= start.cost + _SUFFICIENT_DECREASE * t * slope + rounding:
+            is_lower = trial.cost <= start.cost + _SUFFICIENT_DECREASE * t * slope + rounding
+            if is_lower and math.isfinite(trial.cost):
                 return trial, t
             trial.close()
         t /= 2.0

@@ -25,7 +25,7 @@ def as_real(z: Tensor) -> Tensor:
     Raises:
         BadInput: when z is not a complex64 or complex128 tensor with a last axis.
     """
-    _raise(_not_of(z, "as_real", _COMPLEX))
+    _check_kind(z, "as_real", _COMPLEX)
     return torch.view_as_real(z.resolve_conj()).flatten(-2)
 
 
@@ -35,7 +35,7 @@ def as_complex(x: Tensor) -> Tensor:
     Raises:
         BadInput: when x is not a float32 or float64 tensor, or its last axis has an odd length.
     """
-    _raise(_not_of(x, "as_complex", _REAL))
+    _check_kind(x, "as_complex", _REAL)
     if x.shape[-1] % 2 != 0:
         raise BadInput(f"as_complex: expected shape (..., 2 n), pairs of real and imaginary part, got {tuple(x.shape)}")
     return torch.view_as_complex(x.reshape(*x.shape[:-1], x.shape[-1] // 2, 2).contiguous())
@@ -58,6 +58,10 @@ class ComplexLayer(torch.nn.Module):
         teams: share the samples of a batch among teams of ranks.
         dense: march all samples of a batch at once, as :class:`relax.SolutionLayer` has it.
 
+    Attributes:
+        size_in: length of a control vector on this rank, in real numbers.
+        size_out: length of an observation, in real numbers.
+
     Raises:
         BadInput: on every rank: when made, for an odd size_out; when called, for a complex m and an odd size_in, or a
             tensor of another shape or kind.
@@ -66,6 +70,7 @@ class ComplexLayer(torch.nn.Module):
     def __init__(self, G: ReducedMap, *, teams: Teams | None = None, dense: bool = False) -> None:
         super().__init__()
         self.layer = SolutionLayer(G, teams=teams, dense=dense)
+        self.size_in, self.size_out = G.size_in, G.size_out
         self._comm = G.comm if teams is None else teams.comm
         if G.size_out % 2 != 0:
             raise BadInput(
@@ -73,56 +78,38 @@ class ComplexLayer(torch.nn.Module):
                 "relax.SolutionLayer gives real observations as they are"
             )
 
-    @property
-    def size_in(self) -> int:
-        """Length of a control vector on this rank, in real numbers."""
-        return self.layer.size_in
-
-    @property
-    def size_out(self) -> int:
-        """Length of an observation, in real numbers."""
-        return self.layer.size_out
-
     def forward(self, m: Tensor) -> Tensor:
         """G of each sample, as complex numbers: (..., size_out / 2)."""
-        parallel.raise_together(self._comm, self._complaint(m))
+        with parallel.together(self._comm):
+            self._check(m)
         return as_complex(self.layer(as_real(m) if m.is_complex() else m))
 
-    def _complaint(self, m: Any) -> BadInput | None:
-        error = _not_of(m, "ComplexLayer", (*_COMPLEX, *_REAL))
-        if error is not None:
-            return error
+    def _check(self, m: Any) -> None:
+        _check_kind(m, "ComplexLayer", (*_COMPLEX, *_REAL))
         n = self.size_in
         if m.is_complex() and n % 2 != 0:
-            return BadInput(
+            raise BadInput(
                 f"ComplexLayer: expected a real tensor of shape (..., {n}), got {m.dtype}: a control of {n} real "
                 "numbers is not made of pairs"
             )
         if m.shape[-1] != (n // 2 if m.is_complex() else n):
             pairs = f"(..., {n // 2}) complex or " if n % 2 == 0 else ""
-            return BadInput(
+            raise BadInput(
                 f"ComplexLayer: expected shape {pairs}(..., {n}) real, got {tuple(m.shape)} of {m.dtype}; the last "
                 "axis is the control vector, in the order of relax.control_values"
             )
-        return None
 
     def extra_repr(self) -> str:
         """The sizes in complex numbers."""
         return f"{self.size_in / 2:g} -> {self.size_out // 2}, complex"
 
 
-def _raise(error: BadInput | None) -> None:
-    if error is not None:
-        raise error
-
-
-def _not_of(tensor: Any, what: str, dtypes: tuple[torch.dtype, ...]) -> BadInput | None:
-    """The complaint about a tensor that should be of these dtypes and have a last axis, if any."""
+def _check_kind(tensor: Any, what: str, dtypes: tuple[torch.dtype, ...]) -> None:
+    """Refuse what is no tensor of one of these dtypes with a last axis."""
     names = " or ".join(str(dtype) for dtype in dtypes)
     if not isinstance(tensor, torch.Tensor):
-        return BadInput(f"{what}: expected a torch tensor of {names}, got {type(tensor).__name__}; try torch.as_tensor")
+        raise BadInput(f"{what}: expected a torch tensor of {names}, got {type(tensor).__name__}; try torch.as_tensor")
     if tensor.dtype not in dtypes:
-        return BadInput(f"{what}: expected a tensor of {names}, got {tensor.dtype}; try .to({dtypes[-1]})")
+        raise BadInput(f"{what}: expected a tensor of {names}, got {tensor.dtype}; try .to({dtypes[-1]})")
     if tensor.ndim == 0:
-        return BadInput(f"{what}: expected a tensor with a last axis, got a single number")
-    return None
+        raise BadInput(f"{what}: expected a tensor with a last axis, got a single number")

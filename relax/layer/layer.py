@@ -43,6 +43,10 @@ class SolutionLayer(torch.nn.Module):
             linear systems of up to a few hundred unknowns, with an operator that is affine in numbers, a mesh on one
             rank.
 
+    Attributes:
+        size_in: length of a control vector on this rank.
+        size_out: length of an observation.
+
     Raises:
         BadInput: on every rank, for teams that G is not made for, a map that cannot be marched densely, or a tensor of
             another shape, of integers or complex numbers, or with NaN in it.
@@ -53,6 +57,7 @@ class SolutionLayer(torch.nn.Module):
         super().__init__()
         self.G = G
         self.teams = teams
+        self.size_in, self.size_out = G.size_in, G.size_out
         self._comm = G.comm if teams is None else teams.comm
         if teams is not None and (G.layout.kind != "replicated" or G.comm.size != teams.space.size):
             raise BadInput(
@@ -61,37 +66,26 @@ class SolutionLayer(torch.nn.Module):
             )
         self._dense = DenseMap(G) if dense else None
 
-    @property
-    def size_in(self) -> int:
-        """Length of a control vector on this rank."""
-        return self.G.size_in
-
-    @property
-    def size_out(self) -> int:
-        """Length of an observation."""
-        return self.G.size_out
-
     def forward(self, m: Tensor) -> Tensor:
         """G of each sample: (..., size_in) -> (..., size_out)."""
-        parallel.raise_together(self._comm, self._complaint(m))
+        with parallel.together(self._comm):
+            self._check(m)
         samples = KnownPoints(self.G) if self._dense is None else KnownBatches(self._dense)
         y = Solve.apply(m.to(device="cpu", dtype=torch.float64), Call(self.G, self.teams, samples))
         return y.to(device=m.device, dtype=m.dtype)
 
-    def _complaint(self, m: Any) -> BadInput | None:
-        n = self.G.size_in
+    def _check(self, m: Any) -> None:
         if not isinstance(m, torch.Tensor):
-            return BadInput(f"SolutionLayer: expected a torch tensor, got {type(m).__name__}; try torch.as_tensor(m)")
+            raise BadInput(f"SolutionLayer: expected a torch tensor, got {type(m).__name__}; try torch.as_tensor(m)")
         if not m.is_floating_point():
-            return BadInput(
+            raise BadInput(
                 f"SolutionLayer: expected a tensor of float64 or float32, got {m.dtype}; try m.to(torch.float64)"
             )
-        if m.ndim == 0 or m.shape[-1] != n:
-            return BadInput(
-                f"SolutionLayer: expected shape (..., {n}), got {tuple(m.shape)}; the last axis is the control vector, "
-                "in the order of relax.control_values"
+        if m.ndim == 0 or m.shape[-1] != self.size_in:
+            raise BadInput(
+                f"SolutionLayer: expected shape (..., {self.size_in}), got {tuple(m.shape)}; the last axis is the "
+                "control vector, in the order of relax.control_values"
             )
-        return None
 
     def extra_repr(self) -> str:
         """The problem and the sizes."""

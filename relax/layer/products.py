@@ -6,8 +6,8 @@ travel with the products, and a linearisation point is found by its control: whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from relax.base import parallel
-from relax.base.teams import Teams
+from relax.base.teams import Teams, by_teams
 from relax.base.types import Array
 from relax.engine.batch import KnownSamples, Product
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, RelaxError
+
+# Shapes below: S sample axes, K an axis of directions, n = size_in, p = size_out.
 
 
 class Call:
@@ -31,25 +33,19 @@ class Call:
         self._teams = teams
         self._samples = samples
 
-    def solve(self, m: Array) -> Array:
-        """(samples, size_in) -> (samples, size_out). Collective."""
-        rows = self._mine(self._checked(m))
-        with self._teams_together():
-            values = self._samples.solve(rows)
-        return self._whole(values)
+    def solve(self, m: Tensor) -> Tensor:
+        """G(m), (S, p), for m (S, n). Collective."""
+        rows = self._checked(_flat(m, 1))
+        values = by_teams(self._teams, len(rows), lambda mine: self._samples.solve(rows[mine]))
+        return torch.from_numpy(values.reshape(*m.shape[:-1], self.G.size_out))
 
-    def product(self, which: Product, m: Array, *directions: Array) -> Array:
-        """A product over the samples, at points kept from the forward pass or made now."""
-        rows = self._mine(self._checked(m))
-        parts = [self._mine(d) for d in directions]
-        result: Array = np.empty(0)
-        with self._teams_together():
-            result = self._samples.product(which, rows, *parts)
-        return self._whole(result)
-
-    def _teams_together(self) -> AbstractContextManager[None]:
-        """A block in which each team works for itself: when one fails, all raise."""
-        return nullcontext() if self._teams is None else parallel.together(self._teams.comm)
+    def product(self, which: Product, m: Tensor, *directions: Tensor) -> Tensor:
+        """A product (S, K, ·) over the samples, at points kept from the forward pass or made now. Collective."""
+        rows, parts = self._checked(_flat(m, 1)), [_flat(d, 2) for d in directions]
+        values = by_teams(
+            self._teams, len(rows), lambda mine: self._samples.product(which, rows[mine], *(d[mine] for d in parts))
+        )
+        return torch.from_numpy(values.reshape(*directions[0].shape[:-1], values.shape[-1]))
 
     def _checked(self, m: Array) -> Array:
         """m, looked at once and sent once: what is called below trusts it."""
@@ -57,12 +53,6 @@ class Call:
             return self.G.layout.checked(m, "control")
         comm = self._teams.comm
         return parallel.from_rank_0(comm, parallel.checked(comm, m, self.G.size_in, "control"))
-
-    def _mine(self, rows: Array) -> Array:
-        return rows if self._teams is None else rows[self._teams.mine(len(rows))]
-
-    def _whole(self, rows: Array) -> Array:
-        return rows if self._teams is None else self._teams.gather(rows)
 
 
 _held: ContextVar[bool] = ContextVar("held", default=False)
@@ -79,9 +69,6 @@ def points_held() -> Iterator[None]:
         yield
     finally:
         _held.reset(before)
-
-
-# Shapes below: S sample axes, K an axis of directions, n = size_in, p = size_out.
 
 
 def _array(tensor: Tensor) -> Array:
@@ -104,26 +91,9 @@ def _flat(tensor: Tensor, trailing: int) -> Array:
     return array.reshape(int(np.prod(array.shape[: array.ndim - trailing], dtype=np.int64)), *kept)
 
 
-def _samples_first(tensors: tuple[Tensor, ...], dims: tuple[int | None, ...], size: int) -> list[Tensor]:
+def _mapped_first(tensors: Iterable[Tensor], dims: Iterable[int | None], size: int) -> list[Tensor]:
     """The vmapped axis in front of every tensor: one more sample axis."""
     return [t.expand(size, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(tensors, dims, strict=True)]
-
-
-def _directions_merged(tensors: tuple[Tensor, ...], dims: tuple[int | None, ...], size: int) -> list[Tensor]:
-    """The vmapped axis merged into the axis of directions, next to last: (S, size * K, ·)."""
-    merged = []
-    for t, d in zip(tensors, dims, strict=True):
-        front = t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
-        beside = front.movedim(0, -3)
-        *samples, mapped, along, last = beside.shape
-        merged.append(beside.reshape(*samples, mapped * along, last))
-    return merged
-
-
-def _directions_split(result: Tensor, size: int) -> Tensor:
-    """The vmapped axis out of the axis of directions, in front again."""
-    K = result.shape[-2] // size
-    return result.reshape(*result.shape[:-2], size, K, result.shape[-1]).movedim(-3, 0)
 
 
 class _Product(torch.autograd.Function):
@@ -134,12 +104,13 @@ class _Product(torch.autograd.Function):
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple[int | None, ...], m: Tensor, *rest: Any) -> tuple[Tensor, int]:
         *directions, call = rest
-        dims = in_dims[1:-1]
+        size = info.batch_size
+        mapped = _mapped_first(directions, in_dims[1:-1], size)
         if in_dims[0] is None:
-            merged = _directions_merged(tuple(directions), dims, info.batch_size)
-            return _directions_split(cls.apply(m, *merged, call), info.batch_size), 0
-        first = _samples_first((m, *directions), in_dims[:-1], info.batch_size)
-        return cls.apply(*first, call), 0
+            # Merged into the axis of directions, next to last: (S, size * K, ·).
+            product = cls.apply(m, *(t.movedim(0, -3).flatten(-3, -2) for t in mapped), call)
+            return product.unflatten(-2, (size, product.shape[-2] // size)).movedim(-3, 0), 0
+        return cls.apply(*_mapped_first([m], in_dims[:1], size), *mapped, call), 0
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -148,14 +119,15 @@ class _Product(torch.autograd.Function):
         ctx.save_for_forward(*tensors)
 
 
-def _along(tangent: Tensor | None, like: Tensor) -> Tensor | None:
-    """A tangent of m, (S, n), for every direction of ``like``, (S, K, ·)."""
-    if tangent is None:
-        return None
-    return tangent.unsqueeze(-2).expand(*like.shape[:-1], tangent.shape[-1])
-
-
-def _added(terms: list[Tensor]) -> Tensor | None:
+def _tangent(
+    same: type[_Product], second: type[_Product], ctx: Any, m_dot: Tensor | None, d_dot: Tensor | None
+) -> Tensor | None:
+    """The tangent of a product with a direction d, (S, K, ·): the same one with d_dot, a second one along m_dot."""
+    m, d = ctx.saved_tensors
+    terms = [] if d_dot is None else [same.apply(m, d_dot, ctx.call)]
+    if m_dot is not None:
+        along = m_dot.unsqueeze(-2).expand(*d.shape[:-1], m_dot.shape[-1])
+        terms.append(second.apply(m, d, along, ctx.call))
     return sum(terms[1:], start=terms[0]) if terms else None
 
 
@@ -164,8 +136,7 @@ class Solve(_Product):
 
     @staticmethod
     def forward(m: Tensor, call: Call) -> Tensor:
-        y = call.solve(_flat(m, 1))
-        return torch.from_numpy(y.reshape(*m.shape[:-1], call.G.size_out))
+        return call.solve(m)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
@@ -184,8 +155,7 @@ class _Vjp(_Product):
 
     @staticmethod
     def forward(m: Tensor, dy: Tensor, call: Call) -> Tensor:
-        result = call.product("vjp", _flat(m, 1), _flat(dy, 2))
-        return torch.from_numpy(result.reshape(*dy.shape[:-1], call.G.size_in))
+        return call.product("vjp", m, dy)
 
     @staticmethod
     def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -196,12 +166,7 @@ class _Vjp(_Product):
 
     @staticmethod
     def jvp(ctx: Any, m_dot: Tensor | None, dy_dot: Tensor | None, _: None) -> Tensor | None:
-        m, dy = ctx.saved_tensors
-        terms = [] if dy_dot is None else [_Vjp.apply(m, dy_dot, ctx.call)]
-        along = _along(m_dot, dy)
-        if along is not None:
-            terms.append(_Hvp.apply(m, dy, along, ctx.call))
-        return _added(terms)
+        return _tangent(_Vjp, _Hvp, ctx, m_dot, dy_dot)
 
 
 class _Jvp(_Product):
@@ -209,8 +174,7 @@ class _Jvp(_Product):
 
     @staticmethod
     def forward(m: Tensor, dm: Tensor, call: Call) -> Tensor:
-        result = call.product("jvp", _flat(m, 1), _flat(dm, 2))
-        return torch.from_numpy(result.reshape(*dm.shape[:-1], call.G.size_out))
+        return call.product("jvp", m, dm)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -221,12 +185,7 @@ class _Jvp(_Product):
 
     @staticmethod
     def jvp(ctx: Any, m_dot: Tensor | None, dm_dot: Tensor | None, _: None) -> Tensor | None:
-        m, dm = ctx.saved_tensors
-        terms = [] if dm_dot is None else [_Jvp.apply(m, dm_dot, ctx.call)]
-        along = _along(m_dot, dm)
-        if along is not None:
-            terms.append(_SecondTangent.apply(m, dm, along, ctx.call))
-        return _added(terms)
+        return _tangent(_Jvp, _SecondTangent, ctx, m_dot, dm_dot)
 
 
 class _Last(_Product):
@@ -234,14 +193,11 @@ class _Last(_Product):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
-        raise RelaxError(_NO_THIRD)
+        raise RelaxError(
+            "SolutionLayer: expected at most two derivatives, got a third; a residual is differentiated twice here"
+        )
 
-    @staticmethod
-    def jvp(ctx: Any, *_: Tensor | None) -> Any:
-        raise RelaxError(_NO_THIRD)
-
-
-_NO_THIRD = "SolutionLayer: expected at most two derivatives, got a third; a residual is differentiated twice here"
+    jvp = backward
 
 
 class _Hvp(_Last):
@@ -249,8 +205,7 @@ class _Hvp(_Last):
 
     @staticmethod
     def forward(m: Tensor, dy: Tensor, dm: Tensor, call: Call) -> Tensor:
-        result = call.product("hvp", _flat(m, 1), _flat(dy, 2), _flat(dm, 2))
-        return torch.from_numpy(result.reshape(*dm.shape))
+        return call.product("hvp", m, dy, dm)
 
 
 class _SecondTangent(_Last):
@@ -261,5 +216,4 @@ class _SecondTangent(_Last):
 
     @staticmethod
     def forward(m: Tensor, a: Tensor, b: Tensor, call: Call) -> Tensor:
-        result = call.product("second_tangent", _flat(m, 1), _flat(a, 2), _flat(b, 2))
-        return torch.from_numpy(result.reshape(*a.shape[:-1], call.G.size_out))
+        return call.product("second_tangent", m, a, b)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from relax.base.checks import at_least
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.relaxation.functions import grid
+from relax.relaxation.functions import as_numbers, grid
 
 # By default: cells of the box in each direction, in 1, 2 and 3 dimensions; how many times.
 _NUM = (200, 24, 12)
@@ -45,10 +45,7 @@ def checked_box(box: npt.ArrayLike, dim: int) -> Array:
     Raises:
         BadInput: unless it has finite bounds for each number.
     """
-    try:
-        bounds = np.asarray(box, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
-        raise BadInput(f"box: expected lower and upper bounds, an array of shape ({dim}, 2): {cause}") from cause
+    bounds = as_numbers(box, f"box: expected lower and upper bounds, an array of shape ({dim}, 2)")
     if bounds.shape != (dim, 2):
         raise BadInput(
             f"box: expected a lower and an upper bound for each of {dim} number(s), got shape {bounds.shape}"
@@ -79,12 +76,10 @@ def checked_starts(starts: int | npt.ArrayLike, box: Array) -> Array:
     if isinstance(starts, int | np.integer):
         n = at_least(int(starts), 1, "starts")
         return from_unit(grid([(np.arange(n) + 0.5) / n] * len(box)), box)
-    try:
-        points = np.asarray(starts, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
-        raise BadInput(f"starts: expected a number, or points of shape (k, {len(box)}): {cause}") from cause
+    expected = f"starts: expected a number, or points of shape (k, {len(box)})"
+    points = as_numbers(starts, expected)
     if points.ndim != 2 or points.shape[1] != len(box) or len(points) == 0:
-        raise BadInput(f"starts: expected a number, or points of shape (k, {len(box)}), got shape {points.shape}")
+        raise BadInput(f"{expected}, got shape {points.shape}")
     if not ((points >= box[:, 0]) & (points <= box[:, 1])).all():
         raise BadInput(f"starts: expected points in the box {box.tolist()}, got some outside")
     return points

@@ -23,7 +23,6 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.checks import at_least, positive
 from relax.base.fem.coefficients import Coefficient
-from relax.base.fem.points import CellFinder
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.observe import FieldValues
@@ -171,7 +170,7 @@ class OptimalControl:
         self.mesh = mesh
         self.dim = mesh.geometry.dim
         self.times = np.linspace(0.0, t, num_steps + 1)
-        self._evaluator = PointEvaluator(evolution.state.function_space, CellFinder(mesh))
+        self._evaluator = PointEvaluator(evolution.state.function_space)
         recovery = Recovery(evolution.state.function_space)
         self._values: list[Array] = []
         self._gradients: list[Array] = []

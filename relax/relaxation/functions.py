@@ -15,16 +15,25 @@ from relax.errors import BadInput
 Landscape: TypeAlias = Callable[[Array], Any]
 
 
+def as_numbers(values: npt.ArrayLike, expected: str) -> Array:
+    """Values as an array of float64.
+
+    Raises:
+        BadInput: that opens with what was ``expected``, when they are no numbers.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as cause:
+        raise BadInput(f"{expected}: {cause}") from cause
+
+
 def as_points(x: npt.ArrayLike, what: str = "x") -> Array:
     """Points as (n, d); an array with one axis, or a number, is points of a line.
 
     Raises:
         BadInput: for another shape, or coordinates that are not finite.
     """
-    try:
-        points = np.asarray(x, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
-        raise BadInput(f"{what}: expected points, an array of shape (n, d): {cause}") from cause
+    points = as_numbers(x, f"{what}: expected points, an array of shape (n, d)")
     points = points.reshape(-1, 1) if points.ndim < 2 else points
     if points.ndim != 2 or points.shape[1] == 0:
         raise BadInput(f"{what}: expected points, an array of shape (n, d), got shape {points.shape}")

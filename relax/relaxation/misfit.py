@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -272,21 +273,14 @@ def _check_map(G: ReducedMap, teams: Teams | None) -> None:
 def _each(teams: Teams | None, rows: Array, work: Callable[[Array], T], what: str) -> list[T]:
     """``work`` for each row, each team its share; all that came out, in order, on every rank. Collective."""
     mine = rows if teams is None else rows[teams.mine(len(rows))]
-
-    def all_of_mine() -> list[T]:
-        results = []
-        with LongRun(what, len(mine)) as run:
-            for i in range(len(mine)):
-                run.reached(i)
-                results.append(work(mine[i]))
-        return results
-
+    results: list[T] = []
+    with nullcontext() if teams is None else parallel.together(teams.comm), LongRun(what, len(mine)) as run:
+        for i in range(len(mine)):
+            run.reached(i)
+            results.append(work(mine[i]))
     if teams is None:
-        return all_of_mine()
-    share: list[T] = []
-    with parallel.together(teams.comm):
-        share = all_of_mine()
-    return [result for part in parallel.on_each_rank(teams.batch, share) for result in part]
+        return results
+    return [result for part in parallel.on_each_rank(teams.batch, results) for result in part]
 
 
 def _misfit(objective: Objective, m: Array) -> float:

@@ -52,12 +52,12 @@ class Paths:
     def __init__(self, num: int, seed: int, comm: MPI.Comm) -> None:
         at_least(num, 2, "num_paths")
         self._comm = comm
-        self._starts = np.arange(0, num, _BLOCK)
-        self._ends = np.minimum(self._starts + _BLOCK, num)
-        streams = np.random.SeedSequence(at_least(seed, 0, "seed")).spawn(len(self._starts))
-        self._mine = range(comm.rank, len(self._starts), comm.size)
+        starts = range(0, num, _BLOCK)
+        streams = np.random.SeedSequence(at_least(seed, 0, "seed")).spawn(len(starts))
+        self._num_blocks = len(starts)
+        self._mine = range(comm.rank, self._num_blocks, comm.size)
         self._generators = [np.random.default_rng(streams[b]) for b in self._mine]
-        self._sizes = [int(self._ends[b] - self._starts[b]) for b in self._mine]
+        self._sizes = [min(_BLOCK, num - starts[b]) for b in self._mine]
         self._num = num
         self.count = sum(self._sizes)
 
@@ -77,7 +77,7 @@ class Paths:
 
     def _total(self, rows: Array) -> Array:
         """Sums of blocks first, each by its rank: the same digits on any number of ranks. Collective."""
-        sums = np.zeros((len(self._starts), rows.shape[1]))
+        sums = np.zeros((self._num_blocks, rows.shape[1]))
         ends = np.cumsum([0, *self._sizes])
         for b, start, end in zip(self._mine, ends[:-1], ends[1:], strict=True):
             sums[b] = rows[start:end].sum(axis=0)

@@ -88,21 +88,24 @@ def physical_gradient(
     """
     comm = getattr(inverse, "comm", MPI.COMM_SELF) if comm is None else comm
     one_of(proxy, ("l2", "l1"), "physical_gradient: proxy")
-    parallel.raise_together(comm, _complaint_of_x(x))
+    with parallel.together(comm):
+        _check_x(x)
     with torch.no_grad():
         seen, wanted = _tensor(y, x.device), _tensor(target, x.device)
-        parallel.raise_together(comm, _complaint_of_data(seen, wanted, step))
+        with parallel.together(comm):
+            _check_data(seen, wanted, step)
         length = as_number(step)
         residual = wanted - seen if length == 1.0 else length * (wanted - seen)
         here = x.detach()
         local = getattr(inverse, "at", None)
         given = inverse(residual) if local is None else local(here)(residual)  # type: ignore[operator]
         dx = _tensor(given, x.device).to(x.dtype)
-        parallel.raise_together(comm, _complaint_of_correction(dx, given, here))
         # Squares and sums of float16 overflow above 65504.
         summed = torch.promote_types(x.dtype, torch.float32)
         weights = None if weight is None else _tensor(weight, x.device).to(summed)
-        parallel.raise_together(comm, _complaint_of_weight(weights, here))
+        with parallel.together(comm):
+            _check_correction(dx, given, here)
+            _check_weight(weights, here)
     # x − stop(x) is zero with derivative one: the correction does not lose digits to x.
     gap = ((x - here) - dx).to(summed)
     terms = 0.5 * gap**2 if proxy == "l2" else gap.abs()
@@ -117,72 +120,53 @@ def _tensor(values: Any, device: torch.device) -> Tensor:
         return torch.full((), float("nan"), device=device)
 
 
-def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+def _check_finite(tensor: Tensor, what: str, hint: str) -> None:
+    count = int((~torch.isfinite(tensor.detach())).sum())
+    if count:
+        raise BadInput(f"physical_gradient: {what}: {count} of {tensor.numel()} entries {hint}")
 
 
-def _complaint_of_x(x: Any) -> BadInput | None:
+def _check_x(x: Any) -> None:
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
-        return BadInput(f"physical_gradient: x: expected a tensor of floating point numbers, got {kind}")
-    if not _finite(x.detach()):
-        return BadInput(
-            f"physical_gradient: x: {_count(x)} of {x.numel()} entries are NaN or infinite; has the network diverged?"
-        )
-    return None
+        raise BadInput(f"physical_gradient: x: expected a tensor of floating point numbers, got {kind}")
+    _check_finite(x, "x", "are NaN or infinite; has the network diverged?")
 
 
-def _complaint_of_data(y: Tensor, target: Tensor, step: Any) -> BadInput | None:
+def _check_data(y: Tensor, target: Tensor, step: Any) -> None:
     if y.shape != target.shape:
-        return BadInput(
+        raise BadInput(
             f"physical_gradient: expected y and target of one shape, got {tuple(y.shape)} and {tuple(target.shape)}; "
             "both are observations of the whole batch"
         )
     for what, tensor in (("y", y), ("target", target)):
-        if not _finite(tensor):
-            return BadInput(
-                f"physical_gradient: {what}: {_count(tensor)} of {tensor.numel()} entries are NaN or infinite, or no "
-                "numbers; expected a tensor or an array of finite ones"
-            )
+        _check_finite(tensor, what, "are NaN or infinite, or no numbers; expected a tensor or an array of finite ones")
     if not 0.0 < as_number(step) < math.inf:
-        given = f"shape {tuple(step.shape)}; steps of samples go into the target" if _has_axes(step) else repr(step)
-        return BadInput(f"physical_gradient: step: expected one finite number above 0, got {given}")
-    return None
+        has_axes = getattr(step, "ndim", 0) > 0
+        given = f"shape {tuple(step.shape)}; steps of samples go into the target" if has_axes else repr(step)
+        raise BadInput(f"physical_gradient: step: expected one finite number above 0, got {given}")
 
 
-def _complaint_of_correction(dx: Tensor, given: Any, x: Tensor) -> BadInput | None:
+def _check_correction(dx: Tensor, given: Any, x: Tensor) -> None:
     if dx.shape != x.shape:
         shape = tuple(dx.shape) if dx.numel() > 1 or isinstance(given, torch.Tensor) else type(given).__name__
-        return BadInput(
+        raise BadInput(
             f"physical_gradient: inverse: expected a correction of the shape of x, {tuple(x.shape)}, got {shape}; it "
             "is called once for the whole batch and returns dx, not x + dx"
         )
-    if not _finite(dx):
-        return BadInput(
-            f"physical_gradient: inverse: {_count(dx)} of {dx.numel()} entries of the correction are NaN or infinite "
-            f"as {x.dtype}; try a smaller step, a prior, or damping"
-        )
-    return None
+    hint = f"of the correction are NaN or infinite as {x.dtype}; try a smaller step, a prior, or damping"
+    _check_finite(dx, "inverse", hint)
 
 
-def _complaint_of_weight(weight: Tensor | None, x: Tensor) -> BadInput | None:
+def _check_weight(weight: Tensor | None, x: Tensor) -> None:
     if weight is None:
-        return None
+        return
     try:
         fits = torch.broadcast_shapes(weight.shape, x.shape) == x.shape
     except RuntimeError:
         fits = False
-    if not fits or not _finite(weight) or bool((weight < 0).any()):
-        return BadInput(
+    if not (fits and bool(torch.isfinite(weight).all()) and bool((weight >= 0).all())):
+        raise BadInput(
             f"physical_gradient: weight: expected finite numbers of at least 0 that broadcast to the shape of x, "
             f"{tuple(x.shape)}, got shape {tuple(weight.shape)}"
         )
-    return None
-
-
-def _has_axes(value: Any) -> bool:
-    return getattr(value, "ndim", 0) > 0
-
-
-def _count(tensor: Tensor) -> int:
-    return int((~torch.isfinite(tensor.detach())).sum())

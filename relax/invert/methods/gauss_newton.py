@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,7 +102,7 @@ class _Newton:
         # The last step need not go far below the goal: it would cost products that change nothing.
         forcing = max(min(0.5, math.sqrt(here.size / start_size)), min(0.5, 0.1 * goal / here.size))
         return conjugate_gradients(
-            _DataHessian(point, J, newton=self.is_whole),
+            _data_hessian(point, J, newton=self.is_whole),
             point.objective.prior.covariance,
             -here.g,
             -here.Cg,
@@ -143,30 +144,22 @@ def _exact(point: Trial, J: Array) -> SearchDirection:
     return SearchDirection(prior.covariance(dual) - q, dual - prior.gradient(point.m))
 
 
-class _DataHessian:
-    """v -> Jᵀ Σ⁻² J v, plus the second derivative of G weighted by the misfit for Newton. Collective to call.
+def _data_hessian(point: Trial, J: Array | None, *, newton: bool) -> Callable[[Array], Array]:
+    """v -> Jᵀ Σ⁻² J v at a point, plus the second derivative of G weighted by the misfit for Newton.
 
-    Args:
-        point: where.
-        J: the Jacobian there, or None: products with the linearisation are used.
-        newton: with the second derivative.
+    Collective to call. Without the matrix J products with the linearisation are used.
     """
+    objective, lin = point.objective, point.lin
+    weights = 1.0 / objective.noise**2
 
-    def __init__(self, point: Trial, J: Array | None, *, newton: bool) -> None:
-        self._point = point
-        self._J = J
-        self._newton = newton
-
-    def __call__(self, v: Array) -> Array:
-        objective, lin = self._point.objective, self._point.lin
-        weights = 1.0 / objective.noise**2
-        if self._J is None:
-            product = lin.vjp(weights * lin.jvp(v))
+    def product(v: Array) -> Array:
+        if J is None:
+            Hv = lin.vjp(weights * lin.jvp(v))
         else:
-            product = (weights * _sum(self._point, self._J @ v)) @ self._J
-        if self._newton:
-            product = product + lin.hvp(self._point.residual / objective.noise, v)
-        return product
+            Hv = (weights * _sum(point, J @ v)) @ J
+        return Hv + lin.hvp(point.residual / objective.noise, v) if newton else Hv
+
+    return product
 
 
 def _sum(point: Trial, products: Array) -> Array:

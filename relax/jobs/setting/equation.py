@@ -141,21 +141,19 @@ def find_function(name: str, folders: list[Path], comm: MPI.Comm) -> Callable[..
         return built_in[function_name]
     module_name, _, function_name = name.partition(":")
     sys.path[:0] = [str(f) for f in dict.fromkeys(folders) if str(f) not in sys.path]
-    error: BadInput | None = None
-    module: Any = None
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as cause:
-        where = ", ".join(str(f) for f in dict.fromkeys(folders))
-        error = BadInput(f"{name}: there is no module {cause.name!r}; looked in {where} and on Python's path")
-        error.__cause__ = cause
-    except Exception as cause:
-        error = BadInput(f"{name}: importing {module_name} failed: {type(cause).__name__}: {cause}")
-        error.__cause__ = cause
-    if error is None and not callable(getattr(module, function_name, None)):
-        known = [n for n, m in vars(module).items() if inspect.isfunction(m) and not n.startswith("_")]
-        error = BadInput(f"{name}: {module_name} has no function {function_name!r}{nearest(function_name, known)}")
-    parallel.raise_together(comm, error)
+    with parallel.together(comm):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as cause:
+            where = ", ".join(str(f) for f in dict.fromkeys(folders))
+            raise BadInput(
+                f"{name}: there is no module {cause.name!r}; looked in {where} and on Python's path"
+            ) from cause
+        except Exception as cause:
+            raise BadInput(f"{name}: importing {module_name} failed: {type(cause).__name__}: {cause}") from cause
+        if not callable(getattr(module, function_name, None)):
+            known = [n for n, m in vars(module).items() if inspect.isfunction(m) and not n.startswith("_")]
+            raise BadInput(f"{name}: {module_name} has no function {function_name!r}{nearest(function_name, known)}")
     own: Callable[..., Any] = getattr(module, function_name)
     return own
 

@@ -31,7 +31,8 @@ def parts_of(name: str, u: fem.Function) -> list[WrittenPart]:
         parts = []
         for i in range(V.num_sub_spaces):
             space, parents = compat.collapse(V.sub(i))
-            parts += [_after(u, parents, part) for part in _parts_in(f"{name}_{i}", space)]
+            whole = fem.Function(space)
+            parts += [_after(u, parents, whole, part) for part in parts_of(f"{name}_{i}", whole)]
         return parts
     copy = fem.Function(V, name=name)
 
@@ -42,15 +43,8 @@ def parts_of(name: str, u: fem.Function) -> list[WrittenPart]:
     return [WrittenPart(copy, update)]
 
 
-def _parts_in(name: str, V: fem.FunctionSpace) -> list[tuple[fem.Function, WrittenPart]]:
-    """(a whole field in V, a part of it) for each part."""
-    whole = fem.Function(V)
-    return [(whole, part) for part in parts_of(name, whole)]
-
-
-def _after(u: fem.Function, parents: npt.NDArray[np.int32], inner: tuple[fem.Function, WrittenPart]) -> WrittenPart:
-    """A part of a part of u."""
-    whole, part = inner
+def _after(u: fem.Function, parents: npt.NDArray[np.int32], whole: fem.Function, part: WrittenPart) -> WrittenPart:
+    """A part of ``whole``, which is a part of u."""
 
     def update() -> None:
         whole.x.array[:] = u.x.array[parents]

@@ -182,11 +182,8 @@ def heat(f: Landscape, x: npt.ArrayLike, t: float, *, beta: float, rule: Rule = 
 
     Arguments as of :func:`gibbs`; a :class:`Trapezoidal` rule does not check itself here.
     """
-    points = as_points(x)
-    z, log_w, scale = _nodes(points, t, beta, rule)
-    w = np.exp(log_w)
-    groups = _groups(points, len(z))
-    return np.concatenate([values_of(f, _shifted(g, scale * z)).reshape(len(g), -1) @ w for g in groups])
+    sampled = _sampled(f, as_points(x), t, beta, rule)
+    return np.concatenate([values @ np.exp(log_w) for _, _, log_w, values in sampled])
 
 
 def density(
@@ -211,29 +208,23 @@ def density(
     return np.exp(beta * (u[:, None] - values_of(f, others)[None, :]) + log_gauss)
 
 
-def _nodes(points: Array, t: float, beta: float, rule: Rule) -> tuple[Array, Array, float]:
+def _sampled(f: Landscape, points: Array, t: float, beta: float, rule: Rule) -> Iterator[tuple[Array, ...]]:
+    """Groups of points (n, d), nodes z (q, d), logarithms of their weights (q,), f around the points (n, q)."""
     dim = points.shape[1]
     if dim > 3:
         raise BadInput(f"x: expected points of dimension 1 to 3, got {dim}; a separable f is a sum of lines")
     z, log_w = rule.nodes(dim)
-    scale = np.sqrt(positive(t, "t") / positive(beta, "beta"))
-    return z, log_w, float(scale)
-
-
-def _groups(points: Array, num_nodes: int) -> list[Array]:
-    size = max(1, _GROUP // num_nodes)
-    return [points[i : i + size] for i in range(0, max(len(points), 1), size)]
-
-
-def _shifted(points: Array, steps: Array) -> Array:
-    return (points[:, None, :] + steps[None, :, :]).reshape(-1, points.shape[1])
+    steps = np.sqrt(positive(t, "t") / positive(beta, "beta")) * z
+    size = max(1, _GROUP // len(z))
+    for i in range(0, max(len(points), 1), size):
+        group = points[i : i + size]
+        shifted = (group[:, None, :] + steps[None, :, :]).reshape(-1, dim)
+        yield group, z, log_w, values_of(f, shifted).reshape(len(group), len(z))
 
 
 def _terms(f: Landscape, points: Array, t: float, beta: float, rule: Rule) -> Iterator[tuple[Array, Array, Array]]:
     """Groups of points, nodes z, and log(w exp(-beta f)), (size of the group, q)."""
-    z, log_w, scale = _nodes(points, t, beta, rule)
-    for group in _groups(points, len(z)):
-        values = values_of(f, _shifted(group, scale * z)).reshape(len(group), len(z))
+    for group, z, log_w, values in _sampled(f, points, t, beta, rule):
         terms = log_w - beta * values
         if len(group):
             rule.check(terms, points.shape[1])

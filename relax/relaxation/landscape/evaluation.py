@@ -6,44 +6,30 @@ import numpy as np
 import numpy.typing as npt
 
 from relax.base import parallel
-from relax.base.fem.points import CellFinder
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.relaxation.landscape.history import History
+from relax.relaxation.landscape.history import History, interpolation_weights
 from relax.relaxation.landscape.point_values import PointEvaluator
 from relax.relaxation.landscape.recovery import Recovery, pairs
 
 
-class Evaluation:
+class Evaluation(PointEvaluator):
     """Evaluates u, its gradient and its Hessian between the times of a history. Collective, as are its methods.
 
     Args:
         history: the stored fields, forgotten by ``close``.
 
     Attributes:
-        dim: of the points.
         last_time: up to which there are values.
     """
 
     def __init__(self, history: History) -> None:
-        mesh = history.space.mesh
-        self.dim = mesh.geometry.dim
+        super().__init__(history.space)
         self.last_time = float(history.times[-1])
-        self._comm = mesh.comm
         self._history = history
-        self._at_points = PointEvaluator(history.space, CellFinder(mesh))
         self._recovery: Recovery | None = None
         self._derivatives: dict[int, tuple[Array, Array]] = {}
         self._is_open = True
-
-    @property
-    def box(self) -> tuple[Array, Array]:
-        """The corners of the mesh's bounding box, (d,) each. Local."""
-        return self._at_points.box
-
-    def contains(self, x: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Which points lie in the mesh, (n,)."""
-        return self._at_points.contains(x)
 
     def shaped(self, what: str, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
         """:meth:`evaluate` in the shape that users see: (n,), (n, d) or (n, d, d)."""
@@ -66,16 +52,16 @@ class Evaluation:
             t: time, or times (n,).
         """
         # All ranks go the same way, whatever they were given.
-        x, t = parallel.of_rank_0(self._comm, (x, t))
+        x, t = parallel.of_rank_0(self.space.mesh.comm, (x, t))
         if np.ndim(x) == 0 and self.dim == 1:
             x = np.reshape(x, 1)
         if np.ndim(t) == 0:
-            return self._at_points.values(self.nodal(what, float(np.asarray(t))), x)
+            return self.values(self.nodal(what, float(np.asarray(t))), x)
         times, points = np.asarray(t, dtype=np.float64), np.asarray(x, dtype=np.float64)
         if times.shape != points.shape[:1]:
             raise BadInput(f"t: expected a number, or one for each of {len(points)} points, got shape {times.shape}")
         distinct, which = np.unique(times, return_inverse=True)
-        rows = [self._at_points.values(self.nodal(what, tau), points[which == i]) for i, tau in enumerate(distinct)]
+        rows = [self.values(self.nodal(what, tau), points[which == i]) for i, tau in enumerate(distinct)]
         components = np.empty((len(points), rows[0].shape[1] if rows else self.nodal(what, 0.0).shape[1]))
         for i, values in enumerate(rows):
             components[which == i] = values
@@ -85,7 +71,7 @@ class Evaluation:
         """Nodal values at time t, (num_local, components)."""
         if not self._is_open:
             raise BadInput("RelaxedLandscape: it has been closed")
-        weights = self._history.weights(float(t))
+        weights = interpolation_weights(self._history.times, float(t))
         return np.asarray(sum(weight * self._stored(what, i) for i, weight in weights.items()))
 
     def _stored(self, what: str, i: int) -> Array:
@@ -93,7 +79,7 @@ class Evaluation:
         if what == "value":
             return self._history.fields[i][:, None]
         if self._recovery is None:
-            self._recovery = Recovery(self._history.space)
+            self._recovery = Recovery(self.space)
         if i not in self._derivatives:
             self._derivatives[i] = self._recovery.derivatives(self._history.fields[i])
         return self._derivatives[i][what == "hessian"]

@@ -42,19 +42,15 @@ class History:
     fields: list[Array]
     routes: tuple[str, ...]
 
-    def weights(self, t: float) -> dict[int, float]:
-        """u(., t) as a combination of stored fields: {number: weight}, the weights summing to 1. Local.
-
-        Raises:
-            BadInput: for t outside the stored times.
-        """
-        return interpolation_weights(self.times, t)
-
 
 def interpolation_weights(times: Array, t: float) -> dict[int, float]:
-    """A stored time by itself; a line between 0 and the first time; else a cubic in t^½ of the four nearest times.
+    """u(., t) as a combination of stored fields, {number: weight}, the weights summing to 1. Local.
 
-    In t^½, the length over which u changes: what is linear in t is exact, and geometric times stay well apart.
+    A stored time by itself; a line between 0 and the first time; else a cubic in t^½ of the four nearest times. In t^½,
+    the length over which u changes: what is linear in t is exact, and geometric times stay well apart.
+
+    Raises:
+        BadInput: for t outside the stored times.
     """
     last = times[-1]
     slack = 1e-12 * last

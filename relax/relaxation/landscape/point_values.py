@@ -16,13 +16,16 @@ class PointEvaluator:
 
     Args:
         V: a scalar Lagrange space: nodes of fields with several components are the same.
-        finder: of its mesh.
+
+    Attributes:
+        space: V.
+        dim: of the points.
     """
 
-    def __init__(self, V: fem.FunctionSpace, finder: CellFinder) -> None:
+    def __init__(self, V: fem.FunctionSpace) -> None:
         self.space = V
-        self._finder = finder
-        self._dim = V.mesh.geometry.dim
+        self.dim = V.mesh.geometry.dim
+        self._finder = CellFinder(V.mesh)
         self._carriers: dict[int, fem.Function] = {}
         self._last: tuple[Array, npt.NDArray[np.int32], npt.NDArray[np.bool_]] | None = None
 
@@ -40,7 +43,7 @@ class PointEvaluator:
         if np.size(x) == 0:
             return np.empty((0, size))
         points, cells, is_inside = self._located(x)
-        check_found(points, is_inside, self._dim)
+        check_found(points, is_inside, self.dim)
         carrier = self._carrier(size)
         carrier.x.array[:] = nodal.ravel()
         values = np.zeros((len(points), size))
@@ -64,7 +67,7 @@ class PointEvaluator:
     @property
     def box(self) -> tuple[Array, Array]:
         """The corners of the mesh's bounding box, (d,) each. Local."""
-        return self._finder.low[: self._dim], self._finder.high[: self._dim]
+        return self._finder.low[: self.dim], self._finder.high[: self.dim]
 
     def clipped(self, x: Array) -> Array:
         """Points with each coordinate moved into the mesh's bounding box. Local."""

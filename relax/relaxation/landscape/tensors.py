@@ -33,11 +33,16 @@ def _evaluated(u: Evaluation, what: str, x: torch.Tensor, t: Any) -> torch.Tenso
     return torch.as_tensor(u.shaped(what, x.detach().cpu().double().numpy(), t)).to(x)
 
 
-class _Value(torch.autograd.Function):
+class _AtPoints(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, u: Evaluation, t: Any) -> torch.Tensor:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        x, *ctx.of = inputs
         ctx.save_for_backward(x)
-        ctx.of = (u, t)
+
+
+class _Value(_AtPoints):
+    @staticmethod
+    def forward(x: torch.Tensor, u: Evaluation, t: Any) -> torch.Tensor:
         return _evaluated(u, "value", x, t)
 
     @staticmethod
@@ -46,11 +51,9 @@ class _Value(torch.autograd.Function):
         return dy[0][:, None] * _Gradient.apply(x, *ctx.of), None, None
 
 
-class _Gradient(torch.autograd.Function):
+class _Gradient(_AtPoints):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, u: Evaluation, t: Any) -> torch.Tensor:
-        ctx.save_for_backward(x)
-        ctx.of = (u, t)
+    def forward(x: torch.Tensor, u: Evaluation, t: Any) -> torch.Tensor:
         return _evaluated(u, "gradient", x, t)
 
     @staticmethod

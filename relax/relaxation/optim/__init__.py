@@ -15,7 +15,35 @@ Hamilton–Jacobi equation and 1/t the spring. In the words of the papers: ``t_f
 
 Every one takes ``optimizer.step(closure)``, where the closure zeroes the gradients, computes the loss, calls
 ``backward`` and returns the loss; it is called as often as there are inner steps, and may take another mini-batch each
-time. Parameters without a gradient are left alone.
+time. Parameters without a gradient are left alone. A step gives what the first call gave: the loss at the weights
+before the step. It raises ``BadInput`` without a closure, or when the closure returns no loss, and ``NotConverged``
+when a loss is not finite. Whatever is raised, also by the closure, the weights, the noise and the count of steps are
+then those before the step.
+
+Settings that mean the same for each optimiser that takes them; what is particular to one is in its docstring:
+
+==================  ===============================================================================================
+``params``          parameters or groups of them; a group may have its own value of every number but those that say how
+                    often the closure is called: ``inner_steps``, ``iterations``, ``samples`` and ``antithetic``
+``t``               time of the equation, so that 1/t is the stiffness of the spring; a number, or a schedule over the
+                    steps such as ``t_from_spring(Exponential(1e-4, 1e-3))``
+``beta``            inverse temperature in units of 1/loss; a number (inf: no noise) or a schedule
+``inner_steps``     calls of the closure in a step
+``inner_lr``        step of the chain, or of the descent, within a step; inner_lr/t must be below 2
+``averaging``       weight of the old mu, in [0, 1); 0 makes mu the last point
+``momentum``        of the step of the weights; its velocity goes on from step to step
+``inner_momentum``  of the chain, or of the descent, within a step; its velocity starts at zero in each
+``nesterov``        make both of these momenta Nesterov's
+``weight_decay``    adds weight_decay/2 |y|^2 to f
+``maximize``        ascend instead
+``seed``            of the noise; None takes one from torch's global generator
+``generator``       the noise itself, on the device of the parameters, instead of a seed
+``exact_noise``     draw every number from torch's normal generator; without it a large tensor on a CPU gets noise of
+                    the same distribution, resolved to 2^-20, from a table
+``check_finite``    raise when a loss is not finite
+``comm``            the ranks; ``MPI.COMM_WORLD`` by default
+``same_start``      give every replica rank 0's weights first
+==================  ===============================================================================================
 """
 
 from relax.relaxation.optim.batch_norm import refresh_batch_norm

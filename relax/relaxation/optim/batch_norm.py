@@ -43,15 +43,15 @@ def refresh_batch_norm(
     Raises:
         BadInput: when there are layers to refresh and no sample; on every rank of ``comm``.
     """
-    layers = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and _tracks(m)]
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    layers = [m for m in norms if m.running_mean is not None]
     if not layers:
         return 0
     alone = MPI.COMM_SELF if comm is None else comm
     modes = {module: module.training for module in model.modules()}
     momenta = [layer.momentum for layer in layers]
-    before = [
-        (layer.running_mean.clone(), layer.running_var.clone(), layer.num_batches_tracked.clone()) for layer in layers
-    ]
+    buffers = [buffer for layer in layers for buffer in layer.buffers()]
+    before = [buffer.clone() for buffer in buffers]
     try:
         with parallel.together(alone):
             seen = _dry_pass(model, layers, batches, device)
@@ -60,10 +60,8 @@ def refresh_batch_norm(
             raise BadInput("refresh_batch_norm: expected at least one batch with a sample in it, got none")
         _weigh_over_ranks(alone, layers, seen, total)
     except BaseException:
-        for layer, (mean, var, count) in zip(layers, before, strict=True):
-            layer.running_mean.copy_(mean)
-            layer.running_var.copy_(var)
-            layer.num_batches_tracked.copy_(count)
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
         raise
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
@@ -71,10 +69,6 @@ def refresh_batch_norm(
         for module, mode in modes.items():
             module.training = mode
     return total
-
-
-def _tracks(layer: Any) -> bool:
-    return layer.running_mean is not None and layer.running_var is not None
 
 
 def _dry_pass(model: torch.nn.Module, layers: list[Any], batches: Iterable[Any], device: Any) -> int:

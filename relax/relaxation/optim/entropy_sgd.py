@@ -45,26 +45,12 @@ class EntropySGD(RelaxationOptimizer):
 
     Advice: choose t so that (x - mu)/t is about as large as a gradient. lr = 1 together with momentum 0.9 is a setting
     for networks with batch normalisation; plain networks diverge with it.
+    What is not listed here is explained in :mod:`relax.relaxation.optim`.
 
     Args:
-        params: parameters or groups of them; a group may have its own value of every number below but ``inner_steps``.
         lr: the fraction of the way to mu, dimensionless.
-        t: time of the equation, so that 1/t is the stiffness of the spring; a number, or a schedule over the steps such
-            as ``t_from_spring(Exponential(1e-4, 1e-3))``. inner_lr/t must be below 2.
-        beta: inverse temperature in units of 1/loss; a number (inf: no noise) or a schedule.
-        inner_steps: calls of the closure in a step; 5 to 20 in the papers.
-        inner_lr: step of the chain; 0.1 to 1 in the papers.
-        averaging: weight of the old mu, in [0, 1); 0 makes mu the last point.
-        momentum: of the outer step.
-        inner_momentum: of the chain.
-        nesterov: make both of them Nesterov's.
-        weight_decay: adds weight_decay/2 |y|^2 to f.
-        maximize: ascend instead.
-        seed: of the noise; None takes one from torch's global generator.
-        generator: the noise itself, on the device of the parameters, instead of a seed.
-        exact_noise: draw every number from torch's normal generator; without it a large tensor on a CPU gets noise of
-            the same distribution, resolved to 2^-20, from a table (see ``Noise``).
-        check_finite: raise when a loss is not finite.
+        inner_steps: 5 to 20 in the papers.
+        inner_lr: 0.1 to 1 in the papers.
     """
 
     def __init__(
@@ -95,16 +81,7 @@ class EntropySGD(RelaxationOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
-        """One step, ``inner_steps`` calls of the closure.
-
-        Returns:
-            What the first call gave: the loss at the weights before the step.
-
-        Raises:
-            BadInput: without a closure, or when the closure returns no loss.
-            NotConverged: when a loss is not finite. Whatever is raised, also by the closure, the weights, the noise
-                and the count of steps are then those before the step.
-        """
+        """One step, ``inner_steps`` calls of the closure."""
         return step_to_means(self, closure)
 
 
@@ -118,19 +95,10 @@ class ProximalPoint(RelaxationOptimizer):
     and then x <- x - lr (x - y), with momentum. lr = 1 is the proximal point method. The same as the noiseless
     Entropy-SGD that takes the last point instead of an average, the "H-ESGD" of the research code behind Chaudhari,
     Oberman, Osher, Soatto, Carlier 2018, whose noise of 1e-8 and averaging weight of 1e-4 are left out here.
+    What is not listed here is explained in :mod:`relax.relaxation.optim`.
 
     Args:
-        params: parameters or groups of them; a group may have its own value of every number below but ``inner_steps``.
         lr: the fraction of the way to y, dimensionless.
-        t: time, so that 1/t is the stiffness of the spring; a number or a schedule. inner_lr/t must be below 2.
-        inner_steps: calls of the closure in a step.
-        inner_lr: step of the inner descent.
-        momentum: of the outer step.
-        inner_momentum: of the inner descent; its velocity starts at zero in each step.
-        nesterov: make both of them Nesterov's.
-        weight_decay: adds weight_decay/2 |y|^2 to f.
-        maximize: ascend instead.
-        check_finite: raise when a loss is not finite.
     """
 
     def __init__(
@@ -156,5 +124,5 @@ class ProximalPoint(RelaxationOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
-        """One step, ``inner_steps`` calls of the closure; returns and raises as ``EntropySGD.step`` does."""
+        """One step, ``inner_steps`` calls of the closure."""
         return step_to_means(self, closure)

@@ -29,18 +29,13 @@ class HamiltonJacobi(RelaxationOptimizer):
 
     This is the "HJ" of Chaudhari, Oberman, Osher, Soatto, Carlier, "Deep relaxation", 2018, in the form of the
     research code's final runs (damping 0.75, 4 to 10 iterations); weight decay is part of f there as here.
+    What is not listed here is explained in :mod:`relax.relaxation.optim`.
 
     Args:
-        params: parameters or groups of them; a group may have its own value of every number below but ``iterations``.
         lr: learning rate.
-        t: time of the equation, in units of learning rate; a number or a schedule.
+        t: in units of learning rate.
         iterations: of the fixed point.
         damping: weight of the old p, in [0, 1).
-        momentum: of the descent.
-        nesterov: make it Nesterov's.
-        weight_decay: adds weight_decay/2 |x|^2 to f.
-        maximize: ascend instead.
-        check_finite: raise when a loss is not finite.
     """
 
     def __init__(
@@ -64,16 +59,7 @@ class HamiltonJacobi(RelaxationOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
-        """One step, 1 + ``iterations`` calls of the closure.
-
-        Returns:
-            What the first call gave: the loss at the weights before the step.
-
-        Raises:
-            BadInput: without a closure, or when the closure returns no loss.
-            NotConverged: when a loss is not finite. Whatever is raised, also by the closure, the weights and the count
-                of steps are then those before the step.
-        """
+        """One step, 1 + ``iterations`` calls of the closure."""
         with one_step(self, closure) as step:
             slopes = _fixed_points(step)
             for part, p in zip(step.parts, slopes, strict=True):

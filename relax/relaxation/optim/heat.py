@@ -21,30 +21,18 @@ class HeatSmoothing(RelaxationOptimizer):
 
     One step averages the gradient over ``samples`` calls of the closure, each at its own x + sqrt(t/beta) Z, and then
     moves x <- x - lr (average), with momentum. The average has the mean grad v(x, t), whatever f is. t/beta alone
-    counts; both are there so that one setting serves every optimiser of the package. With t = 0 or beta = inf and one
-    sample it is ``torch.optim.SGD``.
+    counts, in units of squared weights; both are there so that one setting serves every optimiser of the package. With
+    t = 0 or beta = inf and one sample it is ``torch.optim.SGD``.
 
     The "HEAT" of the research code behind Chaudhari, Oberman, Osher, Soatto, Carlier 2018 averages a Langevin chain on
     a stiff spring instead. Its points are distributed as exp(-beta (f(y) + |y - x|^2/(2t))), which is the Gaussian of
     the heat equation in the limit t -> 0 only, and they are correlated. Here they are independent and exact.
+    What is not listed here is explained in :mod:`relax.relaxation.optim`.
 
     Args:
-        params: parameters or groups of them; a group may have its own value of every number below but ``samples`` and
-            ``antithetic``.
         lr: learning rate.
-        t: time; a number or a schedule.
-        beta: inverse temperature; a number or a schedule. t/beta has the units of squared weights.
         samples: calls of the closure in a step.
         antithetic: use each Z with both signs: no noise in the gradient of a quadratic on a fixed batch.
-        momentum: of the descent.
-        nesterov: make it Nesterov's.
-        weight_decay: adds weight_decay/2 |x|^2 to f.
-        maximize: ascend instead.
-        seed: of the noise; None takes one from torch's global generator.
-        generator: the noise itself, on the device of the parameters, instead of a seed.
-        exact_noise: draw every number from torch's normal generator; without it a large tensor on a CPU gets noise of
-            the same distribution, resolved to 2^-20, from a table (see ``Noise``).
-        check_finite: raise when a loss is not finite.
     """
 
     def __init__(
@@ -77,11 +65,6 @@ class HeatSmoothing(RelaxationOptimizer):
 
         Returns:
             The mean of what they gave, an estimate of the smoothed loss v(x, t): no call is at the weights themselves.
-
-        Raises:
-            BadInput: without a closure, or when the closure returns no loss.
-            NotConverged: when a loss is not finite. Whatever is raised, also by the closure, the weights, the noise
-                and the count of steps are then those before the step.
         """
         with one_step(self, closure) as step:
             loss, gradients = _averages(step)

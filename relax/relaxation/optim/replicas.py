@@ -87,27 +87,14 @@ class Parle(Replicas):
 
     Each rank passes the same parameters and settings, and a closure of its own, with mini-batches of its own, that does
     not communicate over ``comm``.
+    What is not listed here is explained in :mod:`relax.relaxation.optim`.
 
     Args:
-        params: parameters or groups of them; a group may have its own value of every number below but ``inner_steps``.
         lr: the fraction of the way to mu_a, dimensionless. lr (1 + rho) should stay below 2.
-        t: time, so that 1/t is the stiffness of the spring; a number or a schedule. inner_lr/t must be below 2.
-        beta: inverse temperature in units of 1/loss; a number (inf: no noise) or a schedule.
         rho: stiffness between the replicas, dimensionless; a number or a schedule.
         inner_steps: calls of the closure in a step, and between two exchanges.
-        inner_lr: step of the chain.
-        averaging: weight of the old mu, in [0, 1); 0 makes mu the last point.
-        momentum: of the outer step.
-        inner_momentum: of the chain.
-        nesterov: make both of them Nesterov's.
-        weight_decay: adds weight_decay/2 |y|^2 to f.
-        maximize: ascend instead.
-        comm: the ranks; ``MPI.COMM_WORLD`` by default.
-        same_start: give every replica rank 0's weights first.
         seed: of the noise of rank 0; other ranks derive theirs from it. None takes one from rank 0's global generator.
         generator: this rank's noise, instead of a seed; ranks with equal generators have equal noise.
-        exact_noise: as in ``EntropySGD``.
-        check_finite: raise when a loss is not finite.
 
     Raises:
         BadInput: on every rank, for a setting out of its range, or replicas with different numbers of weights.
@@ -151,13 +138,7 @@ class Parle(Replicas):
     def step(self, closure: Closure | None = None) -> Any:
         """One step, ``inner_steps`` calls of this rank's closure. Collective.
 
-        Returns:
-            What the first call gave: the loss of this replica at its weights before the step.
-
-        Raises:
-            BadInput: without a closure, or when the closure returns no loss.
-            NotConverged: when a loss is not finite. Whatever is raised, also by the closure of one rank alone, is
-                raised on every rank; weights, noise and count of steps are then those before the step.
+        What is raised, also by the closure of one rank alone, is raised on every rank.
         """
         with one_step(self, closure) as step:
             with parallel.together(self.comm):
@@ -187,19 +168,12 @@ class ElasticSGD(Replicas):
     Zhang, Choromanska, LeCun, "Deep learning with elastic averaging SGD", NIPS 2015, moves the centre by a fraction
     towards the mean; here, as in Chaudhari et al., "Parle", 2017, the centre is the mean. Each rank passes the same
     parameters and settings, and a closure of its own that does not communicate over ``comm``.
+    What is not listed here is explained in :mod:`relax.relaxation.optim`.
 
     Args:
-        params: parameters or groups of them; a group may have its own value of every number below but ``inner_steps``.
         lr: learning rate. lr times (rho + the largest curvature of f) must stay below 2.
         rho: stiffness of the springs, in units of 1/lr; a number or a schedule.
         inner_steps: calls of the closure in a step, and between two exchanges.
-        momentum: of the descent; its velocity goes on from step to step.
-        nesterov: make it Nesterov's.
-        weight_decay: adds weight_decay/2 |x|^2 to f.
-        maximize: ascend instead.
-        comm: the ranks; ``MPI.COMM_WORLD`` by default.
-        same_start: give every replica rank 0's weights first.
-        check_finite: raise when a loss is not finite.
 
     Raises:
         BadInput: on every rank, for a setting out of its range, or replicas with different numbers of weights.
@@ -227,7 +201,7 @@ class ElasticSGD(Replicas):
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
-        """One step, ``inner_steps`` calls of this rank's closure. Collective. Returns and raises as ``Parle.step``."""
+        """One step, ``inner_steps`` calls of this rank's closure. Collective; raises as ``Parle.step``."""
         with one_step(self, closure) as step:
             centres = mean_over_ranks(self.comm, [part.start for part in step.parts])
             kept = [velocities(self, part) for part in step.parts]

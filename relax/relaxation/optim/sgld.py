@@ -22,20 +22,10 @@ class SGLD(RelaxationOptimizer):
     and noise of variance lr for the posterior exp(-U): that is lr/2 here with beta = 1 and f = U. With momentum it is
     the SGHMC of Chen, Fox, Guestrin, ICML 2014: the noise, scaled by sqrt(1 - momentum), enters the velocity, and the
     temperature stays, to first order in lr.
+    What is not listed here is explained in :mod:`relax.relaxation.optim`.
 
     Args:
-        params: parameters or groups of them; a group may have its own value of every number below.
         lr: learning rate, the step in time of the dynamics.
-        beta: inverse temperature in units of 1/loss; a number (inf: no noise) or a schedule.
-        momentum: of the dynamics.
-        nesterov: make it Nesterov's.
-        weight_decay: adds weight_decay/2 |x|^2 to f.
-        maximize: ascend instead.
-        seed: of the noise; None takes one from torch's global generator.
-        generator: the noise itself, on the device of the parameters, instead of a seed.
-        exact_noise: draw every number from torch's normal generator; without it a large tensor on a CPU gets noise of
-            the same distribution, resolved to 2^-20, from a table (see ``Noise``).
-        check_finite: raise when the loss is not finite.
     """
 
     def __init__(
@@ -60,15 +50,7 @@ class SGLD(RelaxationOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
-        """One step, one call of the closure.
-
-        Returns:
-            What it gave: the loss at the weights before the step.
-
-        Raises:
-            BadInput: without a closure, or when the closure returns no loss.
-            NotConverged: when the loss is not finite; the weights are then those before the step.
-        """
+        """One step, one call of the closure."""
         with one_step(self, closure, moves=False) as step:
             betas = [part.setting("beta") for part in step.parts]
             step.evaluate()

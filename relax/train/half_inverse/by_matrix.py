@@ -80,10 +80,10 @@ def _by_band(J: BatchJacobian, K: Array, g: Array, phi: Filter, discrepancy: flo
     """The direction where all singular values are kept; None where some are not."""
     band = BandReduction(K.copy())
     s = np.sqrt(np.maximum(band.eigenvalues, 0.0))
-    largest = float(s[-1])
-    if J.agreed(not np.all(phi.keeps(s, largest, least=_lost(len(s))))):
+    _, kept = phi(s, least=_lost(len(s)))
+    if J.exchange.any(kept < len(s)):
         return None
-    w, slope = band.power(0.5 * (1.0 + phi.power), (phi.damping * largest) ** 2, g)
+    w, slope = band.power(0.5 * (1.0 + phi.power), (phi.damping * float(s[-1])) ** 2, g)
     return Direction(J.vjp(w), slope, s[::-1], len(s), discrepancy)
 
 
@@ -109,7 +109,7 @@ def by_blocks(J: BatchJacobian, g: Array, phi: Filter, blocks: int) -> Direction
         w[rows], s, kept, _, _ = _applied(Symmetric(K), g[rows], phi)
         spectra.append(np.column_stack([s, np.arange(len(s)) < kept]))
     d = J.vjp(w)
-    every = J.of_all_teams(np.concatenate([np.empty((0, 2)), *spectra]))
+    every = J.exchange.all_rows(np.concatenate([np.empty((0, 2)), *spectra]))
     s = np.sort(every[:, 0])[::-1]
     return Direction(d, float(J.vjp(g) @ d), s, int(every[:, 1].sum()), J.discrepancy())
 
@@ -125,8 +125,8 @@ def by_svd(J: BatchJacobian, g: Array, phi: Filter) -> Direction:
     R = J.triangle_of_rows() if by_rows else J.triangle_of_columns()
     _, s, vectors = scipy.linalg.svd(R, full_matrices=False, check_finite=False, overwrite_a=True)
     c = vectors @ (J.vjp(g) if by_rows else g)
-    largest, least = float(s[0]), max(J.num_rows, J.num_columns) * _EPS
-    filtered, kept = phi(s, largest, least=least) * c, int(np.count_nonzero(phi.keeps(s, largest, least=least)))
+    weights, kept = phi(s, least=max(J.num_rows, J.num_columns) * _EPS)
+    filtered = weights * c
     d, slope = vectors.T @ filtered, c @ filtered
     if not by_rows:
         d, slope = J.vjp(d), c @ (s**2 * filtered)
@@ -136,8 +136,7 @@ def by_svd(J: BatchJacobian, g: Array, phi: Filter) -> Direction:
 def _applied(factor: Symmetric, g: Array, phi: Filter) -> tuple[Array, Array, int, Array, Array]:
     """phi(K) g, the singular values, falling, how many are kept, and coordinates of g and of phi(K) g."""
     s = np.sqrt(factor.eigenvalues)
-    largest, least = float(s[-1]), _lost(len(s))
     c = factor.coordinates(g)
-    filtered = phi(s, largest, least=least) * c
-    kept = int(np.count_nonzero(phi.keeps(s, largest, least=least)))
+    weights, kept = phi(s, least=_lost(len(s)))
+    filtered = weights * c
     return factor.combination(filtered), s[::-1], kept, c, filtered

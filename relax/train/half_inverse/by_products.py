@@ -38,6 +38,7 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
         iterations: at most so many steps.
         tolerance: stop when a step changes the result by so much of its norm.
     """
+    # What rounding decides must be decided alike on all ranks: ``exchange.any``.
     size = float(np.linalg.norm(g))
     U = np.empty((min(iterations, len(g)), len(g)))
     alphas: list[float] = []
@@ -54,7 +55,7 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
             gradient = size * pulled
         pulled = pulled - (betas[-1] if betas else 0.0) * v
         alpha = float(np.linalg.norm(pulled))
-        if J.agreed(alpha <= _NOTHING * max([*alphas, *betas, 0.0])):
+        if J.exchange.any(alpha <= _NOTHING * max([*alphas, *betas, 0.0])):
             # The space is exhausted. What is left of g has no part in J: a singular value of zero.
             alphas.append(0.0)
             is_exhausted = True
@@ -64,7 +65,7 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
         if k % _LOOK == _LOOK - 1:
             after, _ = _of_bidiagonal(alphas, betas, size, phi, smooth=True)
             change = np.linalg.norm(after - np.append(before, np.zeros(len(after) - len(before))))
-            if J.agreed(bool(len(before) and change <= tolerance * np.linalg.norm(after))):
+            if J.exchange.any(bool(len(before) and change <= tolerance * np.linalg.norm(after))):
                 is_exhausted = False
                 break
             before = after
@@ -75,7 +76,7 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
             # Twice is enough: vectors of the space so far must not come back by rounding.
             pushed -= U[: k + 1].T @ (U[: k + 1] @ pushed)
         beta = float(np.linalg.norm(pushed))
-        if J.agreed(beta <= _NOTHING * max(alphas)):
+        if J.exchange.any(beta <= _NOTHING * max(alphas)):
             is_exhausted = True
             break
         u = np.array(pushed / beta)
@@ -83,7 +84,8 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
     coefficients, s = _of_bidiagonal(alphas, betas[: len(alphas) - 1], size, phi, smooth=not is_exhausted)
     w = U[: len(alphas)].T @ coefficients
     d = J.vjp(w)
-    return Direction(d, float(gradient @ d), s, int(np.count_nonzero(phi.keeps(s, s[0]))), iterations=len(alphas))
+    _, kept = phi(s)
+    return Direction(d, float(gradient @ d), s, kept, iterations=len(alphas))
 
 
 def _of_bidiagonal(
@@ -94,7 +96,7 @@ def _of_bidiagonal(
     P, s, _ = np.linalg.svd(B)
     if smooth:
         edge = (phi.rcond * s[0]) ** 4
-        weights = replace(phi, rcond=0.0)(s, s[0]) * s**4 / np.where(s > 0.0, s**4 + edge, 1.0)
+        weights = replace(phi, rcond=0.0)(s)[0] * s**4 / np.where(s > 0.0, s**4 + edge, 1.0)
     else:
-        weights = phi(s, s[0])
+        weights, _ = phi(s)
     return np.asarray(P @ (weights * (size * P[0]))), s

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
-import numpy as np
 import torch
+from mpi4py import MPI
 from torch import Tensor
 
 from relax.base import parallel
@@ -24,7 +24,16 @@ class Exchange:
 
     def __init__(self, teams: Teams | None) -> None:
         self._teams = teams
-        self._batch = None if teams is None or teams.batch.size == 1 else teams.batch
+
+    # Asked for, not kept: what holds a communicator cannot always be copied.
+
+    @property
+    def _comm(self) -> MPI.Comm:
+        return MPI.COMM_SELF if self._teams is None else self._teams.comm
+
+    @property
+    def _batch(self) -> MPI.Comm:
+        return MPI.COMM_SELF if self._teams is None else self._teams.batch
 
     @property
     def is_shared(self) -> bool:
@@ -33,33 +42,32 @@ class Exchange:
 
     def together(self) -> AbstractContextManager[None]:
         """A block in which an error of one rank is raised on all."""
-        return nullcontext() if self._teams is None else parallel.together(self._teams.comm)
+        return parallel.together(self._comm)
 
     def same_start(self, tensors: Sequence[Tensor]) -> None:
         """Give every rank rank 0's values of some tensors."""
         if self._teams is None:
             return
-        comm = self._teams.comm
         with self.together():
             if any(torch.nn.parameter.is_lazy(t) for t in tensors):
                 raise BadInput("HalfInverse: expected parameters with shapes; call a lazy network once, then make this")
-        sizes = parallel.on_each_rank(comm, [tuple(t.shape) for t in tensors])
+        sizes = parallel.on_each_rank(self._comm, [tuple(t.shape) for t in tensors])
         if any(other != sizes[0] for other in sizes):
             raise BadInput(
                 "HalfInverse: expected the same parameters on each rank, got others; make the same network on all ranks"
             )
         with torch.no_grad():
             for t in tensors:
-                told = parallel.from_rank_0(comm, t.detach().reshape(-1).to("cpu", torch.float64).numpy())
+                told = parallel.from_rank_0(self._comm, t.detach().reshape(-1).to("cpu", torch.float64).numpy())
                 t.copy_(torch.from_numpy(told).view(t.shape))
 
     def any(self, flag: bool) -> bool:
         """Whether it is so on any rank."""
-        return flag if self._teams is None else parallel.any_rank(self._teams.comm, flag)
+        return parallel.any_rank(self._comm, flag)
 
     def agree(self, what: str) -> bool:
         """Whether it is the same on all ranks."""
-        return self._teams is None or len(set(parallel.on_each_rank(self._teams.comm, what))) == 1
+        return len(set(parallel.on_each_rank(self._comm, what))) == 1
 
     def samples_before(self, count: int, outputs: int) -> tuple[int, int]:
         """(samples of the teams before this one, samples of all), of which this one has ``count``.
@@ -67,43 +75,32 @@ class Exchange:
         Raises:
             BadInput: on every rank, when teams have other numbers of outputs.
         """
-        if self._teams is None:
-            return 0, count
-        shapes = parallel.on_each_rank(self._teams.batch, (count, outputs))
+        shapes = parallel.on_each_rank(self._batch, (count, outputs))
         if not self.agree(str(outputs)):
             numbers = sorted({o for _, o in shapes})
             raise BadInput(f"HalfInverse: expected as many outputs on each team, got {', '.join(map(str, numbers))}")
         counts = [samples for samples, _ in shapes]
-        return sum(counts[: self._teams.batch.rank]), sum(counts)
+        return sum(counts[: self._batch.rank]), sum(counts)
 
-    def share(self, count: int) -> tuple[int, int]:
-        """(first, last) of this team's share of ``count`` things."""
-        if self._batch is None:
-            return 0, count
-        bounds = np.linspace(0, count, self._batch.size + 1).round().astype(int)
-        return int(bounds[self._batch.rank]), int(bounds[self._batch.rank + 1])
+    def share(self, count: int) -> slice:
+        """Which of ``count`` things are this team's."""
+        return slice(0, count) if self._teams is None else self._teams.mine(count)
 
     def all_samples(self, mine: Tensor) -> Tensor:
         """The rows of all teams, in the order of the samples."""
-        if self._batch is None:
+        if self._batch.size == 1:
             return mine
-        rows = np.ascontiguousarray(mine.reshape(len(mine), -1).cpu().numpy())
-        return torch.from_numpy(parallel.gather_rows(self._batch, rows)).reshape(-1, *mine.shape[1:]).to(mine.device)
+        return torch.from_numpy(parallel.gather_rows(self._batch, mine.cpu().numpy())).to(mine.device)
 
     def all_rows(self, mine: Array) -> Array:
-        """The rows of all teams, of an array with one axis or two."""
-        if self._batch is None:
-            return mine
-        return parallel.gather_rows(self._batch, mine.reshape(len(mine), -1)).reshape(-1, *mine.shape[1:])
+        """The rows of all teams."""
+        return parallel.gather_rows(self._batch, mine)
 
     def sum(self, values: Array) -> Array:
         """The sum over the teams; the same bits on every rank."""
-        if self._batch is not None:
-            values = parallel.sum_over_ranks(self._batch, values)
-        if self._teams is not None and self._teams.space.size > 1:
-            values = parallel.from_rank_0(self._teams.space, values)
-        return values
+        values = parallel.sum_over_ranks(self._batch, values)
+        return values if self._teams is None else parallel.from_rank_0(self._teams.space, values)
 
     def of_first(self, values: Array) -> Array:
         """Rank 0's values, so that all ranks go on with the same bits."""
-        return values if self._teams is None else parallel.from_rank_0(self._teams.comm, values)
+        return parallel.from_rank_0(self._comm, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -36,41 +37,41 @@ class BatchJacobian:
         params: θ, the same on every rank.
         basis: C, (outputs, outputs): the identity, or a factor C Cᵀ of a metric.
         exchange: between the teams.
-        by_layers: whether to find the rows by the layers that parameters are in; else each row takes a sweep.
 
     Attributes:
+        exchange: as given.
         num_rows: m, of all teams.
         num_columns: p, the number of parameters.
-        by_layers: whether rows have been found by layers. Known after the first use of them.
+        by_layers: whether to find the rows by the layers that parameters are in, else each takes a sweep; after their
+            first use, whether they have been.
     """
 
-    def __init__(
-        self, y: Tensor, params: Sequence[Tensor], basis: Tensor, exchange: Exchange, *, by_layers: bool = True
-    ) -> None:
+    def __init__(self, y: Tensor, params: Sequence[Tensor], basis: Tensor, exchange: Exchange) -> None:
         self._y = y
         self._params = list(params)
         self._basis = basis
-        self._exchange = exchange
+        self.exchange = exchange
         self._before, self._samples = exchange.samples_before(*y.shape)
         self.num_rows = self._samples * y.shape[1]
         self.num_columns = sum(p.numel() for p in self._params)
-        self.by_layers = by_layers
+        self.by_layers = True
 
     # -- products ------------------------------------------------------------------------------------------------------
 
     def vjp(self, w: Array) -> Array:
         """Jᵀ w: (m,) to (p,). One sweep backwards."""
-        with self._exchange.together():
+        with self.exchange.together():
             gradients = torch.autograd.grad(
                 self._y, self._params, self._cotangent(w), retain_graph=True, allow_unused=True, materialize_grads=True
             )
-        return _finite(self._exchange.sum(_flat(gradients)))
+        return _finite(self.exchange.sum(np.concatenate([_array(g).reshape(-1) for g in gradients])))
 
     def jvp(self, v: Array) -> Array:
         """J v: (p,) to (m,). By a sweep backwards of the sweep backwards, which is linear in its cotangent."""
-        with self._exchange.together():
+        with self.exchange.together():
             cotangent, pulled = self._pulled
-            pushed = [t.view(p.shape).to(p) for p, t in zip(self._params, self._split(v), strict=True)]
+            parts = torch.from_numpy(v).split([p.numel() for p in self._params])
+            pushed = [part.view(p.shape).to(p) for p, part in zip(self._params, parts, strict=True)]
             used = [(g, t) for g, t in zip(pulled, pushed, strict=True) if g is not None and g.requires_grad]
             try:
                 (dy,) = torch.autograd.grad([g for g, _ in used], cotangent, [t for _, t in used], retain_graph=True)
@@ -79,10 +80,7 @@ class BatchJacobian:
                     f"HalfInverse: expected outputs that can be differentiated twice, for J v, got: {error}; "
                     'method="gram" needs one derivative only'
                 ) from error
-        return self._exchange.all_rows(_array(dy @ self._basis.to(dy)).reshape(-1))
-
-    def _split(self, v: Array) -> Sequence[Tensor]:
-        return torch.from_numpy(v).split([p.numel() for p in self._params])
+        return self.exchange.all_rows(_array(dy @ self._basis.to(dy)).reshape(-1))
 
     @cached_property
     def _pulled(self) -> tuple[Tensor, Sequence[Tensor | None]]:
@@ -106,74 +104,69 @@ class BatchJacobian:
 
     def gram(self) -> Array:
         """J Jᵀ, (m, m). Each team makes its own rows, from its factors and those of all."""
-        return _finite(self._exchange.all_rows(_array(gram(self._pieces, self._all_pieces))))
+        return _finite(self.exchange.all_rows(_array(gram(self._pieces, self._all_pieces))))
 
     def gram_of_blocks(self, blocks: int) -> list[tuple[slice, Array]]:
         """J Jᵀ of this team's samples alone, in blocks of neighbours: (rows of the vector over all, block)."""
         count, o = self._y.shape
-        bounds = np.linspace(0, count, min(blocks, max(count, 1)) + 1).round().astype(int)
+        bounds = [int(b) for b in np.linspace(0, count, min(blocks, max(count, 1)) + 1).round()]
         blocks_of_rows = []
         for start, end in zip(bounds[:-1], bounds[1:], strict=True):
-            some = [piece.of(*(a[int(start) : int(end)] for a in piece.arrays())) for piece in self._pieces]
-            rows = slice((self._before + int(start)) * o, (self._before + int(end)) * o)
+            some = [piece.of(operator.itemgetter(slice(start, end))) for piece in self._pieces]
+            rows = slice((self._before + start) * o, (self._before + end) * o)
             blocks_of_rows.append((rows, _array(gram(some, some))))
-        if self._exchange.any(not all(np.all(np.isfinite(K)) for _, K in blocks_of_rows)):
+        if self.exchange.any(not all(np.all(np.isfinite(K)) for _, K in blocks_of_rows)):
             raise NotConverged(_NOT_FINITE)
         return blocks_of_rows
 
     def normal(self) -> Array:
         """JᵀJ, (p, p)."""
         total = np.zeros((self.num_columns, self.num_columns))
-        for rows in self.row_blocks():
+        for rows in self._blocks_of_rows(self._pieces):
             total += rows.T @ rows
-        return _finite(self._exchange.sum(total))
+        return _finite(self.exchange.sum(total))
 
-    def row_blocks(self) -> Iterator[Array]:
-        """The rows of this team's samples, some at a time: (k, p) each."""
-        count, o = self._y.shape
-        step = max(1, _CHUNK // max(1, o * self.num_columns))
-        for start in range(0, count, step):
-            yield _array(dense(self._pieces, self.num_columns, slice(start, start + step)))
+    def _blocks_of_rows(self, pieces: list[Piece]) -> Iterator[Array]:
+        """The rows of some samples, some at a time: (k, p) each."""
+        step = max(1, _CHUNK // max(1, self._y.shape[1] * self.num_columns))
+        for start in range(0, len(pieces[0].delta), step):
+            yield _array(dense(pieces, self.num_columns, slice(start, start + step)))
 
     @cached_property
     def _pieces(self) -> list[Piece]:
         pieces: dict[str, Piece] | None = None
-        with self._exchange.together():
+        with self.exchange.together():
             if self.by_layers:
                 try:
                     pieces = structured(self._y, self._params, self._basis)
                 except Unstructured:
                     pieces = None
-        shapes = {key: [a.shape[1:] for a in piece.arrays()] for key, piece in (pieces or {}).items()}
-        self.by_layers = self._exchange.agree(str(shapes)) and pieces is not None
+        shapes = {key: (piece.delta.shape[1:], piece.a.shape[1:]) for key, piece in (pieces or {}).items()}
+        self.by_layers = self.exchange.agree(str(shapes)) and pieces is not None
         if pieces is None or not self.by_layers:
-            with self._exchange.together():
+            with self.exchange.together():
                 pieces = by_rows(self._y, self._params, self._basis)
         return list(pieces.values())
 
     @cached_property
     def _all_pieces(self) -> list[Piece]:
-        return [piece.of(*(self._exchange.all_samples(a) for a in piece.arrays())) for piece in self._pieces]
+        return [piece.of(self.exchange.all_samples) for piece in self._pieces]
 
     def triangle_of_columns(self) -> Array:
         """R of Jᵀ = Q R, (m, m): each team makes the triangle of its share of the parameters."""
-        first, last = self._exchange.share(self.num_columns)
-        count, step = self._samples, max(1, _CHUNK // max(1, self._y.shape[1] * self.num_columns))
-        blocks = [
-            _array(dense(self._all_pieces, self.num_columns, slice(start, start + step)))[:, first:last].copy()
-            for start in range(0, count, step)
-        ]
+        mine = self.exchange.share(self.num_columns)
+        blocks = [rows[:, mine].copy() for rows in self._blocks_of_rows(self._all_pieces)]
         return self._triangle_of_all(_triangle(np.concatenate(blocks).T))
 
     def triangle_of_rows(self) -> Array:
         """R of J = Q R, (p, p): each team makes the triangle of its samples."""
         own: Array = np.empty((0, self.num_columns))
-        for rows in self.row_blocks():
+        for rows in self._blocks_of_rows(self._pieces):
             own = _triangle(np.concatenate([own, rows]))
         return self._triangle_of_all(own)
 
     def _triangle_of_all(self, own: Array) -> Array:
-        every = _finite(self._exchange.all_rows(np.ascontiguousarray(own)))
+        every = _finite(self.exchange.all_rows(np.ascontiguousarray(own)))
         return own if len(every) == len(own) else _triangle(every)
 
     @property
@@ -197,7 +190,7 @@ class BatchJacobian:
         a thousandth of the whole is their measure.
         """
         own = torch.from_numpy(self.mine(self.probe())).to(self._basis)
-        by_rows_here = self._exchange.sum(_array(combined(self._pieces, self.num_columns, own)))
+        by_rows_here = self.exchange.sum(_array(combined(self._pieces, self.num_columns, own)))
         ends = np.cumsum([p.numel() for p in self._params])[:-1]
         floor = 1e-3 * float(np.linalg.norm(self.swept_probe))
         worst = 0.0
@@ -206,18 +199,10 @@ class BatchJacobian:
             worst = max(worst, float(np.linalg.norm(one - other)) / size if size else 0.0)
         return worst
 
-    def agreed(self, flag: bool) -> bool:
-        """Whether it is so on any rank: what rounding decides must be decided alike."""
-        return self._exchange.any(flag)
-
     def forget(self) -> None:
         """Find the rows anew when they are asked for."""
         for name in ("_pieces", "_all_pieces"):
             self.__dict__.pop(name, None)
-
-    def of_all_teams(self, rows: Array) -> Array:
-        """Rows that each team has some of, on every rank."""
-        return self._exchange.all_rows(rows)
 
 
 def _finite(values: Array) -> Array:
@@ -234,7 +219,3 @@ def _array(tensor: Tensor) -> Array:
 def _triangle(matrix: Array) -> Array:
     """R of a QR factorisation, with as many rows as columns or fewer."""
     return np.asarray(scipy.linalg.qr(matrix, mode="r", check_finite=False)[0][: matrix.shape[1]])
-
-
-def _flat(tensors: Sequence[Tensor]) -> Array:
-    return np.concatenate([_array(t).reshape(-1) for t in tensors])

@@ -242,9 +242,9 @@ class HalfInverse(torch.optim.Optimizer):
 
     def _direction(self, J: BatchJacobian, g: Array) -> tuple[Direction, str]:
         phi = Filter(self._setting("power"), self._setting("rcond"), self._setting("damping"))
-        if not np.any(g):
-            return Direction(np.zeros(J.num_columns), 0.0, np.zeros(1), 0), self._method(J, phi)
         method = self._method(J, phi)
+        if not np.any(g):
+            return Direction(np.zeros(J.num_columns), 0.0, np.zeros(1), 0), method
         if method == "krylov":
             most = min(J.num_rows, J.num_columns + 1)
             steps = self.krylov_steps or (most if most <= _EXHAUSTED else _KRYLOV_STEPS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,10 +13,10 @@ _CHUNK = 2**23
 
 
 @dataclass(frozen=True)
-class Outer:
+class Piece:
     """Rows Σ_t delta[b, k, t] ⊗ a[b, t] of samples b and outputs k: a layer's weight, seen position by position.
 
-    A bias is one more column of a, of ones.
+    A bias is one more column of a, of ones. Rows as they are have one position, and a = 1.
 
     Attributes:
         delta: (B, o, T, q), sensitivities of the outputs to what the layer gives, float64.
@@ -29,16 +28,11 @@ class Outer:
     a: Tensor
     write: Callable[[Tensor, Tensor], None]
 
-    def arrays(self) -> tuple[Tensor, ...]:
-        """The arrays that make it up; the first axis of each is that of the samples."""
-        return self.delta, self.a
+    def of(self, select: Callable[[Tensor], Tensor]) -> Piece:
+        """The same piece of other samples, which ``select`` chooses from an array."""
+        return Piece(select(self.delta), select(self.a), self.write)
 
-    def of(self, *arrays: Tensor) -> Outer:
-        """The same piece of other samples."""
-        delta, a = arrays
-        return Outer(delta, a, self.write)
-
-    def gram(self, other: Outer) -> Tensor:
+    def gram(self, other: Piece) -> Tensor:
         """The rows' products with another one's: (B, o, B', o')."""
         (B, o, T, q), (C, r, S, _) = self.delta.shape, other.delta.shape
         if T == S == 1:
@@ -48,7 +42,7 @@ class Outer:
             return self._gram_of_rows(other)
         return self._gram_of_positions(other)
 
-    def _gram_of_rows(self, other: Outer) -> Tensor:
+    def _gram_of_rows(self, other: Piece) -> Tensor:
         """The products by rows, a few units of the layer at a time."""
         (B, o, _, q), (C, r, _, _), n = self.delta.shape, other.delta.shape, self.a.shape[2]
         K = self.delta.new_zeros(B * o, C * r)
@@ -60,7 +54,7 @@ class Outer:
             K.addmm_(J, other_J.T)
         return K.reshape(B, o, C, r)
 
-    def _gram_of_positions(self, other: Outer) -> Tensor:
+    def _gram_of_positions(self, other: Piece) -> Tensor:
         """The products by pairs of positions, a few samples at a time."""
         (B, o, T, q), (C, r, S, _) = self.delta.shape, other.delta.shape
         K = self.delta.new_empty(B, o, C, r)
@@ -83,44 +77,6 @@ class Outer:
         self.write(J, torch.einsum("bTq,bTn->qn", of_delta, self.a)[None, None])
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows as they are.
-
-    Attributes:
-        rows: (B, o, q), float64.
-        write: takes them into the columns of the parameters of a Jacobian (B, o, p).
-    """
-
-    rows: Tensor
-    write: Callable[[Tensor, Tensor], None]
-
-    def arrays(self) -> tuple[Tensor, ...]:
-        """The arrays that make it up; the first axis of each is that of the samples."""
-        return (self.rows,)
-
-    def of(self, *arrays: Tensor) -> Rows:
-        """The same piece of other samples."""
-        return Rows(arrays[0], self.write)
-
-    def gram(self, other: Rows) -> Tensor:
-        """The rows' products with another one's: (B, o, B', o')."""
-        q = self.rows.shape[2]
-        K = self.rows.reshape(-1, q) @ other.rows.reshape(-1, q).T
-        return K.reshape(*self.rows.shape[:2], *other.rows.shape[:2])
-
-    def put(self, J: Tensor) -> None:
-        """The rows into a Jacobian, (B, o, p)."""
-        self.write(J, self.rows)
-
-    def put_sum(self, J: Tensor, w: Tensor) -> None:
-        """Their sum with weights w, (B, o), into a Jacobian of one row, (1, 1, p)."""
-        self.write(J, torch.einsum("bo,boq->q", w, self.rows)[None, None])
-
-
-Piece: TypeAlias = Outer | Rows
-
-
 def _rows(delta: Tensor, a: Tensor) -> Tensor:
     """(B, o, q, n)."""
     if a.shape[1] == 1:
@@ -132,7 +88,7 @@ def gram(mine: list[Piece], all_of_them: list[Piece]) -> Tensor:
     """J J'ᵀ for the rows of some samples and of others: (B o, B' o'), float64."""
     total: Tensor | None = None
     for one, other in zip(mine, all_of_them, strict=True):
-        K = one.gram(other)  # type: ignore[arg-type]
+        K = one.gram(other)
         total = K if total is None else total.add_(K)
     assert total is not None
     return total.reshape(total.shape[0] * total.shape[1], -1)
@@ -140,9 +96,9 @@ def gram(mine: list[Piece], all_of_them: list[Piece]) -> Tensor:
 
 def dense(pieces: list[Piece], num_parameters: int, samples: slice = slice(None)) -> Tensor:
     """The Jacobian of some samples as a matrix: (B o, p), float64."""
-    some = [piece.of(*(array[samples] for array in piece.arrays())) for piece in pieces]
-    B, o = some[0].arrays()[0].shape[:2]
-    J = some[0].arrays()[0].new_zeros(B, o, num_parameters)
+    some = [piece.of(lambda array: array[samples]) for piece in pieces]
+    B, o = some[0].delta.shape[:2]
+    J = some[0].delta.new_zeros(B, o, num_parameters)
     for piece in some:
         piece.put(J)
     return J.reshape(B * o, num_parameters)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from relax.train.half_inverse.graph import Meeting, Unstructured, meetings
-from relax.train.half_inverse.pieces import Outer, Piece, Rows
+from relax.train.half_inverse.pieces import Piece
 
 # Rows of a Jacobian that are computed together, and numbers in them.
 _SWEEPS, _CHUNK = 64, 2**22
@@ -35,11 +35,6 @@ class Columns:
     """
 
     params: Sequence[Tensor]
-
-    @property
-    def total(self) -> int:
-        """The number of columns."""
-        return sum(p.numel() for p in self.params)
 
     def of(self, which: int, start: int = 0, length: int | None = None) -> slice:
         """The columns of a parameter, or of a run of its numbers."""
@@ -88,7 +83,7 @@ def by_rows(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> dict[str, Pie
     B, o = y.shape
 
     def sweep(seed: Tensor) -> tuple[Tensor, ...]:
-        return _given(torch.autograd.grad(y, params, seed, retain_graph=True, allow_unused=True), params)
+        return torch.autograd.grad(y, params, seed, retain_graph=True, allow_unused=True, materialize_grads=True)
 
     def seeds(b: Tensor, k: Tensor) -> Tensor:
         cotangents = torch.zeros(len(b), B, o, dtype=y.dtype, device=y.device)
@@ -98,18 +93,13 @@ def by_rows(y: Tensor, params: Sequence[Tensor], basis: Tensor) -> dict[str, Pie
     return {"all": _rows_of(sweep, seeds, (B, o, B * o), Columns(params), range(len(params)))}
 
 
-def _given(gradients: Sequence[Tensor | None], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(gradients, params, strict=True))
-
-
 def _swept(sweep: Callable[[Tensor], tuple[Tensor, ...]], seeds: Tensor) -> tuple[Tensor, ...]:
     """A sweep for each seed: all at once, or one by one where a node of the graph cannot take them so."""
     try:
-        sensitivities = torch.func.vmap(sweep)(seeds)
+        return tuple(torch.func.vmap(sweep)(seeds))
     except (RuntimeError, NotImplementedError):
         each = [sweep(seed) for seed in seeds]
-        sensitivities = tuple(torch.stack(column) for column in zip(*each, strict=True))
-    return tuple(sensitivities)
+        return tuple(torch.stack(column) for column in zip(*each, strict=True))
 
 
 def _rows_of(
@@ -118,7 +108,7 @@ def _rows_of(
     size: tuple[int, int, int],
     columns: Columns,
     which: Sequence[int],
-) -> Rows:
+) -> Piece:
     """One sweep for each row, as many at once as memory should hold.
 
     Args:
@@ -141,10 +131,11 @@ def _rows_of(
         start = 0
         for i in which:
             size = columns.params[i].numel()
-            J[..., columns.of(i)] += rows[..., start : start + size]
+            J[..., columns.of(i)] += rows[..., start : start + size, 0]
             start += size
 
-    return Rows(torch.cat(blocks).reshape(B, o, width), write)
+    rows = torch.cat(blocks).reshape(B, o, 1, width)
+    return Piece(rows, rows.new_ones(B, 1, 1), write)
 
 
 # -- pieces ------------------------------------------------------------------------------------------------------------
@@ -179,7 +170,7 @@ def _pieces(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tuple[tup
         taken = taken.reshape(T, B, -1).transpose(0, 1) if meeting.positions_first else taken.reshape(B, T, -1)
     write = _writer(columns, meeting, 0, q, 0)
     key = (meeting.kind == "shift", meeting.weight, meeting.bias, meeting.transposed, 0)
-    return [(key, Outer(delta, _with_ones(taken, meeting.bias), write))]
+    return [(key, Piece(delta, _with_ones(taken, meeting.bias), write))]
 
 
 def _convolution(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tuple[tuple[object, ...], Piece]]:
@@ -201,18 +192,18 @@ def _convolution(meeting: Meeting, delta: Tensor, columns: Columns) -> list[tupl
         own = _with_ones(taken[..., i * n : (i + 1) * n], meeting.bias)
         write = _writer(columns, meeting, i * q * n, q, i * q)
         key = (False, meeting.weight, meeting.bias, True, i)
-        pieces.append((key, Outer(delta[..., i * q : (i + 1) * q], own, write)))
+        pieces.append((key, Piece(delta[..., i * q : (i + 1) * q], own, write)))
     return pieces
 
 
-def _other(meeting: Meeting, delta: Tensor, columns: Columns) -> Rows:
+def _other(meeting: Meeting, delta: Tensor, columns: Columns) -> Piece:
     """The rows by the node's own backward step, from each sample alone."""
     params = [columns.params[i] for i in meeting.others]
     edge = GradientEdge(meeting.node, 0)
     B = delta.shape[1]
 
     def sweep(seed: Tensor) -> tuple[Tensor, ...]:
-        return _given(torch.autograd.grad([edge], params, seed, retain_graph=True, allow_unused=True), params)
+        return torch.autograd.grad([edge], params, seed, retain_graph=True, allow_unused=True, materialize_grads=True)
 
     def seeds(b: Tensor, k: Tensor) -> Tensor:
         cotangents = delta.new_zeros(len(b), *delta.shape[1:])
@@ -259,11 +250,9 @@ def _writer(
 
 def _joined(one: Piece, other: Piece) -> Piece:
     """A weight that is used twice is seen at the positions of both."""
-    if not (isinstance(one, Outer) and isinstance(other, Outer)):
-        raise Unstructured
     if one.delta.shape[3] != other.delta.shape[3] or one.a.shape[2] != other.a.shape[2]:
         raise Unstructured
-    return one.of(torch.cat([one.delta, other.delta], 2), torch.cat([one.a, other.a], 1))
+    return Piece(torch.cat([one.delta, other.delta], 2), torch.cat([one.a, other.a], 1), one.write)
 
 
 def _check_disjoint(keys: Sequence[tuple[object, ...]]) -> None:

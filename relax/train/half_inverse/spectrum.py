@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg
 
 from relax.base.types import Array
@@ -30,22 +29,18 @@ class Filter:
     rcond: float
     damping: float = 0.0
 
-    def __call__(self, s: Array, largest: float, *, least: float = 0.0) -> Array:
-        """phi(s) for singular values s >= 0.
+    def __call__(self, s: Array, *, least: float = 0.0) -> tuple[Array, int]:
+        """phi(s) for all singular values s >= 0, and how many are kept.
 
         Args:
-            s: any of them.
-            largest: s_max.
+            s: the singular values.
             least: relative to the largest, what rounding makes of zero.
         """
-        kept = self.keeps(s, largest, least=least)
+        largest = s.max()
+        kept = (s > max(self.rcond, least) * largest) & (s > 0.0)
         exponent = -0.5 * (1.0 + self.power)
         base = np.where(kept, s, 1.0) ** 2 + (self.damping * largest) ** 2
-        return np.asarray(np.where(kept, base**exponent, 0.0))
-
-    def keeps(self, s: Array, largest: float, *, least: float = 0.0) -> npt.NDArray[np.bool_]:
-        """Which singular values are kept."""
-        return np.asarray((s > max(self.rcond, least) * largest) & (s > 0.0))
+        return np.where(kept, base**exponent, 0.0), int(np.count_nonzero(kept))
 
 
 class Symmetric:

@@ -13,7 +13,7 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.fem.layout import as_rows
 from relax.base.la.factors import Key
-from relax.base.teams import Teams
+from relax.base.teams import Teams, by_teams
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
@@ -152,22 +152,6 @@ def like(given: Any, values: Array) -> Any:
         dtype = given.dtype if given.is_floating_point() else torch.float64
         return torch.from_numpy(np.ascontiguousarray(values)).to(device=given.device, dtype=dtype)
     return values
-
-
-def by_teams(teams: Teams | None, samples: int, rows_of: Callable[[slice], Array]) -> Array:
-    """The rows of all samples, each team's made by itself; when one fails, all raise. Collective over ``teams.comm``.
-
-    Args:
-        teams: None for one that does them all.
-        samples: how many there are.
-        rows_of: makes the rows of some of the samples. Collective over the team.
-    """
-    if teams is None:
-        return rows_of(slice(0, samples))
-    mine: Array = np.empty(0)
-    with parallel.together(teams.comm):
-        mine = rows_of(teams.mine(samples))
-    return teams.gather(mine)
 
 
 def parameters_key(G: ReducedMap) -> Key:

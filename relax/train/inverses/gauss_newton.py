@@ -12,32 +12,20 @@ from relax.base import parallel
 from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in, one_of, positive
 from relax.base.fem.layout import as_rows
 from relax.base.la.factors import Key
-from relax.base.teams import Teams
+from relax.base.teams import Teams, by_teams
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, SolveFailed
 from relax.invert.cg import conjugate_gradients
 from relax.invert.priors.base import Prior
-from relax.train.inverses.base import MapInverse, as_array, by_teams, like, parameters_key
+from relax.train.inverses.base import MapInverse, as_array, like, parameters_key
 
 # With jacobian="auto" and a prior: at most so many unknowns of the smaller side, and so many numbers in a Jacobian.
 _SIDE, _ENTRIES = 3_000, 20_000_000
 
 
-def gauss_newton_inverse(
-    G: ReducedMap,
-    *,
-    noise: float | Array | None = None,
-    prior: Prior | None = None,
-    steps: int = 1,
-    damping: float = 0.0,
-    rcond: float = 1e-10,
-    jacobian: Literal["auto", "matrix", "products"] = "auto",
-    max_cg: int = 200,
-    cg_rtol: float = 1e-8,
-    teams: Teams | None = None,
-) -> GaussNewtonInverse:
+class gauss_newton_inverse(MapInverse):  # noqa: N801 - used as a function
     """The step dx from x that a linearised inverse problem asks for, J = G'(x), Σ the noise:
 
     - without a prior: dx = J⁺ dy, the least squares solution of least length, with weights Σ⁻¹; with damping the
@@ -77,31 +65,22 @@ def gauss_newton_inverse(
         BadInput: on every rank, for arguments that do not fit.
         SolveFailed: when a solve fails, or the normal equations are singular.
     """
-    return GaussNewtonInverse(
-        G, noise=noise, prior=prior, steps=steps, damping=damping, rcond=rcond, jacobian=jacobian, max_cg=max_cg,
-        cg_rtol=cg_rtol, teams=teams,
-    )  # fmt: skip
-
-
-class GaussNewtonInverse(MapInverse):
-    """The inverse that :func:`gauss_newton_inverse` makes."""
 
     def __init__(
         self,
         G: ReducedMap,
         *,
-        noise: float | Array | None,
-        prior: Prior | None,
-        steps: int,
-        damping: float,
-        rcond: float,
-        jacobian: str,
-        max_cg: int,
-        cg_rtol: float,
-        teams: Teams | None,
+        noise: float | Array | None = None,
+        prior: Prior | None = None,
+        steps: int = 1,
+        damping: float = 0.0,
+        rcond: float = 1e-10,
+        jacobian: Literal["auto", "matrix", "products"] = "auto",
+        max_cg: int = 200,
+        cg_rtol: float = 1e-8,
+        teams: Teams | None = None,
     ) -> None:
         super().__init__(G, teams)
-        self.name = "gauss_newton_inverse"
         self._noise = checked_noise(self, noise, prior)
         # What is kept depends on it.
         self._noise.flags.writeable = False
@@ -292,6 +271,10 @@ class GaussNewtonInverse(MapInverse):
 
         b = point.vjp(weights * residual) - prior.gradient(x)
         return conjugate_gradients(data_hessian, metric, b, metric(b), self.G.dot, **self._cg).p
+
+
+#: The class, by the name of a class.
+GaussNewtonInverse = gauss_newton_inverse
 
 
 def _pseudo_inverse(A: Array, rcond: float) -> Array:

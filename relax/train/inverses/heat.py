@@ -34,16 +34,24 @@ _STAYS = 1e-6
 _SURE = 0.68
 
 
-def heat_inverse(
-    G: ReducedMap,
-    *,
-    modes: int = 64,
-    signal: float | Prior = 1.0,
-    noise: float = 0.0,
-    relative_noise: float = 1e-6,
-    filter: Literal["probability", "wiener"] = "probability",  # noqa: A002 - the word of the field
-    teams: Teams | None = None,
-) -> HeatInverse:
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """Modes of a linear evolution from its initial to its last state.
+
+    Attributes:
+        functions: φ_k in the replicated order, (k, size).
+        duals: M φ_k, likewise: amplitudes are ``values @ duals.T``.
+        gains: g_k, (k,).
+        signal: S_k, (k,).
+    """
+
+    functions: Array
+    duals: Array
+    gains: Array
+    signal: Array
+
+
+class heat_inverse(MapInverse):  # noqa: N801 - used as a function
     """Undo diffusion mode by mode, as far as a mode stands out of the noise.
 
     Collective, to make and to call: :class:`relax.train.MapInverse`. For ``pdes.heat.evolution`` with its initial state
@@ -75,41 +83,19 @@ def heat_inverse(
         ImportError: without slepc4py, when it is first called.
         SolveFailed: when the eigenpairs cannot be found.
     """
-    return HeatInverse(G, modes, signal, noise, relative_noise, filter, teams)
-
-
-@dataclass(frozen=True, eq=False)
-class Modes:
-    """Modes of a linear evolution from its initial to its last state.
-
-    Attributes:
-        functions: φ_k in the replicated order, (k, size).
-        duals: M φ_k, likewise: amplitudes are ``values @ duals.T``.
-        gains: g_k, (k,).
-        signal: S_k, (k,).
-    """
-
-    functions: Array
-    duals: Array
-    gains: Array
-    signal: Array
-
-
-class HeatInverse(MapInverse):
-    """The inverse that :func:`heat_inverse` makes."""
 
     def __init__(
         self,
         G: ReducedMap,
-        modes: int,
-        signal: float | Prior,
-        noise: float,
-        relative_noise: float,
-        filter: str,  # noqa: A002
-        teams: Teams | None,
+        *,
+        modes: int = 64,
+        signal: float | Prior = 1.0,
+        noise: float = 0.0,
+        relative_noise: float = 1e-6,
+        filter: Literal["probability", "wiener"] = "probability",  # noqa: A002 - the word of the field
+        teams: Teams | None = None,
     ) -> None:
         super().__init__(G, teams)
-        self.name = "heat_inverse"
         _check(G)
         with parallel.together(self.comm):
             one_of(filter, ("probability", "wiener"), f"{self.name}: filter")
@@ -203,15 +189,12 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
         if count > size:
             raise BadInput(f"{name}: modes: expected at most {size}, the values that are not clamped, got {count}")
         pairs = eigen.LowestPairs(A, M, T).find(count)
-        gathered = []
-        for vectors, matrix in ((pairs.vectors, None), (pairs.vectors, whole[1])):
-            owned = np.zeros((len(vectors), residual.num_owned))
-            owned[:, free] = vectors
-            gathered.append(layout.gather(owned if matrix is None else eigen.products(matrix, owned)))
+        owned = np.zeros((len(pairs.vectors), residual.num_owned))
+        owned[:, free] = pairs.vectors
+        return layout.gather(owned), layout.gather(eigen.products(whole[1], owned))
     finally:
         for matrix in (*whole, A, M, T):
             matrix.destroy()
-    return gathered[0], gathered[1]
 
 
 def _check(G: ReducedMap) -> None:

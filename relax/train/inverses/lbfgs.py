@@ -21,17 +21,7 @@ _LEAST = {"max_steps": 1, "memory": 0, "max_halvings": 0}
 _RULES = {"rtol": FRACTION, "atol": AT_LEAST_0}
 
 
-def lbfgs_inverse(
-    G: ReducedMap,
-    *,
-    noise: float | Array,
-    prior: Prior,
-    max_steps: int = 20,
-    rtol: float = 1e-6,
-    must_converge: bool = False,
-    teams: Teams | None = None,
-    **options: Any,
-) -> LbfgsInverse:
+class lbfgs_inverse(MapInverse):  # noqa: N801 - used as a function
     """dx = m − x with m the minimum of ½ |Σ⁻¹ (G(m) − G(x) − dy)|² + ½ (m − mean)ᵀ C⁻¹ (m − mean), by L-BFGS from x.
 
     Collective, to make and to call: :class:`relax.train.MapInverse`. A run of ``relax.lbfgs`` for each sample, at a
@@ -53,32 +43,30 @@ def lbfgs_inverse(
         NotConverged: with ``must_converge``.
         SolveFailed: when a solve fails elsewhere than at a trial step.
     """
-    return LbfgsInverse(G, noise, prior, teams, must_converge, {"max_steps": max_steps, "rtol": rtol, **options})
-
-
-class LbfgsInverse(MapInverse):
-    """The inverse that :func:`lbfgs_inverse` makes."""
 
     def __init__(
         self,
         G: ReducedMap,
+        *,
         noise: float | Array,
         prior: Prior,
-        teams: Teams | None,
-        must_converge: bool,
-        options: dict[str, Any],
+        max_steps: int = 20,
+        rtol: float = 1e-6,
+        must_converge: bool = False,
+        teams: Teams | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(G, teams)
-        self.name = "lbfgs_inverse"
         self.noise = checked_noise(self, noise, prior)
         check_prior(G, prior, self.name)
         if prior is None:
             raise BadInput(f"{self.name}: prior: expected one, got None; IdentityPrior is one for numbers")
         self.prior = prior
         self._must_converge = must_converge
+        given = {"max_steps": max_steps, "rtol": rtol, **options}
         self._options: dict[str, Any] = {}
         with parallel.together(self.comm):
-            self._options = {word: self._checked_option(word, value) for word, value in options.items()}
+            self._options = {word: self._checked_option(word, value) for word, value in given.items()}
 
     def _checked_option(self, word: str, value: Any) -> float:
         what = f"{self.name}: {word}"

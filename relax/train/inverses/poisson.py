@@ -24,7 +24,21 @@ from relax.train.inverses.base import MapInverse, parameters_key
 PREFIX = "relax_inverse_"
 
 
-def poisson_inverse(G: ReducedMap, *, teams: Teams | None = None) -> SourceInverse:
+@dataclass(frozen=True)
+class _Operators:
+    """The operators that are assembled once: A and the solver for the free part of M. For the owner to destroy."""
+
+    A: PETSc.Mat
+    mass: PETSc.Mat
+    solver: LinearSolver
+
+    def destroy(self) -> None:
+        self.mass.destroy()
+        self.solver.destroy()
+        self.A.destroy()
+
+
+class poisson_inverse(MapInverse):  # noqa: N801 - used as a function
     """dx with A du = M dx: the change of the source whose solution is du, without a solve with A.
 
     Collective, to make and to call: :class:`relax.train.MapInverse`. For ``pdes.poisson.source`` and any other
@@ -47,29 +61,9 @@ def poisson_inverse(G: ReducedMap, *, teams: Teams | None = None) -> SourceInver
         BadInput: on every rank, for a map that is not of this kind.
         SolveFailed: when M is singular: the source does not act everywhere.
     """
-    return SourceInverse(G, teams)
 
-
-@dataclass(frozen=True)
-class _Operators:
-    """The operators that are assembled once: A and the solver for the free part of M. For the owner to destroy."""
-
-    A: PETSc.Mat
-    mass: PETSc.Mat
-    solver: LinearSolver
-
-    def destroy(self) -> None:
-        self.mass.destroy()
-        self.solver.destroy()
-        self.A.destroy()
-
-
-class SourceInverse(MapInverse):
-    """The inverse that :func:`poisson_inverse` makes."""
-
-    def __init__(self, G: ReducedMap, teams: Teams | None = None) -> None:
+    def __init__(self, G: ReducedMap, *, teams: Teams | None = None) -> None:
         super().__init__(G, teams)
-        self.name = "poisson_inverse"
         _check(G)
         V = G.problem.state.function_space
         self._layout = SpaceLayout(V)
