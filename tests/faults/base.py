@@ -5,7 +5,7 @@ from __future__ import annotations
 from faults.mutant import Mutant
 
 PARALLEL = "test_parallel.py -k 'one_error or reductions or copy'"
-TRANSPOSED = "test_petsc.py|test_linear.py -k 'follows or leaves or transposes_wrongly'"
+TRANSPOSED = "test_linear.py -k 'follows or leaves or transposes_wrongly'"
 DIFFUSION = "test_contract.py::TestDiffusion"
 CLAMPED_NUMBER = "test_contract.py::TestDirichletConstant"
 STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
