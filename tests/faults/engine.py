@@ -288,4 +288,20 @@ MUTANTS = [
         ranks=2,
         below="register.x.array[self._free] = psi",
     ),
+    Mutant(
+        "self.install_parameters(users)", "pass", "test_contract.py::TestSource", "lent parameters are not given back"
+    ),
+    Mutant(
+        "self.everything_key = Key()",
+        "pass",
+        "test_contract.py::TestSource test_evolution_edges.py -k parameters",
+        "stale matrices: parameters that stand in them have changed",
+        below="            self.operator_key = Key()",
+    ),
+    Mutant(
+        "self._values = now",
+        "pass",
+        "test_contract.py::TestSource -k parameters",
+        "a point keeps the parameters of the point before",
+    ),
 ]

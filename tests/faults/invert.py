@@ -105,4 +105,19 @@ MUTANTS = [
         PAIRS,
         "blocks are drawn from one stream",
     ),
+    Mutant(
+        "methods.gauss_newton:gauss_newton",
+        "methods.lbfgs:lbfgs",
+        "test_methods.py -k names",
+        "a name that is at home in another method",
+        files=("table.py",),
+    ),
+    Mutant("step = t * way.p", "step = way.p", "test_methods.py -k same_minimum", "a method is told a step not taken"),
+    Mutant(
+        "here.point.close()",
+        "pass",
+        "test_methods.py -k same_minimum",
+        "linearisations are left open",
+        files=("loop.py",),
+    ),
 ]

@@ -78,4 +78,22 @@ MUTANTS = [
         "test_time_job_mistakes.py -k own_number",
         "L-BFGS has the steps of Gauss–Newton",
     ),
+    Mutant(
+        '.control.run:run", resumes=True',
+        '.control.run:run"',
+        "test_time_jobs.py -k resumed",
+        "a control job starts anew",
+    ),
+    Mutant(
+        '".landscape.run:run"',
+        '".landscape.run:run", resumes=True',
+        "test_landscape_job_mistakes.py",
+        "a landscape is resumed",
+    ),
+    Mutant(
+        "return own or named",
+        "return named",
+        "test_kinds.py test_job.py",
+        "a table that several kinds know makes two jobs",
+    ),
 ]
