@@ -83,13 +83,13 @@ MUTANTS = [
     Mutant(
         "starts = start + self._ends[:-1]",
         "starts = self._ends[:-1]",
-        "test_evolution_edges.py -k derivatives",
+        "test_evolution.py -k looks",
         "a stack in a stack starts at the beginning",
     ),
     Mutant(
         "part.looks(num_steps, int(first))",
         "part.looks(num_steps, start)",
-        "test_evolution.py::Test_heat -k derivatives",
+        "test_evolution.py -k looks",
         "looks of the second part begin with the first",
     ),
 ]
