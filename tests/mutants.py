@@ -64,7 +64,7 @@ def place_of(mutant: Mutant, sources: dict[Path, list[str]]) -> Place:
     """The one line of the sources that the mutant is about."""
     found = []
     for file, lines in sources.items():
-        if mutant.files and file.name not in mutant.files:
+        if mutant.file not in ("", file.name):
             continue
         for i, line in enumerate(lines):
             times = line.count(mutant.old)

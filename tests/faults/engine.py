@@ -20,7 +20,7 @@ MUTANTS = [
         DIFFUSION,
         "residuals lose what ghosts collect",
         ranks=2,
-        files=("residual.py",),
+        file="residual.py",
         below="fem.assemble_vector(self._dual.x.array, form)",
     ),
     Mutant(
@@ -36,7 +36,7 @@ MUTANTS = [
         DIFFUSION,
         "gradients lose what ghosts collect",
         ranks=2,
-        files=("residual.py",),
+        file="residual.py",
     ),
     Mutant(
         "parts.append(parallel.sum_over_ranks(self.comm, entries))",
@@ -212,7 +212,7 @@ MUTANTS = [
         "test_heat.py::TestSource test_evolution.py::Test_heating -k 'one_rank'",
         "the load of a step loses what ghosts collect",
         ranks=2,
-        files=("system.py",),
+        file="system.py",
         below="fem.assemble_vector(self._dual.x.array, form)",
     ),
     Mutant(

@@ -19,7 +19,7 @@ MUTANTS = [
         "rtol=atol, atol=rtol,",
         GAUSS_NEWTON,
         "swapped arguments: rtol and atol of L-BFGS",
-        files=("lbfgs.py",),
+        file="lbfgs.py",
         below="_Bfgs(memory)",
     ),
     Mutant(
@@ -110,7 +110,7 @@ MUTANTS = [
         "methods.lbfgs:lbfgs",
         "test_methods.py -k names",
         "a name that is at home in another method",
-        files=("table.py",),
+        file="table.py",
     ),
     Mutant("step = t * way.p", "step = way.p", "test_methods.py -k same_minimum", "a method is told a step not taken"),
     Mutant(
@@ -118,6 +118,6 @@ MUTANTS = [
         "pass",
         "test_methods.py -k same_minimum",
         "linearisations are left open",
-        files=("loop.py",),
+        file="loop.py",
     ),
 ]

@@ -49,7 +49,7 @@ MUTANTS = [
         "/ step)",
         "test_contract.py::TestSumOfQuartics",
         "a one-sided step under a central difference",
-        files=("base.py",),
+        file="base.py",
     ),
     Mutant(
         "@ self._bras).conj()",
@@ -63,7 +63,7 @@ MUTANTS = [
         "test_schrodinger_observables.py::TestOverlapsWithComplexStates",
         "a missing ghost update of bras",
         ranks=2,
-        files=("observables.py",),
+        file="observables.py",
     ),
     Mutant("(0.5 if n in ends else 1.0)", "1.0", "test_evolution.py -k looks", "ends of an integral weigh in full"),
     Mutant("num_steps + 1 + n,", "num_steps + n,", "test_evolution.py -k looks", "the last step but one for the last"),

@@ -24,7 +24,7 @@ MUTANTS = [
         "test_landscape.py -k 'recovery or same_numbers'",
         "a missing ghost update of fitted polynomials",
         ranks=2,
-        files=("recovery.py",),
+        file="recovery.py",
     ),
     Mutant(
         "np.sqrt(times[i]) - np.sqrt(t)",
@@ -55,7 +55,7 @@ MUTANTS = [
         "* t / beta)",
         "test_relaxation_references.py -k 'derivatives or closed'",
         "a cosine that decays twice as fast",
-        files=("closed_forms.py",),
+        file="closed_forms.py",
         below="def parts",
     ),
     Mutant(
@@ -131,7 +131,7 @@ MUTANTS = [
         'part.setting("lr") for',
         "test_optim_statistics.py -k 'momentum or sgld'",
         "a swapped argument of SGLD: beta and lr",
-        files=("sgld.py",),
+        file="sgld.py",
     ),
     Mutant(
         "centre), alpha=rho)",
