@@ -16,7 +16,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # A mutant is given this many times the seconds of a run without it, and these besides: a form that it changes has to be
 # compiled, and a rank that fails alone waits for the others before it ends the job.
 _TIMES, _BESIDES = 4.0, 40.0
-_GRACE = 5.0
+# What `timeout` gives for what it has ended, and for what it had to kill after this many seconds more.
+_ENDED, _GRACE = (124, 137), 5.0
 
 
 class Stale(Exception):
@@ -53,9 +53,9 @@ class Place(NamedTuple):
 
 
 class Run(NamedTuple):
-    """How a part of the suite ended: its status, None of one that was killed; seconds; what it printed."""
+    """How a part of the suite ended: its status, seconds, what it printed."""
 
-    status: int | None
+    status: int
     seconds: float
     output: str
 
@@ -64,7 +64,7 @@ def place_of(mutant: Mutant, sources: dict[Path, list[str]]) -> Place:
     """The one line of the sources that the mutant is about."""
     found = []
     for file, lines in sources.items():
-        if mutant.files and file.name not in mutant.files:
+        if mutant.file not in ("", file.name):
             continue
         for i, line in enumerate(lines):
             times = line.count(mutant.old)
@@ -83,56 +83,33 @@ def place_of(mutant: Mutant, sources: dict[Path, list[str]]) -> Place:
 
 
 def command_of(mutant: Mutant) -> tuple[str, ...]:
-    """The command for a mutant's part of the suite. ``test_a.py|test_b.py`` is the one of them that is there."""
+    """The command for a mutant's part of the suite."""
     words = []
     for word in shlex.split(mutant.tests):
-        if not word.startswith("test_"):
-            words.append(word)
-            continue
-        names, *parts = word.split("::")
-        found = [path for name in names.split("|") for path in (ROOT / "tests").rglob(name)]
-        if len(found) != 1:
-            raise Stale(f"{names} ({mutant.why}) is there {len(found)} times in tests/, expected once")
-        words.append("::".join([str(found[0].relative_to(ROOT)), *parts]))
+        name, *parts = word.split("::")
+        if name.endswith(".py"):
+            found = list((ROOT / "tests").rglob(name))
+            if len(found) != 1:
+                raise Stale(f"{name} ({mutant.why}) is there {len(found)} times in tests/, expected once")
+            name = str(found[0].relative_to(ROOT))
+        words.append("::".join([name, *parts]))
     start = ("mpirun", "-n", str(mutant.ranks)) if mutant.ranks > 1 else ()
     return (*start, sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *words)
 
 
-def run(command: tuple[str, ...], folder: Path, most: float | None = None) -> Run:
-    """Run a part of the suite in a copy; kill all of it after ``most`` seconds."""
+def run(command: tuple[str, ...], folder: Path, most: float = 0.0) -> Run:
+    """Run a part of the suite in a copy; end all of it after ``most`` seconds, if it is given."""
+    # mpirun passes on a SIGTERM to its ranks, which may be in groups of their own.
+    limit = ("timeout", f"--kill-after={_GRACE}", str(most)) if most else ()
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="run-", ignore_cleanup_errors=True) as own:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(folder), "TMPDIR": own},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        status, output = None, ""
-        try:
-            output, _ = process.communicate(timeout=most)
-            status = process.returncode
-        except subprocess.TimeoutExpired:
-            output = "too long"
-        finally:
-            if process.poll() is None:
-                _end(process)
-    return Run(status, time.monotonic() - start, output)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a group of processes: mpirun passes on a SIGTERM to its ranks, which may be in groups of their own."""
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.communicate(timeout=_GRACE)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        output = Path(own) / "output"
+        with output.open("wb") as file:
+            environment = os.environ | {"PYTHONPATH": str(folder), "TMPDIR": own}
+            done = subprocess.run(
+                (*limit, *command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
+        return Run(done.returncode, time.monotonic() - start, output.read_text(errors="replace"))
 
 
 class Copies:
@@ -164,7 +141,7 @@ class Copies:
                 return "BROKEN", clean
             with self._changed(copy / place.file, place):
                 found = run(command, copy, _TIMES * clean.seconds + _BESIDES)
-            return ("hung" if found.status is None else "caught" if found.status else "SURVIVED"), found
+            return ("SURVIVED" if not found.status else "hung" if found.status in _ENDED else "caught"), found
         finally:
             self._free.put(copy)
 
@@ -178,8 +155,8 @@ class Copies:
         before = file.read_text(encoding="utf-8")
         lines = before.split("\n")
         lines[place.number] = place.line
-        self._write(file, "\n".join(lines))
         try:
+            self._write(file, "\n".join(lines))
             yield
         finally:
             self._write(file, before)

@@ -70,9 +70,8 @@ class PointValues(LinearObservable):
         space = self._part.space
         dofmap, block = space.dofmap, space.dofmap.bs
         basis = fem.Function(space)
-        num_basis = dofmap.list.shape[1] * block
         cell_dofs = dofmap.list[cells][:, :, None] * block + np.arange(block, dtype=np.int32)
-        cell_dofs = cell_dofs.reshape(len(cells), num_basis)
+        cell_dofs = cell_dofs.reshape(len(cells), dofmap.list.shape[1] * block)
         values = np.zeros((len(points), components, cell_dofs.shape[1]))
         left = list(range(len(points)))
         while left:

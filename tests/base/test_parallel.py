@@ -194,6 +194,7 @@ def cubic(domain):
     return relax.Problem(residual=F, state=u, controls=[m], bcs=[relax.clamp_boundary(V)], name="cubic")
 
 
+@pytest.mark.ranks(2)
 @pytest.mark.parametrize("options", [None, "amg_gmres"], ids=["direct", "amg"])
 def test_collectors_that_run_at_different_moments(uneven_collector, options):
     """DOLFINx's own problems hang here. Points, factors and whole maps are dropped, in reference cycles."""

@@ -210,7 +210,7 @@ def test_making_a_map_leaves_registers_as_they_are():
     """Whether the operator is symmetric is tried on random numbers in all of them."""
     problem = problems.reaction_constant(meshes.unit_square(4))
     with ReducedMap(problem, FieldValues(problem.state.function_space)) as G:
-        registers = [*problem.controls, problem.state, *G.residual.parameters]
+        registers = [*problem.controls, problem.state, *G.residual.registers.parameters]
     assert len(registers) == 3
     for k, register in enumerate(registers):
         values_of(register)[...] = 0.25 + k

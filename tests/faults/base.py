@@ -5,7 +5,7 @@ from __future__ import annotations
 from faults.mutant import Mutant
 
 PARALLEL = "test_parallel.py -k 'one_error or reductions or copy'"
-TRANSPOSED = "test_petsc.py|test_linear.py -k 'follows or leaves or transposes_wrongly'"
+TRANSPOSED = "test_linear.py -k 'follows or leaves or transposes_wrongly'"
 DIFFUSION = "test_contract.py::TestDiffusion"
 CLAMPED_NUMBER = "test_contract.py::TestDirichletConstant"
 STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
@@ -167,5 +167,28 @@ MUTANTS = [
         STATES,
         "a reduction left out of Rayleigh and Ritz",
         ranks=2,
+    ),
+    Mutant(
+        "for later in waiting:", "for later in waiting[::-1]:", "test_compiling.py", "a form in another one's place"
+    ),
+    Mutant(
+        "data[0], sorted(tags))", "data[0], sorted(tags)[:1])", "test_compiling.py", "one tag of several is integrated"
+    ),
+    Mutant(
+        "ABOVE_0: Rule = (lambda v: 0.0 < v", "ABOVE_0: Rule = (lambda v: 0.0 <= v", "test_checks.py", "0 is above 0"
+    ),
+    Mutant("<= v < 1.0,", "<= v <= 1.0,", "test_checks.py", "1 is a fraction"),
+    Mutant("or value < least:", "or value <= least:", "test_checks.py", "the least number is too small"),
+    Mutant(
+        'and "OMP_NUM_THREADS" not in os.environ:',
+        "and os.environ:",
+        "test_parallel.py -k threads",
+        "the user's number of threads is not asked",
+    ),
+    Mutant(
+        "sys.meta_path.insert(0, _WheelFirst())",
+        "sys.meta_path.append(_WheelFirst())",
+        "test_start.py",
+        "the wheel is prepared after DOLFINx has been found",
     ),
 ]

@@ -5,22 +5,22 @@ from __future__ import annotations
 from faults.mutant import Mutant
 
 PAIRS = "test_prior.py -k 'consistent or ranks_or_layout or robin or block'"
-GAUSS_NEWTON = (
-    "test_gauss_newton.py -k 'one_step or stationary_point or lbfgs_finds or conjugate or its_goal or derivative_of'"
-)
+GAUSS_NEWTON = "test_gauss_newton.py -k 'one_step or stationary_point or lbfgs_finds or its_goal or derivative_of'"
 
 MUTANTS = [
     Mutant(
         "goal = max(rtol * start_size, atol)",
         "goal = max(atol * start_size, rtol)",
         GAUSS_NEWTON,
-        "swapped arguments: rtol and atol of Gauss–Newton",
+        "swapped arguments: rtol and atol of any method",
     ),
     Mutant(
-        "goal = max(rtol * size, atol)",
-        "goal = max(atol * size, rtol)",
+        "rtol=rtol, atol=atol,",
+        "rtol=atol, atol=rtol,",
         GAUSS_NEWTON,
         "swapped arguments: rtol and atol of L-BFGS",
+        file="lbfgs.py",
+        below="_Bfgs(memory)",
     ),
     Mutant(
         "sums[:, -1] - point.residual",
@@ -38,7 +38,7 @@ MUTANTS = [
     Mutant(
         "precision_p = r + (rz / before) * precision_p",
         "precision_p = r - (rz / before) * precision_p",
-        GAUSS_NEWTON,
+        "test_cg.py",
         "a sign in conjugate gradients",
     ),
     Mutant(
@@ -104,5 +104,20 @@ MUTANTS = [
         "[p.sample(seed) for p in self.priors]",
         PAIRS,
         "blocks are drawn from one stream",
+    ),
+    Mutant(
+        "methods.gauss_newton:gauss_newton",
+        "methods.lbfgs:lbfgs",
+        "test_methods.py -k names",
+        "a name that is at home in another method",
+        file="table.py",
+    ),
+    Mutant("step = t * way.p", "step = way.p", "test_methods.py -k same_minimum", "a method is told a step not taken"),
+    Mutant(
+        "here.point.close()",
+        "pass",
+        "test_methods.py -k same_minimum",
+        "linearisations are left open",
+        file="loop.py",
     ),
 ]

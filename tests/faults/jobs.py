@@ -8,7 +8,7 @@ RESUME = "test_output.py -k 'cut_short or resuming or replaced or foreign'"
 
 MUTANTS = [
     Mutant(
-        "np.random.default_rng(job.data.seed)",
+        "np.random.default_rng(section.seed)",
         "np.random.default_rng(0)",
         "test_output.py -k 'every_file or data_file'",
         "the seed of the noise is not asked",
@@ -27,8 +27,8 @@ MUTANTS = [
     ),
     Mutant("+ before[-1][key] for key", "for key", RESUME, "a resumed run counts from zero"),
     Mutant(
-        '"observe", "data", "target", "prior")',
-        '"observe", "data", "target")',
+        "_FREE = (",
+        '_FREE = ("prior", ',
         RESUME,
         "a run is resumed under another prior",
     ),
@@ -73,9 +73,27 @@ MUTANTS = [
         "components and points of a data file in turn",
     ),
     Mutant(
-        '"gauss_newton": 50, "lbfgs": 500',
-        '"gauss_newton": 500, "lbfgs": 50',
+        '"L-BFGS", 500',
+        '"L-BFGS", 50',
         "test_time_job_mistakes.py -k own_number",
-        "swapped settings: steps of the methods",
+        "L-BFGS has the steps of Gauss–Newton",
+    ),
+    Mutant(
+        '.control.run:run", resumes=True',
+        '.control.run:run"',
+        "test_time_jobs.py -k resumed",
+        "a control job starts anew",
+    ),
+    Mutant(
+        '".landscape.run:run"',
+        '".landscape.run:run", resumes=True',
+        "test_landscape_job_mistakes.py",
+        "a landscape is resumed",
+    ),
+    Mutant(
+        "return own or named",
+        "return named",
+        "test_kinds.py test_job.py",
+        "a table that several kinds know makes two jobs",
     ),
 ]

@@ -105,7 +105,7 @@ MUTANTS = [
         "values[i] - residual[i])",
         "test_inverses.py test_physical_gradient.py -k 'lbfgs or inverse'",
         "the sign of what L-BFGS is to fit",
-        files=("lbfgs.py",),
+        file="lbfgs.py",
     ),
     Mutant(
         "gap = ((x - here) - dx)", "gap = ((x - here) + dx)", "test_physical_gradient.py", "a physical gradient uphill"

@@ -49,7 +49,7 @@ MUTANTS = [
         "/ step)",
         "test_contract.py::TestSumOfQuartics",
         "a one-sided step under a central difference",
-        files=("base.py",),
+        file="base.py",
     ),
     Mutant(
         "@ self._bras).conj()",
@@ -63,8 +63,33 @@ MUTANTS = [
         "test_schrodinger_observables.py::TestOverlapsWithComplexStates",
         "a missing ghost update of bras",
         ranks=2,
-        files=("observables.py",),
+        file="observables.py",
     ),
     Mutant("(0.5 if n in ends else 1.0)", "1.0", "test_evolution.py -k looks", "ends of an integral weigh in full"),
     Mutant("num_steps + 1 + n,", "num_steps + n,", "test_evolution.py -k looks", "the last step but one for the last"),
+    Mutant(
+        "values = np.take_along_axis(values, order[:, None, :], axis=2)",
+        "pass",
+        "test_observe.py -k points_in_cells",
+        "basis functions are not sorted with their columns",
+    ),
+    Mutant(
+        "weights = self.values * dy[self.rows]",
+        "weights = self.values * dy[: len(self.rows)]",
+        "test_observe.py -k derivatives_of_point",
+        "a rank takes the seeds of the first points",
+        ranks=2,
+    ),
+    Mutant(
+        "starts = start + self._ends[:-1]",
+        "starts = self._ends[:-1]",
+        "test_evolution.py -k looks",
+        "a stack in a stack starts at the beginning",
+    ),
+    Mutant(
+        "part.looks(num_steps, int(first))",
+        "part.looks(num_steps, start)",
+        "test_evolution.py -k looks",
+        "looks of the second part begin with the first",
+    ),
 ]

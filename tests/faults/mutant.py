@@ -9,12 +9,12 @@ class Mutant(NamedTuple):
     """A fault in one line of ``relax/``.
 
     Attributes:
-        old: a fragment that stands there once: in all of ``relax/``, or in ``files`` where these are named.
+        old: a fragment that stands there once: in all of ``relax/``, or in ``file`` where it is named.
         new: what stands there instead.
         tests: arguments of pytest; a file by its name alone, wherever it is below ``tests/``.
         why: what is wrong then.
         ranks: how many it takes to see it.
-        files: names that the file may have.
+        file: the name of its file.
         below: a fragment of the line before, where ``old`` would not be there once without.
     """
 
@@ -23,5 +23,5 @@ class Mutant(NamedTuple):
     tests: str
     why: str
     ranks: int = 1
-    files: tuple[str, ...] = ()
+    file: str = ""
     below: str = ""

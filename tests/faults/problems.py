@@ -32,7 +32,7 @@ MUTANTS = [
     Mutant(
         "register[...] = wanted",
         "pass",
-        "test_hamilton_jacobi_steady.py -k failed_continuation",
+        "test_hamilton_jacobi_stationary.py -k failed_continuation",
         "a register not given back after a continuation",
         below="finally:",
     ),
@@ -78,8 +78,8 @@ MUTANTS = [
         "the sign of diffusion in the residual of SUPG",
     ),
     Mutant(
-        "return parallel.largest(comm, float(np.max(speed, initial=0.0))) *",
-        "return float(np.max(speed, initial=0.0)) *",
+        "parallel.largest(domain.comm, float(np.max(each, initial=0.0)))",
+        "float(np.max(each, initial=0.0))",
         "test_burgers.py -k cell_peclet",
         "each rank has a Péclet number of its own",
         ranks=2,

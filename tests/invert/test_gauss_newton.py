@@ -16,7 +16,6 @@ from relax.base import parallel
 from relax.base.fem.layout import SpaceLayout
 from relax.errors import BadInput, NotConverged, SolveFailed
 from relax.invert import Status, gauss_newton, lbfgs
-from relax.invert.cg import conjugate_gradients
 from relax.invert.methods.gauss_newton import _DataHessian
 from relax.invert.objective import Objective
 from relax.invert.priors import IdentityPrior
@@ -397,35 +396,3 @@ def test_newton_on_diffusion_finds_the_same_minimum():
     assert again.stats.tangent == 0 < found.stats.tangent == 2 * found.stats.cg
     prior.close()
     G.close()
-
-
-# -- conjugate gradients alone -----------------------------------------------------------------------------------------
-
-
-def matrices(n=15, seed=0):
-    rng = np.random.default_rng(seed)
-    B = rng.standard_normal((4, n))
-    S = rng.standard_normal((n, n))
-    return B.T @ B, S @ S.T + np.eye(n), rng.standard_normal(n)
-
-
-def test_conjugate_gradients_solve_and_track_the_precision():
-    H, C, b = matrices()
-    found = conjugate_gradients(lambda v: H @ v, lambda v: C @ v, b, C @ b, np.dot, rtol=1e-13, max_iterations=100)
-    assert np.allclose(found.p, np.linalg.solve(H + np.linalg.inv(C), b))
-    assert np.allclose(C @ found.precision_p, found.p)
-    # H of rank 4 leaves five distinct eigenvalues of I + C^½ H C^½; one more for rounding.
-    assert found.iterations <= 6 and not found.curved_down
-
-
-def test_conjugate_gradients_stop_at_negative_curvature():
-    H, C, b = matrices()
-    found = conjugate_gradients(lambda v: -H @ v, lambda v: C @ v, b, C @ b, np.dot, rtol=1e-13, max_iterations=100)
-    assert found.curved_down and b @ found.p > 0.0
-    assert np.allclose(C @ found.precision_p, found.p)
-
-
-def test_conjugate_gradients_obey_their_limit():
-    H, C, b = matrices()
-    found = conjugate_gradients(lambda v: H @ v, lambda v: C @ v, b, C @ b, np.dot, rtol=1e-13, max_iterations=2)
-    assert found.iterations == 2 and b @ found.p > 0.0

@@ -251,6 +251,7 @@ def test_auto_stabilises_where_cells_ask_for_it():
     assert is_stabilised(lambda x: 0.085 + 0.1 * x[0])
 
 
+@pytest.mark.ranks(1, 2)
 def test_cell_peclet():
     domain = meshes.unit_square(4)
     u = fem.Function(fem.functionspace(domain, ("Lagrange", 1, (2,))))

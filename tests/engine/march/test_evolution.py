@@ -224,6 +224,16 @@ def test_looks_at_steps():
     assert integral == pytest.approx(0.05 * (each[1:-1].sum() + 0.5 * (each[0] + each[-1])), rel=1e-13)
 
 
+def test_looks_in_stacks():
+    """What each part sees by itself, one after the other: stacks in stacks, and one state beside several steps."""
+    problem = evolutions.heat(meshes.unit_square(2))
+    values, mean = FieldValues(problem.state.function_space), Functional(problem.state * ufl.dx)
+    parts = [TimeIntegral(mean, 0.05), AtSteps(values, [1, 0]), values, AtSteps(Stack([mean, values]), [-1, 1])]
+    G = ReducedMap(problem, Stack([parts[0], Stack([parts[1], Stack([parts[2]])]), parts[3]]))
+    m = control_values(G, bump)
+    same(G(m), np.concatenate([ReducedMap(problem, part)(m) for part in parts]))
+
+
 def test_time_in_an_observable():
     """A functional with the time in it sees the time of each step, also after the steps have gone on."""
     mesh = meshes.unit_square(2)
