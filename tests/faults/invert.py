@@ -29,8 +29,8 @@ MUTANTS = [
         "the sign of the residual in a step",
     ),
     Mutant(
-        "lin.hvp(self._point.residual / objective.noise, v)",
-        "lin.hvp(self._point.residual, v)",
+        "lin.hvp(point.residual / objective.noise, v)",
+        "lin.hvp(point.residual, v)",
         GAUSS_NEWTON,
         "Newton's second derivative without the noise",
     ),

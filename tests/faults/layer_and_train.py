@@ -13,14 +13,14 @@ MUTANTS = [
         "return y.to(device=m.device, dtype=m.dtype)", "return y.to(device=m.device)", LAYER, "float32 in, float64 out"
     ),
     Mutant(
-        "result.reshape(*result.shape[:-2], size, K, result",
-        "result.reshape(*result.shape[:-2], K, size, result",
+        "product.unflatten(-2, (size, product.shape[-2] // size))",
+        "product.unflatten(-2, (product.shape[-2] // size, size))",
         LAYER,
         "vmap takes directions for its own axis",
     ),
     Mutant(
-        "terms.append(_SecondTangent.apply(m, dm, along, ctx.call))",
-        "pass",
+        "_tangent(_Jvp, _SecondTangent, ctx, m_dot, dm_dot)",
+        "_tangent(_Jvp, _SecondTangent, ctx, None, dm_dot)",
         LAYER,
         "forward over forward without curvature",
     ),
@@ -69,7 +69,7 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
-        "return sum(counts[: self._teams.batch.rank]), sum(counts)",
+        "return sum(counts[: self._batch.rank]), sum(counts)",
         "return 0, sum(counts)",
         "test_half_inverse_ranks.py -k 'one_process'",
         "a wrong owner: each team takes the first samples for its own",

@@ -16,7 +16,7 @@ from relax.base import parallel
 from relax.base.fem.layout import SpaceLayout
 from relax.errors import BadInput, NotConverged, SolveFailed
 from relax.invert import Status, gauss_newton, lbfgs
-from relax.invert.methods.gauss_newton import _DataHessian
+from relax.invert.methods.gauss_newton import _data_hessian
 from relax.invert.objective import Objective
 from relax.invert.priors import IdentityPrior
 
@@ -117,7 +117,7 @@ def test_the_hessian_of_newton_is_the_derivative_of_the_gradient(layout):
     G, prior, d = setting(layout, FakeMap.EXP)
     objective = Objective(G, d, SIGMA, prior)
     m, v = prior.sample(5), prior.sample(6) - prior.mean
-    found = _DataHessian(objective.at(m), None, newton=True)(v) + prior.precision(v)
+    found = _data_hessian(objective.at(m), None, newton=True)(v) + prior.precision(v)
     # A central difference of smooth functions of size one: its error is of order 1e-8 of the largest entry.
     above, below = (objective.at(m + sign * 1e-4 * v).gradient() for sign in (1.0, -1.0))
     gap = found - (above - below) / 2e-4
