@@ -7,7 +7,7 @@ import numpy.typing as npt
 from dolfinx import fem, la
 
 from relax.base import parallel
-from relax.base.fem.forms import num_owned
+from relax.base.fem.forms import cell_dofs, num_owned
 from relax.base.fem.points import CellFinder, as_points, check_found
 from relax.base.fem.subspace import StatePart
 from relax.base.types import Array
@@ -62,26 +62,25 @@ class PointValues(LinearObservable):
         basis function of every cell of the group at once.
         """
         space = self._part.space
-        dofmap, block = space.dofmap, space.dofmap.bs
         basis = fem.Function(space)
-        cell_dofs = (dofmap.list[cells][:, :, None] * block + np.arange(block, dtype=np.int32)).reshape(len(cells), -1)
-        values = np.zeros((len(points), components, cell_dofs.shape[1]))
+        of_cells = cell_dofs(space, cells)
+        values = np.zeros((len(points), components, of_cells.shape[1]))
         left = list(range(len(points)))
         while left:
             taken: set[int] = set()
             group: list[int] = []
             later: list[int] = []
             for i in left:
-                dofs = dofmap.cell_dofs(cells[i]).tolist()
+                dofs = of_cells[i].tolist()
                 (later if taken.intersection(dofs) else group).append(i)
                 taken.update(dofs)
             left = later
-            for j in range(cell_dofs.shape[1]):
+            for j in range(of_cells.shape[1]):
                 basis.x.array[:] = 0.0
-                basis.x.array[cell_dofs[group, j]] = 1.0
+                basis.x.array[of_cells[group, j]] = 1.0
                 values[group, :, j] = np.reshape(basis.eval(points[group], cells[group]), (len(group), components))
-        columns = self._part.in_state(cell_dofs.ravel()).reshape(cell_dofs.shape)
-        return np.repeat(columns, components, axis=0), values.reshape(-1, cell_dofs.shape[1])
+        columns = self._part.in_state(of_cells.ravel()).reshape(of_cells.shape)
+        return np.repeat(columns, components, axis=0), values.reshape(-1, of_cells.shape[1])
 
     def value(self, u: fem.Function) -> Array:
         y = np.zeros(self.size)
