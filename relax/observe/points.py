@@ -68,7 +68,6 @@ class PointValues(LinearObservable):
         basis function of every cell of the group at once.
         """
         space = self._part.space
-        dofmap, block = space.dofmap, space.dofmap.bs
         basis = fem.Function(space)
         cell_dofs = dofmap.list[cells][:, :, None] * block + np.arange(block, dtype=np.int32)
         cell_dofs = cell_dofs.reshape(len(cells), dofmap.list.shape[1] * block)
@@ -79,13 +78,13 @@ class PointValues(LinearObservable):
             group: list[int] = []
             later: list[int] = []
             for i in left:
-                dofs = dofmap.cell_dofs(cells[i]).tolist()
+                dofs = of_cells[i].tolist()
                 (later if taken.intersection(dofs) else group).append(i)
                 taken.update(dofs)
             left = later
-            for j in range(cell_dofs.shape[1]):
+            for j in range(of_cells.shape[1]):
                 basis.x.array[:] = 0.0
-                basis.x.array[cell_dofs[group, j]] = 1.0
+                basis.x.array[of_cells[group, j]] = 1.0
                 values[group, :, j] = np.reshape(basis.eval(points[group], cells[group]), (len(group), components))
         columns = self._part.in_state(cell_dofs.ravel()).reshape(cell_dofs.shape)
         order = np.argsort(columns, axis=1)

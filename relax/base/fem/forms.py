@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import ufl
 from dolfinx import fem, la
 from ufl.algorithms import expand_derivatives
@@ -88,6 +89,12 @@ def present(control: Control) -> Array:
     if isinstance(control, fem.Function):
         return control.x.array[: num_owned(control.function_space)]
     return np.asarray(control.value, dtype=np.float64).reshape(-1)
+
+
+def cell_dofs(V: fem.FunctionSpace, cells: npt.NDArray[np.int32] | slice) -> npt.NDArray[np.int32]:
+    """Local degrees of freedom of some cells, components side by side: (num_cells, dofs per cell). Local."""
+    dofs, block = V.dofmap.list[cells], V.dofmap.bs
+    return (dofs[:, :, None] * block + np.arange(block, dtype=np.int32)).reshape(len(dofs), dofs.shape[1] * block)
 
 
 def num_owned(V: fem.FunctionSpace) -> int:

@@ -10,10 +10,10 @@ import weakref
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from dolfinx import fem
 
 from relax.base.fem import compat
+from relax.base.fem.forms import cell_dofs
 from relax.base.types import Array
 
 
@@ -32,7 +32,10 @@ class PackedForm:
         self._constants: Array = np.empty(0)
         self._coefficients: dict[Any, Array] = {}
         self._first = _first_column(form, changing)
-        self._dofs = _cell_dofs(changing.function_space)
+        V = changing.function_space
+        owned = slice(V.mesh.topology.index_map(V.mesh.topology.dim).size_local)
+        # As NumPy indexes, so that it need not convert them each time.
+        self._dofs = cell_dofs(V, owned).astype(np.int64)
         self._refreshed: Array | None = None
 
     def assemble(self, into: Array, point: object) -> None:
@@ -75,11 +78,3 @@ def _first_column(form: fem.Form, changing: fem.Function) -> int | None:
             return first
         first += coefficient.function_space.element.space_dimension
     return None
-
-
-def _cell_dofs(V: fem.FunctionSpace) -> npt.NDArray[np.int64]:
-    """Local degrees of freedom of each owned cell, components side by side: (num_cells, dofs per cell)."""
-    num_cells = V.mesh.topology.index_map(V.mesh.topology.dim).size_local
-    block = V.dofmap.bs
-    dofs = V.dofmap.list[:num_cells].astype(np.int64)
-    return (dofs[:, :, None] * block + np.arange(block)).reshape(num_cells, dofs.shape[1] * block)
