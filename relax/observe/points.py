@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dolfinx import fem, la
 
 from relax.base import parallel
-from relax.base.fem.forms import num_owned
+from relax.base.fem.forms import cell_dofs, num_owned
 from relax.base.fem.points import CellFinder, as_points, check_found
 from relax.base.fem.subspace import StatePart
 from relax.base.types import Array
@@ -69,9 +69,8 @@ class PointValues(LinearObservable):
         """
         space = self._part.space
         basis = fem.Function(space)
-        cell_dofs = dofmap.list[cells][:, :, None] * block + np.arange(block, dtype=np.int32)
-        cell_dofs = cell_dofs.reshape(len(cells), dofmap.list.shape[1] * block)
-        values = np.zeros((len(points), components, cell_dofs.shape[1]))
+        of_cells = cell_dofs(space, cells)
+        values = np.zeros((len(points), components, of_cells.shape[1]))
         left = list(range(len(points)))
         while left:
             taken: set[int] = set()
@@ -86,7 +85,7 @@ class PointValues(LinearObservable):
                 basis.x.array[:] = 0.0
                 basis.x.array[of_cells[group, j]] = 1.0
                 values[group, :, j] = np.reshape(basis.eval(points[group], cells[group]), (len(group), components))
-        columns = self._part.in_state(cell_dofs.ravel()).reshape(cell_dofs.shape)
+        columns = self._part.in_state(of_cells.ravel()).reshape(of_cells.shape)
         order = np.argsort(columns, axis=1)
         columns = np.take_along_axis(columns, order, axis=1)
         values = np.take_along_axis(values, order[:, None, :], axis=2)
