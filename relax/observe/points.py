@@ -88,8 +88,8 @@ class PointValues(LinearObservable):
         columns = self._part.in_state(of_cells.ravel()).reshape(of_cells.shape)
         order = np.argsort(columns, axis=1)
         columns = np.take_along_axis(columns, order, axis=1)
-        values = np.take_along_axis(values, order[:, None, :], axis=2)
-        return np.repeat(columns, components, axis=0).T.copy(), values.reshape(-1, columns.shape[1]).T.copy()
+        rows = np.take_along_axis(values, order[:, None, :], axis=2).reshape(-1, columns.shape[1])
+        return np.repeat(columns, components, axis=0).T.copy(), rows.T.copy()
 
     @cached_property
     def matrix(self) -> Any:  # noqa: D102 - an attribute
