@@ -107,8 +107,9 @@ def run(command: tuple[str, ...], folder: Path, most: float = 0.0) -> Run:
         with output.open("wb") as file:
             environment = os.environ | {"PYTHONPATH": str(folder), "TMPDIR": own}
             done = subprocess.run(
-                (*limit, *command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
-            )
+                (*limit, *command), cwd=folder, env=environment, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            )  # fmt: skip
         return Run(done.returncode, time.monotonic() - start, output.read_text(errors="replace"))
 
 
