@@ -54,8 +54,8 @@ MUTANTS = [
         ranks=3,
     ),
     Mutant(
-        "lengths.append(entries if comm.rank == 0 else 0)",
-        "lengths.append(entries)",
+        "c.value.size * (comm.rank == 0)",
+        "c.value.size",
         CLAMPED_NUMBER,
         "every rank holds a constant that rank 0 owns",
         ranks=2,

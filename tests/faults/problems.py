@@ -10,10 +10,10 @@ SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
 STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
 MUTANTS = [
-    Mutant("at(previous, 1.0))", "at(previous, 0.0))", THETA, "the load of the new time at the old state"),
+    Mutant("at(previous, 1.0)", "at(previous, 0.0)", THETA, "the load of the new time at the old state"),
     Mutant(
-        "form = change + k * at((state + previous) / 2, 0.5)",
-        "form = change + k * at((state + previous) / 2, 1.0)",
+        "return at((state + previous) / 2, 0.5)",
+        "return at((state + previous) / 2, 1.0)",
         THETA,
         "the midpoint takes the load of the step's start",
     ),
