@@ -84,9 +84,11 @@ class ReducedMap(Map):
             )
         self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
         self.solution: Solution
+        self._march: March | None = None
         if isinstance(problem, Evolution):
             self.layout: ControlLayout = control_layout(layout, self.comm, expanded(problem))
-            self.solution = March(problem, observable, self.layout, self.counts, solver, options, storage)
+            self._march = March(problem, observable, self.layout, self.counts, solver, options, storage)
+            self.solution = self._march
         elif storage is not None:
             raise BadInput("storage: a stationary problem has no trajectory to store; leave it None")
         else:
@@ -122,9 +124,9 @@ class ReducedMap(Map):
             SolveFailed: naming the step.
         """
         control = self.layout.checked(m, "control")
-        if not isinstance(self.solution, March) or control.ndim != 1:
+        if self._march is None or control.ndim != 1:
             raise BadInput(f"trajectory: expected an Evolution and one control of shape ({self.size_in},)")
-        return self.solution.trajectory(control)
+        return self._march.trajectory(control)
 
     def present_control(self) -> Array:
         """The control vector of what the problem's controls hold now, the same in each step. Collective."""

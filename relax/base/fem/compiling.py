@@ -42,9 +42,10 @@ class Together:
 
     def compile(self) -> None:
         """Compile what has been added since the last time. Collective."""
-        waiting, self._waiting = self._waiting, []
-        forms = list(chain.from_iterable(later.forms for later in waiting))
+        forms = list(chain.from_iterable(later.forms for later in self._waiting))
         made = iter(compiled_together(forms, self._mesh))
+        # Only now: what does not compile is tried again, and says why again.
+        waiting, self._waiting = self._waiting, []
         for later in waiting:
             later.made = [next(made) for _ in later.forms]
 

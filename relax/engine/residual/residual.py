@@ -161,8 +161,7 @@ class Residual:
         Args:
             which: the controls that change; all of them when left out.
         """
-        which = tuple(range(len(self.controls))) if which is None else which
-        return self._assemble(self._form(which, lambda: self.weak.along_controls(self.weak.F, which))())
+        return self._assemble(self._tangent(tuple(range(len(self.controls))) if which is None else which)())
 
     def operator_action(self) -> Array:
         """∂F/∂u du at the installed ``tangent_state``, clamped rows and columns included: (owned,)."""
@@ -279,10 +278,18 @@ class Residual:
         if from_zero:
             _ = self._constant
         for i, as_matrix in enumerate(by_matrix):
-            is_field = isinstance(self.controls[i], fem.Function)
-            (self._sensitivity if as_matrix and is_field else self._adjoint_product)(i)
+            if not as_matrix:
+                self._adjoint_product(i)
+            elif isinstance(self.controls[i], fem.Function):
+                self._sensitivity(i)
+            else:
+                self._tangent((i,))  # of which ``constant_sensitivity`` takes a row for each entry
         if self.boundary.has_controls:
             _ = self._adjoint_action
+
+    def _tangent(self, which: tuple[int, ...]) -> Later:
+        """∂F/∂m dm of these controls."""
+        return self._form(which, lambda: self.weak.along_controls(self.weak.F, which))
 
     @property
     def _constant(self) -> Later:
@@ -295,7 +302,7 @@ class Residual:
 
     def _adjoint_product(self, i: int) -> Later:
         """(∂F/∂m)ᵀ λ of control i."""
-        return self._form(("gradient", i), lambda: self.weak.gradient_of(self.weak.contraction, i))
+        return self._form(("gradient", i), lambda: self.weak.gradients[i])
 
     def _gradient(self, i: int) -> ControlForm:
         form: fem.Form | list[fem.Form] | None = self._adjoint_product(i)()
