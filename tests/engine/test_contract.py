@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import problems
-from contract import BlocksOnRanks, MapContract, ObservableContract
+from contract import BlocksOnRanks, MapContract
 from dolfinx import fem
+from observable_contract import ObservableContract
 
 from relax import meshes, pdes
 
