@@ -25,12 +25,7 @@ __all__ = [*_HOME_OF, "init"]  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         one_thread_per_rank()
-    try:
-        return lazy.value(__name__, _HOME_OF, name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("dolfinx", "petsc4py", "ufl", "basix", "mpi4py"):
-            raise ImportError(GET_DOLFINX) from error
-        raise
+    return lazy.value(__name__, _HOME_OF, name)
 
 
 def __dir__() -> list[str]:

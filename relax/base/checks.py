@@ -19,17 +19,18 @@ FRACTION: Rule = (lambda v: 0.0 <= v < 1.0, "a number in [0, 1)")
 
 
 def as_number(value: Any) -> float:
-    """A real number as a float, be it Python's, NumPy's, a Constant, or an array or a tensor without axes; else NaN."""
-    value = value.item() if getattr(value, "ndim", None) == 0 else value
-    has_axes = getattr(value, "ndim", 0) > 0
-    if has_axes or isinstance(value, bool | complex) or not hasattr(value, "__float__"):
+    """A real number as a float, be it Python's, NumPy's, or an array or a tensor without axes; else NaN.
+
+    What changes later, or is differentiated, is no number: a Constant, a tensor that requires a gradient.
+    """
+    if getattr(value, "ndim", None) == 0 and not getattr(value, "requires_grad", False):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return math.nan
     try:
         return float(value)
     except OverflowError:
-        return math.inf
-    except (TypeError, ValueError):
-        return math.nan
+        return math.inf if value > 0 else -math.inf
 
 
 def number_in(value: Any, rule: Rule, what: str) -> float:

@@ -19,6 +19,9 @@ OK, FAILED, BAD_INPUT, NOT_CONVERGED = 0, 1, 2, 3
 
 #: Ranks that fail together arrive within this many seconds; one that is alone after it ends the whole job.
 PATIENCE = 4.0
+#: The launcher has this many seconds to read what a rank said before that rank ends the job: MPICH's Hydra drops what
+#: it has not read when it hears of the abort (a traceback in 2 of 600 runs on a busy machine, with 0.2 s in none).
+_HEARD = 0.5
 _NOBODY = np.iinfo(np.int32).max
 
 
@@ -124,7 +127,8 @@ def _end_job(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
 
 def abort(status: int) -> None:
-    """End every rank of the job with ``status``. Flushes first, since ``MPI_Abort`` does not."""
+    """End every rank of the job with ``status``, after what this one has written has gone out."""
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(_HEARD)
     MPI.COMM_WORLD.Abort(status)

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from relax.base.start import GET_DOLFINX
+
 _LINE = re.compile(r"^from (\S+) import (\w+) as \2$", re.MULTILINE)
 
 
@@ -28,7 +30,7 @@ def value(package: str, home_of: dict[str, str], name: str) -> Any:
 
     Raises:
         AttributeError: for other names.
-        ImportError: where torch is missing, with the way to it.
+        ImportError: where torch or DOLFINx is missing, with the way to it.
     """
     if name not in home_of:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
@@ -39,7 +41,10 @@ def value(package: str, home_of: dict[str, str], name: str) -> Any:
         else:
             given = getattr(importlib.import_module(home), name)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "torch":
+        missing = (error.name or "").split(".")[0]
+        if missing in ("dolfinx", "petsc4py", "ufl", "basix", "mpi4py"):
+            raise ImportError(GET_DOLFINX) from error
+        if missing == "torch":
             raise ImportError(
                 f"{package}.{name} needs torch, which is not installed: on Debian `apt install python3-torch`, or "
                 "`pip install torch`"

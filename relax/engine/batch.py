@@ -53,9 +53,9 @@ class KnownPoints:
             return np.empty((0, directions[0].shape[1], length))
         match which:
             case "vjp":
-                return first_order_each(Linearization.vjp_of_many, points, *directions)
+                return first_order_each(lambda point, rows: point.vjp_of_many(rows), points, *directions)
             case "jvp":
-                return first_order_each(Linearization.jvp_of_many, points, *directions)
+                return first_order_each(lambda point, rows: point.jvp_of_many(rows), points, *directions)
             case "hvp":
                 return np.array([point.hvp(y, m) for point, y, m in zip(points, *directions, strict=True)])
             case "second_tangent":
@@ -89,7 +89,7 @@ def first_order_each(
     are controls, or observations, go through the matrix, made by tangents or by adjoints, whichever are fewer.
 
     Args:
-        product: ``Linearization.vjp_of_many`` or ``Linearization.jvp_of_many``.
+        product: ``vjp_of_many`` or ``jvp_of_many`` of a point.
         points: a point for each sample.
         rows: seeds or directions.
     """

@@ -25,6 +25,9 @@ class ControlSpace(Protocol):
     size_in: int
     size_out: int
 
+    def dot(self, a: Array, b: Array) -> float:
+        """The inner product of two control vectors over all ranks."""
+
 
 class Derivatives(Protocol):
     """Derivative products at one solved point, for up to ``BLOCK`` rows at once. Collective.
@@ -136,7 +139,7 @@ class Linearization:
 
     def dot(self, a: Array, b: Array) -> float:
         """The map's inner product of two control vectors."""
-        return self._G.layout.dot(a, b)
+        return self._G.dot(a, b)
 
     @property
     def is_everywhere_the_same(self) -> bool:

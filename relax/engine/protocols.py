@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
@@ -32,7 +33,9 @@ class MappedProblem(Protocol):
 
 
 class Map(ControlSpace, Protocol):
-    """G: m -> y, with derivatives where it is linearised: ``ReducedMap``, ``EigenMap``. Collective, as is every method.
+    """G: m -> y, with derivatives where it is linearised: ``ReducedMap``, ``EigenMap``. Collective.
+
+    A map of one's own inherits it: the four methods without a body are its own.
 
     Attributes:
         problem: what is solved.
@@ -42,15 +45,19 @@ class Map(ControlSpace, Protocol):
     problem: MappedProblem
     counts: dict[str, int]
 
+    @abstractmethod
     def __call__(self, m: npt.ArrayLike) -> Array:
         """G(m): (..., size_in) -> (..., size_out)."""
 
+    @abstractmethod
     def linearize_rows(self, rows: Array) -> list[Linearization]:
         """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
 
+    @abstractmethod
     def present_control(self) -> Array:
         """The control vector of what the problem's controls hold now, the same in each step."""
 
+    @abstractmethod
     def close(self) -> None:
         """Free the factors and matrices. The map and its linearisation points are of no use afterwards."""
 

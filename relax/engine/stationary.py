@@ -65,7 +65,10 @@ class Stationary:
         if len(rows) > 1 and self.residual.is_affine:
             values = [value for _, value in self._affine_batch(rows)]
         else:
-            values = [(self._solve(row), self._observe())[1] for row in rows]
+            values = []
+            for row in rows:
+                self._solve(row)
+                values.append(self._observe())
         return np.array(values).reshape(len(rows), self.observable.size)
 
     def linearize(self, rows: Array) -> list[tuple[Derivatives, Array]]:

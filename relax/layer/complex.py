@@ -58,10 +58,6 @@ class ComplexLayer(torch.nn.Module):
         teams: share the samples of a batch among teams of ranks.
         dense: march all samples of a batch at once, as :class:`relax.SolutionLayer` has it.
 
-    Attributes:
-        size_in: length of a control vector on this rank, in real numbers.
-        size_out: length of an observation, in real numbers.
-
     Raises:
         BadInput: on every rank: when made, for an odd size_out; when called, for a complex m and an odd size_in, or a
             tensor of another shape or kind.
@@ -70,13 +66,22 @@ class ComplexLayer(torch.nn.Module):
     def __init__(self, G: ReducedMap, *, teams: Teams | None = None, dense: bool = False) -> None:
         super().__init__()
         self.layer = SolutionLayer(G, teams=teams, dense=dense)
-        self.size_in, self.size_out = G.size_in, G.size_out
         self._comm = G.comm if teams is None else teams.comm
         if G.size_out % 2 != 0:
             raise BadInput(
                 f"ComplexLayer: expected an even size_out, real and imaginary parts side by side, got {G.size_out}; "
                 "relax.SolutionLayer gives real observations as they are"
             )
+
+    @property
+    def size_in(self) -> int:
+        """Length of a control vector on this rank, in real numbers."""
+        return self.layer.size_in
+
+    @property
+    def size_out(self) -> int:
+        """Length of an observation, in real numbers."""
+        return self.layer.size_out
 
     def forward(self, m: Tensor) -> Tensor:
         """G of each sample, as complex numbers: (..., size_out / 2)."""

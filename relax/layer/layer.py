@@ -43,10 +43,6 @@ class SolutionLayer(torch.nn.Module):
             linear systems of up to a few hundred unknowns, with an operator that is affine in numbers, a mesh on one
             rank.
 
-    Attributes:
-        size_in: length of a control vector on this rank.
-        size_out: length of an observation.
-
     Raises:
         BadInput: on every rank, for teams that G is not made for, a map that cannot be marched densely, or a tensor of
             another shape, of integers or complex numbers, or with NaN in it.
@@ -57,7 +53,6 @@ class SolutionLayer(torch.nn.Module):
         super().__init__()
         self.G = G
         self.teams = teams
-        self.size_in, self.size_out = G.size_in, G.size_out
         self._comm = G.comm if teams is None else teams.comm
         if teams is not None and (G.layout.kind != "replicated" or G.comm.size != teams.space.size):
             raise BadInput(
@@ -65,6 +60,16 @@ class SolutionLayer(torch.nn.Module):
                 f"({teams.space.size} ranks), got layout {G.layout.kind!r} on {G.comm.size} ranks"
             )
         self._dense = DenseMap(G) if dense else None
+
+    @property
+    def size_in(self) -> int:
+        """Length of a control vector on this rank."""
+        return self.G.size_in
+
+    @property
+    def size_out(self) -> int:
+        """Length of an observation."""
+        return self.G.size_out
 
     def forward(self, m: Tensor) -> Tensor:
         """G of each sample: (..., size_in) -> (..., size_out)."""

@@ -124,7 +124,7 @@ class Evolution:
     @property
     def step_length(self) -> float | None:
         """``dt`` as it is now, or None where it is not known."""
-        return None if self.dt is None else as_number(self.dt)
+        return None if self.dt is None else _as_number(self.dt)
 
     def time_at(self, n: int) -> float | None:
         """The time of u_n, or None where the length of a step is not known."""
@@ -203,7 +203,11 @@ def check_length(dt: object, what: str) -> float:
     Raises:
         BadProblem: unless it is finite and above 0.
     """
-    length = as_number(dt)
+    length = _as_number(dt)
     if not 0.0 < length < np.inf:
         raise BadProblem(f"{what}: expected a finite length above 0, got {dt!r}")
     return length
+
+
+def _as_number(dt: object) -> float:
+    return as_number(dt.value if isinstance(dt, fem.Constant) else dt)

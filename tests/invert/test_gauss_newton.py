@@ -320,6 +320,7 @@ def test_data_of_rank_0_count():
     prior.close()
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_lbfgs_finds_the_minimum_of_gauss_newton(layout):
     G, prior, d = setting(layout, FakeMap.EXP)

@@ -100,6 +100,7 @@ def looked_at(monkeypatch):
     return done
 
 
+@pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("kind", ["all ranks together", "in teams", "dense"])
 def test_a_batch_is_checked_once_and_sent_once(looked_at, kind):
     teams = relax.Teams(COMM, 1) if kind == "in teams" else None

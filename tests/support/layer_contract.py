@@ -163,6 +163,7 @@ class LayerContract:
         close(y, layer(m).detach())
         assert layer(m[:0]).shape == (0, layer.size_out)
 
+    @pytest.mark.ranks(1, 2)
     def test_in_a_network(self, bench, layer):
         """A linear layer before the PDE learns to hit a target; the gradient is that of every rank."""
         m = self.controls(bench, 2).detach()

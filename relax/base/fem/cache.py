@@ -1,7 +1,8 @@
 """The folder in which DOLFINx keeps compiled forms, and what killed jobs leave behind there.
 
 A job that is killed while a form is compiled leaves an unfinished ``libffcx_*.c``. Every later run that needs this form
-takes the file for a compilation under way, waits for ten seconds, and dies with ``TimeoutError``.
+takes the file for a compilation under way, waits for ten seconds, or a hundred where it is a module of several forms,
+and dies with ``TimeoutError``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ a residual that a gradient needs take less than half as long in one module as in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -17,6 +17,8 @@ from dolfinx import default_scalar_type, fem, jit
 from dolfinx.fem.forms import CompiledForm, get_integration_domains
 from dolfinx.mesh import Mesh
 
+from relax.errors import BadProblem
+
 # Seconds that a process waits for a module which another one compiles: it is several forms long, on a busy machine.
 _PATIENCE = 100
 
@@ -24,7 +26,7 @@ Forms: TypeAlias = ufl.Form | list[ufl.Form] | None
 
 
 class Together:
-    """Forms on one mesh, compiled as one module when the first of them is used.
+    """Forms on one mesh, derived and compiled as one module when the first of them is used.
 
     Args:
         mesh: the mesh.
@@ -34,38 +36,48 @@ class Together:
         self._mesh = mesh
         self._waiting: list[Later] = []
 
-    def add(self, forms: Forms) -> Later:
-        """A form, several that make one thing, or none. Local."""
-        later = Later(self, forms)
+    def add(self, make: Callable[[], Forms]) -> Later:
+        """What derives a form, several that make one thing, or none. Local."""
+        later = Later(self, make)
         self._waiting.append(later)
         return later
 
-    def compile(self) -> None:
-        """Compile what has been added since the last time. Collective."""
-        forms = list(chain.from_iterable(later.forms for later in self._waiting))
-        made = iter(compiled_together(forms, self._mesh))
-        # Only now: what does not compile is tried again, and says why again.
-        waiting, self._waiting = self._waiting, []
-        for later in waiting:
-            later.made = [next(made) for _ in later.forms]
+    def compile(self, asked: Later) -> None:
+        """Make what has been added since the last time. Collective.
+
+        Where that fails the one that is asked for is made by itself: another one's fault is for those who ask for it.
+        """
+        try:
+            self._make(self._waiting)
+        except Exception:
+            if self._waiting == [asked]:
+                raise
+            self._make([asked])
+
+    def _make(self, wanted: list[Later]) -> None:
+        made = [later.make() for later in wanted]
+        forms = [of if isinstance(of, list) else [] if of is None else [of] for of in made]
+        compiled = iter(compiled_together(list(chain.from_iterable(forms)), self._mesh))
+        for later, of, several in zip(wanted, made, forms, strict=True):
+            ready = [next(compiled) for _ in several]
+            later.made = (ready or None) if isinstance(of, list) or not ready else ready[0]
+            later.is_made = True
+        self._waiting = [later for later in self._waiting if not later.is_made]
 
 
 class Later:
     """What has been added to ``Together``; called, it is there, as ``fem.Form``, list or None. Collective."""
 
-    def __init__(self, together: Together, forms: Forms) -> None:
+    def __init__(self, together: Together, make: Callable[[], Forms]) -> None:
         self._together = together
-        self._is_list = isinstance(forms, list)
-        self.forms: list[ufl.Form] = forms if isinstance(forms, list) else [] if forms is None else [forms]
-        self.made: list[fem.Form] | None = None
+        self.make = make
+        self.made: fem.Form | list[fem.Form] | None = None
+        self.is_made = False
 
     def __call__(self) -> Any:
-        if self.made is None:
-            self._together.compile()
-        assert self.made is not None
-        if self._is_list:
-            return self.made or None
-        return self.made[0] if self.made else None
+        if not self.is_made:
+            self._together.compile(self)
+        return self.made
 
 
 def compiled_together(forms: Sequence[ufl.Form], mesh: Mesh) -> list[fem.Form]:
@@ -74,23 +86,32 @@ def compiled_together(forms: Sequence[ufl.Form], mesh: Mesh) -> list[fem.Form]:
     Args:
         forms: each integrates over ``mesh`` alone; none is empty.
         mesh: the mesh.
+
+    Raises:
+        BadProblem: on every rank, where integrals of one kind have tags in two places.
     """
     if not forms:
         return []
-    if len(forms) == 1:
-        return [fem.form(forms[0])]
+    subdomains = [_subdomains(form) for form in forms]
     objects, module, code = _compiled(mesh.comm, list(forms))
-    return [
-        fem.create_form(
-            CompiledForm(form, made, module, code, default_scalar_type),
-            [argument.ufl_function_space() for argument in form.arguments()],
-            mesh,
-            _subdomains(form),
-            {f: f for f in form.coefficients()},
-            {c: c for c in form.constants()},
+    made = []
+    for form, compiled, parts in zip(forms, objects, subdomains, strict=True):
+        coefficients = form.coefficients()
+        if compiled.num_coefficients != len(coefficients):
+            # FFCx has dropped some, and DOLFINx 0.9 then takes others in their places.
+            made.append(fem.form(form))
+            continue
+        made.append(
+            fem.create_form(
+                CompiledForm(form, compiled, module, code, default_scalar_type),
+                [argument.ufl_function_space() for argument in form.arguments()],
+                mesh,
+                parts,
+                {f: f for f in coefficients},
+                {c: c for c in form.constants()},
+            )
         )
-        for form, made in zip(forms, objects, strict=True)
-    ]
+    return made
 
 
 @jit.mpi_jit_decorator
@@ -106,9 +127,15 @@ def _subdomains(form: ufl.Form) -> dict[fem.IntegralType, Any]:
     parts = {}
     (of_domain,) = form.subdomain_data().values()
     for kind, data in of_domain.items():
+        given = {id(tags): tags for tags in data if tags is not None}
+        if len(given) > 1:
+            raise BadProblem(
+                f"residual: expected the tags of all its {kind} integrals in one place, got {len(given)} sets of them; "
+                "put them together with relax.meshes.set_tags, or into one MeshTags"
+            )
         integrals = [i for i in form.integrals() if i.integral_type() == kind and i.subdomain_data() is not None]
-        given = [i.subdomain_id() for i in integrals]
-        tags = {tag for tags in given for tag in (tags if isinstance(tags, tuple) else (tags,)) if tag != "everywhere"}
+        numbers = [i.subdomain_id() for i in integrals]
+        tags = {tag for of in numbers for tag in (of if isinstance(of, tuple) else (of,)) if tag != "everywhere"}
         name = getattr(fem.IntegralType, kind)
-        parts[name] = get_integration_domains(name, data[0], sorted(tags))
+        parts[name] = get_integration_domains(name, next(iter(given.values()), None), sorted(tags))
     return parts

@@ -14,7 +14,10 @@ from relax.base.start import GET_DOLFINX, wheel_of_dolfinx
 from relax.errors import BadInput
 
 if np.dtype(PETSc.ScalarType).kind == "c":
-    raise ImportError(f"this PETSc has complex scalars ({wheel_of_dolfinx() or PETSc.__file__}): {GET_DOLFINX}")
+    raise ImportError(
+        f"this PETSc has complex scalars ({wheel_of_dolfinx() or PETSc.__file__}), and relax writes a complex state as "
+        f"two real fields: {GET_DOLFINX}"
+    )
 
 Options = Mapping[str, object]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
@@ -47,6 +48,10 @@ def slopes(weak: DerivedForms, form: ufl.Form, scalars: Sequence[Scalar]) -> lis
     return terms
 
 
+def _derived(slope: ufl.Form) -> ufl.Form:
+    return slope
+
+
 class AffineMatrix:
     """A(c) = A_0 + Σ c_i A_i for scalars c_i. Collective, as are all methods.
 
@@ -70,9 +75,9 @@ class AffineMatrix:
     ) -> None:
         self._assemble = assemble
         self._create = create
-        present = [(s, together.add(t)) for s, t in zip(scalars, terms, strict=True) if t is not None]
-        self._scalars = [s for s, _ in present]
-        self._forms = [form for _, form in present]
+        standing = [(s, t) for s, t in zip(scalars, terms, strict=True) if t is not None]
+        self._scalars = [s for s, _ in standing]
+        self._forms = [together.add(partial(_derived, t)) for _, t in standing]
         self._bcs = list(bcs)
         self._base: PETSc.Mat | None = None
         self._terms: list[PETSc.Mat] = []

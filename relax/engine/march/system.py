@@ -279,7 +279,7 @@ class LinearSource:
     def __init__(self, system: StepSystem, by_matrix: tuple[int, ...], rest: ufl.Form | None, changes: bool) -> None:
         self._system = system
         self._by_matrix = by_matrix
-        self._form = system.residual.together.add(rest)
+        self._form = system.residual.together.add(lambda: rest)
         self._changes = changes
         self._dual = fem.Function(system.evolution.state.function_space)
         self._source = self._dual.x.array

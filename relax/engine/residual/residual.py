@@ -13,12 +13,12 @@ Dual vectors come back as arrays of owned values. Forms are compiled when first 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeAlias
 
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
-from dolfinx import default_scalar_type, fem, la
+from dolfinx import fem, la
 from petsc4py import PETSc
 
 from relax.base import parallel
@@ -30,7 +30,6 @@ from relax.engine.residual.derived import DerivedForms
 from relax.engine.residual.packing import PackedForm
 from relax.engine.residual.registers import Parameters, Registers
 from relax.engine.residual.symmetry import is_self_adjoint
-from relax.errors import BadProblem
 from relax.problem.problem import Problem
 
 Parts = Sequence[Array]
@@ -58,10 +57,6 @@ class Residual:
     """
 
     def __init__(self, problem: Problem, observed: Sequence[Control] = (), time: Control | None = None) -> None:
-        if np.issubdtype(default_scalar_type, np.complexfloating):
-            raise BadProblem(
-                "relax needs the real build of PETSc and DOLFINx; write a complex state as two real fields"
-            )
         self.problem = problem
         self.registers = Registers(problem, observed, time)
         self.state = self.registers.state
@@ -78,8 +73,8 @@ class Residual:
         self.weak = DerivedForms(problem.residual, self.registers)
         self.parameters = Parameters(self.registers, self.weak.J)
         self.together = Together(problem.mesh)
-        self._F = self.together.add(self.weak.F)
-        self._J = self.together.add(self.weak.J)
+        self._F = self.together.add(lambda: self.weak.F)
+        self._J = self.together.add(lambda: self.weak.J)
         self._forms: dict[object, Later] = {}
         self._packed: dict[int, PackedForm] = {}
 
@@ -140,6 +135,7 @@ class Residual:
         Args:
             at_zero: F(0, m), (owned,), where it is known already.
         """
+        J = self._J()  # collective: not under a condition of this rank
         given = self._given.x.array
         given[:] = 0.0
         self.boundary.apply(given)
@@ -147,7 +143,7 @@ class Residual:
         if at_zero is None and (constant := self._constant()) is not None:
             fem.assemble_vector(self._dual.x.array, constant)
         if given.any():
-            fem.apply_lifting(self._dual.x.array, [self._J()], [list(self.problem.bcs)], alpha=-1.0)
+            fem.apply_lifting(self._dual.x.array, [J], [list(self.problem.bcs)], alpha=-1.0)
         self._dual.x.scatter_reverse(la.InsertMode.add)
         owned = self._dual.x.array[: self.num_owned]
         if at_zero is not None:
@@ -265,7 +261,7 @@ class Residual:
     def _form(self, name: object, make: Callable[[], Forms]) -> Later:
         """A form that is derived when it is first asked for, and compiled when it is first used. Local."""
         if name not in self._forms:
-            self._forms[name] = self.together.add(make())
+            self._forms[name] = self.together.add(make)
         return self._forms[name]
 
     def expect_gradients(self, by_matrix: Sequence[bool], *, from_zero: bool) -> None:
@@ -319,4 +315,6 @@ class Residual:
     @cached_property
     def _second_order(self) -> list[Later]:
         """Of the state, then of each control."""
-        return [self.together.add(form) for form in (self.weak.second_state, *self.weak.second_gradients)]
+        makes: list[Callable[[], Forms]] = [lambda: self.weak.second_state]
+        makes += [partial(lambda i: self.weak.second_gradients[i], i) for i in range(len(self.controls))]
+        return [self.together.add(make) for make in makes]

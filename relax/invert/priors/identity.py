@@ -20,7 +20,7 @@ class IdentityPrior:
     changes with the mesh; use ``SmoothnessPrior`` there. Collective, as are all methods.
 
     Args:
-        controls: a ``ReducedMap``, for all of its controls in its layout; or how many entries the constants have.
+        controls: a map, for all of its controls in its layout; or how many entries the constants have.
         std: standard deviation of each entry, a positive number.
         mean: a number, or a control vector.
         layout: with a number of entries: "replicated", or "owned", where they are rank 0's.

@@ -223,6 +223,11 @@ class RelaxedLandscape:
         descent = descended(self._evaluation, self.landscape, start, times, rate=rate, steps=steps, path=path)
         return descent if tensor is None else descent.mapped(lambda a: _torch_like(a, tensor))
 
+    @property
+    def box(self) -> tuple[Array, Array]:
+        """The corners of the mesh's bounding box, (d,) each. Local."""
+        return self._evaluation.box
+
     # -- the work ------------------------------------------------------------------------------------------------------
 
     def _answered(self, what: str, x: Any, t: Any) -> Any:

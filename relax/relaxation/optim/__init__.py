@@ -24,7 +24,8 @@ Settings that mean the same for each optimiser that takes them; what is particul
 
 ==================  ===============================================================================================
 ``params``          parameters or groups of them; a group may have its own value of every number but those that say how
-                    often the closure is called: ``inner_steps``, ``iterations``, ``samples`` and ``antithetic``
+                    often the closure is called, ``inner_steps``, ``iterations``, ``samples``, ``antithetic``, and
+                    ``maximize``
 ``t``               time of the equation, so that 1/t is the stiffness of the spring; a number, or a schedule over the
                     steps such as ``t_from_spring(Exponential(1e-4, 1e-3))``
 ``beta``            inverse temperature in units of 1/loss; a number (inf: no noise) or a schedule

@@ -92,7 +92,7 @@ class RelaxationOptimizer(torch.optim.Optimizer):
         return {**super().__getstate__(), "noise": self.noise, "check_finite": self.check_finite}
 
 
-_ONE_FOR_ALL = {"inner_steps", "samples", "antithetic", "maximize"}
+_ONE_FOR_ALL = {"inner_steps", "iterations", "samples", "antithetic", "maximize"}
 
 
 def _copied(held: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from mpi4py import MPI
@@ -42,7 +42,8 @@ class Exchange:
 
     def together(self) -> AbstractContextManager[None]:
         """A block in which an error of one rank is raised on all."""
-        return parallel.together(self._comm)
+        # Alone, an error is raised as it is, and its traceback is nobody's.
+        return nullcontext() if self._teams is None else parallel.together(self._comm)
 
     def same_start(self, tensors: Sequence[Tensor]) -> None:
         """Give every rank rank 0's values of some tensors."""
@@ -99,7 +100,9 @@ class Exchange:
     def sum(self, values: Array) -> Array:
         """The sum over the teams; the same bits on every rank."""
         values = parallel.sum_over_ranks(self._batch, values)
-        return values if self._teams is None else parallel.from_rank_0(self._teams.space, values)
+        if self._teams is None or self._teams.space.size == 1:
+            return values
+        return parallel.from_rank_0(self._teams.space, values)
 
     def of_first(self, values: Array) -> Array:
         """Rank 0's values, so that all ranks go on with the same bits."""

@@ -73,6 +73,11 @@ class Piece:
 
     def put_sum(self, J: Tensor, w: Tensor) -> None:
         """Their sum with weights w, (B, o), into a Jacobian of one row, (1, 1, p)."""
+        if self.a.shape[1:] == (1, 1):
+            # Whole rows: nothing of the size of a sample's is formed beside them.
+            row = torch.einsum("bo,boq->q", w * self.a[:, 0], self.delta[:, :, 0])
+            self.write(J, row[None, None, :, None])
+            return
         of_delta = torch.einsum("bo,boTq->bTq", w, self.delta)
         self.write(J, torch.einsum("bTq,bTn->qn", of_delta, self.a)[None, None])
 

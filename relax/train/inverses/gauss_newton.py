@@ -146,7 +146,7 @@ class gauss_newton_inverse(MapInverse):  # noqa: N801 - used as a function
         return like(x, values.reshape(*lead, self.G.size_out))
 
     def _observed(self, rows: Array) -> Array:
-        points = self.G.linearize_each(rows) if len(rows) else []
+        points = self.G.linearize_rows(rows) if len(rows) else []
         self._seen = (self._parameters_key(), rows.copy(), points)
         return np.array([point.value for point in points]).reshape(len(rows), self.G.size_out)
 
@@ -271,10 +271,6 @@ class gauss_newton_inverse(MapInverse):  # noqa: N801 - used as a function
 
         b = point.vjp(weights * residual) - prior.gradient(x)
         return conjugate_gradients(data_hessian, metric, b, metric(b), self.G.dot, **self._cg).p
-
-
-#: The class, by the name of a class.
-GaussNewtonInverse = gauss_newton_inverse
 
 
 def _pseudo_inverse(A: Array, rcond: float) -> Array:
