@@ -83,7 +83,7 @@ the current folder.
 \b
     relax run mpi_jobs/poisson_inverse.toml
     mpirun -n 4 relax run mpi_jobs/poisson_inverse.toml --output results/again
-    relax run job.toml --overwrite -- -log_view -relax_poisson_diffusion_pc_type hypre
+    relax run job.toml --overwrite -- -log_view -relax_poisson_diffusion_pc_type gamg
 
 Exit status: 0 done, 1 failed, 2 wrong job or command line, 3 not converged (the results are written all the same).
 """
@@ -284,7 +284,7 @@ def _on_all_ranks(action: Callable[[], int], debug: bool) -> int:
     except ImportError as error:
         if not debug:
             if _is_rank_0():
-                why = f"{GET_DOLFINX} ({error})" if isinstance(error, ModuleNotFoundError) else error
+                why = error if GET_DOLFINX in str(error) else f"{GET_DOLFINX} ({error})"
                 print(f"relax: error: {why}", file=sys.stderr)
             return 1
         raise

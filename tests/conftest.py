@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,17 @@ _WORTH_TELLING, _SLOWEST = 10.0, 15
 
 # What a test compiles it uses a few times, on a small mesh: the C compiler is not asked to optimise it.
 jit.DOLFINX_DEFAULT_JIT_OPTIONS["cffi_extra_compile_args"] = (["-O0", "-g0"], "as DOLFINx describes it")
+
+
+# What is about torch, which no environment with DOLFINx's wheel has to have; each run without it says so.
+_ABOUT_TORCH = re.compile(
+    r"^(import|from) (torch|optim_common|optim_contract|layer_contract|half_inverse_cases)\b", re.MULTILINE
+)
+collect_ignore = [
+    str(path)
+    for path in Path(__file__).parent.rglob("test_*.py")
+    if find_spec("torch") is None and _ABOUT_TORCH.search(path.read_text(encoding="utf-8"))
+]
 
 
 # -- fixtures ----------------------------------------------------------------------------------------------------------
@@ -105,6 +117,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         # A class can say for all that it inherits: the outermost mark counts.
         *_, mark = None, *item.iter_markers("ranks")
+        if mark and not (mark.args and set(mark.args) <= set(range(1, _SEVERAL + 1)) and not mark.kwargs):
+            raise pytest.UsageError(f"{item.nodeid}: expected numbers from 1 to {_SEVERAL} in its mark, got {mark}")
         (mine if here in (mark.args if mark else (1,)) else others).append(item)
     if others:
         config.hook.pytest_deselected(items=others)
@@ -136,7 +150,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Seconds per folder, and the slowest tests."""
+    """What was left out, seconds per folder, and the slowest tests."""
+    if collect_ignore:
+        terminalreporter.line(f"no torch here: {len(collect_ignore)} files of tests that need it are left out")
     seconds: Counter[str] = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -210,6 +210,7 @@ def arrays_are_defined_once(me, tree):
 def nothing_is_imported_for_type_checkers_alone(me, tree):
     """A stub beside a face lists its names; elsewhere such an import is two files that know each other."""
     yield from ((line, name) for line, name in imports(tree) if name == "typing.TYPE_CHECKING")
+    yield from ((at.lineno, at.attr) for at in ast.walk(tree) if getattr(at, "attr", "") == "TYPE_CHECKING")
 
 
 # What each rule must see, in which module.

@@ -82,6 +82,32 @@ def test_the_wheel_is_taken_where_a_python_can(machine, suite):
     assert (machine[0] / "log").read_text().count("built") == 1
 
 
+def test_a_root_that_is_there_is_kept_to(machine):
+    """Whoever has built one, with torch in it, does not find another DOLFINx one day; unless there is the wheel."""
+    own = (ENVIRONMENT / "enter").read_text().splitlines()
+    [lines, key] = [line.strip() for line in own if line.startswith("lines()") or "key=$({ lines" in line]
+    script = f"here=$1; {lines}; {key}; echo $key"
+    key = subprocess.run(["bash", "-c", script, "bash", ENVIRONMENT], capture_output=True, text=True, check=True).stdout
+    root = machine[0] / "cache" / "relax" / f"trixie-{key.strip()}"
+    root.mkdir(parents=True)
+    assert enter(machine, "true")[0] != 0, "an empty root"
+    assert not [name for name in built(machine) if name.startswith("wheel")]
+    assert enter(machine, "true", RELAX_SUITE="wheel")[0] == 0
+    assert enter(machine, "sh", "-c", 'echo "$VIRTUAL_ENV"')[1].strip()
+
+
+def test_a_folder_may_have_any_name(machine):
+    """What sed and xargs make something of, and a Python that warns."""
+    python = machine[0] / "bin" / "python3"
+    python.write_text(PYTHON.replace('echo "# for', 'echo "Warning: beta" >&2; echo "# for'))
+    cache = machine[0] / "a b|c&d"
+    status, out, err = enter(machine, "sh", "-c", 'cat "$(command -v tool)"', XDG_CACHE_HOME=str(cache))
+    assert status == 0, err
+    [venv] = [path for path in (cache / "relax").iterdir() if path.is_dir()]
+    assert out == f"#!{venv}/bin/python\n" and "Warning" not in (machine[0] / "log").read_text()
+    assert venv.stat().st_mode & 0o777 == 0o755
+
+
 def test_another_list_is_another_environment(machine):
     enter(machine, "true")
     python = machine[0] / "bin" / "python3"
@@ -100,7 +126,7 @@ def test_two_at_once_build_once(machine):
 
 def test_a_build_that_fails_leaves_nothing_and_says_why(machine):
     status, out, err = enter(machine, "echo", "in", PIP="echo 'no such thing'; false")
-    assert (status, out) == (1, "") and "pip failed" in err and "| no such thing" in err
+    assert (status, out) == (1, "") and "pip failed" in err and "| no such thing" in err and "RELAX_SUITE=trixie" in err
     assert built(machine) == []
     assert enter(machine, "echo", "in")[:2] == (0, "in\n")
 

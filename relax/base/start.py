@@ -69,10 +69,10 @@ class _WheelFirst:
     """
 
     def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> None:
-        if name in ("dolfinx", "petsc4py", "slepc4py") and "dolfinx_solver" not in sys.modules:
-            if find_spec("dolfinx_solver") is not None:
-                one_thread_per_rank()
-                importlib.import_module("dolfinx_solver")
+        if name in ("dolfinx", "petsc4py", "slepc4py") and find_spec("dolfinx_solver") is not None:
+            one_thread_per_rank()
+            # Where another thread has begun with it, this waits.
+            importlib.import_module("dolfinx_solver")
 
 
 def wheel_first() -> None:

@@ -1,7 +1,7 @@
 """Observations y = B(u): what is seen of a state."""
 
 from relax.base.fem.points import points_inside
-from relax.observe.base import Observable, Stack
+from relax.observe.base import Look, Observable, Stack
 from relax.observe.fields import FieldValues
 from relax.observe.functional import Functional
 from relax.observe.points import PointValues
@@ -11,6 +11,7 @@ __all__ = [
     "AtSteps",
     "FieldValues",
     "Functional",
+    "Look",
     "Observable",
     "PointValues",
     "Stack",

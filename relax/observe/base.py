@@ -43,10 +43,10 @@ def by_step(looks: Iterable[Look]) -> dict[int, list[Look]]:
 class Observable(ABC):
     """y = B(u), with y a vector of length ``size`` that every rank holds.
 
-    To write one: set ``size`` and give the three abstract methods, and for one of several steps of an evolution
-    ``looks``. All but that are collective. States and their variations come
-    as Functions of the state's space with ghosts up to date; dual vectors of the state are arrays of the values that
-    this rank owns.
+    To write one: set ``size`` and give ``value``, ``tangent`` and ``adjoint``, which are collective. States and their
+    variations come as Functions of the state's space with ghosts up to date; dual vectors of the state are arrays of
+    the values that this rank owns. One of several steps of an evolution sets ``needs_steps`` and gives ``looks``, which
+    is local; the three are those of what it looks with, and its own are never called.
     """
 
     size: int

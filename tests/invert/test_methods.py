@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import jobs
 import numpy as np
 import pytest
 from dolfinx import fem, mesh
@@ -13,10 +14,13 @@ from mpi4py import MPI
 import relax
 from relax import SmoothnessPrior
 from relax.base.fem.layout import SpaceLayout
+from relax.errors import BadInput
 from relax.invert import METHODS, Optimiser, Status
 from relax.invert.cg import SearchDirection
 from relax.invert.loop import iterate
 from relax.invert.objective import Objective
+from relax.jobs import run_job, toml
+from relax.jobs.toml import JobFile
 
 COMM = MPI.COMM_WORLD
 LAYOUTS = ["replicated", "owned"]
@@ -80,6 +84,18 @@ def test_every_method_finds_the_same_minimum(methods, layout):
     # The gradient is 1e-9 of some 10 prior standard deviations, and bounds the distance there (H >= C⁻¹).
     for value in minima.values():
         np.testing.assert_allclose(value, minima["gauss_newton"], rtol=0, atol=1e-7)
+
+
+@pytest.mark.ranks(1, 2)
+def test_a_job_takes_it(methods, shared_tmp):
+    """By its name, with the number of steps that the table has for it; its figure says the label."""
+    text = jobs.changed(('name = "gauss_newton"', 'name = "steepest_descent"\nrtol = 0.05'))
+    file = JobFile(toml.parse(text), text, shared_tmp / "job.toml", shared_tmp)
+    outcome = run_job(file, folder=shared_tmp / "out", show=False)
+    assert outcome.converged and outcome.summary["method"] == "steepest_descent"
+    assert file.job.method.max_steps == 100 and outcome.summary["steps"] > 1
+    with pytest.raises(BadInput, match="did you mean 'steepest_descent'"):
+        toml.parse(text.replace("steepest", "steepst"))
 
 
 def test_a_method_that_goes_nowhere_is_stopped(methods):

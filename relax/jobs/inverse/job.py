@@ -6,14 +6,14 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from relax.jobs.toml.base import Positive
 from relax.jobs.toml.sections import MeasuredJob, MethodSection, PriorSection, SolverSection
 
 
 class FieldPriorSection(PriorSection):
     """Of a field: the Whittle-Matern prior with this correlation ``length`` in mesh units."""
 
-    length: Positive
+    # Not `Positive`: with a description pydantic 2.10 takes the default that another key of that type has.
+    length: float = Field(gt=0, description="the correlation length of the field to recover")
 
 
 class InverseJob(MeasuredJob):

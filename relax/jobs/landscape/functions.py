@@ -9,11 +9,12 @@ import numpy as np
 from dolfinx import mesh
 
 from relax.base import parallel
+from relax.base.checks import nearest
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.jobs.landscape.job import LandscapeJob
 from relax.jobs.setting.equation import find_function, places_of
-from relax.jobs.toml import JobFile, nearest
+from relax.jobs.toml import JobFile
 from relax.relaxation.gallery import rugged_parabola
 
 Landscape = Callable[[Array], Any]

@@ -135,10 +135,9 @@ class _Watch:
         time = self._setting.problem.time_at(n)
         self.times.append(float(n) if time is None else time)
         owned = u.x.array[: num_owned(u.function_space)]
-        ends = np.array([owned.min(initial=np.inf), -owned.max(initial=-np.inf)])
-        low, high = parallel.smallest(self._setting.G.comm, ends) * (1.0, -1.0)
-        self.low.append(float(low))
-        self.high.append(float(high))
+        low, high = parallel.extremes(self._setting.G.comm, owned[:, None])
+        self.low.append(float(low[0]))
+        self.high.append(float(high[0]))
         if self._setting.beta is not None:
             self.integral.append(self._weighed(u, self._setting.beta))
         if n in self._written:

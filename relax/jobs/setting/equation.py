@@ -17,10 +17,11 @@ from mpi4py import MPI
 
 from relax import meshes, pdes
 from relax.base import parallel
+from relax.base.checks import nearest
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, BadProblem
 from relax.jobs.setting.generators import GENERATORS, arguments_of
-from relax.jobs.toml import JobFile, MeshSection, SolverSection, StorageSection, nearest
+from relax.jobs.toml import JobFile, MeshSection, SolverSection, StorageSection
 from relax.observe import Observable
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem

@@ -4,7 +4,6 @@ Nothing here knows a solver; the ``setting.py`` of a kind turns its job into obj
 """
 
 from relax.jobs.toml.files import JobFile, parse, project_root, read
-from relax.jobs.toml.messages import nearest
 from relax.jobs.toml.sections import DataSection, Job, MeasuredJob, MeshSection, SolverSection, StorageSection
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "MeshSection",
     "SolverSection",
     "StorageSection",
-    "nearest",
     "parse",
     "project_root",
     "read",

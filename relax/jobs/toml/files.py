@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from relax.base.checks import nearest
 from relax.errors import BadInput
 from relax.jobs import kinds
-from relax.jobs.toml.messages import article, nearest, sentences, unknown_table
+from relax.jobs.toml.messages import article, sentences, unknown_table
 from relax.jobs.toml.sections import Job
 
 J = TypeVar("J", bound=Job, covariant=True)
@@ -67,7 +68,12 @@ def _mistakes_of_kind(raw: dict[str, Any]) -> list[str]:
     if named:
         return []
     unknown = [unknown_table(table, kinds.tables()) for table in raw if table not in kinds.tables()]
-    return unknown or [f"the table that says what the job is about is missing: {', '.join(makes)}"]
+    missing = f"the table that says what the job is about is missing: {', '.join(makes)}"
+    try:
+        Job.model_validate({table: raw[table] for table in Job.model_fields if table in raw})
+    except ValidationError as error:
+        return [*(unknown or [missing]), *sentences(error.errors(), Job, kinds.tables())]
+    return unknown or [missing]
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,14 @@ class JobFile(Generic[J]):
 def read(path: Path) -> JobFile[Job]:
     """The job in a file.
 
+    Local, but collective where the mesh comes from a generator and DOLFINx has not been imported: that import is.
+
     Raises:
         BadInput: when there is no such file, it cannot be read, or it is not a valid job.
     """
     if not path.exists():
-        others = [p.name for p in path.parent.glob("*.toml")]
-        hint = nearest(path.name, others) if others else ""
+        others = sorted(str(p) for p in path.parent.glob("*.toml"))
+        hint = nearest(str(path), others) if others else ""
         raise BadInput(f"{path}: there is no such job file{hint}; looked in {path.resolve().parent}")
     try:
         text = path.read_text(encoding="utf-8")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from typing import Any, get_args
 
 from pydantic import BaseModel
+
+from relax.base.checks import nearest
 
 _EXPECTED = {
     "string_type": "a string",
@@ -21,13 +22,6 @@ _EXPECTED = {
     "model_type": "a table",
     "model_attributes_type": "a table",
 }
-
-
-def nearest(word: str, names: Collection[str]) -> str:
-    """``"; did you mean 'x'?"`` followed by what there is, for the end of a message about an unknown name."""
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    ask = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{ask} (there is: {', '.join(names)})"
 
 
 def known(name: str, names: Collection[str]) -> str:
@@ -109,7 +103,9 @@ def _sentence(place: str, error: Any, model: type[BaseModel], tables: Collection
             return f"{place}: {article(getattr(model, 'kind', 'job'))} job has no use for this table; remove it"
         return unknown_table(str(key), tables)
     if kind == "missing":
-        return f"{place}: this {'table' if len(location) == 1 else 'key'} is missing"
+        field = _models(model, tuple(outer))[-1].model_fields[str(key)]
+        meaning = f": {field.description}" if field.description else ""
+        return f"{place}: this {'key' if outer else 'table'} is missing{meaning}"
     if kind == "value_error":
         return f"{place}: {context['error']}" if place else str(context["error"])
     if kind == "literal_error":

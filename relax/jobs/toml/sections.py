@@ -35,7 +35,7 @@ class MeshSection(Section):
     """``file`` (with ``h``, the cell size, for a .geo), or ``generator`` with the numbers that it takes."""
 
     file: Text | None = None
-    generator: str | None = None
+    generator: Text | None = None
     n: Annotated[Counts | None, BeforeValidator(as_list)] = None
     lower: Annotated[Numbers | None, BeforeValidator(as_list)] = None
     upper: Annotated[Numbers | None, BeforeValidator(as_list)] = None
@@ -46,7 +46,7 @@ class MeshSection(Section):
     def _known_generator(cls, name: str | None) -> str | None:
         from relax.jobs.setting.generators import GENERATORS
 
-        return name and known(name, GENERATORS)
+        return None if name is None else known(name, GENERATORS)
 
     @model_validator(mode="after")
     def _one_mesh(self) -> MeshSection:

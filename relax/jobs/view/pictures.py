@@ -53,13 +53,7 @@ class Picture:
 
 def bounding_box(domain: mesh.Mesh) -> tuple[Array, Array]:
     """The lowest and highest coordinates of a mesh, each (gdim,), the same on every rank. Collective."""
-    gdim = domain.geometry.dim
-    x = domain.geometry.x[:, :gdim]
-    low, high = x.min(axis=0, initial=np.inf), x.max(axis=0, initial=-np.inf)
-    return (
-        np.array([-parallel.largest(domain.comm, -float(v)) for v in low]),
-        np.array([parallel.largest(domain.comm, float(v)) for v in high]),
-    )
+    return parallel.extremes(domain.comm, domain.geometry.x[:, : domain.geometry.dim])
 
 
 def gather(u: fem.Function) -> Picture | None:

@@ -19,6 +19,7 @@ from relax import (
     FieldValues,
     Functional,
     Newton,
+    Observable,
     PointValues,
     Problem,
     ReducedMap,
@@ -26,10 +27,12 @@ from relax import (
     SolveFailed,
     Stack,
     TimeIntegral,
+    check_map,
     control_values,
     meshes,
     theta_evolution,
 )
+from relax.observe import Look
 
 
 def several_looks(problem):
@@ -232,6 +235,42 @@ def test_looks_in_stacks():
     G = ReducedMap(problem, Stack([parts[0], Stack([parts[1], Stack([parts[2]])]), parts[3]]))
     m = control_values(G, bump)
     same(G(m), np.concatenate([ReducedMap(problem, part)(m) for part in parts]))
+
+
+class MeanVelocity(Observable):
+    """(B(u_N) - B(u_0)) / (N dt): one's own look at several steps."""
+
+    needs_steps = True
+
+    def __init__(self, observable, dt):
+        self.observable, self.dt = observable, dt
+        self.size, self.is_linear = observable.size, observable.is_linear
+
+    def value(self, u):
+        raise NotImplementedError
+
+    tangent = adjoint = value
+
+    def looks(self, num_steps, start=0):
+        over = 1.0 / (num_steps * self.dt)
+        return [Look(num_steps, self.observable, start, over), Look(0, self.observable, start, -over)]
+
+
+@pytest.mark.parametrize("how", ["alone", "in a stack"])
+def test_an_observable_of_ones_own_that_looks(how):
+    """A class with ``looks`` is all that it takes: value, derivatives, and its place beside others."""
+    problem = evolutions.cubic(meshes.unit_square(2))
+    square = Functional(problem.state**2 * ufl.dx)
+    own = MeanVelocity(square, 0.05)
+    G = ReducedMap(problem, own if how == "alone" else Stack([square, own]))
+    ends = ReducedMap(problem, AtSteps(square, [0, -1]))
+    m = G.present_control() + 0.3
+    first, last = ends(m)
+    velocity = (last - first) / (0.05 * problem.num_steps)
+    close(G(m), [velocity] if how == "alone" else [last, velocity], 1e-12)
+    check_map(G, m)
+    with G.linearize(m) as point, ends.linearize(m) as witness:
+        close(point.vjp(np.eye(G.size_out)[-1]), witness.vjp(np.array([-1.0, 1.0]) / (0.05 * problem.num_steps)), 1e-12)
 
 
 def test_time_in_an_observable():
