@@ -1,14 +1,19 @@
 """The output folder of a run: who may write there, and the files that end up in it.
 
+A run writes into ``unfinished/`` of its folder. At the end, when all of it is on disk, its files take the place of an
+earlier run's, which stay whole until then. ``run.json`` is the mark of relax: it says which files a run has written,
+and nothing else is ever removed or replaced. One run at a time holds the folder (``lock.py``).
+
 ==============  =====================================================================================
+run.json        version, host, process and start of the run; its files, where it has ended
 job.toml        a copy of the job
 history.jsonl   one JSON object per iteration, written as it ends
 sensors.csv     observation points, data, noise; a data file for another job
 fields.bp       truth, recovery and (last) state for ParaView (VTX), at full degree
 fields.xdmf     the same at the degree of the mesh, with ``fields.h5``
 figure.png      truth, recovery, sensors, convergence; of a control job density and control over time
-control.npy     the last control, from which ``--resume`` starts
-summary.json    versions, ranks, timings, solves, errors; written last: where it is, the run has ended
+control.npy     the last control, from which ``--resume`` goes on
+summary.json    versions, ranks, timings, solves, errors
 ==============  =====================================================================================
 
 Of an equation in time there are more:
@@ -39,6 +44,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +52,9 @@ import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.base.types import Array
 from relax.errors import BadInput
+from relax.jobs import info
+from relax.jobs.lock import LOCK, Lock, myself
 
 JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL = (
     "job.toml", "history.jsonl", "sensors.csv", "summary.json", "figure.png", "control.npy"
@@ -55,83 +62,242 @@ JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL = (
 STATES, STRIP, DRIVE = "states.bp", "strip.png", "control.csv"
 RESULT, DESCENTS, SAMPLES = "result.json", "descents.csv", "samples.csv"
 FIELDS = ("fields.bp", "fields.xdmf", "fields.h5")
+RUN, UNFINISHED = "run.json", "unfinished"
+CHECKPOINTS = ("checkpoint.npz", "checkpoint.before.npz")
+_RESULTS = (
+    RUN, JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL, STATES, STRIP, DRIVE, RESULT, DESCENTS, SAMPLES, *FIELDS
+)  # fmt: skip
+# What is in the making, under a name that nobody can guess; a killed run leaves some.
+_PART = ".relax-"
 _SPARE_BYTES = 16 * 2**20
 
 
-def inspect(comm: MPI.Comm, folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
-    """See that a run may use the folder, or may replace or resume an earlier run in it; nothing is changed yet.
+class RunFolder:
+    """The output folder of one run. Collective, as are all methods: rank 0 acts, all ranks learn what came of it.
 
-    Collective. Rank 0 looks, all ranks learn the verdict: a parallel write that fails on one rank alone never returns.
-
-    Raises:
-        BadInput: when the folder holds an earlier run and neither is asked for, holds something else, or cannot be
-            written.
+    Args:
+        comm: the ranks of the run.
+        folder: the folder.
+        inputs: files that the job reads.
+        overwrite: replace an earlier run.
+        resume: go on from an earlier run.
     """
-    parallel.on_rank_0(comm, lambda: _inspect(folder, overwrite, resume))
 
+    def __init__(
+        self,
+        comm: MPI.Comm,
+        folder: Path,
+        inputs: Sequence[Path] = (),
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> None:
+        self.folder = folder
+        #: Where this run writes.
+        self.work = folder / UNFINISHED
+        self._comm = comm
+        self._inputs = inputs
+        self._overwrite = overwrite
+        self._resume = resume
+        self._lock: Lock | None = None
 
-def _inspect(folder: Path, overwrite: bool, resume: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"{folder}: expected a folder for the results, and this is a file; choose another with --output")
-    if folder.exists() and any(folder.iterdir()) and not (folder / JOB).exists():
-        raise BadInput(
-            f"{folder}: holds files and no {JOB} of a run, so it is not a folder of relax; choose another with --output"
-        )
-    if not (overwrite or resume):
-        if (folder / SUMMARY).exists():
-            goes_on = ", --resume goes on from its last step" if (folder / CONTROL).exists() else ""
+    def inspect(self) -> None:
+        """See that the run may use the folder, or may replace or resume an earlier run in it; nothing is changed yet.
+
+        Raises:
+            BadInput: when the folder is held by another run, holds an earlier one and neither is asked for, holds
+                something else, or cannot be written.
+        """
+        parallel.on_rank_0(self._comm, self._inspect)
+
+    def begin(self, job: str) -> None:
+        """Make the folder to write in. For the moment when the job, whose text goes into it, is known to be good.
+
+        Raises:
+            BadInput: when the folder cannot be written, or has become another run's meanwhile.
+        """
+        parallel.on_rank_0(self._comm, lambda: self._begin(job))
+
+    def finish(self) -> None:
+        """Let what has been written take the place of an earlier run's.
+
+        Raises:
+            BadInput: when a file of somebody else is in the way; what was written is in ``work`` then.
+        """
+        parallel.on_rank_0(self._comm, self._finish)
+
+    def close(self) -> None:
+        """Let others have the folder. Not collective, so that a run can be left by an error at any place."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _inspect(self) -> None:
+        folder = self.folder
+        try:
+            if folder.exists() and not folder.is_dir():
+                raise BadInput(
+                    f"{folder}: expected a folder for the results, and this is a file; choose another with --output"
+                )
+            nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            # Permissions alone do not tell: root may write anywhere, but not in what is no disk, such as /proc.
+            with tempfile.TemporaryFile(dir=nearest):
+                pass
+            check_space(nearest, 0)
+            if folder.exists():
+                self._take()
+                self._look()
+            elif self._resume:
+                raise BadInput(f"{folder}: nothing to resume: there is no such folder")
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _cannot_write(self, error: OSError) -> BadInput:
+        return BadInput(f"{self.folder}: cannot write there ({error.strerror}); choose another with --output")
+
+    def _take(self) -> None:
+        if self._lock is None:
+            self._lock = Lock(self.folder)
+
+    def _look(self) -> None:
+        """See what the folder holds, and end what an earlier run was about to end."""
+        folder, work = self.folder, self.work
+        for path in self._inputs:
+            if folder.resolve() in path.resolve().parents:
+                raise BadInput(f"{folder}: holds {path.name}, which this job reads; choose another with --output")
+        begun, files = marked(work), files_of(folder)
+        if work.is_symlink() or (work.exists() and begun is None):
             raise BadInput(
-                f"{folder}: holds a finished run; --overwrite replaces it, --output writes to another folder{goes_on}"
+                f"{work}: is not what an unfinished run leaves; move it away, or choose another with --output"
             )
-        if (folder / CONTROL).exists():
+        if begun is not None and "files" in begun:
+            self._exchange()
+            begun, files = None, files_of(folder)
+        here = {path.name for path in folder.iterdir() if path.name not in (LOCK, UNFINISHED, *(files or ()))}
+        foreign = sorted(name for name in here if not name.startswith(_PART))
+        if foreign and files is None and begun is None:
+            raise BadInput(
+                f"{folder}: holds {foreign[0]} and no {RUN}, so it is not a folder of relax; choose another with "
+                "--output"
+            )
+        if in_the_way := [name for name in foreign if name in _RESULTS]:
+            raise BadInput(
+                f"{folder}: holds {in_the_way[0]}, which is not of the run there; move it away, or choose another with "
+                "--output"
+            )
+        kept = begun is not None and any((work / name).exists() for name in CHECKPOINTS)
+        if self._resume and begun is None and not (files and CONTROL in files):
+            raise BadInput(f"{folder}: nothing to resume: there is no run that keeps its steps")
+        if self._overwrite or self._resume:
+            return
+        if kept:
             raise BadInput(
                 f"{folder}: holds an unfinished run; --resume goes on from its last step, --overwrite starts anew"
             )
-    if resume and not (folder / CONTROL).exists():
-        raise BadInput(f"{folder}: nothing to resume: there is no {CONTROL} of an earlier run")
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        # Permissions alone do not tell: root may write anywhere, but not in what is no disk, such as /proc.
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        raise BadInput(
-            f"{folder}: cannot write in {nearest} ({error.strerror}); choose another folder with --output"
-        ) from None
-    check_space(nearest, 0)
+        if files is not None:
+            goes_on = ", --resume goes on from its last step" if CONTROL in files else ""
+            raise BadInput(
+                f"{folder}: holds a finished run; --overwrite replaces it, --output writes to another folder{goes_on}"
+            )
+
+    def _begin(self, job: str) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._take()
+            self._look()
+            for left in self.folder.glob(f"{_PART}*"):
+                _remove(left)
+            if self._resume and self.work.exists():
+                write_json(self.work, RUN, self._mark())
+                write_text(self.work, JOB, job)
+                return
+            new = Path(tempfile.mkdtemp(prefix=_PART, dir=self.folder))
+            new.chmod(self.folder.stat().st_mode & 0o777)
+            write_json(new, RUN, self._mark())
+            write_text(new, JOB, job)
+            if self.work.exists():
+                _remove(self.work)
+            new.rename(self.work)
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _mark(self) -> dict[str, Any]:
+        return {"relax": info.relax_version(), **myself()}
+
+    def _finish(self) -> None:
+        for name in CHECKPOINTS:
+            (self.work / name).unlink(missing_ok=True)
+        files = sorted(path.name for path in self.work.iterdir() if not path.name.startswith(_PART))
+        for path in self.work.rglob("*"):
+            _sync(path)
+        # From here on the run has ended: whoever comes next puts its files in place, should this process be killed.
+        write_json(self.work, RUN, {**self._mark(), "files": sorted({RUN, *files})})
+        self._exchange()
+
+    def _exchange(self) -> None:
+        """Put the files of the run that has ended in place; begun and cut short, it is done again from the start."""
+        folder, work = self.folder, self.work
+        new, old = files_of(work) or [], files_of(folder) or []
+        moving = [name for name in new if name != RUN and os.path.lexists(work / name)]
+        if foreign := [name for name in moving if name not in old and os.path.lexists(folder / name)]:
+            raise BadInput(
+                f"{folder}: holds {foreign[0]}, which is not of the run there; the new results are in {work} and take "
+                "their place when it is moved away and the job started again"
+            )
+        for name in (*(name for name in old if name not in new), *moving):
+            if name not in moving or (folder / name).is_dir() or (work / name).is_dir():
+                _remove(folder / name)
+            if name in moving:
+                (work / name).replace(folder / name)
+        (work / RUN).replace(folder / RUN)
+        _sync(folder)
+        _remove(work)
 
 
-def clear(comm: MPI.Comm, folder: Path, *, resume: bool = False) -> None:
-    """Make the folder and clear it of an earlier run's files, but for what ``resume`` goes on from.
-
-    Collective. For the moment when the job is known to be good: a mistake in it must not cost the earlier results.
+def marked(folder: Path) -> dict[str, Any] | None:
+    """What the mark of relax in a folder says; None where there is none. On one rank.
 
     Raises:
-        BadInput: when the folder cannot be written.
+        BadInput: when it is damaged.
     """
-    parallel.on_rank_0(comm, lambda: _clear(folder, resume))
-
-
-def _clear(folder: Path, resume: bool) -> None:
-    probe = folder / f".writable-{os.getpid()}"
+    path = folder / RUN
+    if not path.exists():
+        return None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"relax")
-        probe.unlink()
-    except OSError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or "relax" not in content:
+            raise ValueError("it is not one of relax's")
+        if not all(isinstance(name, str) and Path(name).name == name for name in content.get("files", [])):
+            raise ValueError("its list of files is none")
+    except (OSError, ValueError, TypeError) as error:
         raise BadInput(
-            f"{folder}: cannot write there ({error.strerror}); choose another folder with --output"
+            f"{path}: is damaged ({error}), so it is not known which files are a run's; move away what you want to "
+            "keep and remove the folder, or choose another with --output"
         ) from None
-    kept = {HISTORY, CONTROL, JOB} if resume else {JOB}
-    # The mark of a finished run goes first, so that a run killed from here on does not pass for the old one.
-    for name in (SUMMARY, HISTORY, SENSORS, FIGURE, CONTROL, STATES, STRIP, DRIVE, RESULT, DESCENTS, SAMPLES, *FIELDS):
-        path = folder / name
-        if name in kept:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    return content
+
+
+def files_of(folder: Path) -> list[str] | None:
+    """The files of the finished run in a folder; None where there is none. On one rank."""
+    return (marked(folder) or {}).get("files")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link, or a folder, which loses its name first: what is cut short is not half there."""
+    if path.is_dir() and not path.is_symlink():
+        doomed = Path(tempfile.mkdtemp(prefix=_PART, dir=path.parent))
+        path.rename(doomed / path.name)
+        shutil.rmtree(doomed)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -148,86 +314,40 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-class HistoryFile:
-    """``history.jsonl``: one object per iteration, on disk when ``write`` returns. Writes on rank 0, reads anywhere."""
-
-    def __init__(self, comm: MPI.Comm, folder: Path) -> None:
-        self._file = (folder / HISTORY).open("a", encoding="utf-8") if comm.rank == 0 else None
-
-    def write(self, step: dict[str, Any]) -> None:
-        """Append one iteration. Not collective."""
-        if self._file is not None:
-            self._file.write(json.dumps(_plain(step)) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        """Close the file. Not collective."""
-        if self._file is not None:
-            self._file.close()
-
-
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The iterations on file; a last line that a kill cut short is left out."""
-    steps = []
-    path = folder / HISTORY
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            steps.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return steps
+def write_bytes(folder: Path, name: str, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all. On one rank."""
+    descriptor, temporary = tempfile.mkstemp(prefix=_PART, dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), folder.stat().st_mode & 0o666)
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / name)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync(folder)
 
 
 def write_text(folder: Path, name: str, text: str) -> None:
-    """Write a file so that it is there whole or not at all. On one rank."""
-    temporary = folder / f".{name}.part"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / name)
+    """Write a file of text, whole or not at all. On one rank."""
+    write_bytes(folder, name, text.encode())
 
 
 def write_json(folder: Path, name: str, content: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all. On one rank."""
-    write_text(folder, name, json.dumps(_plain(content), indent=2) + "\n")
+    write_text(folder, name, json.dumps(plain(content), indent=2) + "\n")
 
 
-def save_control(folder: Path, control: Array) -> None:
-    """Keep a control vector for ``--resume``, replacing the one before in one step. On one rank."""
-    temporary = folder / f".{CONTROL}.part"
-    with temporary.open("wb") as file:
-        np.save(file, control)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / CONTROL)
-
-
-def load_control(folder: Path, size: int) -> Array:
-    """The control that an earlier run kept. On one rank.
-
-    Raises:
-        BadInput: when the file is damaged or of another length.
-    """
-    try:
-        control = np.load(folder / CONTROL, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{folder / CONTROL}: cannot be read ({error}); run again with --overwrite") from None
-    if control.shape != (size,) or not np.isfinite(control).all():
-        raise BadInput(
-            f"{folder / CONTROL}: expected {size} finite numbers, got shape {control.shape}; run again with --overwrite"
-        )
-    return control
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Without NumPy's types, and with null for what JSON has no number for."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value

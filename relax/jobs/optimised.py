@@ -12,10 +12,11 @@ from relax.base.types import Array
 from relax.errors import BadInput
 from relax.invert.result import Result
 from relax.invert.table import METHODS
-from relax.jobs.folder import JOB, HistoryFile, load_control, read_history, save_control
+from relax.jobs.folder import JOB, UNFINISHED
 from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session
 from relax.jobs.setting.optimised import Optimised
+from relax.jobs.steps import Kept, Record, kept_in, save_control
 from relax.jobs.toml import parse
 
 # Below this gradient norm the control is the minimiser to eight digits of the prior's standard deviation.
@@ -39,39 +40,55 @@ class Report(Protocol):
 
 def run(session: Session, report_of: Callable[[Any, Any], Report]) -> Outcome:
     """Recover the field, or drive the control, of a job; ``report_of(job, setting)`` writes it. Collective."""
-    job, folder, comm = session.job, session.folder, session.comm
+    job, comm = session.job, session.comm
     if session.resume and job.solver.layout == "owned":
         raise BadInput('--resume: needs [solver] layout = "replicated"; an owned control is not kept')
-    before = parallel.on_rank_0(comm, lambda: _earlier_steps(folder, job)) if session.resume else []
-    setting: Optimised = session.build()
+    kept = parallel.on_rank_0(comm, lambda: _earlier_steps(session.results, job)) if session.resume else None
+    setting: Optimised = session.build(lambda setting: _check_size(kept, setting, session.results))
     session.progress.say(opening(job.pde.name, sizes(setting.problem, setting.G.size_out), comm))
     report = report_of(job, setting)
     try:
         with session.phase(setting.phase):
-            result = _optimise(session, setting, before)
+            result = _optimise(session, setting, kept)
     finally:
         session.progress.close()
 
+    before = [] if kept is None else kept.history
     history = before + [_shifted(step, before) for step in result.history[1 if before else 0 :]]
     with session.phase("write"):
         predicted = setting.G(result.value)
         summary = _summary(job.method.name, setting, result, history, report.errors(predicted))
-        summary |= report.write(folder, result.value, predicted, history)
+        summary |= report.write(session.folder, result.value, predicted, history)
+        if job.solver.layout == "replicated":
+            parallel.on_rank_0(comm, lambda: save_control(session.folder, result.value))
     setting.G.close()
     setting.prior.close()
     return session.finish(summary, f"{summary['status']}; {summary['steps']} steps, {report.closing(summary)}")
 
 
-def _earlier_steps(folder: Path, job: Any) -> list[dict[str, Any]]:
-    """The history of the run to go on with, once it is known to be of the same problem. On one rank."""
-    kept = folder / JOB
-    if not kept.exists():
-        raise BadInput(f"{folder}: nothing to resume: there is no {JOB} of an earlier run")
-    old = parse(kept.read_text(encoding="utf-8"), str(kept))
+def _earlier_steps(folder: Path, job: Any) -> Kept | None:
+    """What the run to go on with has kept, once it is known to be of the same problem. On one rank."""
+    run = folder / UNFINISHED if (folder / UNFINISHED).exists() else folder
+    try:
+        old = parse((run / JOB).read_text(encoding="utf-8"), str(run / JOB))
+    except (OSError, UnicodeDecodeError, BadInput) as error:
+        raise BadInput(
+            f"--resume: the job of the earlier run cannot be read: {error}; --overwrite starts anew"
+        ) from None
     for table in type(job).model_fields:
         if table not in _FREE and getattr(old, table, None) != getattr(job, table):
-            raise BadInput(f"{folder}: --resume: [{table}] is not what it was in {kept}; use --overwrite to start anew")
-    return read_history(folder)
+            raise BadInput(
+                f"{folder}: --resume: [{table}] is not what it was in {run / JOB}; use --overwrite to start anew"
+            )
+    return kept_in(folder)
+
+
+def _check_size(kept: Kept | None, setting: Optimised, folder: Path) -> None:
+    if kept is not None and len(kept.control) != setting.G.size_in:
+        raise BadInput(
+            f"{folder}: --resume: expected a control of {setting.G.size_in} numbers, the earlier run has kept "
+            f"{len(kept.control)}; --overwrite starts anew"
+        )
 
 
 def _shifted(step: dict[str, Any], before: list[dict[str, Any]]) -> dict[str, Any]:
@@ -82,22 +99,19 @@ def _shifted(step: dict[str, Any], before: list[dict[str, Any]]) -> dict[str, An
     return {**step, **{key: step[key] + before[-1][key] for key in counted if key in step and key in before[-1]}}
 
 
-def _optimise(session: Session, setting: Optimised, before: list[dict[str, Any]]) -> Result:
-    comm, folder, G, method = session.comm, session.folder, setting.G, session.job.method
+def _optimise(session: Session, setting: Optimised, kept: Kept | None) -> Result:
+    G, method = setting.G, session.job.method
     replicated = session.job.solver.layout == "replicated"
-    m0 = parallel.on_rank_0(comm, lambda: load_control(folder, G.size_in)) if session.resume else setting.start
+    m0, before = (setting.start, []) if kept is None else (kept.control, kept.history)
     # The tolerance of a resumed run is relative to where the first one started.
     atol = max(_ATOL, method.rtol * before[0]["gradient_norm"]) if before else _ATOL
-    record = HistoryFile(comm, folder)
+    record = Record(session.comm, session.folder, kept)
 
     def after_step(step: dict[str, Any], value: Array) -> None:
         entry = _shifted(step, before)
         session.progress.step(entry, rtol=method.rtol, unit=setting.unit)
-        if step["step"] == 0 and before:
-            return
-        if comm.rank == 0 and replicated:
-            save_control(folder, value)
-        record.write(entry)
+        if step["step"] > 0 or not before:
+            record.add(entry, value if replicated else None)
 
     try:
         result: Result = METHODS[method.name].run(

@@ -30,9 +30,9 @@ def run_job(
     Args:
         file: the job, as ``relax.jobs.read`` gives it; the same on every rank.
         folder: the output folder; by default that of the job.
-        overwrite: replace an earlier run.
-        resume: start from the last control that an earlier run of this job left in the folder. For inverse problems of
-            a field and for control jobs.
+        overwrite: replace an earlier run, whose results stay until the new ones are there.
+        resume: go on from the last step of an unfinished run of this job, else of the finished one in the folder. For
+            inverse problems of a field and for control jobs.
         show: print progress on rank 0.
         comm: the ranks of the run.
 
@@ -48,7 +48,8 @@ def run_job(
     folder = Path(file.job.output.folder) if folder is None else folder
     session = Session(file, folder, comm, build, overwrite=overwrite, resume=resume, show=show)
     try:
+        session.inspect()
         outcome: Outcome = part(kind.run)(session)
         return outcome
     finally:
-        session.progress.close()
+        session.close()

@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from relax.base import parallel
 from relax.jobs import info
-from relax.jobs.folder import JOB, SUMMARY, clear, inspect, write_json, write_text
+from relax.jobs.folder import SUMMARY, RunFolder, write_json
 from relax.jobs.progress import Progress
 from relax.jobs.toml import JobFile
 
@@ -36,7 +36,11 @@ class Outcome:
 class Session:
     """One run of a job in one folder, as ``relax.jobs.run_job`` is asked for it; ``build`` is that of its kind.
 
-    Collective to build and to finish.
+    Collective to inspect, to build and to finish.
+
+    Attributes:
+        results: where the results are in the end.
+        folder: where the run writes them, once ``build`` has made it.
     """
 
     def __init__(
@@ -52,12 +56,13 @@ class Session:
     ) -> None:
         self.file = file
         self.job = file.job
-        self.folder = folder
+        self.results = folder
         self.comm = comm
         self.resume = resume
         self.progress = Progress(comm, show=show)
         self._build = build
-        self._overwrite = overwrite
+        self._output = RunFolder(comm, folder, inputs_of(file), overwrite=overwrite, resume=resume)
+        self.folder = self._output.work
         self._seconds: dict[str, float] = {}
 
     @contextmanager
@@ -67,19 +72,42 @@ class Session:
         yield
         self._seconds[name] = round(time.perf_counter() - start, 3)
 
-    def build(self) -> Any:
-        """Build what the job describes; then, it being known to be good, clear the folder. Collective."""
-        inspect(self.comm, self.folder, overwrite=self._overwrite, resume=self.resume)
+    def inspect(self) -> None:
+        """See that the output folder can be used, and hold it from now on. Collective."""
+        self._output.inspect()
+
+    def build(self, check: Callable[[Any], None] = lambda setting: None) -> Any:
+        """Build what the job describes and ``check`` it; make the folder, now that it is good. Collective."""
         with self.phase("build"):
             setting = self._build(self.file, self.comm)
-        clear(self.comm, self.folder, resume=self.resume)
-        parallel.on_rank_0(self.comm, lambda: write_text(self.folder, JOB, self.file.text))
+        check(setting)
+        self._output.begin(self.file.text)
         return setting
 
     def finish(self, summary: dict[str, Any], words: str) -> Outcome:
-        """Write the summary, which marks a finished run, and say how it went. Collective."""
+        """Write the summary, let the results take their place, and say how it went. Collective."""
         # Times and versions come last: what a reader looks for first is above them.
         summary = {**summary, "seconds": self._seconds, "versions": info.versions()}
         parallel.on_rank_0(self.comm, lambda: write_json(self.folder, SUMMARY, summary))
-        self.progress.say(f"{words}; results in {self.folder}")
-        return Outcome(bool(summary["converged"]), self.folder, summary)
+        self._output.finish()
+        self.progress.say(f"{words}; results in {self.results}")
+        return Outcome(bool(summary["converged"]), self.results, summary)
+
+    def close(self) -> None:
+        """Let others have the folder, and leave the bar as it stands. Not collective."""
+        self.progress.close()
+        self._output.close()
+
+
+def inputs_of(file: JobFile[Any]) -> list[Path]:
+    """The job's file and the files that it names. Local."""
+
+    def words(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from words(inner)
+
+    # A name too long for a file is no file's.
+    named = [file.root / word for word in words(file.job.model_dump()) if len(word) < 255 and "\0" not in word]
+    return [file.path, *(path for path in named if path.is_file())]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from faults.mutant import Mutant
 
-RESUME = "test_output.py -k 'cut_short or resuming or replaced or foreign'"
+RESUME = "test_output.py -k 'cut_short or resuming or replaced'"
+FOLDER = "test_folder.py"
 
 MUTANTS = [
     Mutant(
@@ -33,16 +34,43 @@ MUTANTS = [
         "a run is resumed under another prior",
     ),
     Mutant(
-        "kept = {HISTORY, CONTROL, JOB} if resume else {JOB}",
-        "kept = {CONTROL, JOB} if resume else {JOB}",
-        RESUME,
+        "[] if before is None else list(before.history)",
+        "[]",
+        f"{FOLDER} -k lines_are_whole",
         "a resumed run forgets its history",
     ),
+    Mutant("if self._overwrite or self._resume:", "if True:", RESUME, "a finished run is overwritten unasked"),
     Mutant(
-        "if not (overwrite or resume):",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        f"{FOLDER} -k 'second or killed'",
+        "two runs share a lock",
+    ),
+    Mutant(
+        "if foreign and files is None and begun is None:",
         "if False:",
-        RESUME,
-        "a finished run is overwritten unasked",
+        f"{FOLDER} -k left_alone",
+        "a folder of somebody passes for a run's",
+    ),
+    Mutant(
+        "if name not in old and os.path.lexists(folder / name)]",
+        "if False]",
+        f"{FOLDER} -k in_the_way",
+        "a file of somebody is replaced",
+    ),
+    Mutant(
+        "*(name for name in old if name not in new), *moving",
+        "*moving",
+        f"{FOLDER} -k 'only_what or exchange'",
+        "files of an earlier run stay among the new ones",
+    ),
+    Mutant("last.replace(before)", "last.unlink()", f"{FOLDER} -k checkpoint", "one checkpoint only is kept"),
+    Mutant("if not np.isfinite(control).all():", "if False:", f"{FOLDER} -k checkpoint", "a run goes on from NaN"),
+    Mutant(
+        'return _ticks(int(holder["process"])) == holder.get("ticks")',
+        "return True",
+        f"{FOLDER} -k no_locks",
+        "a dead process keeps its lock for ever",
     ),
     Mutant(
         "if isinstance(value, float) and not np.isfinite(value):",

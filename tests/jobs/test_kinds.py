@@ -32,7 +32,7 @@ class TestOneMoreKind:
         """u = 1 + 4 x - 2 x² on a box of depth 6, whose square is integrated; the elements are linear."""
         with jobs.shared_folder() as folder:
             outcome = run_job(read(jobs.write(folder / "job.toml", toy_kind.JOB)), folder=folder / "out", show=False)
-            assert names_in(folder / "out") == ["job.toml", "result.json", "summary.json"]
+            assert names_in(folder / "out") == ["job.toml", "result.json", "run.json", "summary.json"]
             text = parallel.on_rank_0(COMM, (folder / "out" / "result.json").read_text)
             assert json.loads(text) == {"integral": outcome.summary["integral"]}
             assert list(outcome.summary["seconds"]) == ["build", "solve"]

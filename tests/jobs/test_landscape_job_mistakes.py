@@ -167,8 +167,8 @@ def test_a_run_that_fails_ends_with_1_and_is_not_taken_for_finished(capfd: pytes
         path = prepared(folder, text)
         status, _, err = execute(capfd, "run", path, "--output", folder / "out")
         assert status == 1 and (COMM.rank > 0 or "failed at each sample of the box" in err)
-        assert names_in(folder / "out") == ["job.toml"]
-        # A folder without a summary is no finished run: the next one may use it.
+        assert names_in(folder / "out") == ["unfinished"]
+        # It has kept nothing to go on from: the next one may use it.
         good = prepared(folder, MISFIT_JOB)
         assert execute(capfd, "run", good, "--output", folder / "out")[0] == 0
 

@@ -19,7 +19,7 @@ from relax.base import log, parallel
 from relax.errors import BadInput
 from relax.jobs import Outcome, kinds, progress, run_job, toml
 from relax.jobs.control.setting import fidelity
-from relax.jobs.folder import FIGURE, STATES, STRIP, read_history
+from relax.jobs.folder import FIGURE, STATES, STRIP
 from relax.jobs.setting import csv_files
 from relax.jobs.setting.equation import built_in_pdes
 from relax.jobs.view import style
@@ -58,7 +58,8 @@ class TestInverse:
             outcome = run(folder, jobs.HEAT_JOB)
             names = on_rank_0(lambda: sorted(path.name for path in (folder / "out").iterdir()))
             files = (
-                "control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml sensors.csv states.bp"
+                "control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml run.json sensors.csv "
+                "states.bp"
             )
             assert names == [*files.split(), "strip.png", "summary.json"]
             summary = outcome.summary
@@ -198,7 +199,8 @@ class TestControl:
             outcome = run(folder, jobs.CONTROL_JOB)
             names = on_rank_0(lambda: sorted(path.name for path in (folder / "out").iterdir()))
             files = (
-                "control.csv control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml states.bp"
+                "control.csv control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml run.json "
+                "states.bp"
             )
             assert names == [*files.split(), "strip.png", "summary.json"]
             summary = on_rank_0(lambda: json.loads((folder / "out" / "summary.json").read_text()))
@@ -236,7 +238,8 @@ class TestControl:
                 run(folder, control(("[0, 1, 0]", "[0, 0, 1]")), resume=True)
             resumed = run(folder, jobs.CONTROL_JOB, resume=True)
             assert resumed.converged and resumed.summary["fidelity"] > 0.99
-            steps = [step["step"] for step in read_history(folder / "out")]
+            lines = (folder / "out" / "history.jsonl").read_text().splitlines()
+            steps = [json.loads(line)["step"] for line in lines]
             assert steps == list(range(resumed.summary["steps"] + 1)) and len(steps) > 3
 
     def test_layout_and_storage_do_not_change_the_result(self) -> None:

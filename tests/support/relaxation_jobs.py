@@ -75,8 +75,8 @@ starts = 3
 folder = "results/misfit"
 """
 
-LANDSCAPE_FILES = "descents.csv figure.png job.toml result.json states.bp strip.png summary.json".split()
-MISFIT_FILES = "descents.csv figure.png job.toml result.json samples.csv summary.json".split()
+LANDSCAPE_FILES = "descents.csv figure.png job.toml result.json run.json states.bp strip.png summary.json".split()
+MISFIT_FILES = "descents.csv figure.png job.toml result.json run.json samples.csv summary.json".split()
 
 
 def prepared(folder: Path, text: str) -> Path:

@@ -13,6 +13,11 @@ from pathlib import Path
 _INHERITED = re.compile(r"OMPI_(COMM|APP|FIRST|UNIVERSE|FILE|ARGV|COMMAND)|PMIX_|PRTE_(LAUNCHED|NODE)")
 
 
+def own_environment() -> dict[str, str]:
+    """This process's environment, for a job of its own."""
+    return {name: value for name, value in os.environ.items() if not _INHERITED.match(name)}
+
+
 def python(
     *words: object,
     ranks: int = 1,
@@ -27,7 +32,7 @@ def python(
     which mpirun passes on to its ranks.
     """
     command = [*(["mpirun", "-n", str(ranks)] if ranks > 1 else []), sys.executable, *map(str, words)]
-    variables = {k: v for k, v in os.environ.items() if not _INHERITED.match(k)} | (environment or {})
+    variables = own_environment() | (environment or {})
     with tempfile.TemporaryDirectory(prefix="run-", ignore_cleanup_errors=True) as own:
         process = subprocess.Popen(
             command,
