@@ -108,6 +108,7 @@ def test_arguments_and_folder_pass_through(tmp_path):
     assert result.stdout.strip() == repr([str(tmp_path), *arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1", "USR2"])
 def test_signals_reach_the_command_once(name):
     command = f"trap 'echo {name}' {name}; echo ready; for i in 1 2 3 4 5; do sleep 0.1; done; exit 9"

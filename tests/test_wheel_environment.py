@@ -116,6 +116,7 @@ def test_another_list_is_another_environment(machine):
     assert len(built(machine)) == 2
 
 
+@pytest.mark.slow
 def test_two_at_once_build_once(machine):
     both = [start(machine, "echo", "in", PIP="sleep 1") for _ in range(2)]
     said = [process.communicate(timeout=60) for process in both]

@@ -83,6 +83,30 @@ def one_of(value: Any, known: Sequence[str], what: str) -> None:
         raise BadInput(f"{what}: expected {words}, got {value!r}" + (f"; did you mean {near!r}?" if near else ""))
 
 
+def array_like(values: Any, what: str) -> Any:
+    """``values``, for NumPy to make an array of.
+
+    Raises:
+        BadInput: for what NumPy hangs on, loses something of, or should not take: UFL, tensors that require a gradient,
+            masked arrays.
+    """
+    first = values[0] if isinstance(values, list | tuple) and values else values
+    if hasattr(first, "ufl_shape"):
+        # UFL turns itself into a number by evaluating itself, for ever.
+        raise BadInput(
+            f"{what}: expected numbers, got UFL's {type(first).__name__}; `relax.control_values(G, f)` is the control "
+            "vector of functions, constants and expressions"
+        )
+    if getattr(first, "requires_grad", False):
+        raise BadInput(
+            f"{what}: expected numbers, got a tensor that requires a gradient, which would end here; "
+            "`relax.SolutionLayer(G)` is differentiated through, m.detach() is an array"
+        )
+    if type(first).__name__ == "MaskedArray":
+        raise BadInput(f"{what}: expected numbers, got a masked array; fill it, or leave out what is masked")
+    return values
+
+
 def closest(word: str, known: Collection[str], *, cutoff: float = 0.5) -> str | None:
     """The known word that an unknown one is most like; None where none is like it by ``cutoff``, from 0 to 1."""
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from relax.base.checks import array_like
 from relax.base.types import Array
 from relax.errors import BadInput, RelaxError
 
@@ -191,12 +192,14 @@ def checked(comm: MPI.Comm, values: Any, last: int, what: str) -> Array:
     error: BadInput | None = None
     array: Array = np.empty(0)
     try:
-        array = np.asarray(values)
+        array = np.asarray(array_like(values, what))
         if np.iscomplexobj(array):
             hint = "hand over real and imaginary parts apart"
             error = BadInput(f"{what}: expected real numbers, got {array.dtype}; {hint}")
         else:
             array = np.asarray(array, dtype=np.float64)
+    except BadInput as refused:
+        error = refused
     except (TypeError, ValueError) as cause:
         error = BadInput(f"{what}: expected an array of real numbers, got {type(values).__name__} ({cause})")
     if error is None and (array.ndim == 0 or array.shape[-1] != last):
@@ -219,6 +222,29 @@ def checked(comm: MPI.Comm, values: Any, last: int, what: str) -> Array:
         elif first == _NO_ERROR:
             return array
     raise_together(comm, error)
+    return array
+
+
+def checked_on_all(comm: MPI.Comm, values: Any, last: int, what: str) -> Array:
+    """What ``checked`` gives, the same on every rank: rank 0's, when the others' differ by no more than rounding.
+
+    Collective.
+
+    Raises:
+        BadInput: on every rank, as by ``checked``; or where a rank was given other values, by more than 1e-6 of the
+            largest, or 1e-3 where they come from single precision.
+    """
+    mine = checked(comm, values, last, what)
+    array = from_rank_0(comm, mine)
+    if comm.size > 1:
+        largest_entry = max(np.abs(array).max(initial=0.0), np.abs(mine).max(initial=0.0))
+        is_single = bool((mine == mine.astype(np.float32)).all())
+        if any_rank(comm, bool(np.abs(mine - array).max(initial=0.0) > (1e-3 if is_single else 1e-6) * largest_entry)):
+            raise BadInput(
+                f"{what}: expected the same values on each of the {comm.size} ranks, which solve together, got others "
+                "on some; for samples of its own on each rank, make the mesh on MPI.COMM_SELF, or share a batch by "
+                "relax.Teams"
+            )
     return array
 
 

@@ -27,8 +27,9 @@ class ReducedMap(Map):
     Collective: to make, to call, and every method but ``dot`` under ``layout="replicated"``.
 
     Control vectors string the problem's controls together. Under ``layout="replicated"`` every rank holds the whole
-    vector, in an order that does not depend on the partition, and rank 0's copy counts: a script reads as if it were
-    serial. Under ``layout="owned"`` each rank holds the values it owns (DOLFINx's own order; constants on rank 0).
+    vector, in an order that does not depend on the partition, and a script reads as if it were serial: copies that
+    differ by rounding are rank 0's, others are refused. Under ``layout="owned"`` each rank holds the values it owns
+    (DOLFINx's own order; constants on rank 0).
     Observations are whole on every rank in both.
 
     After a call the problem's state and controls hold the point at which it last worked.

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in
 from relax.base.types import Array
 from relax.invert.cg import SearchDirection
 from relax.invert.objective import Callback, Objective, Recorder, Trial, backtrack
@@ -66,6 +67,9 @@ def iterate(
     callback: Callback | None,
 ) -> Result:
     """Lower the objective, step by step. Collective. The arguments are those of ``gauss_newton``."""
+    number_in(rtol, FRACTION, "rtol")
+    number_in(atol, AT_LEAST_0, "atol")
+    at_least(max_steps, 0, "max_steps")
     # On an exception linearisations are left to the next collective clean-up rather than closed here: it may be one
     # that a single rank raised, in the callback, and closing is collective.
     recorder = Recorder(objective, callback)

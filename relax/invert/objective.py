@@ -11,6 +11,7 @@ import numpy as np
 from petsc4py import PETSc
 
 from relax.base import parallel
+from relax.base.checks import array_like
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
@@ -43,7 +44,8 @@ class Objective:
         self.G = G
         self.prior = prior
         self.data = _observation(G, data, "data")
-        self.noise = _observation(G, np.full(G.size_out, noise) if np.ndim(noise) == 0 else noise, "noise")
+        is_number = np.ndim(array_like(noise, "noise")) == 0
+        self.noise = _observation(G, np.full(G.size_out, noise) if is_number else noise, "noise")
         # Decided on rank 0's copies, which are every rank's by now.
         if self.noise.min(initial=1.0) <= 0.0:
             raise BadInput(
@@ -185,7 +187,7 @@ class Recorder:
 
 
 def _observation(G: Map, values: object, what: str) -> Array:
-    array = parallel.checked(G.comm, values, G.size_out, what)
-    if parallel.any_rank(G.comm, array.ndim != 1):
+    array = parallel.checked_on_all(G.comm, values, G.size_out, what)
+    if array.ndim != 1:
         raise BadInput(f"{what}: expected shape ({G.size_out},), got {array.shape}")
-    return parallel.from_rank_0(G.comm, array)
+    return array

@@ -31,9 +31,10 @@ class SolutionLayer(torch.nn.Module):
 
     Precision and device: computed in float64 on the CPU; the result has the dtype and device of the input.
 
-    Ranks, under ``layout="replicated"``: rank 0's control is the control. Each rank gets the same y, computes the same
-    loss, and gets the same, whole gradient: a loss is counted once, not once per rank. Under ``layout="owned"`` each
-    rank hands over, and gets the gradient of, the control values that it owns.
+    Ranks, under ``layout="replicated"``: all hand over the same control (rounding is rank 0's; for a sample per rank,
+    as in DDP, make the mesh on ``MPI.COMM_SELF``). Each rank gets the same y, computes the same loss, and gets the
+    same, whole gradient: a loss is counted once, not once per rank. Under ``layout="owned"`` each rank hands over, and
+    gets the gradient of, the control values that it owns.
 
     Args:
         G: the map. The layer adds no parameters of its own.

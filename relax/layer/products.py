@@ -51,8 +51,7 @@ class Call:
         """m, looked at once and sent once: what is called below trusts it."""
         if self._teams is None:
             return self.G.layout.checked(m, "control")
-        comm = self._teams.comm
-        return parallel.from_rank_0(comm, parallel.checked(comm, m, self.G.size_in, "control"))
+        return parallel.checked_on_all(self._teams.comm, m, self.G.size_in, "control")
 
 
 _held: ContextVar[bool] = ContextVar("held", default=False)

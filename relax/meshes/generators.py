@@ -9,6 +9,7 @@ import numpy as np
 from dolfinx import mesh
 from mpi4py import MPI
 
+from relax.base.checks import as_number
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.meshes.files import from_gmsh
@@ -159,7 +160,7 @@ def _checked_corners(what: str, lower: Sequence[float], upper: Sequence[float], 
     """Both corners of a box, lower below upper, that is to be cut into ``n`` parts in each direction."""
     if not all(isinstance(k, int | np.integer) and k >= 1 for k in n):
         raise BadInput(f"{what}: expected a number of parts of at least 1 in each direction, got {tuple(n)}")
-    ends = np.array([lower, upper], dtype=np.float64)
+    ends = np.array([[as_number(x) for x in corner] for corner in (lower, upper)])
     if not np.isfinite(ends).all() or not (ends[0] < ends[1]).all():
         raise BadInput(f"{what}: expected each lower coordinate below the upper one, got {lower} and {upper}")
     return list(ends)

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import ufl
 from dolfinx import fem, mesh
 
 from relax import meshes
@@ -27,12 +28,13 @@ def clamp(V: fem.FunctionSpace, tags: Tag | Sequence[Tag] | Marker, value: Coeff
         V: the state's space, or a part of it: ``W.sub(0)`` of a mixed space, ``V.sub(1)`` of a vector.
         tags: a name, a number or a sequence of them (facets in the interior may be tagged too); or a function of x that
             is true at the vertices of the boundary facets that are meant.
-        value: a number, a sequence of numbers, a function of x, or a UFL expression, all taken as they are now; or a
+        value: a number, a sequence of numbers, a function of x, or a UFL expression of the coordinates alone; or a
             ``fem.Function`` in :func:`value_space` or a ``fem.Constant``, which stay live and may be a control.
 
     Raises:
         BadInput: when the mesh has no such tag, the function marks no facet, or the value is not finite there.
-        BadProblem: when the value is a Function of another space, or a Constant of another shape.
+        BadProblem: when the value is a Function of another space, a Constant of another shape, or an expression with a
+            Function or a Constant in it, whose later values a condition does not follow.
     """
     domain = V.mesh
     if not callable(tags):
@@ -85,11 +87,26 @@ def _clamp(V: fem.FunctionSpace, facets: npt.NDArray[np.int32], value: Coefficie
     if isinstance(value, fem.Function):
         _check_space(V, value)
         return _condition(V, dim, facets, value)[0]
+    _check_frozen(value)
     g = interpolated(value, value_space(V))
     condition, there = _condition(V, dim, facets, g)
     if parallel.any_rank(V.mesh.comm, not np.isfinite(there).all()):
         raise BadInput("clamp: the value is NaN or infinite somewhere on the clamped facets; expected finite values")
     return condition
+
+
+def _check_frozen(value: Coefficient) -> None:
+    """Refuse an expression that would keep the value that it has now: its gradient would be zero, without a word."""
+    if not isinstance(value, ufl.core.expr.Expr):
+        return
+    live = [*ufl.algorithms.extract_coefficients(value), *ufl.algorithms.analysis.extract_constants(value)]
+    if live:
+        raise BadProblem(
+            f"clamp: the value is an expression with {len(live)} Function(s) or Constant(s) in it ({live[0]}), whose "
+            "later values the condition would not follow. Let the value be the control or the datum itself, a "
+            "fem.Constant or a fem.Function in relax.problem.value_space(V); into such a Function an expression can be "
+            "interpolated as it is now"
+        )
 
 
 def _condition(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from relax.base.checks import at_least, positive
+from relax.base.checks import array_like, at_least, positive
 from relax.base.types import Array, Indices
 from relax.errors import BadInput
 from relax.relaxation.box import checked_box
@@ -77,11 +77,12 @@ def hopf_lax(
         BadInput: for shapes that do not fit, t not above 0, values that are not finite.
     """
     positive(t, "t")
+    array_like(f, "hopf_lax: f")
     if callable(f):
         return _at_points(f, as_points(x), t, box, num, gradient)  # type: ignore[arg-type]
     if box is not None or num is not None or gradient is not None:
         raise BadInput("hopf_lax: box, num and gradient are for a function f at points; values on a grid take none")
-    return _on_grid(f, x, t)
+    return _on_grid(f, array_like(x, "hopf_lax: x"), t)
 
 
 # -- on a grid ---------------------------------------------------------------------------------------------------------

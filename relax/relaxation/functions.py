@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from relax.base.checks import array_like
 from relax.base.types import Array
 from relax.errors import BadInput
 
@@ -22,7 +23,7 @@ def as_numbers(values: npt.ArrayLike, expected: str) -> Array:
         BadInput: that opens with what was ``expected``, when they are no numbers.
     """
     try:
-        return np.asarray(values, dtype=np.float64)
+        return np.asarray(array_like(values, expected.partition(":")[0]), dtype=np.float64)
     except (TypeError, ValueError) as cause:
         raise BadInput(f"{expected}: {cause}") from cause
 

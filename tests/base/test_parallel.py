@@ -17,9 +17,10 @@ from dolfinx import fem
 from mpi4py import MPI
 
 import relax
-from relax import FieldValues, ReducedMap, meshes, pdes
+from relax import FieldValues, IdentityPrior, PointValues, ReducedMap, gauss_newton, meshes, pdes
 from relax.base import parallel, start
 from relax.errors import BadInput, CheckFailed, RelaxError, SolveFailed
+from relax.relaxation import hopf_lax
 
 COMM = MPI.COMM_WORLD
 LAST = COMM.size - 1
@@ -151,6 +152,65 @@ def test_checked_says_expected_and_got(values, words, where):
     error = raised_everywhere(BadInput, lambda: parallel.checked(COMM, mine, 3, "control"))
     assert words in str(error) and str(error).startswith("control")
     assert isinstance(error, ValueError)
+
+
+@pytest.mark.ranks(2, 3)
+@pytest.mark.parametrize(
+    ("kind", "difference", "refused"),
+    [
+        (np.float64, 1e-9, False),
+        (np.float64, 1e-5, True),
+        (np.float32, 1e-5, False),
+        (np.float32, 1e-2, True),
+        (np.float64, np.nan, True),
+    ],
+)
+def test_ranks_that_hand_over_others_are_told(kind, difference, refused):
+    """Rounding is rank 0's; anything more is another sample, of which rank 0's answer would be given for all."""
+    values = np.array([0.1, 200.0, 0.3], dtype=kind)
+    mine = values + kind(200.0 * difference * (COMM.rank == LAST))
+    if refused:
+        words = str(raised_everywhere(BadInput, lambda: parallel.checked_on_all(COMM, mine, 3, "control")))
+        assert words.startswith("control: ") and ("COMM_SELF" in words or "NaN" in words)
+    else:
+        assert (parallel.checked_on_all(COMM, mine, 3, "control") == values).all()
+
+
+@pytest.mark.ranks(1, 2)
+@pytest.mark.parametrize("what", ["function", "functions", "expression", "constant", "masked", "tensor"])
+def test_what_is_no_array_is_refused_before_numpy_sees_it(what):
+    """UFL's __float__ calls itself for ever: this hung."""
+    problem = pdes.poisson.diffusion(meshes.unit_square(2))
+    m = problem.controls[0]
+    value = {
+        "function": lambda: m,
+        "functions": lambda: [m, m],
+        "expression": lambda: 2.0 * m,
+        "constant": lambda: fem.Constant(problem.mesh, 1.0),
+        "masked": lambda: np.ma.masked_array(np.ones(9), np.arange(9) < 3),
+        "tensor": lambda: pytest.importorskip("torch").ones(9, requires_grad=True),
+    }[what]()
+    words = {"masked": "fill it", "tensor": "SolutionLayer"}.get(what, r"relax\.control_values\(G, f\)")
+    V = problem.state.function_space
+    with ReducedMap(problem, FieldValues(V)) as G, G.linearize(np.zeros(9)) as point:
+        prior = IdentityPrior(G, std=1.0)
+        y = np.zeros(9)
+        for call in (
+            lambda: G(value),
+            lambda: G.linearize(value),
+            lambda: point.vjp(value),
+            lambda: point.jvp(value),
+            lambda: point.hvp(y, value),
+            lambda: gauss_newton(G, value, noise=1.0, prior=prior),
+            lambda: gauss_newton(G, y, value, noise=1.0, prior=prior),
+            lambda: gauss_newton(G, y, noise=value, prior=prior),
+            lambda: IdentityPrior(G, std=1.0, mean=value),
+            lambda: PointValues(V, value),
+            lambda: hopf_lax(value, [0.0, 1.0], 1.0),
+            lambda: hopf_lax(lambda x: x[0], value, 1.0),
+        ):
+            with pytest.raises(BadInput, match=words):
+                call()
 
 
 def test_threads(monkeypatch):

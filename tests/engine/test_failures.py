@@ -301,6 +301,7 @@ def test_every_error_is_a_relax_error():
 # -- the cache of compiled forms ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_compilation_is_swept(tmp_path, monkeypatch):
     """An empty libffcx_*.c without .c.cached makes every later run wait and die with TimeoutError, for ever."""
     monkeypatch.delenv("OMPI_COMM_WORLD_LOCAL_RANK", raising=False)

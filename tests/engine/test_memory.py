@@ -62,6 +62,7 @@ def test_points_that_are_dropped_do_not_leak():
         everyone_has(np.array(len(G.solution.operators.factors._factors)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [None, "amg_cg"], ids=["direct", "amg"])
 def test_closed_maps_leave_nothing(options):
     """On several ranks a matrix that is not destroyed is never freed: 190 kB for 1089 values (PETSc's garbage)."""

@@ -118,6 +118,7 @@ def test_structure(problem, linear, constant, affine, self_adjoint):
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "options"),
     [

@@ -221,6 +221,7 @@ def test_a_rank_that_fails_alone_ends_the_job(tmp_path: Path, how: str) -> None:
         assert f"in {how}_on_the_last_rank" in ended.stderr and "on purpose" in ended.stderr
 
 
+@pytest.mark.slow
 def test_options_after_the_dashes_reach_petsc(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(jobs.SMALL_JOB)
     options = ["-log_view", "-relax_poisson_diffusion_ksp_view", "-relax_poisson_diffusion_pc_type", "lu"]

@@ -90,6 +90,7 @@ def test_a_folder_that_holds_what_the_job_reads_is_refused(here: Path, what: str
         run(here, text, name="out/job.toml" if what == "job" else "job.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2)
 def test_only_what_a_run_has_written_is_replaced(here: Path) -> None:
     run(here, jobs.changed(('name = "poisson.diffusion"', 'name = "heat.evolution"\nnum_steps = 2\ndt = 0.1'), of=FEW))
@@ -105,6 +106,7 @@ def test_only_what_a_run_has_written_is_replaced(here: Path) -> None:
 # -- results stay until there are others ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("how", ["overwrite", "resume"])
 @pytest.mark.parametrize("where", ["steps", "writing"])

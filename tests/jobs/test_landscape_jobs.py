@@ -34,6 +34,7 @@ from relax.relaxation import hopf_lax
 
 
 class TestLandscape:
+    @pytest.mark.slow
     @pytest.mark.ranks(1, 2)
     def test_a_run_leaves_every_file(self) -> None:
         with jobs.shared_folder() as folder:
@@ -91,6 +92,7 @@ class TestLandscape:
         assert result["least"][-1] == pytest.approx(u.min(), abs=1e-8)
         assert result["largest"][-1] == pytest.approx(u.max(), abs=1e-8)
 
+    @pytest.mark.slow
     @pytest.mark.ranks(1, 2)
     def test_any_number_of_ranks_finds_the_same(self) -> None:
         with jobs.shared_folder() as folder:
@@ -104,6 +106,7 @@ class TestLandscape:
             assert np.allclose(mine["values"], other["values"], rtol=0, atol=1e-10)
         assert all(np.allclose(columns[name], own_columns[name], rtol=0, atol=1e-9) for name in columns)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("mesh", "function"),
         [
@@ -197,6 +200,7 @@ class TestMisfit:
             assert np.allclose(starts[f"{way}_misfit"], cost(starts[f"{way}_0"]), rtol=1e-6)
             assert (starts[f"{way}_solved"] == (starts[f"{way}_misfit"] <= result["misfit"] + 0.5)).all()
 
+    @pytest.mark.slow
     @pytest.mark.ranks(1, 2)
     def test_any_number_of_ranks_finds_the_same(self) -> None:
         text = misfit(("num = 24", f"num = 24\nranks_per_solve = {COMM.size}"))
@@ -218,6 +222,7 @@ class TestMisfit:
             assert outcome.summary["value"][0] == pytest.approx(0.3, abs=1e-4)
             assert "largest" not in outcome.summary["errors"] and result_of(folder / "out")["truth"] is None
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("num", [2, 3])
     def test_several_numbers(self, num: int) -> None:
         changes = [

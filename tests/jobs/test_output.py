@@ -55,6 +55,7 @@ def test_a_run_leaves_every_file_and_a_fit_within_the_noise() -> None:
         assert (sensors["value"] == sensors["exact"] + sensors["sigma"] * drawn).all()
 
 
+@pytest.mark.slow
 def test_the_sensors_of_a_run_are_a_data_file_for_another() -> None:
     with jobs.shared_folder() as folder:
         first = run(folder)
@@ -82,6 +83,7 @@ def test_a_point_of_a_file_outside_the_mesh_is_refused_on_every_rank() -> None:
             run(folder, jobs.changed(("points = 12", 'points = "points.csv"')))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_replaced_only_when_asked() -> None:
     with jobs.shared_folder() as folder:
         run(folder)
@@ -94,6 +96,7 @@ def test_a_finished_run_is_replaced_only_when_asked() -> None:
         assert (folder / "out" / "summary.json").read_text() != before
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2)
 def test_a_run_cut_short_is_resumed_to_the_same_minimiser() -> None:
     with jobs.shared_folder() as folder:
@@ -123,6 +126,7 @@ def test_resuming_another_problem_is_refused() -> None:
             run(folder, jobs.changed(("length = 0.5", "length = 0.4")), resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2)
 def test_the_result_does_not_depend_on_the_layout() -> None:
     with jobs.shared_folder() as folder:

@@ -98,6 +98,7 @@ def own(monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop("own_in_time", None)
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("text", "old", "new", "expected"),
@@ -170,6 +171,7 @@ def test_a_run_that_meets_nan_says_at_which_step(capfd: pytest.CaptureFixture[st
     assert err == "" if COMM.rank > 0 else "step 3 of 4" in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_an_equation_of_ones_own_with_a_shared_field(own: Path) -> None:
     text = jobs.changed((HEAT_PDE, 'name = "own_in_time:made"'), of=jobs.HEAT_JOB)
     outcome = run_job(toml.read(jobs.write(own / "job.toml", text)), folder=own / "out", show=False)

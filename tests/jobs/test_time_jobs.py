@@ -52,6 +52,7 @@ def on_rank_0(action):
 
 
 class TestInverse:
+    @pytest.mark.slow
     @pytest.mark.ranks(1, 2)
     def test_a_run_leaves_every_file(self) -> None:
         with jobs.shared_folder() as folder:
@@ -67,6 +68,7 @@ class TestInverse:
             assert 0.0 < summary["errors"]["relative_l2"] < 1.0 and summary["errors"]["misfit_in_noise_levels"] < 2.0
             assert summary["strip"]["steps"] == [0, 2, 4] and summary["strip"]["times"] == [0.0, 0.02, 0.04]
 
+    @pytest.mark.slow
     def test_columns_hold_the_values_of_their_steps(self) -> None:
         """Against the trajectory of the truth, looked at step by step."""
         with jobs.shared_folder() as folder:
@@ -85,6 +87,7 @@ class TestInverse:
                     assert np.allclose(exact, columns[f"exact_step_{n}"], rtol=1e-12, atol=1e-14)
             found.G.close()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("observe", "steps"),
         [("", [2, 4]), ('[observe]\npoints = "out/sensors.csv"\nsteps = 4\n', [4])],
@@ -157,6 +160,7 @@ class TestInverse:
         boxes = [text.get_window_extent() for text in field.get_xticklabels() if text.get_text()]
         assert 2 <= len(boxes) and all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
 
+    @pytest.mark.slow
     def test_a_shared_field_is_recovered_too(self) -> None:
         with jobs.shared_folder() as folder:
             text = heat(("dt = 0.01", 'dt = 0.05\ncontrols = ["source"]'), ("steps = [2, 4]", 'steps = "all"'))
@@ -193,6 +197,7 @@ class TestInverse:
 
 
 class TestControl:
+    @pytest.mark.slow
     @pytest.mark.ranks(1, 2)
     def test_the_population_is_transferred(self) -> None:
         with jobs.shared_folder() as folder:
@@ -229,6 +234,7 @@ class TestControl:
             energy = 0.2 * np.sum(control**2)
             assert summary["control"]["energy"] == pytest.approx(energy)
 
+    @pytest.mark.slow
     @pytest.mark.ranks(1, 2)
     def test_a_run_cut_short_is_resumed(self) -> None:
         with jobs.shared_folder() as folder:
@@ -242,6 +248,7 @@ class TestControl:
             steps = [json.loads(line)["step"] for line in lines]
             assert steps == list(range(resumed.summary["steps"] + 1)) and len(steps) > 3
 
+    @pytest.mark.slow
     def test_layout_and_storage_do_not_change_the_result(self) -> None:
         pytest.importorskip("checkpoint_schedules")
         with jobs.shared_folder() as folder:
@@ -255,6 +262,7 @@ class TestControl:
             assert stored["populations"] == plain["populations"]
             assert np.allclose(owned["populations"], plain["populations"], rtol=0, atol=1e-9)
 
+    @pytest.mark.slow
     def test_one_state_as_target(self) -> None:
         with jobs.shared_folder() as folder:
             text = control(("populations = [0, 1, 0]", "state = 2"), ("rtol = 1e-4", "max_steps = 2"))
@@ -262,6 +270,7 @@ class TestControl:
             assert summary["target"] == [0.0, 1.0] and summary["sizes"]["observations"] == 1
             assert summary["fidelity"] == pytest.approx(summary["populations"][1])
 
+    @pytest.mark.slow
     def test_a_plane_box(self) -> None:
         """Frames instead of an image over time."""
         with jobs.shared_folder() as folder:
@@ -310,6 +319,7 @@ def execute(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
     return status, out, err
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2)
 def test_long_marches_say_where_they_are(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "_QUIET", 0.0)

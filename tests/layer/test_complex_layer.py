@@ -260,7 +260,7 @@ def test_a_wave_learns_where_it_came_from(bench, layer):
 @pytest.mark.ranks(1, 2)
 def test_rank_0s_control_counts(bench, layer):
     m, w = controls(bench, 1)[0], seeds(bench)
-    mine = (m + 0.1j * COMM.rank).requires_grad_()
+    mine = (m * (1.0 + 1e-9j * COMM.rank)).requires_grad_()
     y = layer(mine)
     loss_of(y, w).backward()
     everyone_has(y.detach().numpy())

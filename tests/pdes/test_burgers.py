@@ -117,6 +117,7 @@ def manufactured(domain, t, nu, growth):
     return u, u_t + convected - nu * ufl.div(ufl.grad(u))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supg", [False, True])
 @pytest.mark.parametrize(
     ("dim", "degree", "sizes"), [(1, 1, (16, 32)), (1, 2, (8, 16)), (2, 1, (8, 16)), (2, 2, (4, 8))]
@@ -137,6 +138,7 @@ def test_order_in_space(dim, degree, sizes, supg):
     assert orders(errors) == pytest.approx(degree + 1, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supg", [False, True])
 @pytest.mark.parametrize(("theta", "order"), [(1.0, 1.0), (0.5, 2.0), ("midpoint", 2.0)])
 def test_order_in_time(theta, order, supg):

@@ -53,6 +53,7 @@ def cube_or_square(dim, n):
     return meshes.unit_square(n) if dim == 2 else meshes.unit_cube(n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dim", "degree", "sizes"), [(2, 1, (8, 16)), (2, 2, (4, 8)), (2, 3, (4, 8)), (3, 1, (6, 12)), (3, 2, (3, 6))]
 )

@@ -79,6 +79,7 @@ def test_the_relaxed_misfit_is_a_gibbs_average_between_mirrors() -> None:
     assert (fine < 6e-3).all() and (coarse / fine > 1.7).all() and (coarse / fine < 2.3).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [1, 2])
 def test_every_start_is_solved_where_gauss_newton_alone_fails_from_most(num: int) -> None:
     truth = np.array([0.8, 0.3])[:num]

@@ -141,6 +141,7 @@ def test_the_control_of_the_mesh_is_that_of_the_closed_form():
     assert found.cost.agrees(FORM.cost(X0, T)[0], errors=4.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [1.0, 3.0])
 def test_control_is_better_in_expectation_than_descent(beta):
     """f = V = 0.3 x² + 0.8 sin 3x: the slack is above 0, and u(x0) is V and cost together."""

@@ -185,15 +185,18 @@ class LayerContract:
 
     @pytest.mark.ranks(1, 2)
     def test_rank_0s_control_counts_once(self, bench, layer):
-        """Ranks that hand over different controls, and different seeds, get rank 0's answer, not a multiple of it."""
+        """Ranks whose controls differ by rounding, and any seeds, get rank 0's answer, not a multiple of it."""
         m, w = self.controls(bench, 1)[0].detach(), torch.from_numpy(bench.seeds())
-        mine = (m + 0.1 * COMM.rank).requires_grad_()
+        mine = (m * (1.0 + 1e-9 * COMM.rank)).requires_grad_()
         y = layer(mine)
         y.backward(w * (1 + COMM.rank))
         with bench.replicated.linearize(m.numpy()) as lin:
             same(y.detach().numpy(), lin.value)
             same(mine.grad.numpy(), lin.vjp(w.numpy()))
         everyone_has(mine.grad.numpy())
+        if COMM.size > 1:
+            of_my_own = m + 0.1 * COMM.rank
+            assert "relax.Teams" in str(raised_everywhere(BadInput, lambda: layer(of_my_own)))
 
     @pytest.mark.ranks(1, 2)
     @pytest.mark.parametrize("layout", LAYOUTS)

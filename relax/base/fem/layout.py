@@ -4,7 +4,7 @@ A *space layout* numbers the degrees of freedom of one function space by coordin
 an order that does not depend on how the mesh is partitioned. A *control layout* strings several controls together, in
 one of two kinds:
 
-- ``replicated``: every rank holds the whole vector, in that order. Rank 0's copy counts.
+- ``replicated``: every rank holds the whole vector, in that order. Rank 0's copy counts, where they differ by rounding.
 - ``owned``: each rank holds the degrees of freedom it owns, in DOLFINx's own order; a constant lives on rank 0.
 """
 
@@ -172,7 +172,7 @@ class Replicated:
         self.size = int(self._ends[-1])
 
     def checked(self, values: object, what: str) -> Array:
-        return parallel.from_rank_0(self._comm, parallel.checked(self._comm, values, self.size, what))
+        return parallel.checked_on_all(self._comm, values, self.size, what)
 
     def split(self, vector: Array) -> list[Array]:
         pieces = [vector[a:b] for a, b in zip(self._ends[:-1], self._ends[1:], strict=True)]

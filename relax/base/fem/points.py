@@ -7,6 +7,7 @@ import numpy.typing as npt
 from dolfinx import geometry, mesh
 
 from relax.base import parallel
+from relax.base.checks import array_like
 from relax.base.types import Array
 from relax.errors import BadInput, PointsOutsideMesh
 
@@ -23,7 +24,9 @@ def as_points(domain: mesh.Mesh, points: npt.ArrayLike) -> Array:
     error: BadInput | None = None
     array = np.empty((0, gdim))
     try:
-        array = np.asarray(points, dtype=np.float64)
+        array = np.asarray(array_like(points, "points"), dtype=np.float64)
+    except BadInput as refused:
+        error = refused
     except (TypeError, ValueError) as cause:
         error = BadInput(f"points: expected coordinates, an array of shape (num_points, {gdim}): {cause}")
     if gdim == 1 and array.ndim == 1:

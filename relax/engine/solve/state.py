@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from petsc4py import PETSc
 
+from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in
 from relax.base.fem.forms import values_of
 from relax.base.la.factors import Factor, Key
 from relax.base.la.options import NEWTON, Options, inserted, refused_options, snes_failure, user_options
@@ -33,15 +34,24 @@ class Newton:
         rtol: the residual norm falls to this fraction of what it is at the first guess, or, where the guess is good
             already, of what it is at the state zero. Derivatives are those of the exact root, so keep it small.
         atol: or the residual norm falls below this, which has the units of your residual; 0 leaves it to ``rtol``.
-        max_steps: Newton steps before ``SolveFailed``.
+        max_steps: Newton steps before ``SolveFailed``, at least 1.
         factor_memory: bytes on each rank for the factors of linearisation points that are still in use. Beyond it the
             factor that was used longest ago is given up, and made again when its point is asked for a derivative.
+
+    Raises:
+        BadInput: for one that is out of bounds.
     """
 
     rtol: float = 1e-10
     atol: float = 0.0
     max_steps: int = 50
     factor_memory: float = 2e9
+
+    def __post_init__(self) -> None:
+        number_in(self.rtol, FRACTION, "Newton: rtol")
+        number_in(self.atol, AT_LEAST_0, "Newton: atol")
+        at_least(self.max_steps, 1, "Newton: max_steps")
+        number_in(self.factor_memory, AT_LEAST_0, "Newton: factor_memory")
 
 
 class NewtonSolver:

@@ -6,7 +6,7 @@ import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.base.checks import one_of, positive
+from relax.base.checks import array_like, one_of, positive
 from relax.base.fem.layout import Kind
 from relax.base.types import Array
 from relax.engine.protocols import Map
@@ -94,7 +94,7 @@ class IdentityPrior:
 
 def vector_of(comm: MPI.Comm, value: float | Array, size: int, what: str) -> Array:
     """A number as a constant vector, a vector checked. Collective."""
-    if np.ndim(value) == 0:
+    if np.ndim(array_like(value, what)) == 0:
         value = np.full(size, value)
     vector = parallel.checked(comm, value, size, what)
     with parallel.together(comm):

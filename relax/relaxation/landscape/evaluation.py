@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relax.base import parallel
+from relax.base.checks import array_like
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.relaxation.landscape.history import History, interpolation_weights
@@ -52,7 +53,7 @@ class Evaluation(PointEvaluator):
             t: time, or times (n,).
         """
         # All ranks go the same way, whatever they were given.
-        x, t = parallel.of_rank_0(self.space.mesh.comm, (x, t))
+        x, t = parallel.of_rank_0(self.space.mesh.comm, (array_like(x, "x"), array_like(t, "t")))
         if np.ndim(x) == 0 and self.dim == 1:
             x = np.reshape(x, 1)
         if np.ndim(t) == 0:

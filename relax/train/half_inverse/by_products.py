@@ -36,7 +36,8 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
         g: (m,).
         phi: of the singular values.
         iterations: at most so many steps.
-        tolerance: stop when a step changes the result by so much of its norm.
+        tolerance: stop when a step changes the result by so much of its norm, where ``iterations`` are fewer than the
+            space may take.
     """
     # What rounding decides must be decided alike on all ranks: ``exchange.any``.
     size = float(np.linalg.norm(g))
@@ -62,11 +63,11 @@ def by_krylov(J: BatchJacobian, g: Array, phi: Filter, *, iterations: int, toler
             break
         v = np.array(pulled / alpha)
         alphas.append(alpha)
-        if k % _LOOK == _LOOK - 1:
+        # The edge is hard only at the end of the space: where it can be reached, nothing stops short of it.
+        if not is_exhausted and k % _LOOK == _LOOK - 1:
             after, _ = _of_bidiagonal(alphas, betas, size, phi, smooth=True)
             change = np.linalg.norm(after - np.append(before, np.zeros(len(after) - len(before))))
             if J.exchange.any(bool(len(before) and change <= tolerance * np.linalg.norm(after))):
-                is_exhausted = False
                 break
             before = after
         if k + 1 == len(U):

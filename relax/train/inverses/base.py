@@ -75,8 +75,7 @@ class MapInverse(ABC):
         return parallel.from_rank_0(self.G.comm, self._corrections(x, residual))
 
     def _checked(self, values: Any, last: int, what: str) -> Array:
-        array = parallel.checked(self.comm, as_array(values), last, f"{self.name}: {what}")
-        return parallel.from_rank_0(self.comm, array)
+        return parallel.checked_on_all(self.comm, as_array(values), last, f"{self.name}: {what}")
 
     def _needed(self, x: Array | None) -> Array:
         """x, where the correction depends on it.

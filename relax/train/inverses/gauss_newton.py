@@ -9,7 +9,7 @@ import scipy.linalg
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in, one_of, positive
+from relax.base.checks import AT_LEAST_0, FRACTION, array_like, at_least, number_in, one_of, positive
 from relax.base.fem.layout import as_rows
 from relax.base.la.factors import Key
 from relax.base.teams import Teams, by_teams
@@ -294,9 +294,9 @@ def checked_noise(inverse: MapInverse, noise: float | Array | None, prior: Prior
                 f"{what}: expected the standard deviation of the observations, which weighs them against the prior, "
                 "got None"
             )
-        if noise is None or np.ndim(noise) == 0:
+        if noise is None or np.ndim(array_like(noise, what)) == 0:
             vector = np.full(size, 1.0 if noise is None else positive(noise, what))
-    sigma = parallel.from_rank_0(comm, parallel.checked(comm, as_array(vector), size, what))
+    sigma = parallel.checked_on_all(comm, as_array(vector), size, what)
     if sigma.ndim != 1 or sigma.min(initial=1.0) <= 0.0:
         raise BadInput(f"{what}: expected positive standard deviations, a number or one per observation")
     return sigma

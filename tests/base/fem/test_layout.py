@@ -185,13 +185,17 @@ def test_owned_controls():
 
 
 def test_rank_0_counts():
-    """Ranks that disagree about a replicated vector take rank 0's: a script may draw random numbers."""
+    """Ranks that disagree about a replicated vector by rounding take rank 0's; by more, they are told."""
     layout = Replicated(COMM, controls(meshes.unit_square(3)))
-    mine = np.random.default_rng(COMM.rank).standard_normal(layout.size)
+    whole = np.random.default_rng(0).standard_normal(layout.size)
+    mine = whole * (1.0 + 1e-9 * COMM.rank)
     agreed = layout.checked(mine, "control")
-    assert (agreed == np.random.default_rng(0).standard_normal(layout.size)).all()
+    assert (agreed == whole).all()
     agreed[:] = 0.0
     assert mine.any()
+    if COMM.size > 1:
+        of_my_own = np.random.default_rng(COMM.rank).standard_normal(layout.size)
+        raised_everywhere(BadInput, lambda: layout.checked(of_my_own, "control"))
 
 
 def test_unknown_layout():

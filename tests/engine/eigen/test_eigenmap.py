@@ -300,6 +300,7 @@ def test_a_cluster_that_is_cut_says_how_far_it_goes():
 # -- who uses it -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("states", [False, True], ids=["energies", "states"])
 def test_torch(states):

@@ -133,6 +133,7 @@ def test_it_is_the_composition_of_its_steps(name):
         close(m.grad.numpy(), lin.vjp(w.numpy()), 1e-12)
 
 
+@pytest.mark.slow
 def test_as_a_layer():
     """SolutionLayer takes an evolution like any other map: reverse and forward over reverse, batches."""
     G = make(evolutions.burgers, lambda e: AtSteps(PointValues(e.state.function_space, [[0.3, 0.4]]), [1, -1]), n=2)

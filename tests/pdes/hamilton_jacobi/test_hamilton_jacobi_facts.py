@@ -64,6 +64,7 @@ def test_direct_keeps_it_to_second_order():
     assert orders(drift) == pytest.approx(2.0, abs=0.1) and drift[-1] < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"theta": 1.0}, {"theta": 0.5}, {"theta": "midpoint"}, {"beta": 1e4}])
 @pytest.mark.parametrize("degree", [1, 2])
 def test_energy(options, degree):
@@ -136,6 +137,7 @@ def test_semi_concavity_on_a_line(beta, t, value):
     assert second == pytest.approx(value, rel=2e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(("beta", "t"), [(1.0, 0.1), (5.0, 0.1)])
 def test_semi_concavity_in_the_plane(beta, t, route):

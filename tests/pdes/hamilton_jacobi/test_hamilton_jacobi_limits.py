@@ -110,6 +110,7 @@ def growth_of_slopes(evolution):
         return max(largest_slope(u, V) - start for n, _ in G.trajectory(G.present_control()) if n > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "beta"), [(128, 400.0), (64, 1e3), (64, 1e5)])
 def test_slopes_on_a_line(n, beta):
     """By Crank–Nicolson and Galerkin they grow where the kink forms; not on stabilised steps, for any cell Péclet
@@ -120,6 +121,7 @@ def test_slopes_on_a_line(n, beta):
     assert growth_of_slopes(viscous_evolution(meshes.interval(n), valley, stabilisation=False, **given)) > 0.08
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("beta", [50.0, 1e5])
 @pytest.mark.parametrize("plane", PLANES)
@@ -154,6 +156,7 @@ def test_extremes_in_space():
     assert (np.diff(levels.min(axis=1)) >= -1e-12).all() and (np.diff(levels.max(axis=1)) <= 1e-12).all()
 
 
+@pytest.mark.slow
 def test_error_in_the_plane():
     """A sum of two functions of one variable has the sum of their limits. Below its order of 1 on coarse meshes."""
     gaps = []

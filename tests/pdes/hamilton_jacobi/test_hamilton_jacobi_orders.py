@@ -22,6 +22,7 @@ def cosine_errors(n, dim, *, num_steps, f=None, **options):
 # -- space -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
     ("dim", "degree", "sizes", "num_steps"),
@@ -37,6 +38,7 @@ def test_order_in_space(dim, degree, sizes, num_steps, route):
     assert orders(in_h1) == pytest.approx(degree, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 def test_order_in_three_dimensions(route):
     """On a coarse mesh."""
@@ -53,6 +55,7 @@ def test_errors_of_the_cosine(dim, n, num_steps, most, route):
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(("theta", "order"), [(1.0, 1.0), (0.5, 2.0), ("midpoint", 2.0)])
 def test_order_in_time(theta, order, route):

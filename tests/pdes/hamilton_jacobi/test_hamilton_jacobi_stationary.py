@@ -133,6 +133,7 @@ def hard():
     return viscous(meshes.interval(200), lambda x: 5.0 * np.sin(3.0 * x[0]), beta=1e4, discount=0.05)
 
 
+@pytest.mark.slow
 def test_continuation():
     """Without it the solve fails; with it the solution solves the equation, written by hand in upwind differences."""
     problem = hard()

@@ -80,6 +80,7 @@ def test_degree_one():
     np.testing.assert_allclose(order(errors), 2.0, atol=0.05)
 
 
+@pytest.mark.slow
 def test_oscillator_in_the_plane():
     """n_x + n_y + 1. At |x| = 5.5 the density is below e^-30: the box changes no digit that is looked at."""
     exact = np.array([1.0, 2.0, 2.0, 3.0, 3.0, 3.0])
@@ -151,6 +152,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_same_as_dense_and_as_on_one_rank(case):

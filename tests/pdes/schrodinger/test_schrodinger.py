@@ -204,6 +204,7 @@ PACKETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKETS)
 def test_order_in_the_mesh(name):
     """P2: the error falls as h³ (or a little faster, before it gets there), with steps far below it."""

@@ -208,6 +208,7 @@ def test_routes_degrees_and_steep_landscapes(caplog):
 # -- numpy and torch ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_shapes(cosine):
     dim, _, landscape = cosine
     x = inner_points(dim, 4)

@@ -86,6 +86,7 @@ def test_a_wide_well_wins_over_a_narrow_one(plane):
     assert (axis[i], axis[j]) == pytest.approx((1.0, 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2)
 def test_minima_at_walls_and_of_plains():
     mesh = meshes.unit_square(6)
@@ -108,6 +109,7 @@ def test_minima_at_walls_and_of_plains():
 # -- descents ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
 def test_a_rugged_landscape_in_20_dimensions(beta):
     """One line serves all coordinates of a separable f. Walls where a hill of slope 2 is not seen from [-6, 6]."""
@@ -151,6 +153,7 @@ def test_all_starts_of_a_line_end_in_the_global_minimum(line):
     assert away.min(axis=1).max() < 1e-6 and len(np.unique(away.argmin(axis=1))) == 2
 
 
+@pytest.mark.slow
 def test_a_descent_in_the_plane_does_not_end_in_the_narrow_well(plane):
     starts = np.random.default_rng(1).uniform(-1.9, 1.9, (30, 2))
     found = plane.descend(starts, np.linspace(0.2, 0.05, 60))

@@ -79,6 +79,23 @@ def test_dependent_rows_and_a_cut(method, rcond, power):
     assert error(found, wanted) < 100 * np.finfo(float).eps * (s[0] / s[-1]) ** (1 if method == "svd" else 2)
 
 
+@pytest.mark.parametrize("power", [0.5, 1.0])
+@pytest.mark.parametrize("rcond", [0.3, 0.1, 0.03, 0.01])
+def test_a_cut_through_values_that_fall_smoothly(rcond, power):
+    """Outputs of sizes from 1 down to 1e-4: wherever the edge lies there are values on both sides of it, near it."""
+    x, target = data(6, 4, 6)
+    scales = torch.logspace(0.0, -4.0, 6, dtype=DTYPE)
+    for method in ("svd", "krylov"):
+        net = mlp(4, 12, 6)
+        whole = torch.nn.Sequential(net, Times(scales))
+        wanted = by_hand(whole, x, squares(target), power=power, rcond=rcond)
+        optimizer = HalfInverse(net.parameters(), lr=0.01, power=power, rcond=rcond, method=method)
+        found = step_of(optimizer, whole, x, squares(target))
+        assert error(found, wanted) < 1e-8
+        s, kept = optimizer.report.singular_values, optimizer.report.kept
+        assert 0 < kept < len(s) and s[kept] > 0.3 * s[kept - 1]
+
+
 def test_a_small_rcond_takes_singular_values():
     """Squares of 1e-9 and 1 are 1e-18 and 1: nothing of the first is left in a Gram matrix."""
     x, target = data(3, 4, 2)

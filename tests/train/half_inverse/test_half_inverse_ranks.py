@@ -158,6 +158,7 @@ def test_solves_keep_samples_apart(teams, pde, options):
             assert optimizer.report.by_layers
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2, 3)
 def test_physics_on_meshes_over_teams(teams):
     """A network to a source of a Poisson problem, seen at three points: 20 steps as on one process."""
