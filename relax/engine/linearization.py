@@ -11,6 +11,7 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.fem.layout import ControlLayout, as_rows
 from relax.base.types import Array
+from relax.engine.turn import turn
 from relax.errors import BadInput
 
 # Directions that go through one block solve; more are taken in turns, so that memory stays a few states.
@@ -22,6 +23,7 @@ class ControlSpace(Protocol):
 
     comm: MPI.Comm
     layout: ControlLayout
+    problem: Any
     size_in: int
     size_out: int
 
@@ -75,7 +77,8 @@ class Linearization:
         G, derivatives = self._G, self._derivatives()
         directions = G.layout.checked(dm, "direction")
         rows = as_rows(directions)
-        blocks = [derivatives.tangents(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
+        with turn(G.problem):
+            blocks = [derivatives.tangents(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
         return _joined(blocks, G.size_out).reshape(*directions.shape[:-1], G.size_out)
 
     def vjp(self, dy: npt.ArrayLike) -> Array:
@@ -86,7 +89,8 @@ class Linearization:
         G, derivatives = self._G, self._derivatives()
         seeds = self._checked_seed(dy)
         rows = as_rows(seeds)
-        blocks = [derivatives.gradients(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
+        with turn(G.problem):
+            blocks = [derivatives.gradients(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
         return _joined(blocks, G.size_in).reshape(*seeds.shape[:-1], G.size_in)
 
     def hvp(self, dy: npt.ArrayLike, dm: npt.ArrayLike) -> Array:
@@ -108,7 +112,8 @@ class Linearization:
         for start in range(0, len(which), derivatives.hessian_block):
             end = start + derivatives.hessian_block
             distinct, number = np.unique(which[start:end], return_inverse=True)
-            blocks.append(derivatives.hessian_actions(seed_rows[start:end], given[distinct], number))
+            with turn(G.problem):
+                blocks.append(derivatives.hessian_actions(seed_rows[start:end], given[distinct], number))
         return _joined(blocks, G.size_in).reshape(*lead, G.size_in)
 
     def matrix(self) -> Array:

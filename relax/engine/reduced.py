@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
+import numpy as np
 import numpy.typing as npt
 from petsc4py import PETSc
 
+from relax.base import parallel
 from relax.base.fem.layout import ControlLayout, as_rows, control_layout
 from relax.base.la.options import Options
 from relax.base.types import Array
@@ -15,10 +17,14 @@ from relax.engine.march import March, expanded
 from relax.engine.protocols import Map, Solution
 from relax.engine.solve.state import Newton
 from relax.engine.stationary import Stationary
+from relax.engine.turn import turn
 from relax.errors import BadInput, BadProblem
 from relax.observe import Observable
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
+
+# Sums over ranks may differ by rounding; what a rank has left out does not.
+_SAME = 1e-6
 
 
 class ReducedMap(Map):
@@ -84,6 +90,7 @@ class ReducedMap(Map):
                 "the observable depends on `previous`, which the steps overwrite; AtSteps looks at any step's state"
             )
         self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
+        self._is_compared = False
         self.solution: Solution
         self._march: March | None = None
         if isinstance(problem, Evolution):
@@ -108,17 +115,35 @@ class ReducedMap(Map):
         together (a linear source): then all samples go through one block solve with one factor.
         """
         controls = self.layout.checked(m, "control")
-        return self.solution.values(as_rows(controls)).reshape(*controls.shape[:-1], self.size_out)
+        with turn(self.problem):
+            values = self.solution.values(as_rows(controls))
+        self._compare(values)
+        return values.reshape(*controls.shape[:-1], self.size_out)
 
     def linearize_rows(self, rows: Array) -> list[Linearization]:
         """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
-        return [Linearization(self, derivatives, value) for derivatives, value in self.solution.linearize(rows)]
+        with turn(self.problem):
+            points = self.solution.linearize(rows)
+        self._compare(np.array([value for _, value in points]))
+        return [Linearization(self, derivatives, value) for derivatives, value in points]
+
+    def _compare(self, values: Array) -> None:
+        """See once that all ranks have seen the same: an observable of one's own may have left out a sum over them."""
+        if self._is_compared or self.comm.size == 1:
+            return
+        self._is_compared = True
+        gap, size = np.abs(values - parallel.from_rank_0(self.comm, values)), np.abs(values)
+        if parallel.any_rank(self.comm, bool(gap.max(initial=0.0) > _SAME * size.max(initial=0.0))):
+            raise BadProblem(
+                f"{type(self.observable).__name__}.value: expected the same numbers on every rank, got others "
+                "on some; what each rank has of an integral or a norm is to be added up, with comm.allreduce"
+            )
 
     def trajectory(self, m: npt.ArrayLike) -> Iterator[tuple[int, float | None]]:
         """The states of an evolution, one after the other: (n, time) with ``problem.state`` holding u_n, n = 0, ..., N.
 
-        Collective. The time is None where the evolution does not know the length of its steps. Nothing is stored, and
-        no other call of this map may come before the last state.
+        Collective. The time is None where the evolution does not know the length of its steps. Nothing is stored.
+        Other calls may come between two states.
 
         Raises:
             BadInput: for a stationary problem, or a control of the wrong shape.
@@ -127,7 +152,19 @@ class ReducedMap(Map):
         control = self.layout.checked(m, "control")
         if self._march is None or control.ndim != 1:
             raise BadInput(f"trajectory: expected an Evolution and one control of shape ({self.size_in},)")
-        return self._march.trajectory(control)
+        return self._in_turn(self._march.trajectory(control))
+
+    def _in_turn(self, states: Generator[tuple[int, float | None]]) -> Iterator[tuple[int, float | None]]:
+        try:
+            while True:
+                with turn(self.problem):
+                    try:
+                        reached = next(states)
+                    except StopIteration:
+                        return
+                yield reached
+        finally:
+            states.close()
 
     def present_control(self) -> Array:
         """The control vector of what the problem's controls hold now, the same in each step. Collective."""

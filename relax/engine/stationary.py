@@ -20,7 +20,7 @@ from relax.engine.solve.factored import FactoredOperator
 from relax.engine.solve.sensitivity import Sensitivity
 from relax.engine.solve.state import ForwardSolver, Newton
 from relax.errors import BadProblem
-from relax.observe.base import Observable, finite
+from relax.observe.base import Observable, observed
 from relax.problem.problem import Problem
 
 
@@ -82,7 +82,7 @@ class Stationary:
         return [present(control) for control in self.residual.controls]
 
     def _observe(self) -> Array:
-        return finite(self.observable.value(self.residual.state))
+        return observed(self.observable, self.residual.state)
 
     def _solve(self, control: Array) -> Point:
         """Solve for the state; its register and the controls' hold the point afterwards."""

@@ -12,7 +12,7 @@ from dolfinx import fem
 from relax.base import parallel
 from relax.base.fem.forms import num_owned
 from relax.base.types import Array
-from relax.errors import BadInput, SolveFailed
+from relax.errors import BadInput, BadProblem, SolveFailed
 
 _STEP = 1e-4
 
@@ -169,12 +169,19 @@ class Stack(Observable):
         return [(part, dy[a:b]) for part, (a, b) in zip(self.parts, bounds, strict=True)]
 
 
-def finite(value: Array) -> Array:
-    """An observation, once it is known to be one.
+def observed(observable: Observable, u: fem.Function) -> Array:
+    """B(u), once it is known to be an observation. Collective.
 
     Raises:
+        BadProblem: when it has another length than ``size``.
         SolveFailed: when entries are not finite.
     """
+    value = np.asarray(observable.value(u))
+    if value.shape != (observable.size,):
+        raise BadProblem(
+            f"{type(observable).__name__}.value: expected a vector of length {observable.size}, which is its size, got "
+            f"shape {value.shape}"
+        )
     if not np.isfinite(value).all():
         raise SolveFailed(
             f"the observation has {np.count_nonzero(~np.isfinite(value))} entries that are not finite: "

@@ -16,6 +16,7 @@ from relax.engine.eigen.derivatives import EigenDerivatives
 from relax.engine.eigen.system import EigenSystem
 from relax.engine.linearization import Linearization
 from relax.engine.protocols import Map
+from relax.engine.turn import turn
 from relax.errors import BadInput, BadProblem
 
 
@@ -89,13 +90,15 @@ class EigenMap(Map):
             SolveFailed: when not all states are found.
         """
         controls = self.layout.checked(m, "control")
-        values = [self._system.value(self._system.solve(row)) for row in as_rows(controls)]
+        with turn(self.problem):
+            values = [self._system.value(self._system.solve(row)) for row in as_rows(controls)]
         return np.array(values).reshape(*controls.shape[:-1], self.size_out)
 
     def linearize_rows(self, rows: Array) -> list[Linearization]:
         """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
-        points = [self._system.solve(row) for row in rows]
-        return [Linearization(self, EigenDerivatives(self._system, p), self._system.value(p)) for p in points]
+        with turn(self.problem):
+            points = [self._system.solve(row) for row in rows]
+            return [Linearization(self, EigenDerivatives(self._system, p), self._system.value(p)) for p in points]
 
     def present_control(self) -> Array:
         """The control vector of the potential that the map last worked at."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class March(Runs):
         self.observation.show(self.evolution.num_steps, state)
         return value
 
-    def trajectory(self, row: Array) -> Iterator[tuple[int, float | None]]:
+    def trajectory(self, row: Array) -> Generator[tuple[int, float | None]]:
         """(n, time of u_n) with the state's register holding u_n."""
         run = self.begin(row)
         try:

@@ -6,7 +6,7 @@ from relax.base.fem.forms import num_owned
 from relax.base.types import Array
 from relax.engine.march.system import StepSystem
 from relax.errors import SolveFailed
-from relax.observe.base import Look, Observable, by_step, finite
+from relax.observe.base import Look, Observable, by_step, observed
 
 
 class Observation:
@@ -53,7 +53,7 @@ class Observation:
         """
         for look in self._at(n, state):
             try:
-                seen = finite(look.observable.value(self._state))
+                seen = observed(look.observable, self._state)
             except SolveFailed as failure:
                 evolution = self._system.evolution
                 raise SolveFailed(f"{evolution.name}: {evolution.place(n)}: {failure}") from failure

@@ -12,7 +12,8 @@ from relax.base.la.linear import LinearSolver
 from relax.base.la.options import DIRECT, DIRECT_SYMMETRIC, Options, has_user_options, known, merged, preset, split
 from relax.base.log import timed
 from relax.engine.residual.residual import Residual
-from relax.errors import BadInput, SolveFailed
+from relax.engine.solve.kernel import check_constants
+from relax.errors import BadInput, BadProblem, SolveFailed
 
 
 class FactoredOperator:
@@ -43,6 +44,7 @@ class FactoredOperator:
         self._residual = residual
         self._assemble = assemble if assemble is not None else residual.assemble_matrix
         self._closed = False
+        self._is_regular = False
         self.prefix = f"relax_{name}_"
         self.options, lin_options = self._resolved(preset(options))
         self.factors = FactorStore(residual.comm, lambda: self._new(self.prefix, self.options), factor_memory)
@@ -74,6 +76,16 @@ class FactoredOperator:
         if self._closed:
             raise BadInput("this map has been closed; make a new one for more solves")
 
+    def check_constants(self, matrix: PETSc.Mat) -> None:
+        """Look once at an operator for constants in its kernel.
+
+        Raises:
+            BadProblem: where there is one.
+        """
+        if not self._is_regular:
+            check_constants(matrix, self._residual.state.function_space)
+            self._is_regular = True
+
     @contextmanager
     def factor_here(self, key: Key, *, derivatives: bool = False) -> Iterator[Factor]:
         """The factor of the operator at the point that the registers hold, kept from before or made now.
@@ -93,10 +105,11 @@ class FactoredOperator:
             if fresh:
                 with timed(f"{factor.solver.prefix}: operator"):
                     self._assemble(factor.matrix)
+                    self.check_constants(factor.matrix)
                     factor.solver.factor(factor.matrix)
                 factor.assign(key)
             yield factor
-        except SolveFailed:
+        except (SolveFailed, BadProblem):
             store.discard(factor)
             raise
 

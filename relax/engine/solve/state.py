@@ -268,8 +268,13 @@ class ForwardSolver:
             self._newton = NewtonSolver(self._residual, self._settings, operators.prefix, operators.options)
         factor = operators.factors.take()
         try:
-            self._newton.solve(factor, guess)
-        except SolveFailed:
+            try:
+                self._newton.solve(factor, guess)
+            finally:
+                # Of a failure, too, it may be the reason.
+                if factor.matrix.assembled:
+                    operators.check_constants(factor.matrix)
+        except (SolveFailed, BadProblem):
             operators.factors.discard(factor)
             self.close()
             raise

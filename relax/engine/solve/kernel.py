@@ -1,0 +1,75 @@
+"""Constants that an operator takes to zero: then the state is known up to a constant, and found is any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from dolfinx import fem
+from petsc4py import PETSc
+
+from relax.base.fem import compat
+from relax.base.fem.forms import num_owned
+from relax.base.la.linear import work_vectors
+from relax.base.types import Array, Indices
+from relax.errors import BadProblem
+
+# |A c| of a constant beside |A r| of random signs in its place: rounding leaves 1e-16 to 1e-15. What is above zero and
+# below this belongs to an operator whose condition number is above 1e13.
+_NOTHING = 1e-13
+
+
+def check_constants(A: PETSc.Mat, V: fem.FunctionSpace) -> None:
+    """Refuse an operator with a constant in its kernel: in all of the state, a component, or a part of a mixed one.
+
+    Collective. Two products for each. Spaces whose degrees of freedom are not point values are not looked at.
+
+    Args:
+        A: the operator, clamped rows and columns included.
+        V: the space of the state.
+
+    Raises:
+        BadProblem: on every rank, with the ways out.
+    """
+    signs = np.random.default_rng(V.mesh.comm.rank).choice([-1.0, 1.0], num_owned(V))
+    with work_vectors(A) as (x, y):
+        for name, constant in _constants(V):
+            x.array[:] = constant
+            A.mult(x, y)
+            left = y.norm()
+            x.array[:] = constant * signs
+            A.mult(x, y)
+            if left <= _NOTHING * y.norm():
+                raise BadProblem(
+                    f"residual: it does not change when a constant is added to {name}, which is then known up to a "
+                    "constant only: what a solver finds depends on the solver and on the number of ranks. Hold it "
+                    "somewhere (relax.clamp; a pressure in one vertex by dolfinx.fem.dirichletbc, with "
+                    "locate_dofs_geometrical), or add a term that sets its mean, such as eps * p * q * dx"
+                )
+
+
+def _constants(V: fem.FunctionSpace) -> Iterator[tuple[str, Array]]:
+    """What is constant, in words, and the owned values of a constant there and zero elsewhere. Collective."""
+    for path, places in _components(V, (), np.arange(_num_local(V))):
+        values = np.zeros(_num_local(V))
+        values[places] = 1.0
+        yield "the state" if not path else f"part {'.'.join(map(str, path))} of the state", values[: num_owned(V)]
+
+
+def _components(
+    V: fem.FunctionSpace, path: tuple[int, ...], places: Indices
+) -> Iterator[tuple[tuple[int, ...], Indices]]:
+    """The scalar components of a space: their numbers in it, and where their local values are in the whole state's."""
+    bs = V.dofmap.bs
+    if V.num_sub_spaces > 0 and bs == 1:
+        for i in range(V.num_sub_spaces):
+            part, parents = compat.collapse(V.sub(i))
+            yield from _components(part, (*path, i), places[parents])
+    elif V.element.interpolation_ident and int(np.prod(V.value_shape, dtype=np.int64)) == bs:
+        for j in range(bs):
+            yield (path if bs == 1 else (*path, j)), places.reshape(-1, bs)[:, j]
+
+
+def _num_local(V: fem.FunctionSpace) -> int:
+    index_map = V.dofmap.index_map
+    return int((index_map.size_local + index_map.num_ghosts) * V.dofmap.index_map_bs)
