@@ -36,6 +36,10 @@ class Teams:
         self.space = comm.Split(comm.rank // ranks_per_solve, comm.rank)
         self.batch = comm.Split(comm.rank % ranks_per_solve, comm.rank)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Teams:
+        """Copies share the communicators. Local."""
+        return self
+
     def mine(self, samples: int) -> slice:
         """Which of ``samples`` are this team's: a run of neighbours. Local."""
         bounds = np.linspace(0, samples, self.batch.size + 1).round().astype(int)

@@ -16,6 +16,23 @@ from relax.engine.residual.residual import Residual
 from relax.errors import BadInput
 
 
+def shared(self: Any, memo: dict[int, Any]) -> Any:
+    """``__deepcopy__`` of what copies share: a mesh, factors and communicators are there once. Local."""
+    return self
+
+
+def not_pickled(self: Any, protocol: Any) -> Any:
+    """``__reduce_ex__`` of what lives in this process alone.
+
+    Raises:
+        BadInput: always, with the way out.
+    """
+    raise BadInput(
+        f"{type(self).__name__}: cannot be pickled or sent to another process: its mesh and factors live in this one. "
+        "Save `state_dict()` of the network, and build map and layer anew"
+    )
+
+
 class MappedProblem(Protocol):
     """What a map solves: names, and registers that hold the point at which it last worked."""
 

@@ -14,7 +14,7 @@ from relax.base.la.options import Options
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.march import March, expanded
-from relax.engine.protocols import Map, Solution
+from relax.engine.protocols import Map, Solution, not_pickled, shared
 from relax.engine.solve.state import Newton
 from relax.engine.stationary import Stationary
 from relax.engine.turn import turn
@@ -37,6 +37,8 @@ class ReducedMap(Map):
     differ by rounding are rank 0's, others are refused. Under ``layout="owned"`` each rank holds the values it owns
     (DOLFINx's own order; constants on rank 0).
     Observations are whole on every rank in both.
+
+    A deep copy, as that of a network, is the map itself; it cannot be pickled.
 
     After a call the problem's state and controls hold the point at which it last worked.
 
@@ -105,6 +107,9 @@ class ReducedMap(Map):
         self.residual = self.solution.residual
         self.size_in = self.layout.size
         self.size_out = observable.size
+
+    __deepcopy__ = shared
+    __reduce_ex__ = not_pickled
 
     # -- values --------------------------------------------------------------------------------------------------------
 

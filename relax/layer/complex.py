@@ -66,7 +66,6 @@ class ComplexLayer(torch.nn.Module):
     def __init__(self, G: ReducedMap, *, teams: Teams | None = None, dense: bool = False) -> None:
         super().__init__()
         self.layer = SolutionLayer(G, teams=teams, dense=dense)
-        self._comm = G.comm if teams is None else teams.comm
         if G.size_out % 2 != 0:
             raise BadInput(
                 f"ComplexLayer: expected an even size_out, real and imaginary parts side by side, got {G.size_out}; "
@@ -83,9 +82,10 @@ class ComplexLayer(torch.nn.Module):
         """Length of an observation, in real numbers."""
         return self.layer.size_out
 
+    @torch.compiler.disable  # type: ignore[misc,untyped-decorator,unused-ignore]
     def forward(self, m: Tensor) -> Tensor:
         """G of each sample, as complex numbers: (..., size_out / 2)."""
-        with parallel.together(self._comm):
+        with parallel.together(self.layer.comm):
             self._check(m)
         return as_complex(self.layer(as_real(m) if m.is_complex() else m))
 

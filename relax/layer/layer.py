@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from mpi4py import MPI
 from torch import Tensor
 
 from relax.base import parallel
@@ -36,6 +37,9 @@ class SolutionLayer(torch.nn.Module):
     same, whole gradient: a loss is counted once, not once per rank. Under ``layout="owned"`` each rank hands over, and
     gets the gradient of, the control values that it owns.
 
+    A copy, by ``copy.deepcopy`` or ``AveragedModel``, shares the map. ``torch.compile`` goes around the layer; what
+    records operations (``torch.func.linearize``, ``make_fx``, ``torch.jit.trace``) and pickling are errors.
+
     Args:
         G: the map. The layer adds no parameters of its own.
         teams: share the samples of a batch among teams of ranks. G is then a map on a mesh over ``teams.space``, the
@@ -54,13 +58,17 @@ class SolutionLayer(torch.nn.Module):
         super().__init__()
         self.G = G
         self.teams = teams
-        self._comm = G.comm if teams is None else teams.comm
         if teams is not None and (G.layout.kind != "replicated" or G.comm.size != teams.space.size):
             raise BadInput(
                 f"SolutionLayer: expected a map with the replicated layout on a mesh over teams.space "
                 f"({teams.space.size} ranks), got layout {G.layout.kind!r} on {G.comm.size} ranks"
             )
         self._dense = DenseMap(G) if dense else None
+
+    @property
+    def comm(self) -> MPI.Comm:
+        """The ranks that call the layer together."""
+        return self.G.comm if self.teams is None else self.teams.comm
 
     @property
     def size_in(self) -> int:
@@ -72,9 +80,11 @@ class SolutionLayer(torch.nn.Module):
         """Length of an observation."""
         return self.G.size_out
 
+    # torch.compile would follow the solve into DOLFINx.
+    @torch.compiler.disable  # type: ignore[misc,untyped-decorator,unused-ignore]
     def forward(self, m: Tensor) -> Tensor:
         """G of each sample: (..., size_in) -> (..., size_out)."""
-        with parallel.together(self._comm):
+        with parallel.together(self.comm):
             self._check(m)
         samples = KnownPoints(self.G) if self._dense is None else KnownBatches(self._dense)
         y = Solve.apply(m.to(device="cpu", dtype=torch.float64), Call(self.G, self.teams, samples))
@@ -83,6 +93,8 @@ class SolutionLayer(torch.nn.Module):
     def _check(self, m: Any) -> None:
         if not isinstance(m, torch.Tensor):
             raise BadInput(f"SolutionLayer: expected a torch tensor, got {type(m).__name__}; try torch.as_tensor(m)")
+        if m.is_meta:
+            raise BadInput("SolutionLayer: expected a tensor with values, got a meta tensor, which has a shape alone")
         if not m.is_floating_point():
             raise BadInput(
                 f"SolutionLayer: expected a tensor of float64 or float32, got {m.dtype}; try m.to(torch.float64)"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from relax.base import parallel
 from relax.base.teams import Teams, by_teams
@@ -71,6 +72,14 @@ def points_held() -> Iterator[None]:
 
 
 def _array(tensor: Tensor) -> Array:
+    if torch.jit.is_tracing() or get_proxy_mode() is not None:
+        # What comes back would be a constant to the trace, or memory that nobody has written.
+        raise BadInput(
+            "SolutionLayer: torch records operations here (torch.func.linearize, make_fx, torch.jit.trace), and a "
+            "solve is none of its own; torch.func.jvp, vjp, jacfwd and jacrev work, torch.compile goes around the layer"
+        )
+    if type(tensor).__name__ == "FakeTensor":
+        raise BadInput("SolutionLayer: expected a tensor with values, got a fake tensor, which has a shape alone")
     if tensor._is_zerotensor():
         # torch's stand-in for a tangent of zeros has no memory of its own: its numbers are whatever lies there.
         return np.zeros(tuple(tensor.shape))

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
+
 import numpy as np
 import problems
 import pytest
 import torch
-from contract import COMM, Bench, MapContract, close
+from contract import COMM, Bench, MapContract, close, same
 from layer_contract import LayerContract
 from mpi4py import MPI
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import relax
-from relax import SolutionLayer, meshes, pdes
+from relax import BadInput, FieldValues, ReducedMap, SolutionLayer, meshes, pdes
 from relax.base import parallel
 from relax.base.la.linear import LinearSolver
+from relax.engine.dense import DenseMap
 
 
 class TestDiffusion(LayerContract):
@@ -142,3 +149,74 @@ class Cube:
 @pytest.mark.ranks(2)
 def test_torch_has_one_thread_a_rank():
     assert COMM.size > 1 and torch.get_num_threads() == 1
+
+
+# -- what torch does with any module -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def network():
+    """Numbers, a layer of weights, physics; three samples."""
+    problem = pdes.poisson.diffusion(meshes.unit_square(3), source=10.0)
+    G = ReducedMap(problem, FieldValues(problem.state.function_space))
+    torch.manual_seed(0)
+    weights = torch.nn.Linear(4, G.size_in, dtype=torch.float64)
+    return torch.nn.Sequential(weights, SolutionLayer(G)), torch.randn(3, 4, dtype=torch.float64)
+
+
+def test_copies_share_the_map(network):
+    """Ensembles and averages of weights: the physics is there once."""
+    net, x = network
+    for twin in (copy.deepcopy(net), torch.optim.swa_utils.AveragedModel(net).module):
+        assert twin[1].G is net[1].G and twin[0].weight is not net[0].weight
+        same(twin(x).detach().numpy(), net(x).detach().numpy())
+        twin[0].weight.data.mul_(2.0)
+        assert not torch.equal(twin(x), net(x))
+
+
+@pytest.mark.parametrize("how", [pickle.dumps, lambda net: torch.save(net, io.BytesIO())], ids=["pickle", "save"])
+def test_a_layer_is_not_pickled(network, how):
+    with pytest.raises(BadInput, match="ReducedMap: cannot be pickled .*state_dict"):
+        how(network[0])
+    problem = pdes.poisson.source(meshes.unit_square(2))
+    with pytest.raises(BadInput, match="DenseMap: cannot be pickled"):
+        how(DenseMap(ReducedMap(problem, FieldValues(problem.state.function_space))))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        lambda layer, m: torch.func.linearize(layer, m)[1](m),
+        lambda layer, m: make_fx(layer)(m),
+        lambda layer, m: torch.jit.trace(layer, m),
+    ],
+    ids=["linearize", "make_fx", "jit"],
+)
+def test_what_records_operations_is_refused(network, record):
+    """It gave numbers from memory that nobody had written, or made a constant of the solution."""
+    layer = network[0][1]
+    with pytest.raises(BadInput, match=r"records operations here .*torch\.func\.jvp"):
+        record(layer, torch.zeros(layer.size_in, dtype=torch.float64))
+
+
+def test_tensors_without_values_are_refused(network):
+    layer = network[0][1]
+    with pytest.raises(BadInput, match="meta tensor"):
+        layer(torch.empty(layer.size_in, dtype=torch.float64, device="meta"))
+    with FakeTensorMode(), pytest.raises(BadInput, match="fake tensor"):
+        layer(torch.empty(layer.size_in, dtype=torch.float64))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compile_goes_around_it(network):
+    """A break in the graph; values and gradients are those without it."""
+    net, x = network
+    gradients = {}
+    for name, forward in (("plain", net), ("compiled", torch.compile(net, backend="aot_eager"))):
+        net.zero_grad()
+        y = forward(x)
+        (y**2).sum().backward()
+        gradients[name] = y.detach().numpy(), net[0].weight.grad.numpy().copy()
+    for compiled, plain in zip(gradients["compiled"], gradients["plain"], strict=True):
+        close(compiled, plain, 1e-12)

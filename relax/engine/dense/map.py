@@ -18,6 +18,7 @@ from relax.engine.dense.observation import DenseObservation
 from relax.engine.dense.points import DensePoints
 from relax.engine.dense.steps import StepMatrices
 from relax.engine.dense.terms import Terms
+from relax.engine.protocols import not_pickled, shared
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.problem.evolution import Evolution
@@ -63,6 +64,9 @@ class DenseMap:
         steps = G.problem.num_steps if isinstance(G.problem, Evolution) else 1
         self._looks = G.observable.looks(steps)
         self._current: tuple[Terms, StepMatrices, DenseObservation] | None = None
+
+    __deepcopy__ = shared
+    __reduce_ex__ = not_pickled
 
     def __call__(self, m: npt.ArrayLike) -> Array:
         """G(m): (..., size_in) -> (..., size_out)."""

@@ -15,7 +15,7 @@ from relax.base.types import Array
 from relax.engine.eigen.derivatives import EigenDerivatives
 from relax.engine.eigen.system import EigenSystem
 from relax.engine.linearization import Linearization
-from relax.engine.protocols import Map
+from relax.engine.protocols import Map, not_pickled, shared
 from relax.engine.turn import turn
 from relax.errors import BadInput, BadProblem
 
@@ -80,6 +80,9 @@ class EigenMap(Map):
         self.problem = self._system.problem
         self.size_in = self.layout.size
         self.size_out = self._system.size_out
+
+    __deepcopy__ = shared
+    __reduce_ex__ = not_pickled
 
     # -- values --------------------------------------------------------------------------------------------------------
 
