@@ -71,6 +71,17 @@ def at_least(value: Any, least: int, what: str) -> int:
     return int(value)
 
 
+def of_kind(value: Any, kinds: type | tuple[type, ...], words: str, what: str) -> None:
+    """Refuse what is something else.
+
+    Raises:
+        BadInput: with what was expected, in ``words``.
+    """
+    if not isinstance(value, kinds):
+        hint = ", the class; make one" if isinstance(value, type) else ""
+        raise BadInput(f"{what}: expected {words}, got {value!r:.80}{hint}")
+
+
 def one_of(value: Any, known: Sequence[str], what: str) -> None:
     """Refuse a word that is not among two or more.
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from petsc4py import PETSc
 
 from relax.base import parallel
+from relax.base.checks import of_kind
 from relax.base.fem.layout import ControlLayout, as_rows, control_layout
 from relax.base.la.options import Options
 from relax.base.types import Array
@@ -77,6 +78,9 @@ class ReducedMap(Map):
         layout: str = "replicated",
         storage: object = None,
     ) -> None:
+        of_kind(problem, (Problem, Evolution), "a relax.Problem or a relax.Evolution", "problem")
+        of_kind(observable, Observable, "a relax.Observable", "observable")
+        of_kind(solver, Newton, "a relax.Newton", "solver")
         observable.check_state(problem.state)
         self.problem: Problem | Evolution = problem
         self.observable = observable

@@ -40,6 +40,10 @@ class Objective:
     """
 
     def __init__(self, G: Map, data: Array, noise: float | Array, prior: Prior) -> None:
+        if not hasattr(G, "linearize"):
+            raise BadInput(f"G: expected a map, such as relax.ReducedMap, got {type(G).__name__}")
+        if not hasattr(prior, "covariance"):
+            raise BadInput(f"prior: expected a prior, such as relax.SmoothnessPrior, got {type(prior).__name__}")
         self.comm = G.comm
         self.G = G
         self.prior = prior

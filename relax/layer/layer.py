@@ -56,6 +56,8 @@ class SolutionLayer(torch.nn.Module):
 
     def __init__(self, G: ReducedMap, *, teams: Teams | None = None, dense: bool = False) -> None:
         super().__init__()
+        if not hasattr(G, "linearize_rows"):
+            raise BadInput(f"SolutionLayer: expected a map, such as relax.ReducedMap, got {type(G).__name__}")
         self.G = G
         self.teams = teams
         if teams is not None and (G.layout.kind != "replicated" or G.comm.size != teams.space.size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ _SIDES = {
     2: [*_X, ("bottom", 1, False), ("top", 1, True)],
     3: [*_X, ("bottom", 2, False), ("top", 2, True), ("front", 1, False), ("back", 1, True)],
 }
+# More than any machine holds.
+_MOST_CELLS = 10**12
 _GHOSTS = mesh.GhostMode.shared_facet
 _CELLS = {
     2: {"triangle": mesh.CellType.triangle, "quadrilateral": mesh.CellType.quadrilateral},
@@ -160,6 +163,8 @@ def _checked_corners(what: str, lower: Sequence[float], upper: Sequence[float], 
     """Both corners of a box, lower below upper, that is to be cut into ``n`` parts in each direction."""
     if not all(isinstance(k, int | np.integer) and k >= 1 for k in n):
         raise BadInput(f"{what}: expected a number of parts of at least 1 in each direction, got {tuple(n)}")
+    if math.prod(int(k) for k in n) > _MOST_CELLS:
+        raise BadInput(f"{what}: expected at most {_MOST_CELLS:.0e} parts in all, got {' x '.join(map(str, n))}")
     ends = np.array([[as_number(x) for x in corner] for corner in (lower, upper)])
     if not np.isfinite(ends).all() or not (ends[0] < ends[1]).all():
         raise BadInput(f"{what}: expected each lower coordinate below the upper one, got {lower} and {upper}")

@@ -127,7 +127,8 @@ def _entities(domain: mesh.Mesh, tags: Tag | Sequence[Tag], kind: str) -> list[E
     each = []
     for tag in _sequence(tags):
         number = names.get(tag) if isinstance(tag, str) else int(tag)
-        entities = np.empty(0, dtype=np.int32) if number is None else values.find(number)
+        known_to_dolfinx = number is not None and -(2**31) <= number < 2**31
+        entities = values.find(number) if known_to_dolfinx else np.empty(0, dtype=np.int32)
         if not parallel.any_rank(domain.comm, entities.size > 0):
             raise BadInput(f"the mesh has no {kind} tag {tag!r}; it has {_listed(domain, values, names)}")
         each.append(entities)

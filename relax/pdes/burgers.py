@@ -18,6 +18,7 @@ from relax.errors import BadInput
 from relax.pdes.shared.boundary_data import BoundaryData, check_positive, conditions
 from relax.pdes.shared.in_time import check_boundary_is_static, chosen, given_or_control, initial_state, with_controls
 from relax.pdes.shared.sizes import cell_diameters
+from relax.pdes.shared.spaces import lagrange
 from relax.problem.evolution import Evolution
 from relax.problem.theta import averaged, theta_evolution
 
@@ -85,7 +86,7 @@ def evolution(
     if supg not in (True, False, "auto"):
         raise BadInput(f"burgers: supg: expected True, False or 'auto', got {supg!r}")
     V = _space(mesh, degree)
-    nu = as_coefficient(viscosity, fem.functionspace(mesh, ("Lagrange", degree)))
+    nu = as_coefficient(viscosity, lagrange("burgers", mesh, degree))
     check_positive("burgers: expected a viscosity", nu, V)
     f, control = given_or_control("burgers", "force", force, V, wanted, time)
     u, v = fem.Function(V, name="u"), ufl.TestFunction(V)
@@ -126,7 +127,7 @@ def _space(mesh: Mesh, degree: int) -> fem.FunctionSpace:
             f"burgers: expected a mesh that fills its space, got cells of dimension {mesh.topology.dim} in {dim} "
             "dimensions"
         )
-    return fem.functionspace(mesh, ("Lagrange", degree) if dim == 1 else ("Lagrange", degree, (dim,)))
+    return lagrange("burgers", mesh, degree, () if dim == 1 else (dim,))
 
 
 def _convected(a: Expr, u: Expr) -> Expr:

@@ -12,6 +12,7 @@ from dolfinx.mesh import Mesh
 from relax.base.fem.coefficients import Coefficient, as_coefficient
 from relax.pdes.shared.boundary_data import BoundaryData, check_positive, conditions, minus_fluxes
 from relax.pdes.shared.in_time import check_boundary_is_static, chosen, given_or_control, initial_state, with_controls
+from relax.pdes.shared.spaces import lagrange
 from relax.problem.evolution import Evolution
 from relax.problem.theta import theta_evolution
 
@@ -64,7 +65,7 @@ def evolution(
     """
     wanted = chosen("heat", controls, ("initial", "source", "source_per_step"))
     check_boundary_is_static("heat", dirichlet, time)
-    V = fem.functionspace(mesh, ("Lagrange", degree))
+    V = lagrange("heat", mesh, degree)
     k = as_coefficient(conductivity, V)
     check_positive("heat: expected a conductivity", k, V)
     s, control = given_or_control("heat", "source", source, V, wanted, time)

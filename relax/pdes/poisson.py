@@ -9,6 +9,7 @@ from ufl.core.expr import Expr
 
 from relax.base.fem.coefficients import Coefficient, as_coefficient
 from relax.pdes.shared.boundary_data import BoundaryData, check_positive, conditions, minus_fluxes
+from relax.pdes.shared.spaces import lagrange
 from relax.problem.problem import Problem
 
 
@@ -33,7 +34,7 @@ def diffusion(
         dirichlet: tag -> g; the whole boundary at 0 when not given.
         neumann: tag -> q.
     """
-    V = fem.functionspace(mesh, ("Lagrange", degree))
+    V = lagrange("poisson", mesh, degree)
     m = fem.Function(fem.functionspace(mesh, ("Lagrange", 1)), name="log_conductivity")
     f = as_coefficient(source, V)
     return _problem("poisson_diffusion", V, ufl.exp(m), f, m, dirichlet, neumann)
@@ -59,7 +60,7 @@ def source(
         dirichlet: tag -> g; the whole boundary at 0 when not given.
         neumann: tag -> q.
     """
-    V = fem.functionspace(mesh, ("Lagrange", degree))
+    V = lagrange("poisson", mesh, degree)
     m = fem.Function(V, name="source")
     k = as_coefficient(conductivity, V)
     check_positive("poisson.source: expected a conductivity", k, V)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import ufl
 from dolfinx import fem, mesh
 
-from relax.base.fem.forms import Control
+from relax.base.fem.forms import Control, values_of
 from relax.errors import BadProblem
 from relax.problem.continuation import Continuation
 
@@ -65,6 +66,16 @@ def _check(problem: Problem) -> None:
         raise BadProblem(f"residual: expected a UFL form, got {type(residual).__name__}; did you multiply by dx?")
     if not isinstance(state, fem.Function):
         raise BadProblem(f"state: expected a dolfinx.fem.Function, got {type(state).__name__}")
+    if state.x.array.dtype != np.float64:
+        raise BadProblem(f"state: expected numbers of float64, on a mesh of float64, got {state.x.array.dtype}")
+    if operators := residual.base_form_operators():
+        raise BadProblem(
+            f"residual: {operators[0]} is an external operator, whose derivative DOLFINx does not know; expected UFL "
+            "of Functions and Constants"
+        )
+    for terminal in (*residual.coefficients(), *residual.constants()):
+        if (kind := values_of(terminal).dtype) != np.float64:
+            raise BadProblem(f"residual: expected numbers of float64, got {terminal} of {kind}; write 1.0, not 1")
     arguments = residual.arguments()
     if len(arguments) != 1:
         raise BadProblem(

@@ -9,6 +9,7 @@ import ufl
 from dolfinx import default_scalar_type, fem
 from ufl.core.expr import Expr
 
+from relax.base.checks import as_number
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.forms import Control
 from relax.errors import BadProblem
@@ -67,8 +68,9 @@ def theta_evolution(
     Raises:
         BadProblem: when these do not fit together, on every rank.
     """
-    if theta != "midpoint" and not (type(theta) in (int, float) and 0.0 < theta <= 1.0):
+    if theta != "midpoint" and not 0.0 < as_number(theta) <= 1.0:
         raise BadProblem(f"theta: expected a number above 0 and at most 1, or 'midpoint', got {theta!r}")
+    theta = theta if theta == "midpoint" else as_number(theta)
     if not isinstance(residual, ufl.Form) or len(residual.arguments()) != 1:
         raise BadProblem("residual: expected a UFL form in one test function; u_t is added to it here")
     if not isinstance(state, fem.Function):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from dolfinx import fem
 
+from relax.base.checks import of_kind
 from relax.base.fem import compat
 from relax.base.fem.forms import num_owned
 from relax.errors import BadProblem
@@ -21,6 +22,7 @@ class StatePart:
     """
 
     def __init__(self, V: fem.FunctionSpace) -> None:
+        of_kind(V, fem.FunctionSpace, "the function space of the state, or a part of it", "V")
         self._given = V
         self._is_sub = len(V.component()) > 0
         self.space: fem.FunctionSpace = V

@@ -26,6 +26,9 @@ class BlockPrior:
 
     def __init__(self, priors: Sequence[Prior]) -> None:
         self.priors = tuple(priors)
+        for i, prior in enumerate(self.priors):
+            if not hasattr(prior, "covariance"):
+                raise BadInput(f"priors[{i}]: expected a prior, got {type(prior).__name__}")
         kinds = sorted({p.kind for p in self.priors})
         if len(kinds) != 1:
             raise BadInput(f"priors: expected at least one, all of the same layout, got the layouts {kinds}")

@@ -13,7 +13,7 @@ from dolfinx.fem import petsc
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.checks import one_of, positive
+from relax.base.checks import of_kind, one_of, positive
 from relax.base.fem import compat
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import num_owned
@@ -91,6 +91,7 @@ class SmoothnessPrior:
         boundary: str = "robin",
         options: Options | None = None,
     ) -> None:
+        of_kind(V, fem.FunctionSpace, "the function space of a control", "V")
         self.space = V
         self.length = positive(length, "length")
         self.std = positive(std, "std")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from dolfinx import fem
-from dolfinx.mesh import Mesh
 
-from relax.base.checks import at_least, positive
+from relax.base.checks import positive
 from relax.errors import BadInput
 
 
@@ -32,12 +30,3 @@ def check_stabilisation(equation: str, stabilisation: object) -> None:
     """
     if not isinstance(stabilisation, bool | np.bool_) and stabilisation != "auto":
         raise BadInput(f"{equation}: stabilisation: expected True, False or 'auto', got {stabilisation!r}")
-
-
-def lagrange(equation: str, mesh: Mesh, degree: object) -> fem.FunctionSpace:
-    """The scalar Lagrange space of this degree. Collective.
-
-    Raises:
-        BadInput: unless the degree is a whole number of at least 1.
-    """
-    return fem.functionspace(mesh, ("Lagrange", at_least(degree, 1, f"{equation}: degree")))

@@ -15,7 +15,7 @@ from ufl.core.expr import Expr
 from relax.base.checks import at_least, positive
 from relax.base.fem.coefficients import Coefficient, as_coefficient
 from relax.errors import BadInput
-from relax.pdes.hamilton_jacobi.arguments import check_beta, check_stabilisation, lagrange
+from relax.pdes.hamilton_jacobi.arguments import check_beta, check_stabilisation
 from relax.pdes.hamilton_jacobi.cole_hopf import SMALLEST, ColeHopf
 from relax.pdes.hamilton_jacobi.stabilisation import (
     OVERSHOOTS,
@@ -27,6 +27,7 @@ from relax.pdes.hamilton_jacobi.stabilisation import (
     value_range,
 )
 from relax.pdes.shared.in_time import initial_state
+from relax.pdes.shared.spaces import lagrange
 from relax.problem.continuation import Continuation
 from relax.problem.evolution import Evolution
 from relax.problem.theta import theta_evolution

@@ -12,9 +12,10 @@ from dolfinx.mesh import Mesh
 from relax.base.checks import AT_LEAST_0, number_in
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.errors import BadInput
-from relax.pdes.hamilton_jacobi.arguments import check_beta, check_stabilisation, lagrange
+from relax.pdes.hamilton_jacobi.arguments import check_beta, check_stabilisation
 from relax.pdes.hamilton_jacobi.stabilisation import OVERSHOOTS, easy_beta, largest_cell, upwind_viscosity, value_range
 from relax.pdes.shared.boundary_data import BoundaryData, conditions
+from relax.pdes.shared.spaces import lagrange
 from relax.problem.continuation import Continuation
 from relax.problem.problem import Problem
 

@@ -22,6 +22,7 @@ from relax.base.types import Array
 from relax.errors import BadInput
 from relax.pdes.schrodinger.hamiltonian import LowestValue, hamiltonian, potential_coefficient, quadrature_degree
 from relax.pdes.shared.sizes import bounding_box
+from relax.pdes.shared.spaces import lagrange
 from relax.problem.boundary import clamp_boundary
 
 # Rates of the weights exp(rate . t), t in [0, 1]^d over the mesh's bounding box: of no symmetry that a box or a ball
@@ -80,7 +81,7 @@ def eigenstates(
     """
     if parallel.any_rank(mesh.comm, not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1):
         raise BadInput(f"k: expected a number of states of at least 1, got {k!r}")
-    V = fem.functionspace(mesh, ("Lagrange", degree))
+    V = lagrange("eigenstates", mesh, degree)
     problem = StationaryProblem(V, potential_coefficient(potential, V), options)
     try:
         spectrum = problem.solve(int(k))

@@ -20,6 +20,7 @@ from relax.pdes.schrodinger.eigenstates import eigenstates
 from relax.pdes.schrodinger.hamiltonian import hamiltonian, potential_coefficient
 from relax.pdes.shared.in_time import chosen
 from relax.pdes.shared.sizes import bounding_box
+from relax.pdes.shared.spaces import lagrange
 from relax.problem.boundary import clamp_boundary
 from relax.problem.evolution import Evolution, check_length
 from relax.problem.problem import Problem
@@ -72,8 +73,7 @@ def evolution(
         BadInput: on every rank, for values that do not fit.
     """
     wanted = chosen("schrodinger", controls, ("initial", "potential", "field"))
-    V = fem.functionspace(mesh, ("Lagrange", degree, (2,)))
-    scalar = fem.functionspace(mesh, ("Lagrange", degree))
+    V, scalar = lagrange("schrodinger", mesh, degree, (2,)), lagrange("schrodinger", mesh, degree)
     walls = clamp_boundary(V)
     psi0 = wave_function(initial, V)
     psi0.name = "initial"
