@@ -133,6 +133,13 @@ def test_this_checkout_is_what_is_imported(tmp_path):
     assert Path(result.stdout.strip()).resolve() == TOP / "relax" / "__init__.py"
 
 
+def test_a_file_of_the_current_folder_is_no_module_of_pythons(tmp_path):
+    """`random.py` is a likely name for a script of one's own; numpy imports Python's."""
+    (tmp_path / "random.py").write_text("raise RuntimeError('mine')")
+    done = enter("relax", "--version", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("relax "), done
+
+
 def test_relax_is_on_the_path(tmp_path):
     result = enter("sh", "-c", "command -v relax", cwd=tmp_path)
     assert Path(result.stdout.strip()).resolve() == ENVIRONMENT / "bin" / "relax"

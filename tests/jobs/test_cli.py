@@ -46,6 +46,20 @@ def test_a_wrong_command_line_has_status_2(capfd: pytest.CaptureFixture[str], wo
 
 
 @pytest.mark.ranks(1, 2)
+@pytest.mark.parametrize("where", ["in the module", "in the function"])
+def test_a_module_that_leaves_the_program_is_named(capfd: pytest.CaptureFixture[str], where: str) -> None:
+    """`sys.exit(0)` in it ended the run well, without results."""
+    name = f"leaver_{where[-1]}"
+    with jobs.shared_folder() as folder:
+        leave = "import sys\nsys.exit(0)\n" if "module" in where else "import sys\ndef made(mesh):\n    sys.exit(0)\n"
+        jobs.write(folder / f"{name}.py", leave)
+        text = jobs.changed(('"poisson.diffusion"\nsource = 10.0', f'"{name}:made"'))
+        status, _, err = execute(capfd, "run", jobs.write(folder / "job.toml", text), "--output", folder / "out")
+        assert status == 2 and (COMM.rank > 0 or "SystemExit: 0" in err)
+        forget(folder, name)
+
+
+@pytest.mark.ranks(1, 2)
 def test_run_prints_on_rank_0_and_writes(capfd: pytest.CaptureFixture[str]) -> None:
     with jobs.shared_folder() as folder:
         job = jobs.write(folder / "job.toml", jobs.SMALL_JOB)

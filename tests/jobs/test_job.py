@@ -58,6 +58,10 @@ def test_keywords_of_the_equation_keep_their_kind_and_tags_become_numbers() -> N
         ('"unit_square"\nn = 8', '"box"\nn = 2', ["[mesh]", "'box' takes lower, n, upper", "got n"]),
         ("n = 8", 'n = 8\nfile = "a.msh"', ["[mesh]", "one mesh", "two"]),
         ('generator = "unit_square"\nn = 8', "", ["[mesh]", "one mesh", "none"]),
+        ("points = 12", "points = 2000000000", ["[observe] points", "<= 1e+07"]),
+        ("noise = 0.02", "noise = 1e-300", ["[data] noise", ">= 1e-12"]),
+        ('"results/small"', '"a\\u0000b"', ["[output] folder", "without NUL characters"]),
+        ("n = 8", "n = 8\nh = " + "[" * 5000 + "]" * 5000, ["a few levels deep"]),
         ("points = 12", "points = 0", ["[observe] points", ">= 1", "0"]),
         ("points = 12", "points = 1.5", ["[observe] points", "a whole number or a string", "1.5"]),
         ("seed = 1", "seed = -1", ["[observe] seed", ">= 0"]),
@@ -103,6 +107,20 @@ def test_a_missing_job_file_names_its_neighbour(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         toml.read(tmp_path / "poison.toml")
     assert f"did you mean '{tmp_path / 'poisson.toml'}'?" in str(caught.value)
+
+
+def test_files_of_spreadsheets_are_read_or_explained(tmp_path: Path) -> None:
+    """A byte-order mark is skipped; semicolons, and commas within numbers, are named."""
+    file = tmp_path / "points.csv"
+    file.write_text("x,y\n0.5,0.25\n", encoding="utf-8-sig")
+    assert csv_files.read(file).points(2).tolist() == [[0.5, 0.25]]
+    for text in ("x;y\n0,5;0,25\n", "0,5;0,25\n", "x\ty\n0.5\t0.25\n"):
+        file.write_text(text)
+        with pytest.raises(BadInput, match="line 1: expected commas between entries"):
+            csv_files.read(file)
+    job = tmp_path / "job.toml"
+    job.write_text(jobs.SMALL_JOB, encoding="utf-8-sig")
+    assert toml.read(job).job == toml.parse(jobs.SMALL_JOB)
 
 
 def test_paths_start_from_the_project_folder(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def read(path: Path) -> Table:
         BadInput: naming the line, when a row is too short or too long, or an entry is not a finite number.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        # A spreadsheet may begin with a byte-order mark.
+        with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [(n, row) for n, row in enumerate(csv.reader(file, skipinitialspace=True), 1) if row]
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such CSV file") from None
@@ -63,6 +64,11 @@ def read(path: Path) -> Table:
     lines = [(n, [entry.strip() for entry in row]) for n, row in lines if not row[0].lstrip().startswith("#")]
     if not lines:
         raise BadInput(f"{path}: expected at least one row of numbers, got an empty file")
+    if any(";" in entry or "\t" in entry for entry in lines[0][1]):
+        raise BadInput(
+            f"{path}, line {lines[0][0]}: expected commas between entries and points in numbers, as in 0.5,1.25; got "
+            f"{','.join(lines[0][1])!r}, with semicolons or tabs"
+        )
     names = list(_AXES[: len(lines[0][1])])
     if not all(_is_number(entry) for entry in lines[0][1]):
         names = [entry.lower() for entry in lines[0][1]]

@@ -61,6 +61,11 @@ def build_equation(file: JobFile[Any], domain: mesh.Mesh, **more: Any) -> Proble
         made = function(domain, **file.job.pde.keywords, **more)
     except (BadInput, BadProblem) as error:
         raise BadInput(f"[pde]: {error}") from error
+    except SystemExit as error:
+        if error.code:
+            raise
+        # The status would say that all is done.
+        raise BadInput(f"[pde] name: {file.job.pde.name} left the program: SystemExit: {error}") from error
     if not isinstance(made, Problem | Evolution):
         kind = type(made).__name__
         raise BadInput(
@@ -126,7 +131,7 @@ def find_function(name: str, folders: list[Path], comm: MPI.Comm) -> Callable[..
 
     Args:
         name: the name.
-        folders: where the user's module is looked for, before Python's own path.
+        folders: where the user's module is looked for, after Python's own path: a ``random.py`` there is not Python's.
         comm: the ranks that all call this.
 
     Raises:
@@ -141,7 +146,7 @@ def find_function(name: str, folders: list[Path], comm: MPI.Comm) -> Callable[..
             raise BadInput(f"unknown equation {name!r}{nearest(name, known)}; one of your own is module:function")
         return built_in[function_name]
     module_name, _, function_name = name.partition(":")
-    sys.path[:0] = [str(f) for f in dict.fromkeys(folders) if str(f) not in sys.path]
+    sys.path += [str(f) for f in dict.fromkeys(folders) if str(f) not in sys.path]
     with parallel.together(comm):
         try:
             module = importlib.import_module(module_name)
@@ -150,7 +155,7 @@ def find_function(name: str, folders: list[Path], comm: MPI.Comm) -> Callable[..
             raise BadInput(
                 f"{name}: there is no module {cause.name!r}; looked in {where} and on Python's path"
             ) from cause
-        except Exception as cause:
+        except (Exception, SystemExit) as cause:
             raise BadInput(f"{name}: importing {module_name} failed: {type(cause).__name__}: {cause}") from cause
         if not callable(getattr(module, function_name, None)):
             known = [n for n, m in vars(module).items() if inspect.isfunction(m) and not n.startswith("_")]

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"expected text without NUL characters, which no file's name has, got {text!r}")
+    return text
+
 
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
 Seed: TypeAlias = Annotated[int, Field(ge=0)]
-Text: TypeAlias = Annotated[str, Field(min_length=1)]
+Text: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 Numbers: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=3)]
 Counts: TypeAlias = Annotated[list[Count], Field(min_length=1, max_length=3)]
 

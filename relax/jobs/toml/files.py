@@ -45,6 +45,8 @@ def parse(text: str, source: str = "job") -> Job:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{source}: this is not TOML: {error}") from None
+    except RecursionError:
+        raise BadInput(f"{source}: expected tables and lists a few levels deep, got some hundreds") from None
     lines = _mistakes_of_kind(raw)
     if not lines:
         model = kinds.part(kinds.KINDS[kinds.named_by(raw)[0]].model)
@@ -99,7 +101,7 @@ def read(path: Path) -> JobFile[Job]:
         hint = nearest(str(path), others) if others else ""
         raise BadInput(f"{path}: there is no such job file{hint}; looked in {path.resolve().parent}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: expected a readable TOML file: {error}") from None
     return JobFile(parse(text, str(path)), text, path.resolve(), project_root(path))

@@ -102,7 +102,7 @@ class ObserveSection(Section):
     state, -1 the last one, too.
     """
 
-    points: Count | Text
+    points: Annotated[int, Field(ge=1, le=10**7)] | Text
     seed: Seed = 0
     steps: Annotated[list[int] | Literal["all"] | None, BeforeValidator(_as_steps)] = None
 
@@ -116,7 +116,7 @@ class DataSection(Section):
 
     truth: Text | Numbers | None = None
     file: Text | None = None
-    noise: Positive | None = None
+    noise: Annotated[float, Field(ge=1e-12)] | None = None
     seed: Seed = 0
 
     @model_validator(mode="before")
