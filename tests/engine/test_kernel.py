@@ -22,12 +22,12 @@ def scalar(factor=lambda u: 1.0, reaction=0.0, degree=1, source=0.0):
     return Problem(residual=F + reaction * u * v * ufl.dx if reaction else F, state=u, controls=[f])
 
 
-def elasticity(held=False):
+def elasticity(held=None):
     """In pascals, pulled on all sides."""
     V = fem.functionspace(meshes.unit_square(4), ("Lagrange", 2, (2,)))
     u, v, f = fem.Function(V), ufl.TestFunction(V), fem.Constant(V.mesh, (1e6, 0.0))
     F = 210e9 * ufl.inner(ufl.sym(ufl.grad(u)), ufl.sym(ufl.grad(v))) * ufl.dx - ufl.inner(f, v) * ufl.dx
-    return Problem(residual=F, state=u, controls=[f], bcs=[clamp(V, "left")] if held else [])
+    return Problem(residual=F, state=u, controls=[f], bcs=[] if held is None else [clamp(held(V), "left")])
 
 
 def stokes(pressure="free", viscosity=1.0, in_time=False):
@@ -59,13 +59,14 @@ REFUSED = {
     "Neumann, quartic": (lambda: scalar(degree=4), "the state"),
     "nonlinear": (lambda: scalar(lambda u: 1.0 + ufl.inner(ufl.grad(u), ufl.grad(u)), source=0.1), "the state"),
     "elasticity": (elasticity, "part 0 of the state"),
+    "elasticity, held along x": (lambda: elasticity(lambda V: V.sub(0)), "part 1 of the state"),
     "Stokes": (stokes, "part 1 of the state"),
     "Stokes, in time": (lambda: stokes(in_time=True), "part 1 of the state"),
     "Stokes, viscous": (lambda: stokes(viscosity=1e9), "part 1 of the state"),
 }
 SOLVED = {
     "a weak reaction": lambda: scalar(reaction=1e-6, source=1e-6),
-    "elasticity, held": lambda: elasticity(held=True),
+    "elasticity, held": lambda: elasticity(lambda V: V),
     "Stokes, a small term": lambda: stokes("a small term"),
     "Stokes, viscous, a small term": lambda: stokes("a small term", viscosity=1e3),
     "Stokes, in time, in a vertex": lambda: stokes("in a vertex", in_time=True),

@@ -83,7 +83,7 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
-        "return parallel.from_rank_0(self._comm, parallel.checked(self._comm, values, self.size, what))",
+        "return parallel.checked_on_all(self._comm, values, self.size, what)",
         "return parallel.checked(self._comm, values, self.size, what)",
         "test_layer.py::TestDiffusion -k rank_0s",
         "each rank solves at a control of its own",
@@ -169,10 +169,24 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
-        "for later in waiting:", "for later in waiting[::-1]:", "test_compiling.py", "a form in another one's place"
+        "chain.from_iterable(forms))",
+        "chain.from_iterable(forms[::-1]))",
+        "test_compiling.py",
+        "a form in another one's place",
+    ),
+    Mutant("None), sorted(tags))", "None), sorted(tags)[:1])", "test_compiling.py", "one tag of several is integrated"),
+    Mutant(
+        "1e-3 if is_single else 1e-6",
+        "1e-3",
+        "test_parallel.py -k others",
+        "ranks in double precision may differ as in single",
+        ranks=2,
     ),
     Mutant(
-        "data[0], sorted(tags))", "data[0], sorted(tags)[:1])", "test_compiling.py", "one tag of several is integrated"
+        "smooth=not is_exhausted)",
+        "smooth=True)",
+        "test_half_inverse.py -k smoothly",
+        "a smooth filter where an edge is promised",
     ),
     Mutant(
         "ABOVE_0: Rule = (lambda v: 0.0 < v", "ABOVE_0: Rule = (lambda v: 0.0 <= v", "test_checks.py", "0 is above 0"

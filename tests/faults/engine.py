@@ -15,6 +15,14 @@ EIGENMAP = "test_eigenmap.py -k 'derivatives_are or second_derivative or one_ran
 
 MUTANTS = [
     Mutant(
+        "if left <= _NOTHING * y.norm():", "if False:", "test_kernel.py", "a pressure up to a constant is solved for"
+    ),
+    Mutant("places.reshape(-1, bs)[:, j]", "places", "test_kernel.py", "all components are moved together"),
+    Mutant("if holder is not None:", "if False:", "test_turn.py", "two calls share the registers"),
+    Mutant(
+        "gap.max(initial=0.0) > _SAME", "gap.max(initial=0.0) > 1e6", "test_turn.py", "half of an integral", ranks=2
+    ),
+    Mutant(
         "dual.x.scatter_reverse(la.InsertMode.add)",
         "pass",
         DIFFUSION,

@@ -60,7 +60,7 @@ MUTANTS = [
     ),
     Mutant(
         "*(name for name in old if name not in new), *moving",
-        "*moving",
+        "*moving,",
         f"{FOLDER} -k 'only_what or exchange'",
         "files of an earlier run stay among the new ones",
     ),
