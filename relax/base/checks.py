@@ -15,6 +15,8 @@ Rule: TypeAlias = tuple[Callable[[float], bool], str]
 
 ABOVE_0: Rule = (lambda v: 0.0 < v < math.inf, "a finite number above 0")
 AT_LEAST_0: Rule = (lambda v: 0.0 <= v < math.inf, "a finite number of at least 0")
+# What is a control vector, by the names that messages have for it.
+_VECTORS = ("control", "direction", "m0", "mean")
 FRACTION: Rule = (lambda v: 0.0 <= v < 1.0, "a number in [0, 1)")
 
 
@@ -101,19 +103,21 @@ def array_like(values: Any, what: str) -> Any:
         BadInput: for what NumPy hangs on, loses something of, or should not take: UFL, tensors that require a gradient,
             masked arrays.
     """
-    first = values[0] if isinstance(values, list | tuple) and values else values
-    if hasattr(first, "ufl_shape"):
+    if isinstance(values, list | tuple):
+        for entry in values:
+            if not isinstance(entry, float | int):
+                array_like(entry, what)
+        return values
+    if hasattr(values, "ufl_shape"):
         # UFL turns itself into a number by evaluating itself, for ever.
-        raise BadInput(
-            f"{what}: expected numbers, got UFL's {type(first).__name__}; `relax.control_values(G, f)` is the control "
-            "vector of functions, constants and expressions"
-        )
-    if getattr(first, "requires_grad", False):
+        vector = "; `relax.control_values(G, f)` is the control vector of functions, constants and expressions"
+        raise BadInput(f"{what}: expected numbers, got UFL's {type(values).__name__}" + vector * (what in _VECTORS))
+    if getattr(values, "requires_grad", False):
         raise BadInput(
             f"{what}: expected numbers, got a tensor that requires a gradient, which would end here; "
             "`relax.SolutionLayer(G)` is differentiated through, m.detach() is an array"
         )
-    if type(first).__name__ == "MaskedArray":
+    if type(values).__name__ == "MaskedArray":
         raise BadInput(f"{what}: expected numbers, got a masked array; fill it, or leave out what is masked")
     return values
 

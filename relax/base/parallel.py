@@ -238,7 +238,8 @@ def checked_on_all(comm: MPI.Comm, values: Any, last: int, what: str) -> Array:
     array = from_rank_0(comm, mine)
     if comm.size > 1:
         largest_entry = max(np.abs(array).max(initial=0.0), np.abs(mine).max(initial=0.0))
-        is_single = bool((mine == mine.astype(np.float32)).all())
+        with np.errstate(over="ignore"):
+            is_single = bool((mine == mine.astype(np.float32)).all())
         if any_rank(comm, bool(np.abs(mine - array).max(initial=0.0) > (1e-3 if is_single else 1e-6) * largest_entry)):
             raise BadInput(
                 f"{what}: expected the same values on each of the {comm.size} ranks, which solve together, got others "

@@ -11,7 +11,6 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.fem.layout import ControlLayout, as_rows
 from relax.base.types import Array
-from relax.engine.turn import turn
 from relax.errors import BadInput
 
 # Directions that go through one block solve; more are taken in turns, so that memory stays a few states.
@@ -23,7 +22,6 @@ class ControlSpace(Protocol):
 
     comm: MPI.Comm
     layout: ControlLayout
-    problem: Any
     size_in: int
     size_out: int
 
@@ -75,10 +73,9 @@ class Linearization:
     def jvp(self, dm: npt.ArrayLike) -> Array:
         """The tangent G'(m) dm: (..., size_in) -> (..., size_out). Leading axes are directions, for one factor."""
         G, derivatives = self._G, self._derivatives()
-        directions = G.layout.checked(dm, "direction")
+        directions = G.layout.checked(dm, "direction", compared=False)
         rows = as_rows(directions)
-        with turn(G.problem):
-            blocks = [derivatives.tangents(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
+        blocks = [derivatives.tangents(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
         return _joined(blocks, G.size_out).reshape(*directions.shape[:-1], G.size_out)
 
     def vjp(self, dy: npt.ArrayLike) -> Array:
@@ -89,8 +86,7 @@ class Linearization:
         G, derivatives = self._G, self._derivatives()
         seeds = self._checked_seed(dy)
         rows = as_rows(seeds)
-        with turn(G.problem):
-            blocks = [derivatives.gradients(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
+        blocks = [derivatives.gradients(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
         return _joined(blocks, G.size_in).reshape(*seeds.shape[:-1], G.size_in)
 
     def hvp(self, dy: npt.ArrayLike, dm: npt.ArrayLike) -> Array:
@@ -100,7 +96,7 @@ class Linearization:
         """
         G, derivatives = self._G, self._derivatives()
         seeds = self._checked_seed(dy)
-        directions = G.layout.checked(dm, "direction")
+        directions = G.layout.checked(dm, "direction", compared=False)
         try:
             lead = np.broadcast_shapes(seeds.shape[:-1], directions.shape[:-1])
         except ValueError as error:
@@ -112,8 +108,7 @@ class Linearization:
         for start in range(0, len(which), derivatives.hessian_block):
             end = start + derivatives.hessian_block
             distinct, number = np.unique(which[start:end], return_inverse=True)
-            with turn(G.problem):
-                blocks.append(derivatives.hessian_actions(seed_rows[start:end], given[distinct], number))
+            blocks.append(derivatives.hessian_actions(seed_rows[start:end], given[distinct], number))
         return _joined(blocks, G.size_in).reshape(*lead, G.size_in)
 
     def matrix(self) -> Array:
@@ -134,7 +129,7 @@ class Linearization:
         """``jvp`` of rows (k, size_in): through the matrix, where that takes fewer solves than k."""
         if self._G.layout.kind == "owned" or len(dm) <= self._fewest:
             return self.jvp(dm)
-        return np.asarray(self._G.layout.checked(dm, "direction") @ self.matrix().T)
+        return np.asarray(self._G.layout.checked(dm, "direction", compared=False) @ self.matrix().T)
 
     @property
     def _fewest(self) -> int:

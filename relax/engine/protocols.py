@@ -21,6 +21,11 @@ def shared(self: Any, memo: dict[int, Any]) -> Any:
     return self
 
 
+def itself(self: Any) -> Any:
+    """``__copy__`` of the same. Local."""
+    return self
+
+
 def not_pickled(self: Any, protocol: Any) -> Any:
     """``__reduce_ex__`` of what lives in this process alone.
 

@@ -15,7 +15,7 @@ from relax.base.la.options import Options
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.march import March, expanded
-from relax.engine.protocols import Map, Solution, not_pickled, shared
+from relax.engine.protocols import Map, Solution, itself, not_pickled, shared
 from relax.engine.solve.state import Newton
 from relax.engine.stationary import Stationary
 from relax.engine.turn import turn
@@ -96,6 +96,12 @@ class ReducedMap(Map):
                 "the observable depends on `previous`, which the steps overwrite; AtSteps looks at any step's state"
             )
         self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
+        least, minus_most = parallel.smallest(self.comm, np.array([observable.size, -observable.size]))
+        if least != -minus_most:
+            raise BadProblem(
+                f"{type(observable).__name__}.size: expected the same on every rank, got {observable.size} here; "
+                "y is whole on each of them"
+            )
         self._is_compared = False
         self.solution: Solution
         self._march: March | None = None
@@ -112,6 +118,7 @@ class ReducedMap(Map):
         self.size_in = self.layout.size
         self.size_out = observable.size
 
+    __copy__ = itself
     __deepcopy__ = shared
     __reduce_ex__ = not_pickled
 
@@ -124,14 +131,14 @@ class ReducedMap(Map):
         together (a linear source): then all samples go through one block solve with one factor.
         """
         controls = self.layout.checked(m, "control")
-        with turn(self.problem):
+        with turn(self.problem.state):
             values = self.solution.values(as_rows(controls))
         self._compare(values)
         return values.reshape(*controls.shape[:-1], self.size_out)
 
     def linearize_rows(self, rows: Array) -> list[Linearization]:
         """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
-        with turn(self.problem):
+        with turn(self.problem.state):
             points = self.solution.linearize(rows)
         self._compare(np.array([value for _, value in points]))
         return [Linearization(self, derivatives, value) for derivatives, value in points]
@@ -140,8 +147,9 @@ class ReducedMap(Map):
         """See once that all ranks have seen the same: an observable of one's own may have left out a sum over them."""
         if self._is_compared or self.comm.size == 1:
             return
-        self._is_compared = True
         gap, size = np.abs(values - parallel.from_rank_0(self.comm, values)), np.abs(values)
+        # A state of zeros shows nothing.
+        self._is_compared = parallel.any_rank(self.comm, bool(size.max(initial=0.0) > 0.0))
         if parallel.any_rank(self.comm, bool(gap.max(initial=0.0) > _SAME * size.max(initial=0.0))):
             raise BadProblem(
                 f"{type(self.observable).__name__}.value: expected the same numbers on every rank, got others "
@@ -166,7 +174,7 @@ class ReducedMap(Map):
     def _in_turn(self, states: Generator[tuple[int, float | None]]) -> Iterator[tuple[int, float | None]]:
         try:
             while True:
-                with turn(self.problem):
+                with turn(self.problem.state):
                     try:
                         reached = next(states)
                     except StopIteration:

@@ -13,24 +13,24 @@ _busy: dict[int, int] = {}
 
 
 @contextmanager
-def turn(problem: object) -> Iterator[None]:
-    """The maps of this problem are this caller's within the block. Local.
+def turn(state: object) -> Iterator[None]:
+    """The maps of the problem with this state are this caller's within the block. Local.
 
     Raises:
         BadInput: when one of them is in the middle of another call: of another thread, or one that has called this.
     """
     me = threading.get_ident()
     with _guard:
-        holder = _busy.get(id(problem))
+        holder = _busy.get(id(state))
         if holder is not None:
-            where = "which has called this, from a method of an observable" if holder == me else "in another thread"
+            where = "which has called this (from a method of an observable?)" if holder == me else "in another thread"
             raise BadInput(
                 f"a map was called while another call of this problem's maps is under way, {where}: both write the "
                 "problem's state and controls. Make a problem and a map for the second one, or wait for the first"
             )
-        _busy[id(problem)] = me
+        _busy[id(state)] = me
     try:
         yield
     finally:
         with _guard:
-            del _busy[id(problem)]
+            del _busy[id(state)]

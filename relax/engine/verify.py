@@ -130,7 +130,7 @@ def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapRe
 def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapReport:
     def random() -> Array:
         # Not of zero mean: an elliptic solve all but swallows what changes sign from node to node.
-        return G.layout.checked(rng.uniform(-0.5, 1.0, G.size_in), "direction")
+        return G.layout.checked(rng.uniform(-0.5, 1.0, G.size_in), "direction", compared=False)
 
     if m is None:
         point = G.layout.checked(G.present_control(), "control") + 0.1 * random()

@@ -42,9 +42,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ class RunFolder:
         self._overwrite = overwrite
         self._resume = resume
         self._lock: Lock | None = None
+        self._mark = {"relax": info.relax_version(), **myself()}
 
     def inspect(self) -> None:
         """See that the run may use the folder, or may replace or resume an earlier run in it; nothing is changed yet.
@@ -110,13 +112,17 @@ class RunFolder:
         """
         parallel.on_rank_0(self._comm, self._inspect)
 
-    def begin(self, job: str) -> None:
+    def begin(self, job: str, fill: Callable[[Path], None]) -> None:
         """Make the folder to write in. For the moment when the job, whose text goes into it, is known to be good.
+
+        Args:
+            job: its text.
+            fill: puts into it, on rank 0, what a resumed run goes on from: the folder is never there without.
 
         Raises:
             BadInput: when the folder cannot be written, or has become another run's meanwhile.
         """
-        parallel.on_rank_0(self._comm, lambda: self._begin(job))
+        parallel.on_rank_0(self._comm, lambda: self._begin(job, fill))
 
     def finish(self) -> None:
         """Let what has been written take the place of an earlier run's.
@@ -174,7 +180,7 @@ class RunFolder:
             self._exchange()
             begun, files = None, files_of(folder)
         here = {path.name for path in folder.iterdir() if path.name not in (LOCK, UNFINISHED, *(files or ()))}
-        foreign = sorted(name for name in here if not name.startswith(_PART))
+        foreign = sorted(name for name in here if not _is_part(folder / name))
         if foreign and files is None and begun is None:
             raise BadInput(
                 f"{folder}: holds {foreign[0]} and no {RUN}, so it is not a folder of relax; choose another with "
@@ -200,38 +206,42 @@ class RunFolder:
                 f"{folder}: holds a finished run; --overwrite replaces it, --output writes to another folder{goes_on}"
             )
 
-    def _begin(self, job: str) -> None:
+    def _begin(self, job: str, fill: Callable[[Path], None]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take()
             self._look()
-            for left in self.folder.glob(f"{_PART}*"):
-                _remove(left)
+            for left in filter(_is_part, list(self.folder.iterdir())):
+                remove(left)
             if self._resume and self.work.exists():
-                write_json(self.work, RUN, self._mark())
+                write_json(self.work, RUN, self._mark)
                 write_text(self.work, JOB, job)
+                fill(self.work)
                 return
             new = Path(tempfile.mkdtemp(prefix=_PART, dir=self.folder))
-            new.chmod(self.folder.stat().st_mode & 0o777)
-            write_json(new, RUN, self._mark())
+            # With the bit by which files have the group of their folder.
+            new.chmod(self.folder.stat().st_mode & 0o7777)
+            write_json(new, RUN, self._mark)
             write_text(new, JOB, job)
+            fill(new)
             if self.work.exists():
-                _remove(self.work)
+                remove(self.work)
             new.rename(self.work)
         except OSError as error:
             raise self._cannot_write(error) from None
 
-    def _mark(self) -> dict[str, Any]:
-        return {"relax": info.relax_version(), **myself()}
-
     def _finish(self) -> None:
-        for name in CHECKPOINTS:
-            (self.work / name).unlink(missing_ok=True)
-        files = sorted(path.name for path in self.work.iterdir() if not path.name.startswith(_PART))
-        for path in self.work.rglob("*"):
-            _sync(path)
+        try:
+            self._end()
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _end(self) -> None:
+        files = {path.name for path in self.work.iterdir() if not _is_part(path)} - set(CHECKPOINTS)
+        _sync_all(self.work)
         # From here on the run has ended: whoever comes next puts its files in place, should this process be killed.
-        write_json(self.work, RUN, {**self._mark(), "files": sorted({RUN, *files})})
+        # Until here it can be gone on with: its checkpoints go with the rest of the folder.
+        write_json(self.work, RUN, {**self._mark, "files": sorted({RUN, *files})})
         self._exchange()
 
     def _exchange(self) -> None:
@@ -246,12 +256,12 @@ class RunFolder:
             )
         for name in (*(name for name in old if name not in new), *moving):
             if name not in moving or (folder / name).is_dir() or (work / name).is_dir():
-                _remove(folder / name)
+                remove(folder / name)
             if name in moving:
                 (work / name).replace(folder / name)
-        (work / RUN).replace(folder / RUN)
-        _sync(folder)
-        _remove(work)
+        # A copy: while the folder is there, so is its mark.
+        write_bytes(folder, RUN, (work / RUN).read_bytes())
+        remove(work)
 
 
 def marked(folder: Path) -> dict[str, Any] | None:
@@ -267,7 +277,8 @@ def marked(folder: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or "relax" not in content:
             raise ValueError("it is not one of relax's")
-        if not all(isinstance(name, str) and Path(name).name == name for name in content.get("files", [])):
+        files = content.get("files", [])
+        if not isinstance(files, list) or not all(_is_name(name) for name in files):
             raise ValueError("its list of files is none")
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(
@@ -282,14 +293,30 @@ def files_of(folder: Path) -> list[str] | None:
     return (marked(folder) or {}).get("files")
 
 
-def _remove(path: Path) -> None:
+def _is_name(name: Any) -> bool:
+    """Whether it can be that of a run's file."""
+    return isinstance(name, str) and Path(name).name == name and name not in ("", ".", "..", UNFINISHED, LOCK)
+
+
+def _is_part(path: Path) -> bool:
+    """Whether it is something in the making, as ``tempfile`` names it."""
+    return re.fullmatch(re.escape(_PART) + "[a-z0-9_]{8}", path.name) is not None
+
+
+def remove(path: Path) -> None:
     """Remove a file, a link, or a folder, which loses its name first: what is cut short is not half there."""
     if path.is_dir() and not path.is_symlink():
         doomed = Path(tempfile.mkdtemp(prefix=_PART, dir=path.parent))
         path.rename(doomed / path.name)
-        shutil.rmtree(doomed)
+        # What somebody holds open on another machine stays under a name that the next run removes.
+        shutil.rmtree(doomed, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _sync_all(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
 
 
 def _sync(path: Path) -> None:

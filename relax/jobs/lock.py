@@ -17,7 +17,9 @@ from typing import Any
 
 from relax.errors import BadInput
 
-LOCK = ".lock"
+LOCK = ".relax.lock"
+# A lock without words in it is this old, in seconds, when its process has been killed before it wrote them.
+_ABOUT_TO_WRITE = 10.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -30,7 +32,7 @@ class Lock:
     """Held by this process from now on. On one rank.
 
     Args:
-        folder: what it is for; the file ``.lock`` is there while it is held.
+        folder: what it is for; the file ``.relax.lock`` is there while it is held.
 
     Raises:
         BadInput: when another process holds it, with what is known of that one.
@@ -40,7 +42,14 @@ class Lock:
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
         while True:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                self._file, self._is_new = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+            except FileExistsError:
+                try:
+                    self._file, self._is_new = os.open(self._path, flags), False
+                except FileNotFoundError:
+                    continue
             try:
                 self._take(folder)
                 if self._is_there():
@@ -50,6 +59,9 @@ class Lock:
                 raise
             # Another run has ended between the two lines above, and removed its file.
             os.close(self._file)
+        if os.fstat(self._file).st_size > 0 and not self._holder():
+            os.close(self._file)
+            raise BadInput(f"{self._path}: expected the lock of a run, and this is something else; move it away")
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, json.dumps({**myself(), "ticks": _ticks(os.getpid())}).encode(), 0)
 
@@ -61,7 +73,7 @@ class Lock:
             if not kernel_says and error.errno not in _NO_LOCKS:
                 raise
             holder = self._holder()
-            if kernel_says or _may_live(holder):
+            if kernel_says or not self._is_new and _may_live(holder, time.time() - os.fstat(self._file).st_mtime):
                 who = "process {process} on {host}, since {started}".format(**holder) if holder else "which is unknown"
                 dead = "" if kernel_says else f". If that one is no more, remove {self._path}"
                 raise BadInput(
@@ -98,7 +110,10 @@ def _ticks(process: int) -> str | None:
         return None
 
 
-def _may_live(holder: dict[str, Any]) -> bool:
-    if not holder or holder["host"] != socket.gethostname():
-        return bool(holder)
+def _may_live(holder: dict[str, Any], age: float) -> bool:
+    """Whether the process that wrote a lock may be there, or one that is about to write it."""
+    if not holder:
+        return age < _ABOUT_TO_WRITE
+    if holder["host"] != socket.gethostname():
+        return True
     return _ticks(int(holder["process"])) == holder.get("ticks")

@@ -16,7 +16,7 @@ from relax.jobs.folder import JOB, UNFINISHED
 from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session
 from relax.jobs.setting.optimised import Optimised
-from relax.jobs.steps import Kept, Record, kept_in, save_control
+from relax.jobs.steps import Kept, Record, kept_in, put, save_control
 from relax.jobs.toml import parse
 
 # Below this gradient norm the control is the minimiser to eight digits of the prior's standard deviation.
@@ -44,7 +44,9 @@ def run(session: Session, report_of: Callable[[Any, Any], Report]) -> Outcome:
     if session.resume and job.solver.layout == "owned":
         raise BadInput('--resume: needs [solver] layout = "replicated"; an owned control is not kept')
     kept = parallel.on_rank_0(comm, lambda: _earlier_steps(session.results, job)) if session.resume else None
-    setting: Optimised = session.build(lambda setting: _check_size(kept, setting, session.results))
+    setting: Optimised = session.build(
+        lambda setting: _check_size(kept, setting, session.results), lambda folder: put(folder, kept)
+    )
     session.progress.say(opening(job.pde.name, sizes(setting.problem, setting.G.size_out), comm))
     report = report_of(job, setting)
     try:
@@ -105,7 +107,7 @@ def _optimise(session: Session, setting: Optimised, kept: Kept | None) -> Result
     m0, before = (setting.start, []) if kept is None else (kept.control, kept.history)
     # The tolerance of a resumed run is relative to where the first one started.
     atol = max(_ATOL, method.rtol * before[0]["gradient_norm"]) if before else _ATOL
-    record = Record(session.comm, session.folder, kept)
+    record = Record(session.comm, session.folder, before)
 
     def after_step(step: dict[str, Any], value: Array) -> None:
         entry = _shifted(step, before)

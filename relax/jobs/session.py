@@ -76,12 +76,17 @@ class Session:
         """See that the output folder can be used, and hold it from now on. Collective."""
         self._output.inspect()
 
-    def build(self, check: Callable[[Any], None] = lambda setting: None) -> Any:
-        """Build what the job describes and ``check`` it; make the folder, now that it is good. Collective."""
+    def build(
+        self, check: Callable[[Any], None] = lambda setting: None, fill: Callable[[Path], None] = lambda folder: None
+    ) -> Any:
+        """Build what the job describes and ``check`` it; make the folder, now that it is good, and ``fill`` it.
+
+        Collective. ``fill`` puts into it what a resumed run goes on from, on rank 0.
+        """
         with self.phase("build"):
             setting = self._build(self.file, self.comm)
         check(setting)
-        self._output.begin(self.file.text)
+        self._output.begin(self.file.text, fill)
         return setting
 
     def finish(self, summary: dict[str, Any], words: str) -> Outcome:

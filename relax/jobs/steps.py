@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,14 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from relax.base import parallel
 from relax.base.log import logger
 from relax.base.types import Array
-from relax.errors import BadInput
-from relax.jobs.folder import CHECKPOINTS, CONTROL, HISTORY, UNFINISHED, plain, write_bytes, write_text
+from relax.errors import BadInput, SolveFailed
+from relax.jobs.folder import CHECKPOINTS, CONTROL, HISTORY, UNFINISHED, plain, remove, write_bytes, write_text
 
 # What numpy and its zip files raise for one that is cut, empty, overwritten, or a folder.
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -37,55 +41,82 @@ class Kept:
 
 
 class Record:
-    """The steps of a run, on disk when ``add`` returns. Writes on rank 0; no method is collective.
+    """The steps of a run, on disk when ``add`` returns. Collective, as are its methods but ``close``: rank 0 writes.
 
     Args:
         comm: the ranks of the run.
-        work: the folder to write in.
-        before: what an earlier run has kept and this one goes on from.
+        work: the folder to write in, where ``put`` has left what there is to go on from.
+        before: the steps of an earlier run that this one goes on from.
+
+    Raises:
+        SolveFailed: on every rank, when the disk does not take a step.
     """
 
-    def __init__(self, comm: MPI.Comm, work: Path, before: Kept | None) -> None:
+    def __init__(self, comm: MPI.Comm, work: Path, before: Sequence[dict[str, Any]] = ()) -> None:
+        self._comm = comm
         self._work = work
-        self._history = [] if before is None else list(before.history)
+        self._history = list(before)
         self._file: int | None = None
-        if comm.rank == 0:
-            if before is not None:
-                _keep(work, before.control, self._history)
-            write_text(work, HISTORY, "".join(map(_line, self._history)))
-            self._file = os.open(work / HISTORY, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with parallel.together(comm), _in_words(work):
+            if comm.rank == 0:
+                write_text(work, HISTORY, "".join(map(_line, self._history)))
+                self._file = os.open(work / HISTORY, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def add(self, entry: dict[str, Any], control: Array | None) -> None:
-        """Append a step; with its control, where all of that is on this rank, it can be gone on from."""
-        if self._file is None:
-            return
+        """Append a step; with its control, where all of that is on rank 0, it can be gone on from."""
+        with parallel.together(self._comm), _in_words(self._work):
+            if self._file is not None:
+                self._add(self._file, entry, control)
+
+    def _add(self, file: int, entry: dict[str, Any], control: Array | None) -> None:
         self._history.append(plain(entry))
         line = _line(entry).encode()
         # In one call, so that a line is there whole; a disk that takes a part of it is full.
-        if os.write(self._file, line) < len(line):
-            raise OSError(f"{self._work / HISTORY}: the disk took a part of a line; is it full?")
-        os.fsync(self._file)
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, "it took a part of a line")
+        os.fsync(file)
         if control is not None:
-            _keep(self._work, control, self._history)
+            last, before = (self._work / name for name in CHECKPOINTS)
+            if last.exists():
+                last.replace(before)
+            _write(last, Kept(control, self._history))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. Not collective."""
         if self._file is not None:
             os.close(self._file)
+
+
+@contextmanager
+def _in_words(work: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SolveFailed(
+            f"{work}: the disk does not take the step ({error.strerror or error}); make room, then --resume goes on "
+            "from the step before"
+        ) from error
 
 
 def _line(entry: dict[str, Any]) -> str:
     return json.dumps(plain(entry)) + "\n"
 
 
-def _keep(work: Path, control: Array, history: list[dict[str, Any]]) -> None:
-    """Write a checkpoint, with a checksum (that of zip files); the one before stays."""
+def put(work: Path, kept: Kept | None) -> None:
+    """Write the checkpoint that a run goes on from; the one before stays, if it is a file. On rank 0."""
+    if kept is None:
+        return
+    for name in CHECKPOINTS:
+        if (work / name).is_dir():
+            remove(work / name)
+    _write(work / CHECKPOINTS[0], kept)
+
+
+def _write(path: Path, kept: Kept) -> None:
+    """A checkpoint, with a checksum (that of zip files)."""
     content = io.BytesIO()
-    np.savez(content, control=control, history=np.array(json.dumps(history)))
-    last, before = (work / name for name in CHECKPOINTS)
-    if last.exists():
-        last.replace(before)
-    write_bytes(work, last.name, content.getvalue())
+    np.savez(content, control=kept.control, history=np.array(json.dumps(kept.history)))
+    write_bytes(path.parent, path.name, content.getvalue())
 
 
 def save_control(work: Path, control: Array) -> None:

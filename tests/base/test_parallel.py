@@ -190,7 +190,7 @@ def test_what_is_no_array_is_refused_before_numpy_sees_it(what):
         "masked": lambda: np.ma.masked_array(np.ones(9), np.arange(9) < 3),
         "tensor": lambda: pytest.importorskip("torch").ones(9, requires_grad=True),
     }[what]()
-    words = {"masked": "fill it", "tensor": "SolutionLayer"}.get(what, r"relax\.control_values\(G, f\)")
+    words = {"masked": "fill it", "tensor": "SolutionLayer"}.get(what, "expected numbers, got UFL's")
     V = problem.state.function_space
     with ReducedMap(problem, FieldValues(V)) as G, G.linearize(np.zeros(9)) as point:
         prior = IdentityPrior(G, std=1.0)

@@ -27,7 +27,7 @@ from relax.errors import BadInput, SolveFailed
 from relax.invert import METHODS
 from relax.jobs import Outcome, folder, run_job, toml
 from relax.jobs.lock import LOCK, Lock, myself
-from relax.jobs.steps import Kept, Record, kept_in
+from relax.jobs.steps import Kept, Record, kept_in, put
 
 COMM = MPI.COMM_WORLD
 FEW = jobs.changed(("n = 8", "n = 4"), ('name = "gauss_newton"', "max_steps = 2"))
@@ -74,7 +74,18 @@ def test_a_folder_of_somebody_is_left_alone(here: Path) -> None:
         with pytest.raises(BadInput, match="not a folder of relax|nothing to resume"):
             run(here, **how)
         assert contents(here / "out") == before
-    for mark in ("", '{"relax": "0.1', "[]", '{"files": ["a"]}', '{"relax": "0.1.0", "files": ["../../mine"]}', "\x00"):
+    for mark in (
+        "",
+        '{"relax": "0.1',
+        "[]",
+        '{"files": ["a"]}',
+        '{"relax": "0.1.0", "files": ["../../mine"]}',
+        *(
+            f'{{"relax": "0.1.0", "files": {files}}}'
+            for files in ('[""]', '[".."]', '"run.json"', '["unfinished"]', "{}")
+        ),
+        "\x00",
+    ):
         rank_0_writes(here / "out" / folder.RUN, mark)
         with pytest.raises(BadInput, match=r"run\.json: is damaged"):
             run(here, overwrite=True)
@@ -137,7 +148,7 @@ def results(where: Path, word: str, *names: str) -> None:
     output = folder.RunFolder(MPI.COMM_SELF, where / "out", overwrite=True)
     output.inspect()
     try:
-        output.begin(word)
+        output.begin(word, lambda work: None)
         for name in names:
             (output.work / name).parent.mkdir(exist_ok=True)
             (output.work / name).write_text(word)
@@ -258,7 +269,7 @@ def unfinished(where: Path, steps: int = 3) -> Path:
     work.mkdir(parents=True)
     folder.write_json(work, folder.RUN, {"relax": "0", **myself()})
     folder.write_text(work, folder.JOB, FEW)
-    record = Record(MPI.COMM_SELF, work, None)
+    record = Record(MPI.COMM_SELF, work)
     for n in range(steps):
         record.add({"step": n, "gradient_norm": 1.0 / (n + 1)}, np.full(25, 0.1 * n))
     record.close()
@@ -274,7 +285,8 @@ def test_lines_are_whole_and_what_is_kept_is_the_last_step(here: Path) -> None:
     # A line that a kill has cut does not swallow the next one.
     with (work / folder.HISTORY).open("a") as file:
         file.write('{"step": 3, "gradi')
-    record = Record(MPI.COMM_SELF, work, kept)
+    put(work, kept)
+    record = Record(MPI.COMM_SELF, work, kept.history)
     record.add({"step": 3, "gradient_norm": 0.1}, np.full(25, 0.3))
     record.close()
     lines = (work / folder.HISTORY).read_text().splitlines()
@@ -326,6 +338,77 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
         assert contents(work) == before
 
 
+@pytest.mark.parametrize("damaged", ["cut", "a folder"])
+def test_a_run_goes_on_from_the_good_one_and_keeps_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    """Until another is written: a disk that is full at once leaves what there was."""
+    work = unfinished(here)
+    last, before = (work / name for name in folder.CHECKPOINTS)
+    if damaged == "cut":
+        last.write_bytes(last.read_bytes()[:100])
+    else:
+        last.unlink()
+        last.mkdir()
+    good = before.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("relax.jobs.steps.write_bytes", full)
+        with pytest.raises(BadInput, match="No space left"):
+            run(here, resume=True)
+    assert before.read_bytes() == good
+    assert run(here, resume=True).summary["steps"] == 3
+
+
+@pytest.mark.ranks(1, 2)
+def test_a_disk_that_is_full_in_the_middle_is_named_on_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("relax.jobs.steps.write_bytes", full)
+        words = str(raised_everywhere(SolveFailed, lambda: run(here)))
+    assert "the disk does not take the step (No space left on device)" in words
+    assert run(here, overwrite=True).summary["steps"] == 2
+
+
+def test_a_run_that_fails_at_its_very_end_can_be_gone_on_with(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checkpoints are there until it has ended."""
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "_sync_all", broken)
+        with pytest.raises(BadInput, match="Input/output error"):
+            run(here)
+    kept = on_rank_0(COMM, lambda: kept_in(here / "out"))
+    assert kept is not None and len(kept.history) == 3
+    assert run(here, resume=True).summary["steps"] == 4
+
+
+def test_a_resumed_run_that_is_killed_at_once_is_resumed_again(here: Path, finished: Path) -> None:
+    """From the finished one's last step: its copy is in the new folder before that has its name."""
+    shutil.copytree(finished, here / "out")
+    with pytest.raises(KeyboardInterrupt):
+        with pytest.MonkeyPatch.context() as killed:
+            killed.setattr("relax.jobs.optimised.Record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            run(here, resume=True)
+    kept = kept_in(here / "out")
+    assert (here / "out" / "unfinished").exists() and kept is not None and len(kept.history) == 3
+
+
+def test_what_is_not_relaxs_lock_is_left_alone(here: Path) -> None:
+    (here / "out").mkdir()
+    (here / "out" / LOCK).write_text("mine")
+    with pytest.raises(BadInput, match="expected the lock of a run"):
+        run(here)
+    assert (here / "out" / LOCK).read_text() == "mine"
+
+
 @pytest.mark.parametrize("file", ["control.npy", "history.jsonl", "job.toml"])
 @pytest.mark.parametrize("how", ["cut", "empty", "text", "a folder"])
 def test_a_finished_run_that_is_damaged_is_named_and_left_alone(
@@ -372,7 +455,8 @@ def test_links_are_not_followed(here: Path) -> None:
     for name in (folder.HISTORY, *folder.CHECKPOINTS):
         (work / name).unlink()
         (work / name).symlink_to(mine)
-    record = Record(MPI.COMM_SELF, work, kept)
+    put(work, kept)
+    record = Record(MPI.COMM_SELF, work, kept.history)
     record.add({"step": 2, "gradient_norm": 0.1}, np.ones(25))
     record.close()
     assert mine.read_text() == "mine" and not (work / folder.HISTORY).is_symlink()

@@ -139,8 +139,12 @@ class ControlLayout(Protocol):
     kind: Kind
     size: int
 
-    def checked(self, values: object, what: str) -> Array:
-        """``values`` validated, float64, shape (..., size). Collective."""
+    def checked(self, values: object, what: str, *, compared: bool = True) -> Array:
+        """``values`` validated, float64, shape (..., size). Collective.
+
+        ``compared``: refuse replicas that differ by more than rounding. Not for directions, which may be no more than
+        that themselves, as the last ones of an iteration are.
+        """
 
     def split(self, vector: Array) -> list[Array]:
         """One vector (size,) as a part per control: owned and ghost values, or a constant's entries. Collective."""
@@ -171,8 +175,10 @@ class Replicated:
         self._ends = np.cumsum([0, *lengths])
         self.size = int(self._ends[-1])
 
-    def checked(self, values: object, what: str) -> Array:
-        return parallel.checked_on_all(self._comm, values, self.size, what)
+    def checked(self, values: object, what: str, *, compared: bool = True) -> Array:
+        if compared:
+            return parallel.checked_on_all(self._comm, values, self.size, what)
+        return parallel.from_rank_0(self._comm, parallel.checked(self._comm, values, self.size, what))
 
     def split(self, vector: Array) -> list[Array]:
         pieces = [vector[a:b] for a, b in zip(self._ends[:-1], self._ends[1:], strict=True)]
@@ -203,7 +209,7 @@ class Owned:
         self._ends = np.cumsum([0, *lengths])
         self.size = int(self._ends[-1])
 
-    def checked(self, values: object, what: str) -> Array:
+    def checked(self, values: object, what: str, *, compared: bool = True) -> Array:
         return parallel.checked(self._comm, values, self.size, what)
 
     def split(self, vector: Array) -> list[Array]:

@@ -18,7 +18,7 @@ from relax.engine.dense.observation import DenseObservation
 from relax.engine.dense.points import DensePoints
 from relax.engine.dense.steps import StepMatrices
 from relax.engine.dense.terms import Terms
-from relax.engine.protocols import not_pickled, shared
+from relax.engine.protocols import itself, not_pickled, shared
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.problem.evolution import Evolution
@@ -65,6 +65,7 @@ class DenseMap:
         self._looks = G.observable.looks(steps)
         self._current: tuple[Terms, StepMatrices, DenseObservation] | None = None
 
+    __copy__ = itself
     __deepcopy__ = shared
     __reduce_ex__ = not_pickled
 

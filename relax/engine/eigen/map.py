@@ -15,7 +15,7 @@ from relax.base.types import Array
 from relax.engine.eigen.derivatives import EigenDerivatives
 from relax.engine.eigen.system import EigenSystem
 from relax.engine.linearization import Linearization
-from relax.engine.protocols import Map, not_pickled, shared
+from relax.engine.protocols import Map, itself, not_pickled, shared
 from relax.engine.turn import turn
 from relax.errors import BadInput, BadProblem
 
@@ -81,6 +81,7 @@ class EigenMap(Map):
         self.size_in = self.layout.size
         self.size_out = self._system.size_out
 
+    __copy__ = itself
     __deepcopy__ = shared
     __reduce_ex__ = not_pickled
 
@@ -93,13 +94,13 @@ class EigenMap(Map):
             SolveFailed: when not all states are found.
         """
         controls = self.layout.checked(m, "control")
-        with turn(self.problem):
+        with turn(self.problem.state):
             values = [self._system.value(self._system.solve(row)) for row in as_rows(controls)]
         return np.array(values).reshape(*controls.shape[:-1], self.size_out)
 
     def linearize_rows(self, rows: Array) -> list[Linearization]:
         """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
-        with turn(self.problem):
+        with turn(self.problem.state):
             points = [self._system.solve(row) for row in rows]
             return [Linearization(self, EigenDerivatives(self._system, p), self._system.value(p)) for p in points]
 

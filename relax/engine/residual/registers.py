@@ -20,6 +20,7 @@ from relax.base import parallel
 from relax.base.fem.forms import Control, holds, num_owned, values_of
 from relax.base.la.factors import Key
 from relax.base.types import Array
+from relax.engine.turn import turn
 from relax.problem.problem import Problem, is_value_of
 
 
@@ -108,12 +109,17 @@ class Registers:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Parameters may be written within the block; they are the user's again after it."""
-        users = self.present_parameters()
-        try:
-            yield
-        finally:
-            self.install_parameters(users)
+        """The registers may be written within the block; parameters are the user's again after it.
+
+        Raises:
+            BadInput: when another call is about to write them.
+        """
+        with turn(self.state):
+            users = self.present_parameters()
+            try:
+                yield
+            finally:
+                self.install_parameters(users)
 
     # -- directions and adjoints ---------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from relax.errors import BadProblem
 
 # |A c| of a constant beside |A r| of random signs in its place: rounding leaves 1e-16 to 1e-15. What is above zero and
 # below this belongs to an operator whose condition number is above 1e13.
-_NOTHING = 1e-13
+_NOTHING, _ROUNDING = 1e-13, 2e-15
 
 
 def check_constants(A: PETSc.Mat, V: fem.FunctionSpace) -> None:
@@ -40,11 +40,14 @@ def check_constants(A: PETSc.Mat, V: fem.FunctionSpace) -> None:
             x.array[:] = constant * signs
             A.mult(x, y)
             if left <= _NOTHING * y.norm():
+                share = left / max(y.norm(), 1e-300)
+                change = "does not change" if share < _ROUNDING else f"hardly changes (by {share:.0e} of its terms)"
                 raise BadProblem(
-                    f"residual: it does not change when a constant is added to {name}, which is then known up to a "
+                    f"residual: it {change} when a constant is added to {name}, which is then known up to a "
                     "constant only: what a solver finds depends on the solver and on the number of ranks. Hold it "
                     "somewhere (relax.clamp; a pressure in one vertex by dolfinx.fem.dirichletbc, with "
-                    "locate_dofs_geometrical), or add a term that sets its mean, such as eps * p * q * dx"
+                    "locate_dofs_geometrical), or add a term that sets its mean, such as eps * p * q * dx; "
+                    "where nothing is free, scale the equations to like sizes"
                 )
 
 

@@ -85,6 +85,8 @@ class NewtonSolver:
         self._snes.setErrorIfNotConverged(False)
         self._x: PETSc.Vec = None
         self._f: PETSc.Vec = None
+        #: Whether the last solve has failed on all ranks alike, and not by an error of one.
+        self.failed_together = False
 
     def solve(self, factor: Factor, guess: np.ndarray) -> None:
         """The state for the installed controls, using the matrix and linear solver of ``factor``.
@@ -97,6 +99,7 @@ class NewtonSolver:
             SolveFailed: with the reason in words; the state's register is then of no use.
         """
         u = self._residual.state.x
+        self.failed_together = False
         scale = self._norm_at(np.zeros_like(guess))
         self._first_norm = self._norm_at(guess)
         if self._first_norm == 0.0:
@@ -116,6 +119,7 @@ class NewtonSolver:
         except PETSc.Error as error:
             raise SolveFailed(f"Newton's method ({self._prefix}) failed inside PETSc: {error}") from error
         if self._snes.getConvergedReason() < 0:
+            self.failed_together = True
             raise SolveFailed(snes_failure(self._snes, self._prefix))
         # A step of no length also counts as convergence for SNES, wherever it stands.
         norm, allowed = self._snes.getFunctionNorm(), _STALLED * max(self._first_norm, scale)
@@ -268,16 +272,25 @@ class ForwardSolver:
             self._newton = NewtonSolver(self._residual, self._settings, operators.prefix, operators.options)
         factor = operators.factors.take()
         try:
-            try:
-                self._newton.solve(factor, guess)
-            finally:
-                # Of a failure, too, it may be the reason.
-                if factor.matrix.assembled:
-                    operators.check_constants(factor.matrix)
-        except (SolveFailed, BadProblem):
+            self._newton.solve(factor, guess)
+            if factor.matrix.assembled:
+                operators.check_constants(factor.matrix)
+        except (SolveFailed, BadProblem) as failure:
+            reason = self._reason(factor) if self._newton.failed_together else ""
             operators.factors.discard(factor)
             self.close()
+            if reason:
+                raise SolveFailed(f"{failure}. {reason}") from failure
             raise
+
+    def _reason(self, factor: Factor) -> str:
+        """Why the last iterate may have been the last: a constant that nothing holds there. Collective."""
+        try:
+            if factor.matrix.assembled:
+                self._operators.check_constants(factor.matrix)
+        except BadProblem as found:
+            return f"At the last iterate, {found}"
+        return ""
 
     def close(self) -> None:
         """Free what PETSc holds. Before the operators: SNES holds a factor's matrix, whose communicator may go."""
