@@ -34,8 +34,8 @@ MUTANTS = [
         "a run is resumed under another prior",
     ),
     Mutant(
-        "[] if before is None else list(before.history)",
-        "[]",
+        "self._history = list(before)",
+        "self._history = []",
         f"{FOLDER} -k lines_are_whole",
         "a resumed run forgets its history",
     ),
