@@ -15,9 +15,10 @@ Rule: TypeAlias = tuple[Callable[[float], bool], str]
 
 ABOVE_0: Rule = (lambda v: 0.0 < v < math.inf, "a finite number above 0")
 AT_LEAST_0: Rule = (lambda v: 0.0 <= v < math.inf, "a finite number of at least 0")
+FRACTION: Rule = (lambda v: 0.0 <= v < 1.0, "a number in [0, 1)")
+
 # What is a control vector, by the names that messages have for it.
 _VECTORS = ("control", "direction", "m0", "mean")
-FRACTION: Rule = (lambda v: 0.0 <= v < 1.0, "a number in [0, 1)")
 
 
 def as_number(value: Any) -> float:

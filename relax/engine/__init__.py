@@ -9,6 +9,8 @@ a stale control, a parameter that is not the user's again  ``residual/registers.
 Dirichlet values as controls                               ``residual/clamped.py``
 Cholesky where it should be LU, or the reverse             ``residual/symmetry.py``
 Newton, continuation, a state that is wrong                ``solve/state.py``
+an operator refused as known up to a constant              ``solve/kernel.py``
+"another call is under way"                                ``turn.py``
 a factor made too often, or kept too long                  ``solve/factored.py``, ``base/la/factors.py``
 ∂F/∂m for many directions                                  ``solve/sensitivity.py``
 tangents, adjoints, Hessian actions of a state             ``stationary.py``

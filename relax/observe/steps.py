@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from dolfinx import fem
 
-from relax.base.checks import as_number
+from relax.base.fem.forms import number_now
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
 from relax.observe.base import Look, Observable
@@ -89,18 +89,14 @@ class TimeIntegral(_InTime):
     def __init__(self, observable: Observable, dt: float | fem.Constant) -> None:
         super().__init__(observable)
         self.dt = dt
-        if not 0.0 < self._length < np.inf:
+        if not 0.0 < number_now(dt) < np.inf:
             raise BadInput(f"TimeIntegral: expected a finite step length above 0, got {dt!r}")
         self.size = observable.size
 
-    @property
-    def _length(self) -> float:
-        return as_number(self.dt.value if isinstance(self.dt, fem.Constant) else self.dt)
-
     def weights(self, num_steps: int) -> list[float]:
         """The weight of each step."""
-        ends = (0, num_steps)
-        return [self._length * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
+        length, ends = number_now(self.dt), (0, num_steps)
+        return [length * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
 
     def looks(self, num_steps: int, start: int = 0) -> list[Look]:
         return [Look(n, self.observable, start, weight) for n, weight in enumerate(self.weights(num_steps))]

@@ -9,9 +9,8 @@ import numpy as np
 import ufl
 from dolfinx import fem, mesh
 
-from relax.base.checks import as_number
 from relax.base.fem.coefficients import Coefficient, interpolated
-from relax.base.fem.forms import Control
+from relax.base.fem.forms import Control, number_now
 from relax.errors import BadProblem
 from relax.problem.problem import Problem, is_value_of
 from relax.problem.substitution import Substitution
@@ -124,7 +123,7 @@ class Evolution:
     @property
     def step_length(self) -> float | None:
         """``dt`` as it is now, or None where it is not known."""
-        return None if self.dt is None else _as_number(self.dt)
+        return None if self.dt is None else number_now(self.dt)
 
     def time_at(self, n: int) -> float | None:
         """The time of u_n, or None where the length of a step is not known."""
@@ -203,11 +202,7 @@ def check_length(dt: object, what: str) -> float:
     Raises:
         BadProblem: unless it is finite and above 0.
     """
-    length = _as_number(dt)
+    length = number_now(dt)
     if not 0.0 < length < np.inf:
         raise BadProblem(f"{what}: expected a finite length above 0, got {dt!r}")
     return length
-
-
-def _as_number(dt: object) -> float:
-    return as_number(dt.value if isinstance(dt, fem.Constant) else dt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from faults.mutant import Mutant
 
 RESUME = "test_output.py -k 'cut_short or resuming or replaced'"
-FOLDER = "test_folder.py"
+FOLDER, CHECKPOINTS = "test_folder.py", "test_checkpoints.py"
 
 MUTANTS = [
     Mutant(
@@ -36,7 +36,7 @@ MUTANTS = [
     Mutant(
         "self._history = list(before)",
         "self._history = []",
-        f"{FOLDER} -k lines_are_whole",
+        f"{CHECKPOINTS} -k lines_are_whole",
         "a resumed run forgets its history",
     ),
     Mutant("if self._overwrite or self._resume:", "if True:", RESUME, "a finished run is overwritten unasked"),
@@ -64,8 +64,8 @@ MUTANTS = [
         f"{FOLDER} -k 'only_what or exchange'",
         "files of an earlier run stay among the new ones",
     ),
-    Mutant("last.replace(before)", "last.unlink()", f"{FOLDER} -k checkpoint", "one checkpoint only is kept"),
-    Mutant("if not np.isfinite(control).all():", "if False:", f"{FOLDER} -k checkpoint", "a run goes on from NaN"),
+    Mutant("last.replace(before)", "last.unlink()", f"{CHECKPOINTS} -k checkpoint", "one checkpoint only is kept"),
+    Mutant("if not np.isfinite(control).all():", "if False:", f"{CHECKPOINTS} -k checkpoint", "a run goes on from NaN"),
     Mutant(
         'return _ticks(int(holder["process"])) == holder.get("ticks")',
         "return True",

@@ -57,8 +57,18 @@ MUTANTS = [
         "test_schrodinger_observables.py::TestOverlapsWithComplexStates",
         "a conjugate left out of an adjoint",
     ),
-    Mutant("(0.5 if n in ends else 1.0)", "1.0", "test_evolution.py -k looks", "ends of an integral weigh in full"),
-    Mutant("num_steps + 1 + n,", "num_steps + n,", "test_evolution.py -k looks", "the last step but one for the last"),
+    Mutant(
+        "(0.5 if n in ends else 1.0)",
+        "1.0",
+        "test_evolution_looks.py",
+        "ends of an integral weigh in full",
+    ),
+    Mutant(
+        "num_steps + 1 + n,",
+        "num_steps + n,",
+        "test_evolution_looks.py",
+        "the last step but one for the last",
+    ),
     Mutant(
         "rows = np.take_along_axis(values, order[:, None, :], axis=2).reshape",
         "rows = values.reshape",
@@ -75,13 +85,13 @@ MUTANTS = [
     Mutant(
         "starts = start + self._ends[:-1]",
         "starts = self._ends[:-1]",
-        "test_evolution.py -k looks",
+        "test_evolution_looks.py",
         "a stack in a stack starts at the beginning",
     ),
     Mutant(
         "part.looks(num_steps, int(first))",
         "part.looks(num_steps, start)",
-        "test_evolution.py -k looks",
+        "test_evolution_looks.py",
         "looks of the second part begin with the first",
     ),
 ]

@@ -20,7 +20,7 @@ MUTANTS = [
     Mutant(
         "float(self.start) + n * dt",
         "n * dt",
-        "test_evolution.py -k 'time_in_an_observable or trajectory'",
+        "test_evolution_looks.py -k 'time_in_an_observable or trajectory'",
         "time starts at zero, whatever is said",
     ),
     Mutant(

@@ -13,6 +13,7 @@ from dolfinx import fem, la
 from ufl.algorithms import expand_derivatives
 from ufl.corealg.traversal import traverse_unique_terminals, unique_pre_traversal
 
+from relax.base.checks import as_number
 from relax.base.types import Array
 
 #: What derivatives are taken with respect to: the UFL coefficient itself.
@@ -62,6 +63,11 @@ def compiled(form: ufl.Form | list[ufl.Form] | None) -> fem.Form | list[fem.Form
 def values_of(terminal: Control) -> Array:
     """The live values of a Function (owned and ghosts) or a Constant. Local."""
     return terminal.x.array if isinstance(terminal, fem.Function) else terminal.value
+
+
+def number_now(value: object) -> float:
+    """A number, or the one that a scalar Constant holds now; else NaN. Local."""
+    return as_number(value.value if isinstance(value, fem.Constant) else value)
 
 
 @contextmanager
