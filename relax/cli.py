@@ -85,7 +85,10 @@ the current folder.
     mpirun -n 4 relax run mpi_jobs/poisson_inverse.toml --output results/again
     relax run job.toml --overwrite -- -log_view -relax_poisson_diffusion_pc_type gamg
 
-Exit status: 0 done, 1 failed, 2 wrong job or command line, 3 not converged (the results are written all the same).
+SIGUSR1, which mpirun and srun pass on, stops a run after its present step, as --time-limit does; --resume goes on.
+
+Exit status: 0 done, 1 failed, 2 wrong job or command line, 3 not converged (the results are written all the same),
+75 stopped, to be resumed.
 """
 
 _CHECK_HELP = """Check the derivatives of an equation of your own: Taylor orders, adjoint identity, Hessian symmetry.
@@ -121,19 +124,24 @@ def _run(
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Write here instead of [output] folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last step of an earlier run.")] = False,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Stop after the last step that fits, as 30s, 10min, 2h; by default Slurm's."),
+    ] = None,
     debug: Debug = False,
 ) -> int:
     def action() -> int:
         from mpi4py import MPI
 
-        from relax.base import ending, parallel
+        from relax.base import checkpoint, ending, parallel
         from relax.errors import BadInput
         from relax.jobs import read, run_job
 
         if overwrite and resume:
             raise BadInput("--overwrite and --resume: expected one of them")
         file = parallel.on_rank_0(MPI.COMM_WORLD, lambda: read(job))
-        outcome = run_job(file, folder=output, overwrite=overwrite, resume=resume)
+        limit = None if time_limit is None else checkpoint.seconds(time_limit, "--time-limit")
+        outcome = run_job(file, folder=output, overwrite=overwrite, resume=resume, time_limit=limit)
         return ending.OK if outcome.converged else ending.NOT_CONVERGED
 
     return _on_all_ranks(action, debug)

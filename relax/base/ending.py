@@ -13,9 +13,11 @@ import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.errors import BadInput, CheckFailed, NotConverged, RelaxError
+from relax.errors import BadInput, CheckFailed, NotConverged, RelaxError, Stopped
 
 OK, FAILED, BAD_INPUT, NOT_CONVERGED = 0, 1, 2, 3
+#: As EX_TEMPFAIL of sysexits.h: try again later.
+STOPPED = 75
 
 #: Ranks that fail together arrive within this many seconds; one that is alone after it ends the whole job.
 PATIENCE = 4.0
@@ -31,6 +33,8 @@ def status_of(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else FAILED if error.code else OK
     if isinstance(error, BadInput):
         return BAD_INPUT
+    if isinstance(error, Stopped):
+        return STOPPED
     return NOT_CONVERGED if isinstance(error, NotConverged) else FAILED
 
 
@@ -83,10 +87,11 @@ def _tell(error: BaseException | None, comm: MPI.Comm, *, with_trace: bool) -> N
     elif isinstance(error, SystemExit):
         if isinstance(error.code, str):
             sys.stderr.write(f"{error.code}\n")
-    elif not isinstance(error, CheckFailed):
-        sys.stderr.write(f"relax: error: {error}\n")
     else:
-        sys.stderr.write(f"relax: check failed: {error}\n")
+        kind = (
+            "check failed" if isinstance(error, CheckFailed) else "stopped" if isinstance(error, Stopped) else "error"
+        )
+        sys.stderr.write(f"relax: {kind}: {error}\n")
     sys.stderr.flush()
 
 

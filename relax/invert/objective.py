@@ -81,6 +81,10 @@ class Objective:
         """How many forward, tangent and adjoint solves the map has made since this objective was."""
         return {kind: self.G.counts[kind] - self._counts_before[kind] for kind in ("forward", "tangent", "adjoint")}
 
+    def count_from(self, solves: dict[str, int]) -> None:
+        """Add those of an earlier process. Local."""
+        self._counts_before = {kind: self._counts_before[kind] - number for kind, number in solves.items()}
+
     def at(self, m: Array) -> Trial:
         """Solve forward at m, keeping the linearisation. Collective."""
         return Trial(self, m, self.G.linearize(m))
@@ -153,15 +157,23 @@ class Recorder:
         self.history: list[dict[str, Any]] = []
         self.cg = 0
 
+    def go_on(self, history: list[dict[str, Any]]) -> None:
+        """Continue the history, the counts and the clock of an earlier process."""
+        self.history = history
+        self.cg = sum(entry["cg_iterations"] for entry in history)
+        last = history[-1]
+        self._objective.count_from({kind: last[kind] for kind in ("forward", "tangent", "adjoint")})
+        self._began -= last["seconds"]
+
     def add(self, point: Trial, gradient_norm: float, step_length: float, cg_iterations: int) -> bool:
         """Write one entry; True when the callback of any rank asks to stop."""
         self.cg += cg_iterations
         entry = {
             "step": len(self.history),
-            "cost": point.cost,
+            "cost": float(point.cost),
             "misfit": point.misfit,
             "misfit_in_noise_levels": point.noise_levels,
-            "prior_cost": point.prior_cost,
+            "prior_cost": float(point.prior_cost),
             "gradient_norm": gradient_norm,
             "step_length": step_length,
             "cg_iterations": cg_iterations,

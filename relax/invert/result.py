@@ -13,7 +13,8 @@ from relax.errors import NotConverged
 class Status(Enum):
     """Why an optimiser stopped, as a sentence."""
 
-    converged = "converged: the gradient norm fell below its tolerance"
+    converged = "converged: the gradient norm fell below atol"
+    relative = "stopped: the gradient norm fell by rtol, and is above atol"
     small_step = "stopped: the step was too small to change the control, with the gradient above its tolerance"
     max_steps = "stopped after max_steps without reaching rtol"
     line_search_failed = "stopped: no step along the search direction lowered the cost"
@@ -21,6 +22,7 @@ class Status(Enum):
 
 
 _ADVICE = {
+    Status.relative: "the start was far away: go on with a smaller rtol, or from result.value as m0",
     Status.small_step: "rtol may be below what the accuracy of the forward solves allows",
     Status.max_steps: "allow more steps, or start closer",
     Status.line_search_failed: (
@@ -75,7 +77,7 @@ class Result:
 
     @property
     def converged(self) -> bool:
-        """Whether the gradient fell below its tolerance."""
+        """Whether the gradient fell below ``atol``: how far, about, the minimum is, in prior standard deviations."""
         return self.status is Status.converged
 
     def raise_if_failed(self) -> Result:

@@ -17,7 +17,8 @@ class Optimiser:
 
     Attributes:
         home: ``module:function``, called as
-            ``run(G, data, m0, noise=, prior=, rtol=, atol=, max_steps=, callback=)`` -> ``Result``.
+            ``run(G, data, m0, noise=, prior=, rtol=, atol=, max_steps=, callback=, checkpoint=)``
+            -> ``Result``.
         label: its name in words.
         max_steps: at most so many steps, unless one says otherwise.
     """

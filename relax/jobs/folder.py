@@ -12,7 +12,8 @@ sensors.csv     observation points, data, noise; a data file for another job
 fields.bp       truth, recovery and (last) state for ParaView (VTX), at full degree
 fields.xdmf     the same at the degree of the mesh, with ``fields.h5``
 figure.png      truth, recovery, sensors, convergence; of a control job density and control over time
-control.npy     the last control, from which ``--resume`` goes on
+control.npy     the last control, where it is on each rank
+checkpoint      the last two steps, from which ``--resume`` goes on, on any number of ranks
 summary.json    versions, ranks, timings, solves, errors
 ==============  =====================================================================================
 
@@ -42,17 +43,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
+from relax.base.files import PART, is_part, remove, sync, write_bytes, write_json, write_text
 from relax.errors import BadInput
 from relax.jobs import info
 from relax.jobs.lock import LOCK, Lock, myself
@@ -64,12 +64,11 @@ STATES, STRIP, DRIVE = "states.bp", "strip.png", "control.csv"
 RESULT, DESCENTS, SAMPLES = "result.json", "descents.csv", "samples.csv"
 FIELDS = ("fields.bp", "fields.xdmf", "fields.h5")
 RUN, UNFINISHED = "run.json", "unfinished"
-CHECKPOINTS = ("checkpoint.npz", "checkpoint.before.npz")
+CHECKPOINT = "checkpoint"
 _RESULTS = (
-    RUN, JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL, STATES, STRIP, DRIVE, RESULT, DESCENTS, SAMPLES, *FIELDS
+    RUN, JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL, STATES, STRIP, DRIVE, RESULT, DESCENTS, SAMPLES,
+    CHECKPOINT, *FIELDS,
 )  # fmt: skip
-# What is in the making, under a name that nobody can guess; a killed run leaves some.
-_PART = ".relax-"
 _SPARE_BYTES = 16 * 2**20
 
 
@@ -180,7 +179,7 @@ class RunFolder:
             self._exchange()
             begun, files = None, files_of(folder)
         here = {path.name for path in folder.iterdir() if path.name not in (LOCK, UNFINISHED, *(files or ()))}
-        foreign = sorted(name for name in here if not _is_part(folder / name))
+        foreign = sorted(name for name in here if not is_part(folder / name))
         if foreign and files is None and begun is None:
             raise BadInput(
                 f"{folder}: holds {foreign[0]} and no {RUN}, so it is not a folder of relax; choose another with "
@@ -191,8 +190,8 @@ class RunFolder:
                 f"{folder}: holds {in_the_way[0]}, which is not of the run there; move it away, or choose another with "
                 "--output"
             )
-        kept = begun is not None and any((work / name).exists() for name in CHECKPOINTS)
-        if self._resume and begun is None and not (files and CONTROL in files):
+        kept = begun is not None and (work / CHECKPOINT).exists()
+        if self._resume and begun is None and not (files and CHECKPOINT in files):
             raise BadInput(f"{folder}: nothing to resume: there is no run that keeps its steps")
         if self._overwrite or self._resume:
             return
@@ -201,7 +200,7 @@ class RunFolder:
                 f"{folder}: holds an unfinished run; --resume goes on from its last step, --overwrite starts anew"
             )
         if files is not None:
-            goes_on = ", --resume goes on from its last step" if CONTROL in files else ""
+            goes_on = ", --resume goes on from its last step" if CHECKPOINT in files else ""
             raise BadInput(
                 f"{folder}: holds a finished run; --overwrite replaces it, --output writes to another folder{goes_on}"
             )
@@ -211,14 +210,14 @@ class RunFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take()
             self._look()
-            for left in filter(_is_part, list(self.folder.iterdir())):
+            for left in filter(is_part, list(self.folder.iterdir())):
                 remove(left)
             if self._resume and self.work.exists():
                 write_json(self.work, RUN, self._mark)
                 write_text(self.work, JOB, job)
                 fill(self.work)
                 return
-            new = Path(tempfile.mkdtemp(prefix=_PART, dir=self.folder))
+            new = Path(tempfile.mkdtemp(prefix=PART, dir=self.folder))
             # With the bit by which files have the group of their folder.
             new.chmod(self.folder.stat().st_mode & 0o7777)
             write_json(new, RUN, self._mark)
@@ -237,10 +236,9 @@ class RunFolder:
             raise self._cannot_write(error) from None
 
     def _end(self) -> None:
-        files = {path.name for path in self.work.iterdir() if not _is_part(path)} - set(CHECKPOINTS)
+        files = {path.name for path in self.work.iterdir() if not is_part(path)}
         _sync_all(self.work)
         # From here on the run has ended: whoever comes next puts its files in place, should this process be killed.
-        # Until here it can be gone on with: its checkpoints go with the rest of the folder.
         write_json(self.work, RUN, {**self._mark, "files": sorted({RUN, *files})})
         self._exchange()
 
@@ -298,33 +296,9 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and Path(name).name == name and name not in ("", ".", "..", UNFINISHED, LOCK)
 
 
-def _is_part(path: Path) -> bool:
-    """Whether it is something in the making, as ``tempfile`` names it."""
-    return re.fullmatch(re.escape(_PART) + "[a-z0-9_]{8}", path.name) is not None
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder, which loses its name first: what is cut short is not half there."""
-    if path.is_dir() and not path.is_symlink():
-        doomed = Path(tempfile.mkdtemp(prefix=_PART, dir=path.parent))
-        path.rename(doomed / path.name)
-        # What somebody holds open on another machine stays under a name that the next run removes.
-        shutil.rmtree(doomed, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _sync_all(folder: Path) -> None:
     for path in folder.rglob("*"):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -339,42 +313,3 @@ def check_space(folder: Path, needed: int) -> None:
             f"{folder}: the disk is full: {(needed + _SPARE_BYTES) / 2**20:.0f} MB are needed, {free / 2**20:.0f} MB "
             "are free; make room or choose another folder with --output"
         )
-
-
-def write_bytes(folder: Path, name: str, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all. On one rank."""
-    descriptor, temporary = tempfile.mkstemp(prefix=_PART, dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), folder.stat().st_mode & 0o666)
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / name)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync(folder)
-
-
-def write_text(folder: Path, name: str, text: str) -> None:
-    """Write a file of text, whole or not at all. On one rank."""
-    write_bytes(folder, name, text.encode())
-
-
-def write_json(folder: Path, name: str, content: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all. On one rank."""
-    write_text(folder, name, json.dumps(plain(content), indent=2) + "\n")
-
-
-def plain(value: Any) -> Any:
-    """Without NumPy's types, and with null for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, np.generic | np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

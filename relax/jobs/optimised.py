@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from relax.base import parallel
+from relax.base.checkpoint_files import Kept, newest
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.invert.result import Result
+from relax.invert.loop import checked_history
+from relax.invert.result import Result, Status
 from relax.invert.table import METHODS
-from relax.jobs.folder import JOB, UNFINISHED
+from relax.jobs.folder import CHECKPOINT, JOB, UNFINISHED
 from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session
 from relax.jobs.setting.optimised import Optimised
-from relax.jobs.steps import Kept, Record, kept_in, put, save_control
+from relax.jobs.steps import Record, StepCheckpoint, put, save_control
 from relax.jobs.toml import parse
 
-# Below this gradient norm the control is the minimiser to eight digits of the prior's standard deviation.
-_ATOL = 1e-8
 # What may have changed where a run is resumed.
 _FREE = ("start", "method", "solver", "output")
 
@@ -41,11 +41,9 @@ class Report(Protocol):
 def run(session: Session, report_of: Callable[[Any, Any], Report]) -> Outcome:
     """Recover the field, or drive the control, of a job; ``report_of(job, setting)`` writes it. Collective."""
     job, comm = session.job, session.comm
-    if session.resume and job.solver.layout == "owned":
-        raise BadInput('--resume: needs [solver] layout = "replicated"; an owned control is not kept')
-    kept = parallel.on_rank_0(comm, lambda: _earlier_steps(session.results, job)) if session.resume else None
+    kept = _kept(session) if session.resume else None
     setting: Optimised = session.build(
-        lambda setting: _check_size(kept, setting, session.results), lambda folder: put(folder, kept)
+        lambda setting: _check_fits(kept, setting, session.results), lambda folder: put(folder, kept)
     )
     session.progress.say(opening(job.pde.name, sizes(setting.problem, setting.G.size_out), comm))
     report = report_of(job, setting)
@@ -55,12 +53,12 @@ def run(session: Session, report_of: Callable[[Any, Any], Report]) -> Outcome:
     finally:
         session.progress.close()
 
-    before = [] if kept is None else kept.history
-    history = before + [_shifted(step, before) for step in result.history[1 if before else 0 :]]
+    if result.status is Status.stopped_by_callback:
+        raise session.stopping.stopped(f"step {result.history[-1]['step']}")
     with session.phase("write"):
         predicted = setting.G(result.value)
-        summary = _summary(job.method.name, setting, result, history, report.errors(predicted))
-        summary |= report.write(session.folder, result.value, predicted, history)
+        summary = _summary(job.method.name, setting, result, report.errors(predicted))
+        summary |= report.write(session.folder, result.value, predicted, result.history)
         if job.solver.layout == "replicated":
             parallel.on_rank_0(comm, lambda: save_control(session.folder, result.value))
     setting.G.close()
@@ -68,8 +66,25 @@ def run(session: Session, report_of: Callable[[Any, Any], Report]) -> Outcome:
     return session.finish(summary, f"{summary['status']}; {summary['steps']} steps, {report.closing(summary)}")
 
 
-def _earlier_steps(folder: Path, job: Any) -> Kept | None:
-    """What the run to go on with has kept, once it is known to be of the same problem. On one rank."""
+def _kept(session: Session) -> Kept | None:
+    """What the run to go on with has kept, once it is known to be of the same problem. Collective.
+
+    Raises:
+        BadInput: on every rank, when it is of another problem, or damaged.
+    """
+    folder, job = session.results, session.job
+    run = parallel.on_rank_0(session.comm, lambda: _earlier_run(folder, job))
+    try:
+        kept = newest(run / CHECKPOINT, session.comm)
+        if kept is not None:
+            checked_history(kept.states["optimiser"]["history"])
+        return kept
+    except (BadInput, KeyError, TypeError) as error:
+        raise BadInput(f"--resume: {error}; --overwrite starts anew") from None
+
+
+def _earlier_run(folder: Path, job: Any) -> Path:
+    """Where the run to go on with is, once it is known to be of the same problem. On one rank."""
     run = folder / UNFINISHED if (folder / UNFINISHED).exists() else folder
     try:
         old = parse((run / JOB).read_text(encoding="utf-8"), str(run / JOB))
@@ -82,61 +97,49 @@ def _earlier_steps(folder: Path, job: Any) -> Kept | None:
             raise BadInput(
                 f"{folder}: --resume: [{table}] is not what it was in {run / JOB}; use --overwrite to start anew"
             )
-    return kept_in(folder)
+    return run
 
 
-def _check_size(kept: Kept | None, setting: Optimised, folder: Path) -> None:
-    if kept is not None and len(kept.control) != setting.G.size_in:
-        raise BadInput(
-            f"{folder}: --resume: expected a control of {setting.G.size_in} numbers, the earlier run has kept "
-            f"{len(kept.control)}; --overwrite starts anew"
-        )
-
-
-def _shifted(step: dict[str, Any], before: list[dict[str, Any]]) -> dict[str, Any]:
-    """A step of a resumed run, its number and counts continued."""
-    if not before:
-        return step
-    counted = ("step", "forward", "tangent", "adjoint", "seconds")
-    return {**step, **{key: step[key] + before[-1][key] for key in counted if key in step and key in before[-1]}}
+def _check_fits(kept: Kept | None, setting: Optimised, folder: Path) -> None:
+    if kept is not None:
+        control = kept.states["optimiser"]["control"]
+        setting.G.layout.restored(control, f"{folder}: --resume: the control of the earlier run")
 
 
 def _optimise(session: Session, setting: Optimised, kept: Kept | None) -> Result:
     G, method = setting.G, session.job.method
-    replicated = session.job.solver.layout == "replicated"
-    m0, before = (setting.start, []) if kept is None else (kept.control, kept.history)
-    # The tolerance of a resumed run is relative to where the first one started.
-    atol = max(_ATOL, method.rtol * before[0]["gradient_norm"]) if before else _ATOL
+    before = [] if kept is None else kept.states["optimiser"]["history"]
     record = Record(session.comm, session.folder, before)
+    # One that had ended after max_steps is resumed to take so many more.
+    is_more = kept is not None and UNFINISHED not in kept.folder.parts
+    max_steps = method.max_steps + (before[-1]["step"] if is_more else 0)
 
-    def after_step(step: dict[str, Any], value: Array) -> None:
-        entry = _shifted(step, before)
-        session.progress.step(entry, rtol=method.rtol, unit=setting.unit)
-        if step["step"] > 0 or not before:
-            record.add(entry, value if replicated else None)
+    def after_step(entry: dict[str, Any], value: Array) -> bool:
+        session.progress.step(entry, atol=method.atol, rtol=method.rtol, unit=setting.unit)
+        record.add(entry)
+        return session.stopping.after(entry["seconds"])
 
     try:
         result: Result = METHODS[method.name].run(
-            G, setting.data, m0, noise=setting.noise, prior=setting.prior, rtol=method.rtol, atol=atol,
-            max_steps=method.max_steps, callback=after_step,
+            G, setting.data, setting.start, noise=setting.noise, prior=setting.prior, rtol=method.rtol,
+            atol=method.atol, max_steps=max_steps, callback=after_step,
+            checkpoint=StepCheckpoint(session.folder, session.comm),
         )  # fmt: skip
         return result
     finally:
         record.close()
 
 
-def _summary(
-    method: str, setting: Optimised, result: Result, history: list[dict[str, Any]], errors: dict[str, Any]
-) -> dict[str, Any]:
+def _summary(method: str, setting: Optimised, result: Result, errors: dict[str, Any]) -> dict[str, Any]:
+    last = result.history[-1]
     stats = asdict(result.stats)
-    solves = {key: history[-1].get(key, stats[key]) for key in ("forward", "tangent", "adjoint")}
     return {
         "status": result.status.value,
         "converged": result.converged,
         "method": method,
-        "steps": history[-1]["step"],
+        "steps": last["step"],
         **errors,
-        "gradient_norm": history[-1]["gradient_norm"],
-        "solves": {**solves, "cg_iterations": sum(step.get("cg_iterations") or 0 for step in history)},
+        "gradient_norm": last["gradient_norm"],
+        "solves": {**{key: stats[key] for key in ("forward", "tangent", "adjoint")}, "cg_iterations": result.stats.cg},
         "sizes": sizes(setting.problem, setting.G.size_out),
     }

@@ -47,13 +47,14 @@ class Progress:
         else:
             self._print(text)
 
-    def step(self, step: dict[str, Any], *, rtol: float, unit: str) -> None:
+    def step(self, step: dict[str, Any], *, rtol: float, unit: str, atol: float | None = None) -> None:
         """One iteration has ended.
 
         Args:
             step: its entry in ``history.jsonl``.
             rtol: the reduction of the gradient norm at which the run ends; the bar is full there.
             unit: of the misfit, in the plural.
+            atol: the gradient norm at which it ends, too, where one is given.
         """
         if not self._speaks:
             return
@@ -69,8 +70,9 @@ class Progress:
             self._bar.start()
             self._log_above_the_bar()
             self._task = self._bar.add_task("", total=1.0, words="")
-        if 0.0 < gradient < self._first_gradient:
-            self._done = max(self._done, math.log(gradient / self._first_gradient) / math.log(rtol))
+        goal = max(rtol, (atol or 0.0) / self._first_gradient) if self._first_gradient > 0.0 else 1.0
+        if 0.0 < gradient < self._first_gradient and goal < 1.0:
+            self._done = max(self._done, math.log(gradient / self._first_gradient) / math.log(goal))
         self._bar.update(self._task, description=f"step {step['step']}", completed=min(self._done, 1.0), words=words)
 
     def _print(self, text: str) -> None:

@@ -20,6 +20,7 @@ def run_job(
     folder: Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    time_limit: float | None = None,
     show: bool = True,
     comm: MPI.Comm = MPI.COMM_WORLD,
 ) -> Outcome:
@@ -33,10 +34,12 @@ def run_job(
         overwrite: replace an earlier run, whose results stay until the new ones are there.
         resume: go on from the last step of an unfinished run of this job, else of the finished one in the folder. For
             inverse problems of a field and for control jobs.
+        time_limit: seconds after which the run is to have stopped; by default those that Slurm leaves it.
         show: print progress on rank 0.
         comm: the ranks of the run.
 
     Raises:
+        Stopped: on every rank, when SIGUSR1 or the time has ended it; it is kept, and can be resumed.
         RelaxError: on every rank. A method that does not converge is no error: see ``Outcome.converged``.
     """
     kind = KINDS[file.job.kind]
@@ -46,7 +49,7 @@ def run_job(
             "it again, with --overwrite where the folder holds a finished run"
         )
     folder = Path(file.job.output.folder) if folder is None else folder
-    session = Session(file, folder, comm, build, overwrite=overwrite, resume=resume, show=show)
+    session = Session(file, folder, comm, build, overwrite=overwrite, resume=resume, show=show, time_limit=time_limit)
     try:
         session.inspect()
         outcome: Outcome = part(kind.run)(session)

@@ -12,9 +12,11 @@ from typing import Any
 from mpi4py import MPI
 
 from relax.base import parallel
+from relax.base.files import write_json
 from relax.jobs import info
-from relax.jobs.folder import SUMMARY, RunFolder, write_json
+from relax.jobs.folder import SUMMARY, RunFolder
 from relax.jobs.progress import Progress
+from relax.jobs.stopping import Stopping
 from relax.jobs.toml import JobFile
 
 
@@ -53,6 +55,7 @@ class Session:
         overwrite: bool,
         resume: bool,
         show: bool,
+        time_limit: float | None = None,
     ) -> None:
         self.file = file
         self.job = file.job
@@ -60,6 +63,7 @@ class Session:
         self.comm = comm
         self.resume = resume
         self.progress = Progress(comm, show=show)
+        self.stopping = Stopping(time_limit)
         self._build = build
         self._output = RunFolder(comm, folder, inputs_of(file), overwrite=overwrite, resume=resume)
         self.folder = self._output.work
@@ -101,6 +105,7 @@ class Session:
     def close(self) -> None:
         """Let others have the folder, and leave the bar as it stands. Not collective."""
         self.progress.close()
+        self.stopping.close()
         self._output.close()
 
 

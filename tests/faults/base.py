@@ -12,6 +12,25 @@ STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
 MUTANTS = [
     Mutant(
+        "for number in there[:-1]:",
+        "for number in there:",
+        "base/test_checkpoint.py -k 'due'",
+        "one checkpoint only is kept",
+    ),
+    Mutant(
+        "if there.stat().st_size != size or _sum_of(there) != checksum:",
+        "if there.stat().st_size != size:",
+        "test_checkpoints.py -k 'damaged_checkpoint and bit'",
+        "a damaged checkpoint is gone on from",
+    ),
+    Mutant(
+        "is_own = parallel.any_rank(comm, parallel.of_rank_0(comm, mine) != mine)",
+        "is_own = False",
+        "base/test_checkpoint.py -k 'each_ones'",
+        "each rank goes on with rank 0's state",
+        ranks=2,
+    ),
+    Mutant(
         "comm.Allreduce(MPI.IN_PLACE, first, op=MPI.MIN)",
         "comm.Allreduce(MPI.IN_PLACE, first, op=MPI.MAX)",
         PARALLEL,

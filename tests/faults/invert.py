@@ -9,8 +9,26 @@ GAUSS_NEWTON = "test_gauss_newton.py -k 'one_step or stationary_point or lbfgs_f
 
 MUTANTS = [
     Mutant(
-        "goal = max(rtol * start_size, atol)",
-        "goal = max(atol * start_size, rtol)",
+        "Status.converged if here.size <= near else Status.relative",
+        "Status.converged",
+        "test_gauss_newton.py -k first_gradient_below",
+        "far from the minimum a run says that it has converged",
+    ),
+    Mutant(
+        "self._method.load_state_dict(state[\"learnt\"], layout)",
+        "pass",
+        "test_checkpoints.py -k 'takes_the_steps and lbfgs'",
+        "a resumed L-BFGS begins without its pairs",
+    ),
+    Mutant(
+        "start_size = float(recorder.history[0][\"gradient_norm\"])",
+        "start_size = here.size",
+        "test_checkpoints.py -k 'takes_the_steps and gauss'",
+        "a resumed Gauss-Newton has another forcing term",
+    ),
+    Mutant(
+        "goal = max(rtol * start_size, _NEAREST if atol is None else atol)",
+        "goal = max(rtol, (_NEAREST if atol is None else atol) * start_size)",
         GAUSS_NEWTON,
         "swapped arguments: rtol and atol of any method",
     ),

@@ -26,18 +26,29 @@ MUTANTS = [
         "test_job.py -k random_points",
         "random sensors beside the mesh",
     ),
-    Mutant("+ before[-1][key] for key", "for key", RESUME, "a resumed run counts from zero"),
+    Mutant(
+        "self._counts_before[kind] - number",
+        "self._counts_before[kind]",
+        f"{CHECKPOINTS} -k takes_the_steps",
+        "a resumed run counts from zero",
+    ),
+    Mutant(
+        "self._is_asked or self._end is not None and",
+        "self._end is not None and",
+        "test_stopping.py -k sigusr1_to_one",
+        "SIGUSR1 goes unheard",
+    ),
+    Mutant(
+        "time.time() + _MARGIN * step > self._end",
+        "time.time() > self._end",
+        "test_stopping.py -k slurm",
+        "a step is begun for which there is no time",
+    ),
     Mutant(
         "_FREE = (",
         '_FREE = ("prior", ',
         RESUME,
         "a run is resumed under another prior",
-    ),
-    Mutant(
-        "self._history = list(before)",
-        "self._history = []",
-        f"{CHECKPOINTS} -k lines_are_whole",
-        "a resumed run forgets its history",
     ),
     Mutant("if self._overwrite or self._resume:", "if True:", RESUME, "a finished run is overwritten unasked"),
     Mutant(
@@ -64,8 +75,12 @@ MUTANTS = [
         f"{FOLDER} -k 'only_what or exchange'",
         "files of an earlier run stay among the new ones",
     ),
-    Mutant("last.replace(before)", "last.unlink()", f"{CHECKPOINTS} -k checkpoint", "one checkpoint only is kept"),
-    Mutant("if not np.isfinite(control).all():", "if False:", f"{CHECKPOINTS} -k checkpoint", "a run goes on from NaN"),
+    Mutant(
+        "if (number_of(path) or 0) > (number_of(kept.folder) or 0)]",
+        "if False]",
+        f"{CHECKPOINTS} -k goes_on_from_the_good",
+        "what is damaged stays before what is good",
+    ),
     Mutant(
         'return _ticks(int(holder["process"])) == holder.get("ticks")',
         "return True",

@@ -132,7 +132,9 @@ def test_it_stops_at_the_first_gradient_below_its_goal(method, rtol, atol):
     found = method(G, d, noise=SIGMA, prior=prior, rtol=rtol, atol=atol)
     *before, last = (entry["gradient_norm"] for entry in found.history)
     goal = max(rtol * before[0], atol)
-    assert found.converged and last <= goal < min(before)
+    # A share of the first gradient alone says how far the run has come, not where it is.
+    assert found.status is (Status.converged if last <= (atol or 1e-3) else Status.relative)
+    assert last <= goal < min(before)
     prior.close()
 
 

@@ -115,8 +115,10 @@ def test_a_run_that_fails_leaves_the_results_before_it(
     after = contents(shared_tmp / "out")
     assert before.items() <= after.items()
     assert {name.partition("/")[0] for name in after.keys() - before.keys()} == {"unfinished"}
-    assert run(shared_tmp, **{how: True}).summary["steps"] == (2 if how == "overwrite" else 4)
-    assert contents(shared_tmp / "out").keys() == before.keys()
+    assert run(shared_tmp, **{how: True}).summary["steps"] == 2
+    assert {name.partition("/")[0] for name in contents(shared_tmp / "out")} == {
+        name.partition("/")[0] for name in before
+    }
 
 
 def results(where: Path, word: str, *names: str) -> None:

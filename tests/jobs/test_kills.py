@@ -20,6 +20,7 @@ import scripts
 from relax.jobs.lock import LOCK
 
 JOB = jobs.changed(("n = 8", "n = 32"), ('name = "gauss_newton"', "rtol = 1e-10"))
+STEP = "checkpoint/checkpoint-00000"
 DEADLINE = 60.0
 
 
@@ -60,7 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("file", "who", "ranks"),
-    [("run.json", 0, 1), ("checkpoint.npz", 1, 2), ("checkpoint.before.npz", 0, 1), ("fields.xdmf", "mpirun", 2)],
+    [("run.json", 0, 1), (f"{STEP}1", 1, 2), (f"{STEP}2", 0, 3), ("fields.xdmf", "mpirun", 2)],
     ids=["at the start", "after a step", "after two steps", "while it writes"],
 )
 def test_a_killed_run_is_gone_on_with(tmp_path: Path, whole: Path, file: str, who: int | str, ranks: int) -> None:
@@ -93,7 +94,7 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path, whole: Path, file: str, wh
     assert again.returncode == 0, again
     assert not (out / "unfinished").exists() and results(out).keys() == before.keys()
     control, wanted = np.load(out / "control.npy"), np.load(whole / "control.npy")
-    # Both stop with a gradient of 1e-10 of the first, a few hundred prior standard deviations.
-    assert np.abs(control - wanted).max() < 1e-6 * np.abs(wanted).max()
+    # The steps of the two are the same but for rounding, which ranks share differently.
+    assert np.abs(control - wanted).max() < 1e-8 * np.abs(wanted).max()
     steps = json.loads((out / "summary.json").read_text())["steps"]
-    assert steps <= json.loads((whole / "summary.json").read_text())["steps"] + 6
+    assert steps <= json.loads((whole / "summary.json").read_text())["steps"] + 1

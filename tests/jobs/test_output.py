@@ -13,9 +13,10 @@ from dolfinx import fem, mesh
 from mpi4py import MPI
 
 from relax.base import parallel
+from relax.base.files import write_json
 from relax.errors import BadInput
 from relax.jobs import Outcome, run_job, toml
-from relax.jobs.folder import RunFolder, shutil, write_json
+from relax.jobs.folder import RunFolder, shutil
 from relax.jobs.setting import csv_files
 from relax.jobs.view import pictures
 from relax.jobs.view.paraview import write_fields
@@ -33,8 +34,8 @@ def test_a_run_leaves_every_file_and_a_fit_within_the_noise() -> None:
     with jobs.shared_folder() as folder:
         outcome = run(folder)
         names = {path.name for path in (folder / "out").iterdir()}
-        files = "control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml run.json sensors.csv "
-        assert sorted(names) == [*files.split(), "summary.json"]
+        files = "checkpoint control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml run.json "
+        assert sorted(names) == [*files.split(), "sensors.csv", "summary.json"]
         assert (folder / "out" / "job.toml").read_text() == jobs.SMALL_JOB
         assert (folder / "out" / "figure.png").read_bytes().startswith(b"\x89PNG")
         summary = json.loads((folder / "out" / "summary.json").read_text())

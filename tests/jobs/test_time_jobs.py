@@ -59,10 +59,10 @@ class TestInverse:
             outcome = run(folder, jobs.HEAT_JOB)
             names = on_rank_0(lambda: sorted(path.name for path in (folder / "out").iterdir()))
             files = (
-                "control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml run.json sensors.csv "
-                "states.bp"
+                "checkpoint control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml run.json "
+                "sensors.csv states.bp strip.png"
             )
-            assert names == [*files.split(), "strip.png", "summary.json"]
+            assert names == [*files.split(), "summary.json"]
             summary = outcome.summary
             assert outcome.converged and summary["sizes"]["steps"] == 4 and summary["sizes"]["observations"] == 20
             assert 0.0 < summary["errors"]["relative_l2"] < 1.0 and summary["errors"]["misfit_in_noise_levels"] < 2.0
@@ -204,10 +204,10 @@ class TestControl:
             outcome = run(folder, jobs.CONTROL_JOB)
             names = on_rank_0(lambda: sorted(path.name for path in (folder / "out").iterdir()))
             files = (
-                "control.csv control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml run.json "
-                "states.bp"
+                "checkpoint control.csv control.npy fields.bp fields.h5 fields.xdmf figure.png history.jsonl job.toml "
+                "run.json states.bp strip.png"
             )
-            assert names == [*files.split(), "strip.png", "summary.json"]
+            assert names == [*files.split(), "summary.json"]
             summary = on_rank_0(lambda: json.loads((folder / "out" / "summary.json").read_text()))
             assert outcome.converged and summary["converged"] and summary["method"] == "lbfgs"
             assert list(summary["seconds"]) == ["build", "control", "write"]

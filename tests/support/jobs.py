@@ -100,6 +100,7 @@ std = 2.0
 [method]
 name = "lbfgs"
 rtol = 1e-4
+atol = 0.5
 
 [output]
 folder = "results/control"

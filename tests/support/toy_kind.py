@@ -8,7 +8,8 @@ import ufl
 
 import relax
 from relax.base import parallel
-from relax.jobs.folder import RESULT, write_json
+from relax.base.files import write_json
+from relax.jobs.folder import RESULT
 from relax.jobs.kinds import Kind
 from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from relax.base.types import Array
 from relax.errors import BadInput
 
 Kind = Literal["replicated", "owned"]
+
+_OTHER_LAYOUT = "is of a map in the other layout; go on with the layout of the run that has kept it"
 
 # Two coordinates closer than this fraction of the mesh's extent are one: partitions differ in midpoints' last bits.
 _SAME_COORDINATE = 1e-9
@@ -155,6 +157,16 @@ class ControlLayout(Protocol):
     def dot(self, a: Array, b: Array) -> float:
         """The inner product over all ranks of two vectors (size,). Collective."""
 
+    def as_kept(self, vector: Array) -> Any:
+        """One vector (size,) as a checkpoint keeps it, for any number of ranks. Collective."""
+
+    def restored(self, kept: Any, what: str) -> Array:
+        """The vector of what a checkpoint has kept. Collective.
+
+        Raises:
+            BadInput: on every rank, where that is one of other controls, or of another layout.
+        """
+
 
 def _distinct_spaces(controls: Sequence[Control]) -> list[fem.FunctionSpace]:
     """The spaces of the fields among the controls, each once."""
@@ -190,6 +202,16 @@ class Replicated:
 
     def dot(self, a: Array, b: Array) -> float:
         return float(np.dot(a, b))
+
+    def as_kept(self, vector: Array) -> Any:
+        return parallel.from_rank_0(self._comm, vector)
+
+    def restored(self, kept: Any, what: str) -> Array:
+        if not isinstance(kept, np.ndarray):
+            raise BadInput(f"{what}: {_OTHER_LAYOUT}")
+        if kept.ndim != 1:
+            raise BadInput(f"{what}: expected one vector, got an array of shape {kept.shape}")
+        return parallel.checked(self._comm, kept, self.size, what)
 
 
 class Owned:
@@ -231,6 +253,31 @@ class Owned:
 
     def dot(self, a: Array, b: Array) -> float:
         return parallel.dot(self._comm, a, b)
+
+    def as_kept(self, vector: Array) -> Any:
+        kept: list[Any] = []
+        for part, carrier in zip(self.split(vector), self._carriers, strict=True):
+            if carrier is not None:
+                field = fem.Function(carrier.function_space)
+                field.x.array[:] = part
+                part = field
+            kept.append(part)
+        return kept
+
+    def restored(self, kept: Any, what: str) -> Array:
+        if not isinstance(kept, list):
+            raise BadInput(f"{what}: {_OTHER_LAYOUT}")
+        if len(kept) != len(self._carriers):
+            raise BadInput(f"{what}: expected {len(self._carriers)} controls, got {len(kept)}")
+        parts = []
+        for part, carrier, entries in zip(kept, self._carriers, self._entries, strict=True):
+            if isinstance(part, np.ndarray) == (carrier is not None) or carrier is None and part.shape != (entries,):
+                raise BadInput(f"{what}: expected the controls of this map, fields and constants in their order")
+            if carrier is None:
+                parts.append(part if self._comm.rank == 0 else part[:0])
+            else:
+                parts.append(part.owned(carrier.function_space))
+        return parallel.checked(self._comm, np.concatenate(parts), self.size, what)
 
 
 def control_layout(kind: str, comm: MPI.Comm, controls: Sequence[Control]) -> ControlLayout:

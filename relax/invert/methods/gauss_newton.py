@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from relax.base import parallel
+from relax.base.checkpoint import Checkpoint
 from relax.base.checks import one_of
+from relax.base.fem.layout import ControlLayout
 from relax.base.types import Array
 from relax.engine.protocols import Map
 from relax.invert.cg import SearchDirection, conjugate_gradients
@@ -30,8 +32,8 @@ def gauss_newton(
     *,
     noise: float | Array,
     prior: Prior,
-    rtol: float = 1e-6,
-    atol: float = 1e-8,
+    rtol: float = 1e-8,
+    atol: float | None = None,
     max_steps: int = 50,
     max_cg: int = 200,
     cg_rtol: float | None = None,
@@ -39,12 +41,13 @@ def gauss_newton(
     hessian: Literal["gauss_newton", "newton"] = "gauss_newton",
     jacobian: Literal["auto", "matrix", "products"] = "auto",
     callback: Callback | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Result:
     """Minimise ½ |(G(m) − data) / noise|² + ½ (m − mean)ᵀ C⁻¹ (m − mean): the most probable control.
 
     Collective. Each step solves H p = −g with H = Jᵀ Σ⁻² J + C⁻¹, and halves p until the cost decreases enough.
     Gradients are measured by |g|² = gᵀ C g, which does not depend on the mesh. As H >= C⁻¹, |g| also bounds the
-    distance to the minimum, in prior standard deviations, where the cost is quadratic: hence the default of ``atol``.
+    distance to the minimum, in prior standard deviations, where the cost is quadratic: hence ``atol``.
 
     With few observations (``jacobian="matrix"``) J is computed by one solve with size_out right-hand sides, and the
     step is exact, by dense algebra in the space of observations. Otherwise the step is inexact: conjugate gradients
@@ -57,8 +60,9 @@ def gauss_newton(
         m0: where to start, a control vector; by default the prior's mean.
         noise: standard deviation of the data's noise: a number, or one per observation.
         prior: N(mean, C) on the controls of G, in the layout of G.
-        rtol: converged when |g| <= rtol |g₀| ...
-        atol: ... or |g| <= atol.
+        rtol: the run ends when |g| <= rtol |g₀|. Where the start is bad that alone says little: ``Status.relative``.
+        atol: the run has converged when |g| <= atol, in prior standard deviations, and ends there. By default it has
+            when |g| <= 1e-3, and goes on to ``rtol``, at most to 1e-8; so it does with 0, without that bound.
         max_steps: at most so many steps.
         max_cg: at most so many iterations of conjugate gradients in a step.
         cg_rtol: a fixed tolerance for conjugate gradients; for a linear G a small one ends in one step.
@@ -69,6 +73,8 @@ def gauss_newton(
             memory.
         callback: called as callback(entry, value) at the start and after each step, on all ranks, with the new
             entry of ``Result.history`` and the control. When it returns True on any rank, the run stops.
+        checkpoint: where the run is kept after a step when that is due, and goes on from, with its history, after its
+            process has ended: a ``relax.Checkpoint`` of its own. Any number of ranks can go on, in either layout.
 
     Returns:
         A ``Result``, whether or not it converged: look at ``status``, or call ``raise_if_failed()``.
@@ -81,8 +87,9 @@ def gauss_newton(
     objective = Objective(G, data, noise, prior)
     method = _Newton(_use_matrix(G, jacobian), hessian == "newton", max_cg, cg_rtol)
     return iterate(
-        objective, method, m0, rtol=rtol, atol=atol, max_steps=max_steps, max_halvings=max_halvings, callback=callback
-    )
+        objective, method, m0, rtol=rtol, atol=atol, max_steps=max_steps, max_halvings=max_halvings,
+        callback=callback, checkpoint=checkpoint,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,12 @@ class _Newton:
 
     def told(self, step: Array, before: Iterate, after: Iterate) -> None:
         """Nothing to learn: each point has its own H."""
+
+    def state_dict(self, layout: ControlLayout) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], layout: ControlLayout) -> None:
+        """Nothing is kept: the forcing term needs the gradient at the start, which is in the history."""
 
 
 def _use_matrix(G: Map, jacobian: str) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
+from relax.base.checkpoint import Checkpoint
+from relax.base.fem.layout import ControlLayout
 from relax.base.types import Array
 from relax.engine.protocols import Map
 from relax.invert.cg import SearchDirection
@@ -22,11 +25,12 @@ def lbfgs(
     noise: float | Array,
     prior: Prior,
     memory: int = 20,
-    rtol: float = 1e-6,
-    atol: float = 1e-8,
+    rtol: float = 1e-8,
+    atol: float | None = None,
     max_steps: int = 500,
     max_halvings: int = 20,
     callback: Callback | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Result:
     """Minimise what ``gauss_newton`` minimises, by limited-memory BFGS: one forward and one adjoint solve per step.
 
@@ -42,11 +46,12 @@ def lbfgs(
         noise: standard deviation of the data's noise: a number, or one per observation.
         prior: N(mean, C) on the controls of G, in the layout of G.
         memory: how many pairs are kept.
-        rtol: converged when |g| <= rtol |g₀|, |g|² = gᵀ C g ...
-        atol: ... or |g| <= atol.
+        rtol: as of ``gauss_newton``; |g|² = gᵀ C g.
+        atol: as of ``gauss_newton``.
         max_steps: at most so many steps.
         max_halvings: give up a direction after so many. A trial whose forward solve fails counts as one.
         callback: as of ``gauss_newton``.
+        checkpoint: as of ``gauss_newton``; with the pairs.
 
     Returns:
         A ``Result``, whether or not it converged.
@@ -58,6 +63,7 @@ def lbfgs(
     return iterate(
         Objective(G, data, noise, prior), _Bfgs(memory), m0,
         rtol=rtol, atol=atol, max_steps=max_steps, max_halvings=max_halvings, callback=callback,
+        checkpoint=checkpoint,
     )  # fmt: skip
 
 
@@ -99,3 +105,11 @@ class _Bfgs:
         sy = dot(step, y)
         if sy > 1e-12 * abs(dot(before.g, step)):
             self._pairs.append(_Pair(step, y, sy, sy / dot(y, after.Cg - before.Cg)))
+
+    def state_dict(self, layout: ControlLayout) -> dict[str, Any]:
+        return {"pairs": [[layout.as_kept(p.s), layout.as_kept(p.y), p.sy, p.scale] for p in self._pairs]}
+
+    def load_state_dict(self, state: dict[str, Any], layout: ControlLayout) -> None:
+        for *vectors, sy, scale in state["pairs"]:
+            s, y = (layout.restored(kept, "a pair of the checkpoint") for kept in vectors)
+            self._pairs.append(_Pair(s, y, sy, scale))

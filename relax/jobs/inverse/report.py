@@ -25,6 +25,9 @@ from relax.jobs.view.pictures import gather
 from relax.jobs.view.strip import draw_strip
 from relax.problem.evolution import Evolution
 
+# A misfit of so many noise levels, or one part of it, is said to be far from what is expected.
+_FAR = 3.0
+
 
 class InverseReport:
     """Of one inverse problem. Collective, as are all methods but ``closing``."""
@@ -76,7 +79,17 @@ class InverseReport:
         """How it went, in words."""
         errors = summary["errors"]
         error = f", relative L2 error {errors['relative_l2']:.3f}" if "relative_l2" in errors else ""
-        return f"misfit {errors['misfit_in_noise_levels']:.3f} noise levels{error}"
+        levels = errors["misfit_in_noise_levels"]
+        return f"misfit {levels:.3f} noise levels{_doubt(levels)}{error}"
+
+
+def _doubt(levels: float) -> str:
+    """What a misfit far from one noise level says, in words."""
+    if levels > _FAR:
+        return " (far above 1: the model does not explain the data to their noise, or the noise is larger)"
+    if levels < 1.0 / _FAR:
+        return " (far below 1: the noise is smaller than was said, or fewer data than unknowns are fitted)"
+    return ""
 
 
 def _words(name: str) -> str:

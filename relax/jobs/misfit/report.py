@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from relax.base import parallel
+from relax.base.files import write_json
 from relax.base.types import Array
 from relax.invert import Result
 from relax.jobs import report
-from relax.jobs.folder import DESCENTS, FIGURE, RESULT, SAMPLES, write_json
+from relax.jobs.folder import DESCENTS, FIGURE, RESULT, SAMPLES
 from relax.jobs.misfit.figure import MisfitMap, Searches, misfit_figure
 from relax.jobs.misfit.job import MisfitJob
 from relax.jobs.misfit.setting import MisfitSetting

@@ -145,11 +145,15 @@ class PriorSection(Section):
 
 
 class MethodSection(Section):
-    """How the minimiser is found; where ``max_steps`` is not given, each method has its own."""
+    """How the minimiser is found; where ``max_steps`` is not given, each method has its own.
+
+    ``rtol`` and ``atol`` are those of ``relax.gauss_newton``.
+    """
 
     name: Annotated[str, AfterValidator(lambda name: known(name, METHODS))] = "gauss_newton"
     max_steps: Count
-    rtol: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    rtol: Annotated[float, Field(gt=0, lt=1)] = 1e-8
+    atol: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,82 @@
+"""Runs that are asked to stop: after their present step, with what they can be gone on from, and status 75."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jobs
+import pytest
+import scripts
+from contract import raised_everywhere
+from mpi4py import MPI
+from run_folders import run
+
+from relax.errors import Stopped
+from relax.invert.objective import Recorder
+from relax.jobs import read, run_job
+from relax.jobs.stopping import Stopping
+
+COMM = MPI.COMM_WORLD
+JOB = jobs.changed(("n = 8", "n = 4"))
+
+
+@pytest.mark.ranks(1, 2)
+def test_sigusr1_to_one_rank_stops_all_after_the_step(shared_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Recorder.add
+
+    def signalled(self: Recorder, *given: object) -> bool:
+        if COMM.rank == COMM.size - 1 and len(self.history) == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return add(self, *given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "add", signalled)
+        words = str(raised_everywhere(Stopped, lambda: run(shared_tmp, JOB)))
+    assert "after step 2, which is kept; the same command with --resume goes on" in words
+    # The signal is the caller's again.
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    assert run(shared_tmp, JOB, resume=True).converged
+
+
+@pytest.mark.ranks(1, 2)
+def test_a_time_limit_stops_before_the_step_that_does_not_fit(shared_tmp: Path) -> None:
+    file = read(jobs.write(shared_tmp / "job.toml", JOB))
+    with pytest.raises(Stopped, match="the time limit of 0.001 s: the run ends after step 0"):
+        run_job(file, folder=shared_tmp / "out", time_limit=1e-3, show=False)
+    assert run_job(file, folder=shared_tmp / "out", resume=True, time_limit=1e3, show=False).converged
+
+
+def test_the_end_of_a_slurm_job_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 100))
+    for limit, steps in ((None, (1.0, 2.0, 102.0)), (1000.0, (1.0, 2.0, 702.0))):
+        stopping = Stopping(limit)
+        # Steps of a second fit twice into what is left, one of minutes does not.
+        assert [stopping.after(seconds) for seconds in steps] == [False, False, True]
+        words = "the end of the Slurm job" if limit is None else "the time limit of 1000 s"
+        assert words in str(stopping.stopped("step 2"))
+        stopping.close()
+
+
+@pytest.mark.slow
+def test_sigusr1_to_mpirun_ends_with_status_75_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    """mpirun passes it on; it may come as soon as the first line is there."""
+    job = jobs.write(tmp_path / "job.toml", jobs.changed(("n = 8", "n = 48"), ("length = 0.5", "length = 0.1")))
+    command = ["mpirun", "-n", "2", sys.executable, "-m", "relax", "run", job, "--output", tmp_path / "out"]
+    with subprocess.Popen(
+        list(map(str, command)),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=scripts.own_environment(),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and "poisson.diffusion" in process.stdout.readline()
+        process.send_signal(signal.SIGUSR1)
+        _, words = process.communicate(timeout=60)
+    assert process.returncode == 75 and "relax: stopped: SIGUSR1: the run ends after step" in words
+    again = jobs.command("run", job, "--output", tmp_path / "out", "--resume", ranks=1)
+    assert again.returncode == 0, again
+    late = jobs.command("run", job, "--output", tmp_path / "out", "--overwrite", "--time-limit", "1 month", ranks=1)
+    assert late.returncode == 2 and "--time-limit: expected a time" in late.stderr
