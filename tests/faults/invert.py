@@ -15,13 +15,13 @@ MUTANTS = [
         "far from the minimum a run says that it has converged",
     ),
     Mutant(
-        "self._method.load_state_dict(state[\"learnt\"], layout)",
+        'self._method.load_state_dict(state["learnt"], layout)',
         "pass",
         "test_checkpoints.py -k 'takes_the_steps and lbfgs'",
         "a resumed L-BFGS begins without its pairs",
     ),
     Mutant(
-        "start_size = float(recorder.history[0][\"gradient_norm\"])",
+        'start_size = float(recorder.history[0]["gradient_norm"])',
         "start_size = here.size",
         "test_checkpoints.py -k 'takes_the_steps and gauss'",
         "a resumed Gauss-Newton has another forcing term",
