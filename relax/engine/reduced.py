@@ -9,6 +9,7 @@ import numpy.typing as npt
 from petsc4py import PETSc
 
 from relax.base import parallel
+from relax.base.checkpoint import Checkpoint
 from relax.base.checks import of_kind
 from relax.base.fem.layout import ControlLayout, as_rows, control_layout
 from relax.base.la.options import Options
@@ -156,20 +157,23 @@ class ReducedMap(Map):
                 "on some; what each rank has of an integral or a norm is to be added up, with comm.allreduce"
             )
 
-    def trajectory(self, m: npt.ArrayLike) -> Iterator[tuple[int, float | None]]:
+    def trajectory(
+        self, m: npt.ArrayLike, *, checkpoint: Checkpoint | None = None
+    ) -> Iterator[tuple[int, float | None]]:
         """The states of an evolution, one after the other: (n, time) with ``problem.state`` holding u_n, n = 0, ..., N.
 
         Collective. The time is None where the evolution does not know the length of its steps. Nothing is stored.
-        Other calls may come between two states.
+        Other calls may come between two states. With a ``relax.Checkpoint`` of its own the run goes on, after its
+        process has ended, from the last step that was kept, which is the first one given then.
 
         Raises:
-            BadInput: for a stationary problem, or a control of the wrong shape.
+            BadInput: for a stationary problem, a control of the wrong shape, or a checkpoint of another control.
             SolveFailed: naming the step.
         """
         control = self.layout.checked(m, "control")
         if self._march is None or control.ndim != 1:
             raise BadInput(f"trajectory: expected an Evolution and one control of shape ({self.size_in},)")
-        return self._in_turn(self._march.trajectory(control))
+        return self._in_turn(self._march.trajectory(control, checkpoint))
 
     def _in_turn(self, states: Generator[tuple[int, float | None]]) -> Iterator[tuple[int, float | None]]:
         try:

@@ -45,7 +45,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,13 +123,16 @@ class RunFolder:
         """
         parallel.on_rank_0(self._comm, lambda: self._begin(job, fill))
 
-    def finish(self) -> None:
+    def finish(self, without: Collection[str] = ()) -> None:
         """Let what has been written take the place of an earlier run's.
+
+        Args:
+            without: names of what only the run itself had a use for.
 
         Raises:
             BadInput: when a file of somebody else is in the way; what was written is in ``work`` then.
         """
-        parallel.on_rank_0(self._comm, self._finish)
+        parallel.on_rank_0(self._comm, lambda: self._finish(without))
 
     def close(self) -> None:
         """Let others have the folder. Not collective, so that a run can be left by an error at any place."""
@@ -229,14 +232,14 @@ class RunFolder:
         except OSError as error:
             raise self._cannot_write(error) from None
 
-    def _finish(self) -> None:
+    def _finish(self, without: Collection[str]) -> None:
         try:
-            self._end()
+            self._end(without)
         except OSError as error:
             raise self._cannot_write(error) from None
 
-    def _end(self) -> None:
-        files = {path.name for path in self.work.iterdir() if not is_part(path)}
+    def _end(self, without: Collection[str]) -> None:
+        files = {path.name for path in self.work.iterdir() if not is_part(path)} - set(without)
         _sync_all(self.work)
         # From here on the run has ended: whoever comes next puts its files in place, should this process be killed.
         write_json(self.work, RUN, {**self._mark, "files": sorted({RUN, *files})})

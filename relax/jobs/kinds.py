@@ -36,8 +36,10 @@ class Kind:
 KINDS = {
     "inverse": Kind("data", ".inverse.job:InverseJob", ".inverse.setting:build", ".inverse.run:run", resumes=True),
     "control": Kind("target", ".control.job:ControlJob", ".control.setting:build", ".control.run:run", resumes=True),
-    "landscape": Kind("landscape", ".landscape.job:LandscapeJob", ".landscape.setting:build", ".landscape.run:run"),
-    "misfit": Kind("misfit", ".misfit.job:MisfitJob", ".misfit.setting:build", ".misfit.run:run"),
+    "landscape": Kind(
+        "landscape", ".landscape.job:LandscapeJob", ".landscape.setting:build", ".landscape.run:run", resumes=True
+    ),
+    "misfit": Kind("misfit", ".misfit.job:MisfitJob", ".misfit.setting:build", ".misfit.run:run", resumes=True),
 }
 
 

@@ -12,14 +12,13 @@ from relax.base.checkpoint_files import Kept, newest
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.invert.loop import checked_history
-from relax.invert.result import Result, Status
+from relax.invert.result import Result
 from relax.invert.table import METHODS
-from relax.jobs.folder import CHECKPOINT, JOB, UNFINISHED
+from relax.jobs.folder import CHECKPOINT, UNFINISHED
 from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session
 from relax.jobs.setting.optimised import Optimised
-from relax.jobs.steps import Record, StepCheckpoint, put, save_control
-from relax.jobs.toml import parse
+from relax.jobs.steps import Record, checkpoint_of, earlier_run, put, save_control
 
 # What may have changed where a run is resumed.
 _FREE = ("start", "method", "solver", "output")
@@ -53,8 +52,6 @@ def run(session: Session, report_of: Callable[[Any, Any], Report]) -> Outcome:
     finally:
         session.progress.close()
 
-    if result.status is Status.stopped_by_callback:
-        raise session.stopping.stopped(f"step {result.history[-1]['step']}")
     with session.phase("write"):
         predicted = setting.G(result.value)
         summary = _summary(job.method.name, setting, result, report.errors(predicted))
@@ -72,8 +69,7 @@ def _kept(session: Session) -> Kept | None:
     Raises:
         BadInput: on every rank, when it is of another problem, or damaged.
     """
-    folder, job = session.results, session.job
-    run = parallel.on_rank_0(session.comm, lambda: _earlier_run(folder, job))
+    run = earlier_run(session, _FREE)
     try:
         kept = newest(run / CHECKPOINT, session.comm)
         if kept is not None:
@@ -81,23 +77,6 @@ def _kept(session: Session) -> Kept | None:
         return kept
     except (BadInput, KeyError, TypeError) as error:
         raise BadInput(f"--resume: {error}; --overwrite starts anew") from None
-
-
-def _earlier_run(folder: Path, job: Any) -> Path:
-    """Where the run to go on with is, once it is known to be of the same problem. On one rank."""
-    run = folder / UNFINISHED if (folder / UNFINISHED).exists() else folder
-    try:
-        old = parse((run / JOB).read_text(encoding="utf-8"), str(run / JOB))
-    except (OSError, UnicodeDecodeError, BadInput) as error:
-        raise BadInput(
-            f"--resume: the job of the earlier run cannot be read: {error}; --overwrite starts anew"
-        ) from None
-    for table in type(job).model_fields:
-        if table not in _FREE and getattr(old, table, None) != getattr(job, table):
-            raise BadInput(
-                f"{folder}: --resume: [{table}] is not what it was in {run / JOB}; use --overwrite to start anew"
-            )
-    return run
 
 
 def _check_fits(kept: Kept | None, setting: Optimised, folder: Path) -> None:
@@ -114,16 +93,15 @@ def _optimise(session: Session, setting: Optimised, kept: Kept | None) -> Result
     is_more = kept is not None and UNFINISHED not in kept.folder.parts
     max_steps = method.max_steps + (before[-1]["step"] if is_more else 0)
 
-    def after_step(entry: dict[str, Any], value: Array) -> bool:
+    def after_step(entry: dict[str, Any], value: Array) -> None:
         session.progress.step(entry, atol=method.atol, rtol=method.rtol, unit=setting.unit)
         record.add(entry)
-        return session.stopping.after(entry["seconds"])
 
     try:
         result: Result = METHODS[method.name].run(
             G, setting.data, setting.start, noise=setting.noise, prior=setting.prior, rtol=method.rtol,
             atol=method.atol, max_steps=max_steps, callback=after_step,
-            checkpoint=StepCheckpoint(session.folder, session.comm),
+            checkpoint=checkpoint_of(session, fields=G.layout.kind == "owned"),
         )  # fmt: skip
         return result
     finally:

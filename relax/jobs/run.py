@@ -32,8 +32,8 @@ def run_job(
         file: the job, as ``relax.jobs.read`` gives it; the same on every rank.
         folder: the output folder; by default that of the job.
         overwrite: replace an earlier run, whose results stay until the new ones are there.
-        resume: go on from the last step of an unfinished run of this job, else of the finished one in the folder. For
-            inverse problems of a field and for control jobs.
+        resume: go on from the last step of an unfinished run of this job; of an inverse problem or a control job also
+            from that of the finished one in the folder.
         time_limit: seconds after which the run is to have stopped; by default those that Slurm leaves it.
         show: print progress on rank 0.
         comm: the ranks of the run.

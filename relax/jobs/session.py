@@ -14,7 +14,7 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.files import write_json
 from relax.jobs import info
-from relax.jobs.folder import SUMMARY, RunFolder
+from relax.jobs.folder import CHECKPOINT, SUMMARY, RunFolder
 from relax.jobs.progress import Progress
 from relax.jobs.stopping import Stopping
 from relax.jobs.toml import JobFile
@@ -93,12 +93,15 @@ class Session:
         self._output.begin(self.file.text, fill)
         return setting
 
-    def finish(self, summary: dict[str, Any], words: str) -> Outcome:
-        """Write the summary, let the results take their place, and say how it went. Collective."""
+    def finish(self, summary: dict[str, Any], words: str, *, keep: bool = True) -> Outcome:
+        """Write the summary, let the results take their place, and say how it went. Collective.
+
+        ``keep``: the checkpoints, since more steps may be wanted.
+        """
         # Times and versions come last: what a reader looks for first is above them.
         summary = {**summary, "seconds": self._seconds, "versions": info.versions()}
         parallel.on_rank_0(self.comm, lambda: write_json(self.folder, SUMMARY, summary))
-        self._output.finish()
+        self._output.finish(() if keep else (CHECKPOINT,))
         self.progress.say(f"{words}; results in {self.results}")
         return Outcome(bool(summary["converged"]), self.results, summary)
 

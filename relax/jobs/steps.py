@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,18 +17,88 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.checkpoint import Checkpoint
 from relax.base.checkpoint_files import Kept, in_words, number_of
+from relax.base.fem import stored_fields
 from relax.base.files import plain, remove, write_bytes, write_text
+from relax.base.log import logger
 from relax.base.types import Array
-from relax.jobs.folder import CHECKPOINT, CONTROL, HISTORY
+from relax.errors import BadInput
+from relax.jobs.folder import CHECKPOINT, CONTROL, HISTORY, JOB, UNFINISHED
+from relax.jobs.session import Session
+from relax.jobs.toml import parse
+
+#: Between two checkpoints of what is not a few long steps.
+EVERY = "1min"
 
 
-class StepCheckpoint(Checkpoint):
-    """One after each step of a job, in whose steps there is no chance."""
+class JobCheckpoint(Checkpoint):
+    """Of a job, in whose steps there is no chance; ends the run when that is to stop.
+
+    Args:
+        session: the run.
+        part: of the run, where it has several; each has checkpoints of its own.
+        every: how much time is between two; 0 for each step.
+    """
 
     keeps_random_states: ClassVar[bool] = False
 
-    def __init__(self, work: Path, comm: MPI.Comm) -> None:
-        super().__init__(work / CHECKPOINT, every=0, comm=comm)
+    def __init__(self, session: Session, part: str = "", every: str | float = 0) -> None:
+        super().__init__(session.folder / CHECKPOINT / part, every=every, comm=session.comm)
+        self._ranks = session.comm
+        self._stopping = session.stopping
+
+    def save(self, step: int, *, now: bool = False) -> bool:
+        """Write a checkpoint when one is due, or the run is to stop.
+
+        Raises:
+            Stopped: on every rank, in the latter case.
+        """
+        stop = not now and parallel.any_rank(self._ranks, self._stopping.after_step())
+        is_written = super().save(step, now=now or stop)
+        if stop:
+            raise self._stopping.stopped(f"step {step}")
+        return is_written
+
+
+def checkpoint_of(session: Session, part: str = "", every: str | float = 0, *, fields: bool) -> JobCheckpoint | None:
+    """A checkpoint for a run; None where it has ``fields`` to keep and no package for that. Collective to make."""
+    if fields and not stored_fields.is_possible():
+        logger.warning(
+            "%s: keeps nothing to go on from: for its fields adios4dolfinx or io4dolfinx is needed", session.results
+        )
+        return None
+    return JobCheckpoint(session, part, every)
+
+
+def earlier_run(session: Session, free: Collection[str] = ()) -> Path:
+    """Where the run to go on with is, once it is known to be of the same job. Collective.
+
+    Args:
+        session: the run that goes on.
+        free: tables that may have changed; of [output] the folder may.
+
+    Raises:
+        BadInput: on every rank, naming the table that is another one.
+    """
+    return parallel.on_rank_0(session.comm, lambda: _earlier_run(session.results, session.job, free))
+
+
+def _earlier_run(folder: Path, job: Any, free: Collection[str]) -> Path:
+    run = folder / UNFINISHED if (folder / UNFINISHED).exists() else folder
+    try:
+        old = parse((run / JOB).read_text(encoding="utf-8"), str(run / JOB))
+    except (OSError, UnicodeDecodeError, BadInput) as error:
+        raise BadInput(
+            f"--resume: the job of the earlier run cannot be read: {error}; --overwrite starts anew"
+        ) from None
+    for table in type(job).model_fields:
+        one, two = getattr(old, table, None), getattr(job, table)
+        if table == "output" and one is not None:
+            one, two = (each.model_copy(update={"folder": ""}) for each in (one, two))
+        if table not in free and one != two:
+            raise BadInput(
+                f"{folder}: --resume: [{table}] is not what it was in {run / JOB}; use --overwrite to start anew"
+            )
+    return run
 
 
 class Record:

@@ -28,7 +28,7 @@ class Stopping:
         end_of_job = os.environ.get("SLURM_JOB_END_TIME", "")
         self._why = f"the time limit of {limit:g} s" if limit is not None else "the end of the Slurm job"
         self._end = now + limit if limit is not None else float(end_of_job) if end_of_job.isdecimal() else None
-        self._last = 0.0
+        self._last = now
         self._is_asked = False
         self._old: Any = None
         # Signals reach the main thread, and only there may one be waited for.
@@ -39,10 +39,11 @@ class Stopping:
     def _asked(self, *_: Any) -> None:
         self._is_asked = True
 
-    def after(self, seconds: float) -> bool:
-        """Whether to stop now, a step having ended ``seconds`` after the start."""
-        step, self._last = seconds - self._last, seconds
-        return self._is_asked or self._end is not None and time.time() + _MARGIN * step > self._end
+    def after_step(self) -> bool:
+        """Whether to stop now, a step having ended: asked to, or without the time for another one."""
+        now = time.time()
+        step, self._last = now - self._last, now
+        return self._is_asked or self._end is not None and now + _MARGIN * step > self._end
 
     def stopped(self, what: str) -> Stopped:
         """The error that ends the run, with what it has done."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,9 @@ from dolfinx.mesh import Mesh
 from mpi4py import MPI
 
 from relax import meshes
-from relax.base import parallel
+from relax.base.checkpoint import Checkpoint
 from relax.base.checks import positive
-from relax.base.log import LongRun, logger
+from relax.base.log import logger
 from relax.base.teams import Teams
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
@@ -27,8 +26,7 @@ from relax.invert.priors import IdentityPrior
 from relax.invert.priors.base import Prior
 from relax.relaxation.box import checked_box, checked_num, checked_starts, default_times, from_unit, lattice, to_unit
 from relax.relaxation.landscape.landscape import RelaxedLandscape
-
-T = TypeVar("T")
+from relax.relaxation.shared_work import Pieces
 
 # Starts in each direction.
 _STARTS = 5
@@ -125,7 +123,8 @@ def relax_misfit(
     prior: Prior | None = None,
     teams: Teams | None = None,
     max_steps: int = 50,
-    rtol: float = 1e-6,
+    rtol: float = 1e-8,
+    checkpoint: Checkpoint | None = None,
 ) -> RelaxedMisfit:
     """Minimise J(m) = ½ |(G(m) - data)/noise|² over one to three numbers m where J has many minima.
 
@@ -160,6 +159,8 @@ def relax_misfit(
         teams: the teams on whose ``space`` G lives.
         max_steps: of Gauss–Newton.
         rtol: of Gauss–Newton, relative to its first gradient.
+        checkpoint: where samples and results are kept as they come, and gone on from: a ``relax.Checkpoint`` of its
+            own, on the ranks of all teams.
 
     Returns:
         The landscape, the samples, the descents, and Gauss–Newton's results.
@@ -181,15 +182,18 @@ def relax_misfit(
 
     shape = tuple(n + 1 for n in cells)
     points = from_unit(lattice(shape), bounds)
-    samples = np.array(_each(teams, points, lambda m: _misfit(objective, m), "samples of the misfit")).reshape(shape)
+    given = np.concatenate([objective.data, objective.noise])
+    sampled = Pieces(teams, lambda m: _misfit(objective, m), "samples of the misfit", given)
+    runs = _runs(G, objective.data, objective.noise, prior, teams, max_steps, rtol)
+    if checkpoint is not None:
+        checkpoint.add(samples=sampled, runs=runs)
+        checkpoint.restore()
+    samples = np.array(sampled.each(points, checkpoint)).reshape(shape)
     unit, scale = _normalised(samples)
     landscape = _relaxed(comm, unit, beta, times)
     descent = landscape.descend(to_unit(first, bounds), landscape.times[:0:-1], steps=_DESCENT_STEPS, path=True)
     which, distinct = _merged(descent.x)
-    results = gauss_newton_each(
-        G, objective.data, from_unit(distinct, bounds), noise=objective.noise, prior=prior, teams=teams,
-        max_steps=max_steps, rtol=rtol,
-    )  # fmt: skip
+    results = runs.each(from_unit(distinct, bounds), checkpoint)
     path = from_unit(descent.path, bounds)
     return RelaxedMisfit(bounds, samples, scale, landscape, first, path, prior, tuple(results[i] for i in which))
 
@@ -203,7 +207,8 @@ def gauss_newton_each(
     prior: Prior,
     teams: Teams | None = None,
     max_steps: int = 50,
-    rtol: float = 1e-6,
+    rtol: float = 1e-8,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Result | None]:
     """Gauss–Newton from each of several starts (k, size_in), each team its share of them; None where a solve failed.
 
@@ -218,7 +223,25 @@ def gauss_newton_each(
         teams: who shares the work.
         max_steps: of each run.
         rtol: of each run.
+        checkpoint: as of :func:`relax_misfit`.
     """
+    runs = _runs(G, data, noise, prior, teams, max_steps, rtol)
+    if checkpoint is not None:
+        checkpoint.add(runs=runs)
+        checkpoint.restore()
+    return runs.each(np.asarray(starts, dtype=np.float64), checkpoint)
+
+
+def _runs(
+    G: ReducedMap,
+    data: Array,
+    noise: float | Array,
+    prior: Prior,
+    teams: Teams | None,
+    max_steps: int,
+    rtol: float,
+) -> Pieces[Result | None]:
+    """Runs of Gauss–Newton. Local."""
 
     def run(m0: Array) -> Result | None:
         try:
@@ -227,7 +250,7 @@ def gauss_newton_each(
             logger.info("Gauss-Newton from %s: %s", m0, failure)
             return None
 
-    return _each(teams, np.asarray(starts, dtype=np.float64), run, "runs of Gauss-Newton")
+    return Pieces(teams, run, "runs of Gauss-Newton", np.append(data, noise))
 
 
 def lowest(results: Sequence[Result | None]) -> Result:
@@ -268,19 +291,6 @@ def _check_map(G: ReducedMap, teams: Teams | None) -> None:
             f"teams: expected a map whose mesh lives on teams.space, of {teams.space.size} rank(s); got one on "
             f"{G.comm.size} rank(s). Make the mesh with comm=teams.space"
         )
-
-
-def _each(teams: Teams | None, rows: Array, work: Callable[[Array], T], what: str) -> list[T]:
-    """``work`` for each row, each team its share; all that came out, in order, on every rank. Collective."""
-    mine = rows if teams is None else rows[teams.mine(len(rows))]
-    results: list[T] = []
-    with nullcontext() if teams is None else parallel.together(teams.comm), LongRun(what, len(mine)) as run:
-        for i in range(len(mine)):
-            run.reached(i)
-            results.append(work(mine[i]))
-    if teams is None:
-        return results
-    return [result for part in parallel.on_each_rank(teams.batch, results) for result in part]
 
 
 def _misfit(objective: Objective, m: Array) -> float:

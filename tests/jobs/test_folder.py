@@ -115,7 +115,8 @@ def test_a_run_that_fails_leaves_the_results_before_it(
     after = contents(shared_tmp / "out")
     assert before.items() <= after.items()
     assert {name.partition("/")[0] for name in after.keys() - before.keys()} == {"unfinished"}
-    assert run(shared_tmp, **{how: True}).summary["steps"] == 2
+    # The resumed one had taken two steps more before it failed in writing.
+    assert run(shared_tmp, **{how: True}).summary["steps"] == (4 if (how, where) == ("resume", "writing") else 2)
     assert {name.partition("/")[0] for name in contents(shared_tmp / "out")} == {
         name.partition("/")[0] for name in before
     }

@@ -135,7 +135,7 @@ def test_a_run_ends_well_is_kept_and_replaced_when_asked(
         assert status == 0, err
         assert COMM.rank > 0 or f"results in {out}" in said
         before = (out / SUMMARY).read_text()
-        for option, expected in ((None, "finished run"), ("--resume", f"a {kind} job keeps nothing to go on from")):
+        for option, expected in ((None, "finished run"), ("--resume", "no run that keeps its steps")):
             status, _, err = execute(capfd, "run", path, "--output", out, *([option] if option else []))
             assert status == 2 and (COMM.rank > 0 or expected in err)
         assert (out / SUMMARY).read_text() == before

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jobs
@@ -52,11 +51,17 @@ def test_a_time_limit_stops_before_the_step_that_does_not_fit(shared_tmp: Path) 
 
 
 def test_the_end_of_a_slurm_job_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 100))
-    for limit, steps in ((None, (1.0, 2.0, 102.0)), (1000.0, (1.0, 2.0, 702.0))):
+    clock = [1e9]
+    monkeypatch.setattr("relax.jobs.stopping.time.time", lambda: clock[0])
+    for limit, steps in ((None, (1.0, 1.0, 34.0)), (1000.0, (1.0, 1.0, 340.0))):
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(clock[0]) + 100))
         stopping = Stopping(limit)
-        # Steps of a second fit twice into what is left, one of minutes does not.
-        assert [stopping.after(seconds) for seconds in steps] == [False, False, True]
+        stops = []
+        for seconds in steps:
+            clock[0] += seconds
+            stops.append(stopping.after_step())
+        # Steps of a second fit twice into what is left, the third does not.
+        assert stops == [False, False, True]
         words = "the end of the Slurm job" if limit is None else "the time limit of 1000 s"
         assert words in str(stopping.stopped("step 2"))
         stopping.close()
@@ -80,3 +85,38 @@ def test_sigusr1_to_mpirun_ends_with_status_75_and_the_next_run_goes_on(tmp_path
     assert again.returncode == 0, again
     late = jobs.command("run", job, "--output", tmp_path / "out", "--overwrite", "--time-limit", "1 month", ranks=1)
     assert late.returncode == 2 and "--time-limit: expected a time" in late.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.ranks(1, 2)
+@pytest.mark.parametrize("kind", ["landscape", "misfit"])
+def test_jobs_that_relax_go_on_from_each_of_their_parts(
+    shared_tmp: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Stopped again and again, one ends with the result of one that nobody stopped."""
+    if kind == "landscape" and not stored_fields.is_possible():
+        pytest.skip("no package that keeps fields is installed")
+    text = {
+        "landscape": LANDSCAPE_JOB.replace("num_steps = 30", "num_steps = 6"),
+        "misfit": MISFIT_JOB.replace("num = 24", "num = 4"),
+    }[kind]
+    (shared_tmp / "whole").mkdir(exist_ok=True)
+    prepared(shared_tmp / "whole", text)
+    file = read(shared_tmp / "whole" / "job.toml")
+    wanted = run_job(file, folder=shared_tmp / "wanted", show=False).summary
+    steps = iter(range(10**6))
+    # After every fifth step.
+    monkeypatch.setattr(Stopping, "after_step", lambda self: next(steps) % 5 == 4)
+    stops = 0
+    while True:
+        try:
+            found = run_job(file, folder=shared_tmp / "out", resume=stops > 0, show=False).summary
+            break
+        except Stopped:
+            stops += 1
+            assert stops < 60
+    assert stops > 3
+    for key in set(wanted) - {"seconds", "versions", "solves"}:
+        assert found[key] == wanted[key] or found[key] == pytest.approx(wanted[key], rel=1e-9), key
+    names = parallel.on_rank_0(COMM, lambda: [{p.name for p in (shared_tmp / f).iterdir()} for f in ("out", "wanted")])
+    assert names[0] == names[1] and "checkpoint" not in names[0]

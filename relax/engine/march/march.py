@@ -6,11 +6,13 @@ from collections.abc import Generator, Iterator
 
 import numpy as np
 
+from relax.base.checkpoint import Checkpoint
 from relax.base.fem.forms import present
 from relax.base.log import LongRun
 from relax.base.types import Array
 from relax.engine.linearization import BLOCK, Derivatives
 from relax.engine.march.derivatives import MarchDerivatives
+from relax.engine.march.kept import KeptState
 from relax.engine.march.plan import expanded
 from relax.engine.march.runs import Runs
 
@@ -69,14 +71,21 @@ class March(Runs):
         self.observation.show(self.evolution.num_steps, state)
         return value
 
-    def trajectory(self, row: Array) -> Generator[tuple[int, float | None]]:
-        """(n, time of u_n) with the state's register holding u_n."""
+    def trajectory(self, row: Array, checkpoint: Checkpoint | None = None) -> Generator[tuple[int, float | None]]:
+        """(n, time of u_n) with the state's register holding u_n; from the step on that a checkpoint has kept."""
         run = self.begin(row)
+        kept = KeptState(self, row)
+        if checkpoint is not None:
+            checkpoint.add(trajectory=kept)
+            checkpoint.restore()
         try:
-            for n, state in self.states(run):
+            for n, state in self.states(run, kept.at):
                 self.system.begin(run)
                 self.observation.show(n, state)
+                kept.at = n, state
                 yield n, self.evolution.time_at(n)
+                if checkpoint is not None:
+                    checkpoint.save(n, now=n == self.evolution.num_steps)
         finally:
             self.system.end(run)
 

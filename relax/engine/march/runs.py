@@ -60,12 +60,12 @@ class Runs:
         self.system.begin(run)
         return run
 
-    def states(self, run: Run) -> Iterator[tuple[int, Array]]:
-        """(n, u_n) for n = 0, ..., N, nothing kept; u_n in local values with ghosts."""
-        state = run.initial
-        yield 0, state
+    def states(self, run: Run, start: tuple[int, Array] | None = None) -> Iterator[tuple[int, Array]]:
+        """(n, u_n) for n = 0, ..., N, or from a later (n, u_n) on, nothing kept; u_n in local values with ghosts."""
+        first, state = (0, run.initial) if start is None else start
+        yield first, state
         with LongRun(f"{self.evolution.name}: steps", self.evolution.num_steps) as progress:
-            for n in range(self.evolution.num_steps):
+            for n in range(first, self.evolution.num_steps):
                 state = self.advance(run, n, state)
                 yield n + 1, state
                 progress.reached(n + 1)

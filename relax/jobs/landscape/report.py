@@ -12,6 +12,7 @@ import ufl
 from dolfinx import fem
 
 from relax.base import parallel
+from relax.base.checkpoint import Checkpoint
 from relax.base.fem.forms import num_owned
 from relax.base.files import write_json
 from relax.base.types import Array
@@ -39,12 +40,13 @@ class LandscapeReport:
         self._setting = setting
         self._watch = _Watch(setting, series.spread(setting.problem.num_steps, job.output.frames))
 
-    def solve(self, folder: Path) -> series.Series:
+    def solve(self, folder: Path, checkpoint: Checkpoint | None = None) -> series.Series:
         """Run through the trajectory: ``states.bp``, and what is known of each state."""
         G = self._setting.G
-        return series.record(folder, G, G.present_control(), frames=self._job.output.frames, watch=self._watch)
+        frames = self._job.output.frames
+        return series.record(folder, G, G.present_control(), frames=frames, watch=self._watch, checkpoint=checkpoint)
 
-    def descend(self) -> Descent | None:
+    def descend(self, checkpoint: Checkpoint | None = None) -> Descent | None:
         """Follow minima from the starts of [descent], where there is that table."""
         setting, descents = self._setting, self._setting.descents
         if descents is None:
@@ -54,7 +56,7 @@ class LandscapeReport:
         degree = int(setting.problem.state.function_space.ufl_element().degree)
         with RelaxedLandscape(
             setting.problem.mesh, setting.f, beta=descents.beta, times=descents.times,
-            route=keywords.get("route", "auto"), degree=degree, **given,
+            route=keywords.get("route", "auto"), degree=degree, checkpoint=checkpoint, **given,
         ) as landscape:  # fmt: skip
             return landscape.descend(descents.starts, descents.times, steps=descents.section.steps, path=True)
 
@@ -124,7 +126,6 @@ class _Watch:
         self._written = set(written)
         self._weight: fem.Function | None = None
         self._integral: fem.Form | None = None
-        self._shift = 0.0
         self.times: list[float] = []
         self.low: list[float] = []
         self.high: list[float] = []
@@ -148,13 +149,21 @@ class _Watch:
             self.minima[n] = Minimisers(nodes.x[order], values[order], nodes.at_boundary[order])
         return np.empty(0)
 
+    def state_dict(self) -> dict[str, Any]:
+        minima = [[n, m.x, m.values, m.at_boundary] for n, m in self.minima.items()]
+        return {"times": self.times, "low": self.low, "high": self.high, "integral": self.integral, "minima": minima}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.times, self.low, self.high = state["times"], state["low"], state["high"]
+        self.integral = state["integral"]
+        self.minima = {n: Minimisers(*found) for n, *found in state["minima"]}
+
     def _weighed(self, u: fem.Function, beta: float) -> float:
         """The integral of exp(-beta (u - min f)), taken at the nodes as the elements do."""
         if self._weight is None:
             self._weight = fem.Function(u.function_space)
             self._integral = fem.form(self._weight * ufl.dx)
-            self._shift = self.low[0]
-        self._weight.x.array[:] = np.exp(-beta * (u.x.array - self._shift))
+        self._weight.x.array[:] = np.exp(-beta * (u.x.array - self.low[0]))
         local = float(fem.assemble_scalar(self._integral))
         return float(parallel.sum_over_ranks(self._setting.G.comm, np.array([local]))[0])
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relax.base import parallel
+from relax.base.checkpoint import Checkpoint
 from relax.base.files import write_json
 from relax.base.types import Array
 from relax.invert import Result
@@ -39,19 +40,21 @@ class MisfitReport:
             "noise": setting.noise, "teams": setting.teams, "max_steps": job.method.max_steps, "rtol": job.method.rtol
         }  # fmt: skip
 
-    def solve(self) -> RelaxedMisfit:
+    def solve(self, checkpoint: Checkpoint | None = None) -> RelaxedMisfit:
         """Sample, relax, descend, and run Gauss–Newton from where that leads."""
         setting, section = self._setting, self._section
         num = section.num if section.num is None or len(section.num) > 1 else section.num * len(setting.box)
         return relax_misfit(
             setting.G, setting.data, setting.box, num=num, beta=section.beta, times=section.times,
-            starts=section.starts, **self._keywords,
+            starts=section.starts, checkpoint=checkpoint, **self._keywords,
         )  # fmt: skip
 
-    def compare(self, relaxed: RelaxedMisfit) -> list[Result | None]:
+    def compare(self, relaxed: RelaxedMisfit, checkpoint: Checkpoint | None = None) -> list[Result | None]:
         """Run Gauss–Newton from the starts themselves."""
         setting = self._setting
-        return gauss_newton_each(setting.G, setting.data, relaxed.starts, prior=relaxed.prior, **self._keywords)
+        return gauss_newton_each(
+            setting.G, setting.data, relaxed.starts, prior=relaxed.prior, checkpoint=checkpoint, **self._keywords
+        )
 
     def write(self, folder: Path, relaxed: RelaxedMisfit, plain: list[Result | None]) -> dict[str, Any]:
         """``result.json``, tables, the figure; the entries of the summary."""

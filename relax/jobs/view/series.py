@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from dolfinx import fem
 
+from relax.base.checkpoint import Checkpoint
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.jobs.view import pictures
@@ -71,6 +73,7 @@ def record(
     *,
     frames: int,
     watch: Callable[[fem.Function], Array] = lambda state: np.empty(0),
+    checkpoint: Checkpoint | None = None,
 ) -> Series:
     """Run through the trajectory of a control: write ``states.bp``, keep pictures, and look at every state.
 
@@ -81,7 +84,9 @@ def record(
         G: the map of an evolution.
         control: a control vector.
         frames: at most so many states in the file.
-        watch: collective; what of the state to note at each step, always as long.
+        watch: collective; what of the state to note at each step, always as long. Of one with ``state_dict`` and
+            ``load_state_dict`` a checkpoint keeps what it has noted.
+        checkpoint: where the run is kept, and goes on from.
 
     Raises:
         BadInput: when the disk is full, on every rank.
@@ -92,17 +97,54 @@ def record(
     written = spread(evolution.num_steps, frames)
     writer = TrajectoryFile(folder, evolution, len(written))
     camera = _Camera(evolution, written)
-    watched = []
+    watched: list[Array] = []
+    reel = _Reel(evolution, camera, writer, written)
+    if checkpoint is not None:
+        checkpoint.add(reel=reel, **({"watch": watch} if hasattr(watch, "state_dict") else {}))
     try:
-        for n, time in G.trajectory(control):
-            at = float(n) if time is None else time
+        for n, time in G.trajectory(control, checkpoint=checkpoint):
+            if n <= reel.last:
+                # The step that the run goes on from, which has been seen.
+                continue
             watched.append(watch(evolution.state))
-            camera.take(n, at)
-            if n in written:
-                writer.write(at)
+            reel.take(n, float(n) if time is None else time, keep=checkpoint is not None)
     finally:
         writer.close()
     return Series(camera.label, "step" if evolution.dt is None else "t", camera.develop(), written, np.array(watched))
+
+
+class _Reel:
+    """The states that are drawn or written, one after the other; from a checkpoint those before are taken again.
+
+    Collective, as are all methods.
+    """
+
+    def __init__(self, evolution: Evolution, camera: _Camera, writer: TrajectoryFile, written: tuple[int, ...]) -> None:
+        #: The last step that has been seen.
+        self.last = -1
+        self._state = evolution.state
+        self._camera = camera
+        self._writer = writer
+        self._written = written
+        self._kept: dict[int, tuple[float, fem.Function]] = {}
+
+    def take(self, n: int, at: float, *, keep: bool) -> None:
+        """See the state as it is now, u_n."""
+        self.last = n
+        if keep and (n in self._written or self._camera.wants(n)):
+            self._kept[n] = at, self._state.copy()
+        self._camera.take(n, at)
+        if n in self._written:
+            self._writer.write(at)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self.last, "states": [[n, at, state] for n, (at, state) in self._kept.items()]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for n, at, stored in state["states"]:
+            stored.into(self._state)
+            self.take(n, at, keep=True)
+        self.last = state["last"]
 
 
 class _Camera:
@@ -122,9 +164,13 @@ class _Camera:
         self._taken: list[tuple[int, float]] = []
         self._values: list[Array] = []
 
+    def wants(self, n: int) -> bool:
+        """Whether step n is drawn. Local."""
+        return n in self._wanted
+
     def take(self, n: int, time: float) -> None:
         """Keep the state as it is now, if step n is wanted. Local."""
-        if n in self._wanted:
+        if self.wants(n):
             self._part.update()
             self._drawn.interpolate(self._part.field)
             self._taken.append((n, time))

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
+from relax.base import parallel
+from relax.base.checkpoint import Checkpoint
 from relax.base.checks import at_least
 from relax.base.fem.coefficients import Coefficient
 from relax.base.types import Array
@@ -84,8 +86,9 @@ def checked_times(times: npt.ArrayLike) -> Array:
 
 
 def relaxed(
-    mesh: Mesh, f: Coefficient, *, beta: float, times: Array, num_steps: int | Sequence[int], degree: int, **how: Any
-) -> History:
+    mesh: Mesh, f: Coefficient, *, beta: float, times: Array, num_steps: int | Sequence[int], degree: int,
+    checkpoint: Checkpoint | None = None, **how: Any,
+) -> History:  # fmt: skip
     """Solve from each time to the next, each interval with steps of its own from the last field. Collective.
 
     The first interval is cut at 1/64, 1/16 and 1/4 of its length, and each part takes its number of steps. Where
@@ -98,6 +101,7 @@ def relaxed(
         times: as :func:`checked_times` gives them.
         num_steps: in each interval, or one number for each.
         degree: of u.
+        checkpoint: where the fields are kept, after each interval, and gone on from.
         how: further arguments of ``viscous_evolution``.
     """
     intervals = len(times) - 1
@@ -112,7 +116,7 @@ def relaxed(
     routes = []
     runs = _Runs()
     try:
-        for length, count in zip(np.diff(cut), [counts[0]] * len(_CUTS) + counts, strict=True):
+        for n, (length, count) in enumerate(zip(np.diff(cut), [counts[0]] * len(_CUTS) + counts, strict=True)):
             here = how if u is not None or how.get("theta") is not None else {**how, "theta": 1.0}
             evolution = viscous_evolution(
                 mesh, start, beta=beta, t=float(length), num_steps=count, degree=degree, **here
@@ -121,14 +125,48 @@ def relaxed(
                 u = fem.Function(evolution.state.function_space, name="u")
                 u.interpolate(evolution.initial_state)
                 fields.append(u.x.array.copy())
+                if checkpoint is not None:
+                    checkpoint.add(landscape=_Kept(u, fields))
+                    checkpoint.restore()
             routes.append("direct" if evolution.substitution is None else "cole_hopf")
+            start = u
+            if n + 1 < len(fields):
+                u.x.array[:] = fields[n + 1]
+                continue
             runs.follow(evolution, u)
             fields.append(u.x.array.copy())
-            start = u
+            if checkpoint is not None:
+                checkpoint.save(n + 1)
     finally:
         runs.close()
     assert u is not None
     return History(u.function_space, cut, fields, tuple(routes[len(_CUTS) :]))
+
+
+class _Kept:
+    """The fields that there are, as a checkpoint keeps them. Collective, as are the methods."""
+
+    def __init__(self, u: fem.Function, fields: list[Array]) -> None:
+        self._u = u
+        self._fields = fields
+
+    def state_dict(self) -> dict[str, Any]:
+        stored = []
+        for values in self._fields:
+            field = fem.Function(self._u.function_space)
+            field.x.array[:] = values
+            stored.append(field)
+        return {"fields": stored}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        first, *others = state["fields"]
+        field = fem.Function(self._u.function_space)
+        first.into(field)
+        if parallel.any_rank(self._u.function_space.mesh.comm, not np.allclose(field.x.array, self._fields[0])):
+            raise BadInput("f: is not that of the landscape that the checkpoint is of; give each its own folder")
+        for other in others:
+            other.into(field)
+            self._fields.append(field.x.array.copy())
 
 
 class _Runs:

@@ -14,6 +14,7 @@ from petsc4py import PETSc
 from ufl.core.expr import Expr
 
 from relax.base import parallel
+from relax.base.checkpoint import Checkpoint
 from relax.base.checks import at_least, positive
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.points import as_points
@@ -62,6 +63,7 @@ class RelaxedLandscape:
         theta: of the time steps, as in ``viscous_evolution``, but for backward Euler up to t_1/64 where it is None:
             that damps what is rough in f, which Crank–Nicolson would carry along.
         stabilisation: as in ``viscous_evolution``.
+        checkpoint: a ``relax.Checkpoint`` of its own, where u is kept and gone on from after its process has ended.
 
     Attributes:
         mesh: the mesh.
@@ -88,6 +90,7 @@ class RelaxedLandscape:
         degree: int | None = None,
         theta: float | str | None = None,
         stabilisation: str | bool = "auto",
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.mesh = mesh
         self.dim = mesh.geometry.dim
@@ -108,7 +111,7 @@ class RelaxedLandscape:
         self.times = checked_times(times)
         history = relaxed(
             mesh, f, beta=self.beta, times=self.times, num_steps=num_steps, degree=degree, route=route, theta=theta,
-            stabilisation=stabilisation,
+            stabilisation=stabilisation, checkpoint=checkpoint,
         )  # fmt: skip
         self.space = history.space
         self.routes = history.routes
