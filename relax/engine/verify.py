@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from relax.base.fem.layout import as_rows
 from relax.base.log import logger
 from relax.base.parallel import from_rank_0, rank_0_prints
 from relax.base.types import Array
+from relax.engine.linearization import Linearization
 from relax.engine.protocols import Map
 from relax.errors import CheckFailed, SolveFailed
 from relax.problem.evolution import Evolution
@@ -23,8 +26,7 @@ _STEPS, _MOST_STEPS = 6, 12
 # The first step, how it is stretched or shrunk, how often, and the relative remainder at which it is large enough.
 _FIRST_STEP, _STRETCH, _TRIALS, _VISIBLE = 2e-2, 4.0, 8, 1e-5
 _ORDER_SLACK = 0.15
-# Sums of observations whose second remainders are looked at together: of a single one the leading term may vanish by
-# chance.
+# Sums of observations whose second remainders are looked at together: of one alone the leading term may vanish.
 _SUMS = 4
 _GAP = 1e-8
 # Below this, relative to the size of what is expanded, a Taylor remainder is rounding and shows no order.
@@ -96,7 +98,9 @@ class MapReport:
 def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapReport:
     """Check every derivative product of a map at a control, print what was found, and return it.
 
-    Collective. The problem's state, controls and parameters are left as they were found.
+    Collective. The problem's state, controls and parameters are left as they were found. Along a direction each control
+    moves by as much as it is large itself (of order one where it is zero); a second direction is looked at before a
+    Taylor order counts as wrong.
 
     Args:
         G: the map.
@@ -133,30 +137,84 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
         return G.layout.checked(rng.uniform(-0.5, 1.0, G.size_in), "direction", compared=False)
 
     if m is None:
-        point = G.layout.checked(G.present_control(), "control") + 0.1 * random()
+        present = G.layout.checked(G.present_control(), "control")
+        point = present + 0.1 * G.layout.sizes(present) * random()
     else:
         point = G.layout.checked(m, "control")
-    delta, other = random(), random()
-    size = max(np.sqrt(G.dot(point, point)), 1.0) / np.sqrt(G.dot(delta, delta))
-    delta, other = delta * size, other * size
+    # A modulus of 2e11 beside a ratio of 0.3: each moves by as much as it is large, and products are compared in units
+    # of these sizes.
+    sizes = G.layout.sizes(point)
+    one = np.sqrt(G.dot(np.ones_like(sizes), np.ones_like(sizes)))
+
+    def direction() -> Array:
+        drawn = random()
+        return sizes * drawn * (one / np.sqrt(G.dot(drawn, drawn)))
+
+    def length(v: Array) -> float:
+        return float(np.sqrt(G.dot(v, v)))
+
+    delta, other = direction(), direction()
     # Weights of sums of observations, (k, size_out): the first of one sign, others of both.
     sums = rng.uniform(0.5, 1.5, (min(_SUMS, G.size_out), G.size_out))
     sums[1:] *= rng.choice([-1.0, 1.0], sums[1:].shape)
     sums = from_rank_0(G.comm, sums)
     weights = sums[0]
     with G.linearize(point) as lin:
-        y = lin.value
-        largest = _first_step(G, point, delta, y, lin.jvp(delta))
+        taylor = _taylor(G, lin, point, delta, sums)
+        if not taylor.is_right:
+            # By chance the leading term of a remainder all but vanishes along a direction: not along two.
+            taylor = taylor.better(_taylor(G, lin, point, other, sums))
         # The map was last solved elsewhere: products that are taken there, and not at their own point, show.
         Jd, g = lin.jvp(delta), lin.vjp(weights)
-        each_Hd, Ho = lin.hvp(sums, delta), lin.hvp(weights, other)
+        Hd, Ho = lin.hvp(weights, delta), lin.hvp(weights, other)
         # Everything has run once before.
         forward, *products = map(
             _seconds,
             (lambda: G(point), lambda: lin.jvp(delta), lambda: lin.vjp(weights), lambda: lin.hvp(weights, delta)),
         )
-    Hd = each_Hd[0]
-    slopes, curvatures = sums @ Jd, np.array([G.dot(row, delta) for row in each_Hd])
+    terms = float(np.linalg.norm(weights) * np.linalg.norm(Jd)) + length(sizes * g) * one
+    cross = (length(sizes * Hd) + length(sizes * Ho)) * one
+    # A Hessian of rounding errors alone (an affine map) has no symmetry to speak of.
+    noise = _ROUNDING * length(sizes * g) * one
+    return MapReport(
+        first_order=taylor.first_order,
+        second_order=taylor.second_order,
+        adjoint_gap=float(abs(weights @ Jd - G.dot(g, delta)) / max(terms, 1e-300)),
+        hessian_gap=float(abs(G.dot(Hd, other) - G.dot(Ho, delta)) / max(cross, noise, 1e-300)),
+        first_remainders=taylor.first,
+        second_remainders=taylor.second,
+        forward_seconds=forward,
+        tangent_ratio=products[0] / forward,
+        adjoint_ratio=products[1] / forward,
+        hessian_ratio=products[2] / forward,
+    )
+
+
+class _Taylor(NamedTuple):
+    """Remainders along a direction, and the orders that they show."""
+
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+    first_order: float
+    second_order: float
+
+    @property
+    def is_right(self) -> bool:
+        return self.first_order > 2.0 - _ORDER_SLACK and self.second_order > 3.0 - _ORDER_SLACK
+
+    def better(self, other: _Taylor) -> _Taylor:
+        """For each order the direction that shows more of it."""
+        a = self if self.first_order >= other.first_order else other
+        b = self if self.second_order >= other.second_order else other
+        return _Taylor(a.first, b.second, a.first_order, b.second_order)
+
+
+def _taylor(G: Map, lin: Linearization, point: Array, delta: Array, sums: Array) -> _Taylor:
+    y = lin.value
+    largest = _first_step(G, point, delta, y, lin.jvp(delta))
+    # The map was last solved elsewhere, as where the products are compared.
+    Jd = lin.jvp(delta)
+    slopes, curvatures = sums @ Jd, np.array([G.dot(row, delta) for row in lin.hvp(sums, delta)])
     first: list[float] = []
     second: list[float] = []
     floor = _ROUNDING * float(np.linalg.norm(y))
@@ -167,26 +225,11 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
         first.append(float(np.linalg.norm(change - eps * Jd)))
         second.append(float(np.linalg.norm(sums @ change - eps * slopes - 0.5 * eps**2 * curvatures)))
         floor = max(floor, _ROUNDING * float(np.linalg.norm(change)))
+        taylor = _Taylor(tuple(first), tuple(second), _order(first, floor), _order(second, floor * size_of_sums))
         # Where curvature changes fast along the direction, orders show at smaller steps only.
-        orders = _order(first, floor) - 2.0, _order(second, floor * size_of_sums) - 3.0
-        if i + 1 >= _STEPS and min(orders) > -_ORDER_SLACK:
+        if i + 1 >= _STEPS and taylor.is_right:
             break
-    terms = float(np.linalg.norm(weights) * np.linalg.norm(Jd)) + np.sqrt(G.dot(g, g) * G.dot(delta, delta))
-    cross = np.sqrt(G.dot(Hd, Hd) * G.dot(other, other)) + np.sqrt(G.dot(Ho, Ho) * G.dot(delta, delta))
-    # A Hessian of rounding errors alone (an affine map) has no symmetry to speak of.
-    noise = _ROUNDING * np.sqrt(G.dot(g, g) * G.dot(delta, delta))
-    return MapReport(
-        first_order=_order(first, floor),
-        second_order=_order(second, floor * size_of_sums),
-        adjoint_gap=float(abs(slopes[0] - G.dot(g, delta)) / max(terms, 1e-300)),
-        hessian_gap=float(abs(G.dot(Hd, other) - G.dot(Ho, delta)) / max(cross, noise, 1e-300)),
-        first_remainders=tuple(first),
-        second_remainders=tuple(second),
-        forward_seconds=forward,
-        tangent_ratio=products[0] / forward,
-        adjoint_ratio=products[1] / forward,
-        hessian_ratio=products[2] / forward,
-    )
+    return taylor
 
 
 def _first_step(G: Map, point: Array, delta: Array, y: Array, Jd: Array) -> float:
@@ -212,12 +255,13 @@ def _first_step(G: Map, point: Array, delta: Array, y: Array, Jd: Array) -> floa
 
 
 def _order(remainders: list[float], floor: float) -> float:
-    """The order at which remainders fall as steps are halved: that of the smallest steps still clear of rounding."""
+    """The order at which remainders fall as steps are halved: the better of the last two still clear of rounding."""
     clear = [r for r in remainders if r > _CLEAR * floor]
     if len(clear) < 2:
         # Nothing but rounding is left: either the map is affine, or the expansion is exact.
         return np.inf if remainders[-1] <= _CLEAR * floor else 0.0
-    return float(np.log2(clear[-2] / clear[-1]))
+    # A single number's leading term and its next one cancel at some step: orders are high above it, low below.
+    return max(float(np.log2(a / b)) for a, b in pairwise(clear[-3:]))
 
 
 def _seconds(run: Callable[[], object]) -> float:

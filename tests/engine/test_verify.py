@@ -7,14 +7,17 @@ import problems
 import pytest
 from contract import COMM, raised_everywhere
 from dolfinx import fem
+from ufl import dx, inner
 
-from relax import FieldValues, MapReport, ReducedMap, check_map, meshes, pdes
+from relax import FieldValues, Functional, MapReport, PointValues, ReducedMap, check_map, meshes, pdes
 from relax.engine.linearization import Linearization
 from relax.engine.residual.derived import DerivedForms
 from relax.engine.residual.registers import Registers
 from relax.engine.solve.sensitivity import Sensitivity
 from relax.engine.stationary import Stationary, StationaryDerivatives
+from relax.engine.verify import _order
 from relax.errors import CheckFailed, SolveFailed
+from relax.pdes.hamilton_jacobi import viscous
 
 
 def make(problem=pdes.poisson.diffusion, observe=lambda p: FieldValues(p.state.function_space), kind=ReducedMap, n=4):
@@ -152,6 +155,58 @@ def test_a_form_that_is_differentiated_wrongly_in_second_order(monkeypatch):
     monkeypatch.setattr(DerivedForms, "varied", too_little)
     report = caught(make(problems.cubic_reaction), "second derivative")
     assert report.first_order > 1.85 and report.adjoint_gap < 1e-10
+
+
+@pytest.mark.parametrize("forgotten", [0, 1, 2])
+def test_a_control_that_is_forgotten_beside_one_that_is_1e12_times_as_large(monkeypatch, forgotten):
+    original = DerivedForms.gradient_of
+    monkeypatch.setattr(
+        DerivedForms, "gradient_of", lambda self, form, i: None if i == forgotten else original(self, form, i)
+    )
+    caught(make(problems.moduli), "adjoint")
+
+
+# -- what is right -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.ranks(1, 2, 3)
+@pytest.mark.parametrize("layout", ["replicated", "owned"])
+def test_controls_of_different_size(layout):
+    """A modulus, a ratio and a logarithm, each moved by as much as it is large."""
+    problem = problems.moduli(meshes.unit_square(4))
+    with ReducedMap(problem, FieldValues(problem.state.function_space), layout=layout) as G:
+        report = check_map(G)
+        assert report.first_order == pytest.approx(2.0, abs=0.05)
+        assert report.second_order == pytest.approx(3.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [pdes.poisson.diffusion, problems.cubic_reaction, problems.advection_constant, problems.moduli],
+    ids=["diffusion", "cubic", "advection", "moduli"],
+)
+def test_no_false_alarm_of_a_single_observation(problem):
+    G = make(problem, lambda p: Functional(inner(p.state, p.state) * dx))
+    for seed in range(25):
+        check_map(G, seed=seed)
+
+
+def test_a_leading_term_that_vanishes_by_chance():
+    """Of one number, along one direction: the next one that is looked at has it."""
+    problem = viscous(
+        meshes.unit_square(2), lambda x: np.sin(3.0 * x[0]) + x[1] ** 2, beta=3.0, discount=2.0, stabilisation=False,
+        degree=2,
+    )  # fmt: skip
+    report = check_map(ReducedMap(problem, PointValues(problem.state.function_space, [(0.31, 0.42)])), seed=175)
+    assert report.second_order == pytest.approx(3.0, abs=0.05)
+
+
+def test_remainders_that_change_their_sign():
+    """ε³ - 30 ε⁴ at ε = 0.02, 0.01, ...: nothing is clear of rounding below the step at which it is zero."""
+    eps = 0.05 * 0.5 ** np.arange(12)
+    remainders = np.abs(eps**3 - 30.0 * eps**4)
+    assert _order(list(remainders), remainders[3] / 29.0) == pytest.approx(4.0)
+    assert _order(list(eps**2), 1e-12) == pytest.approx(2.0)
 
 
 # -- what it leaves, says and returns ----------------------------------------------------------------------------------

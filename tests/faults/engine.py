@@ -18,6 +18,14 @@ MUTANTS = [
         "if left <= _NOTHING * y.norm():", "if False:", "test_kernel.py", "a pressure up to a constant is solved for"
     ),
     Mutant("places.reshape(-1, bs)[:, j]", "places", "test_kernel.py", "all components are moved together"),
+    Mutant(
+        "sizes = G.layout.sizes(point)",
+        "sizes = np.ones_like(point)",
+        "test_verify.py -k 'different_size or 1e12'",
+        "controls of different size move alike",
+    ),
+    Mutant("if not taylor.is_right:", "if False:", "test_verify.py -k by_chance", "one direction decides"),
+    Mutant("pairwise(clear[-3:])", "pairwise(clear[-2:])", "test_verify.py -k change_their_sign", "one pair decides"),
     Mutant("if holder is not None:", "if False:", "test_turn.py", "two calls share the registers"),
     Mutant(
         "gap.max(initial=0.0) > _SAME", "gap.max(initial=0.0) > 1e6", "test_turn.py", "half of an integral", ranks=2

@@ -166,6 +166,19 @@ def elasticity(mesh):
     return Problem(residual=F, state=u, controls=[m], bcs=[clamp(V, "left")], name="elasticity")
 
 
+def moduli(mesh):
+    """-div(exp(m) sigma(u)) = f in SI units; controls are Young's modulus, Poisson's ratio and m."""
+    d = mesh.geometry.dim
+    V = fem.functionspace(mesh, ("Lagrange", 1, (d,)))
+    u, v, m = fem.Function(V), ufl.TestFunction(V), fem.Function(fem.functionspace(mesh, ("Lagrange", 1)))
+    E, nu = fem.Constant(mesh, 210e9), fem.Constant(mesh, 0.3)
+    strain = ufl.sym(grad(u))
+    shear = exp(m) * E / (2.0 * (1.0 + nu))
+    stress = 2.0 * shear * (strain + nu / (1.0 - 2.0 * nu) * ufl.tr(strain) * ufl.Identity(d))
+    F = (inner(stress, ufl.sym(grad(v))) - 1e9 * dot(fem.Constant(mesh, np.linspace(-0.2, 0.3, d)), v)) * dx
+    return Problem(residual=F, state=u, controls=[E, nu, m], bcs=[clamp(V, "left")], name="moduli")
+
+
 def stokes(mesh):
     """-div(exp(m) grad u) + grad p = 0, div u = 0 by Taylor-Hood; inflow g on the left, open on the right."""
     cell = mesh.basix_cell()

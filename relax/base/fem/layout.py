@@ -10,7 +10,7 @@ one of two kinds:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -167,6 +167,12 @@ class ControlLayout(Protocol):
             BadInput: on every rank, where that is one of other controls, or of another layout.
         """
 
+    def sizes(self, vector: Array) -> Array:
+        """For each entry of a vector (size,) how large what it belongs to is there: (size,), above 0. Collective.
+
+        Of a field the root of its mean square, of a constant's entry its amount; 1 where that is zero.
+        """
+
 
 def _distinct_spaces(controls: Sequence[Control]) -> list[fem.FunctionSpace]:
     """The spaces of the fields among the controls, each once."""
@@ -212,6 +218,9 @@ class Replicated:
         if kept.ndim != 1:
             raise BadInput(f"{what}: expected one vector, got an array of shape {kept.shape}")
         return parallel.checked(self._comm, kept, self.size, what)
+
+    def sizes(self, vector: Array) -> Array:
+        return _sizes(vector, self._ends, [space is not None for space in self._spaces], lambda squares: squares)
 
 
 class Owned:
@@ -278,6 +287,24 @@ class Owned:
             else:
                 parts.append(part.owned(carrier.function_space))
         return parallel.checked(self._comm, np.concatenate(parts), self.size, what)
+
+    def sizes(self, vector: Array) -> Array:
+        is_field = [carrier is not None for carrier in self._carriers]
+        return _sizes(vector, self._ends, is_field, lambda squares: parallel.sum_over_ranks(self._comm, squares))
+
+
+def _sizes(
+    vector: Array, ends: npt.NDArray[np.int64], is_field: Sequence[bool], total: Callable[[Array], Array]
+) -> Array:
+    """``ControlLayout.sizes`` of a vector of controls that end at ``ends``; ``total`` sums over the ranks."""
+    pieces = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    squares = total(np.array([[np.dot(vector[p], vector[p]), p.stop - p.start] for p in pieces]))
+    sizes = np.abs(vector)
+    for piece, of_field, mean in zip(pieces, is_field, squares[:, 0] / squares[:, 1], strict=True):
+        if of_field:
+            sizes[piece] = np.sqrt(mean)
+    sizes[sizes == 0.0] = 1.0
+    return sizes
 
 
 def control_layout(kind: str, comm: MPI.Comm, controls: Sequence[Control]) -> ControlLayout:
