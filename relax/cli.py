@@ -184,10 +184,10 @@ def _info() -> int:
 def _clean_cache(
     everything: Annotated[bool, typer.Option("--all", help="Remove finished ones as well.")] = False,
 ) -> int:
-    """Remove compiled forms that a killed job left unfinished, which make later runs die with TimeoutError.
+    """Remove what killed jobs left of forms that they compiled.
 
-    `relax run` and `relax check` do so by themselves for those older than ten minutes. Do not use this while another
-    run compiles.
+    `relax run` and `relax check` do so by themselves for what is older than ten minutes. Do not use this while DOLFINx
+    compiles without relax, nor --all while another run does.
     """
     from relax.base.fem import cache
 

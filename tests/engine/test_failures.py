@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -293,32 +291,6 @@ def test_every_error_is_a_relax_error():
 
 
 # -- the cache of compiled forms ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_killed_compilation_is_swept(tmp_path, monkeypatch):
-    """An empty libffcx_*.c without .c.cached makes every later run wait and die with TimeoutError, for ever."""
-    monkeypatch.delenv("OMPI_COMM_WORLD_LOCAL_RANK", raising=False)
-    V = fem.functionspace(meshes.unit_square(2), ("Lagrange", 1))
-    form = 0.123 * ufl.TestFunction(V) * ufl.dx
-    own = {"cache_dir": str(tmp_path), "timeout": 1}
-    fem.form(form, jit_options=own)
-    (source,) = tmp_path.glob("libffcx_*.c")
-    for part in tmp_path.glob(source.stem + ".*"):
-        part.unlink()
-    source.touch()
-    poisoned = 0.123 * ufl.TestFunction(V) * ufl.dx
-    with pytest.raises(TimeoutError):
-        fem.form(poisoned, jit_options=own)
-    assert cache.sweep_stale_forms(tmp_path) == []  # it may be under way
-    hour_ago = time.time() - 3600.0
-    os.utime(source, (hour_ago, hour_ago))
-    assert cache.sweep_stale_forms(tmp_path) == [source]
-    fem.form(poisoned, jit_options=own)
-    finished = sorted(tmp_path.glob("libffcx_*"))
-    for part in finished:
-        os.utime(part, (hour_ago, hour_ago))
-    assert cache.sweep_stale_forms(tmp_path) == [] and sorted(tmp_path.glob("libffcx_*")) == finished
 
 
 def test_init_sweeps(tmp_path, monkeypatch):

@@ -31,6 +31,21 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
+        "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        "test_jit.py -k two_processes",
+        "both compile",
+    ),
+    Mutant("or _is_held(lock)", "or False", "test_jit.py -k killed", "what lives is swept"),
+    Mutant("and not is_abandoned(source):", "and False:", "test_jit.py -k alone", "a foreign compilation is cut off"),
+    Mutant("raise _Missing(module) from damaged", "raise", "test_jit.py -k damaged", "a damaged module stays"),
+    Mutant(
+        "except of_ffcx.cffi.VerificationError as error:",
+        "except ZeroDivisionError as error:",
+        "test_jit.py -k fails",
+        "a compiler that fails speaks for itself",
+    ),
+    Mutant(
         "comm.Allreduce(MPI.IN_PLACE, first, op=MPI.MIN)",
         "comm.Allreduce(MPI.IN_PLACE, first, op=MPI.MAX)",
         PARALLEL,
@@ -160,8 +175,8 @@ MUTANTS = [
         "a call stands above the command line",
     ),
     Mutant(
-        'stale = not source.with_suffix(".c.cached").exists() and now',
-        "stale = now",
+        'finished = path.with_suffix(".c.cached").exists() and not path.is_dir()',
+        "finished = False",
         "test_cli.py -k swept",
         "good forms are swept away",
     ),

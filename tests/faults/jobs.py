@@ -56,6 +56,7 @@ MUTANTS = [
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         f"{FOLDER} -k 'second or killed'",
         "two runs share a lock",
+        file="lock.py",
     ),
     Mutant(
         "if foreign and files is None and begun is None:",

@@ -17,10 +17,8 @@ from dolfinx import default_scalar_type, fem, jit
 from dolfinx.fem.forms import CompiledForm, get_integration_domains
 from dolfinx.mesh import Mesh
 
+from relax.base.fem.jit import on_all_ranks
 from relax.errors import BadProblem
-
-# Seconds that a process waits for a module which another one compiles: it is several forms long, on a busy machine.
-_PATIENCE = 100
 
 Forms: TypeAlias = ufl.Form | list[ufl.Form] | None
 
@@ -114,12 +112,10 @@ def compiled_together(forms: Sequence[ufl.Form], mesh: Mesh) -> list[fem.Form]:
     return made
 
 
-@jit.mpi_jit_decorator
+@on_all_ranks
 def _compiled(forms: list[ufl.Form]) -> Any:
-    settings = jit.get_options()
-    settings["timeout"] = max(settings["timeout"], _PATIENCE)
     options = ffcx.get_options({"scalar_type": default_scalar_type})
-    return ffcx.codegeneration.jit.compile_forms(forms, options=options, **settings)
+    return ffcx.codegeneration.jit.compile_forms(forms, options=options, **jit.get_options())
 
 
 def _subdomains(form: ufl.Form) -> dict[fem.IntegralType, Any]:

@@ -13,6 +13,7 @@ from dolfinx import fem, la
 from ufl.algorithms import expand_derivatives
 from ufl.corealg.traversal import traverse_unique_terminals, unique_pre_traversal
 
+import relax.base.fem.jit  # noqa: F401  (whatever compiles a form imports this file)
 from relax.base.checks import as_number
 from relax.base.types import Array
 
