@@ -166,7 +166,7 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
             taylor = taylor.better(_taylor(G, lin, point, other, sums))
         # The map was last solved elsewhere: products that are taken there, and not at their own point, show.
         Jd, g = lin.jvp(delta), lin.vjp(weights)
-        Hd, Ho = lin.hvp(weights, delta), lin.hvp(weights, other)
+        Hd, Ho = lin.hvp(sums, delta)[0], lin.hvp(weights, other)
         # Everything has run once before.
         forward, *products = map(
             _seconds,

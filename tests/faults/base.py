@@ -203,8 +203,8 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
-        "chain.from_iterable(forms))",
-        "chain.from_iterable(forms[::-1]))",
+        "[form for form in forms if form is not None]",
+        "[form for form in forms[::-1] if form is not None]",
         "test_compiling.py",
         "a form in another one's place",
     ),

@@ -26,6 +26,18 @@ MUTANTS = [
     ),
     Mutant("if not taylor.is_right:", "if False:", "test_verify.py -k by_chance", "one direction decides"),
     Mutant("pairwise(clear[-3:])", "pairwise(clear[-2:])", "test_verify.py -k change_their_sign", "one pair decides"),
+    Mutant(
+        'at = direction("+") if one_sided else direction',
+        "at = ufl.jump(direction) if one_sided else direction",
+        "test_constants.py -k as_many",
+        "numbers on facets between cells",
+    ),
+    Mutant(
+        "self.direction.value.reshape(-1)[self.entry] = 1.0",
+        "self.direction.value.reshape(-1)[0] = 1.0",
+        "test_constants.py -k in_time",
+        "all entries are the first",
+    ),
     Mutant("if holder is not None:", "if False:", "test_turn.py", "two calls share the registers"),
     Mutant(
         "gap.max(initial=0.0) > _SAME", "gap.max(initial=0.0) > 1e6", "test_turn.py", "half of an integral", ranks=2
@@ -54,8 +66,8 @@ MUTANTS = [
         file="residual.py",
     ),
     Mutant(
-        "parts.append(parallel.sum_over_ranks(self.comm, entries))",
-        "parts.append(entries)",
+        "parts.append(parallel.sum_over_ranks(self.comm, values))",
+        "parts.append(values)",
         NUMBER,
         "a reduction left out of the gradient in a constant",
         ranks=2,
@@ -84,7 +96,7 @@ MUTANTS = [
     Mutant(
         "result[i] -= parallel.sum_over_ranks(residual.comm, adjoints @ columns.T)",
         "result[i] -= adjoints @ columns.T",
-        NUMBER,
+        "test_constants.py -k as_many",
         "a reduction left out of many gradients in a constant",
         ranks=2,
     ),
@@ -134,8 +146,8 @@ MUTANTS = [
         "the adjoint of another seed in a Hessian action",
     ),
     Mutant(
-        "result.append(summed([self._with_second_adjoint(gradient), self.varied(gradient)]))",
-        "result.append(summed([self._with_second_adjoint(gradient)]))",
+        "summed([self._with_second_adjoint(gradient), self.varied(gradient)])",
+        "summed([self._with_second_adjoint(gradient)])",
         DIFFUSION,
         "(F_mu du + F_mm dm)ᵀ λ left out",
     ),

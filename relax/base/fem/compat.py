@@ -44,6 +44,16 @@ def collapse(V: fem.FunctionSpace) -> tuple[fem.FunctionSpace, npt.NDArray[np.in
     return space, np.asarray(parents, dtype=np.int32)
 
 
+def with_dofmap(V: fem.FunctionSpace, dofmap: Any) -> fem.FunctionSpace:
+    """A space of V's elements with other degrees of freedom, a C++ dofmap (the shape is the element's from 0.10)."""
+    domain, element = V.mesh._cpp_object, getattr(V.element, "_cpp_object", V.element)
+    try:
+        space = dolfinx.cpp.fem.FunctionSpace_float64(domain, element, dofmap)
+    except TypeError:
+        space = dolfinx.cpp.fem.FunctionSpace_float64(domain, element, dofmap, V.value_shape)
+    return fem.FunctionSpace(V.mesh, V.ufl_element(), space)
+
+
 def cell_partitioner(mode: mesh.GhostMode) -> Any:
     """The default partitioner of cells with this ghost mode (0.11 also asks how many cells meet at a facet)."""
     try:

@@ -7,8 +7,7 @@ a residual that a gradient needs take less than half as long in one module as in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 import ffcx
 import ffcx.codegeneration.jit
@@ -19,8 +18,6 @@ from dolfinx.mesh import Mesh
 
 from relax.base.fem.jit import on_all_ranks
 from relax.errors import BadProblem
-
-Forms: TypeAlias = ufl.Form | list[ufl.Form] | None
 
 
 class Together:
@@ -34,8 +31,8 @@ class Together:
         self._mesh = mesh
         self._waiting: list[Later] = []
 
-    def add(self, make: Callable[[], Forms]) -> Later:
-        """What derives a form, several that make one thing, or none. Local."""
+    def add(self, make: Callable[[], ufl.Form | None]) -> Later:
+        """What derives a form, or none. Local."""
         later = Later(self, make)
         self._waiting.append(later)
         return later
@@ -53,26 +50,24 @@ class Together:
             self._make([asked])
 
     def _make(self, wanted: list[Later]) -> None:
-        made = [later.make() for later in wanted]
-        forms = [of if isinstance(of, list) else [] if of is None else [of] for of in made]
-        compiled = iter(compiled_together(list(chain.from_iterable(forms)), self._mesh))
-        for later, of, several in zip(wanted, made, forms, strict=True):
-            ready = [next(compiled) for _ in several]
-            later.made = (ready or None) if isinstance(of, list) or not ready else ready[0]
+        forms = [later.make() for later in wanted]
+        compiled = iter(compiled_together([form for form in forms if form is not None], self._mesh))
+        for later, form in zip(wanted, forms, strict=True):
+            later.made = None if form is None else next(compiled)
             later.is_made = True
         self._waiting = [later for later in self._waiting if not later.is_made]
 
 
 class Later:
-    """What has been added to ``Together``; called, it is there, as ``fem.Form``, list or None. Collective."""
+    """What has been added to ``Together``; called, it is there, as ``fem.Form`` or None. Collective."""
 
-    def __init__(self, together: Together, make: Callable[[], Forms]) -> None:
+    def __init__(self, together: Together, make: Callable[[], ufl.Form | None]) -> None:
         self._together = together
         self.make = make
-        self.made: fem.Form | list[fem.Form] | None = None
+        self.made: fem.Form | None = None
         self.is_made = False
 
-    def __call__(self) -> Any:
+    def __call__(self) -> fem.Form | None:
         if not self.is_made:
             self._together.compile(self)
         return self.made

@@ -33,12 +33,15 @@ def jumps_with(form: ufl.Form, terminal: Control) -> bool:
     return any(terminal is t for condition in conditions for t in traverse_unique_terminals(condition))
 
 
-def along(form: ufl.Form, variable: ufl.core.expr.Expr, direction: object) -> ufl.Form:
-    """d/dε of a form as ``variable`` moves along ``direction``."""
+def along(form: ufl.Form, variable: ufl.core.expr.Expr, direction: ufl.core.expr.Expr) -> ufl.Form:
+    """d/dε of a form as ``variable`` moves along ``direction``: numbers, or the argument of a space of ``numbers``."""
     integrals = []
     for integral in form.integrals():
         slope = ufl.diff(integral.integrand(), variable)
-        integrals.append(integral.reconstruct(integrand=ufl.inner(slope, direction)))
+        # An argument between two cells is that of either: the numbers are the same in both.
+        one_sided = isinstance(direction, ufl.Argument) and integral.integral_type().startswith("interior_facet")
+        at = direction("+") if one_sided else direction
+        integrals.append(integral.reconstruct(integrand=ufl.inner(slope, at)))
     return ufl.Form(integrals)
 
 
@@ -54,11 +57,9 @@ def summed(forms: Sequence[ufl.Form | None]) -> ufl.Form | None:
     return sum(present[1:], start=present[0]) if present else None
 
 
-def compiled(form: ufl.Form | list[ufl.Form] | None) -> fem.Form | list[fem.Form] | None:
-    """The compiled form or forms; None of nothing. Collective."""
-    if form is None or form == []:
-        return None
-    return fem.form(form)
+def compiled(form: ufl.Form | None) -> fem.Form | None:
+    """The compiled form; None of none. Collective."""
+    return None if form is None else fem.form(form)
 
 
 def values_of(terminal: Control) -> Array:

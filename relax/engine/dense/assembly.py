@@ -73,7 +73,9 @@ class Assembly:
         rest = weak.at_zero(functions)
         forms = [weak.J, *bilinear.values(), *([] if rest is None else [rest])]
         constants = [c for c in self._controls if isinstance(c, fem.Constant)]
-        standing = {(id(s.constant), s.entry): s for form in forms for s in scalars_in(form, constants)}
+        standing = {
+            (id(s.constant), s.entry): s for form in forms for s in scalars_in(form, residual.registers, constants)
+        }
         self._scalars: list[Scalar] = list(standing.values())
         self._J = self._family(weak.J)
         self._by_field = {i: self._family(form) for i, form in bilinear.items()}
@@ -106,7 +108,7 @@ class Assembly:
 
     def _family(self, form: ufl.Form) -> _Family:
         weak = self._residual.weak
-        mine = scalars_in(form, [s.constant for s in self._scalars if s.entry == 0])
+        mine = scalars_in(form, self._residual.registers, [s.constant for s in self._scalars if s.entry == 0])
         in_scalars = slopes(weak, form, mine)
         if in_scalars is None:
             at = [str(i) for i, c in enumerate(self._G.problem.controls) if any(c is s.constant for s in mine)]
@@ -115,8 +117,10 @@ class Assembly:
                 f"of controls[{', '.join(at)}]"
             )
         number = {(id(s.constant), s.entry): j for j, s in enumerate(self._scalars)}
+        distinct = {id(slope): slope for slope in in_scalars if slope is not None}
+        once = {key: compiled(slope) for key, slope in distinct.items()}
         by_number = {
-            number[id(s.constant), s.entry]: compiled(slope)
+            number[id(s.constant), s.entry]: once[id(slope)]
             for s, slope in zip(mine, in_scalars, strict=True)
             if slope is not None
         }
@@ -130,7 +134,7 @@ class Assembly:
         times = [] if evolution is None or evolution.time is None else [evolution.time]
         steps = range(self.num_steps) if family.changes else range(1)
         base, slopes_of = [], {j: list[Array]() for j in family.slopes}
-        with given_back([*(s.constant for s in self._scalars), *times]):
+        with given_back([*(s.constant for s in self._scalars), *(s.direction for s in self._scalars), *times]):
             for s in self._scalars:
                 s.constant.value[...] = 0.0
             for n in steps:
@@ -138,6 +142,7 @@ class Assembly:
                     values_of(time)[...] = evolution.time_at(n + 1) if evolution is not None else None
                 base.append(self._array(family.base))
                 for j, form in family.slopes.items():
+                    self._scalars[j].point_along()
                     slopes_of[j].append(self._array(form))
         return affine(np.array(base), {j: np.array(slope) for j, slope in slopes_of.items()})
 

@@ -17,13 +17,15 @@ from relax.base.fem.compiling import Together
 from relax.base.fem.forms import given_back, holds, jumps_with
 from relax.base.la.factors import Key
 from relax.engine.residual.derived import DerivedForms
+from relax.engine.residual.registers import Registers
 
 
 @dataclass(frozen=True)
 class Scalar:
-    """One entry of a Constant."""
+    """One entry of a Constant, and the register of dm for that Constant."""
 
     constant: fem.Constant
+    direction: fem.Constant
     entry: int
 
     @property
@@ -31,21 +33,31 @@ class Scalar:
         """As it stands."""
         return float(np.asarray(self.constant.value).reshape(-1)[self.entry])
 
+    def point_along(self) -> None:
+        """Let dm be one in this entry, and zero in the others of its Constant. Local."""
+        self.direction.value[...] = 0.0
+        self.direction.value.reshape(-1)[self.entry] = 1.0
 
-def scalars_in(form: ufl.Form, constants: Sequence[fem.Constant]) -> list[Scalar]:
-    """The entries of those Constants that stand in a form."""
-    return [Scalar(c, j) for c in constants if holds(form, c) for j in range(c.value.size)]
+
+def scalars_in(form: ufl.Form, registers: Registers, constants: Sequence[fem.Constant]) -> list[Scalar]:
+    """The entries of those Constants, controls, that stand in a form."""
+    pairs = zip(registers.controls, registers.tangent_controls, strict=True)
+    standing = [(c, d) for c, d in pairs if any(c is one for one in constants) and holds(form, c)]
+    return [Scalar(c, d, j) for c, d in standing for j in range(c.value.size)]
 
 
 def slopes(weak: DerivedForms, form: ufl.Form, scalars: Sequence[Scalar]) -> list[ufl.Form | None] | None:
-    """The derivative of a form in each scalar; None unless it is affine in all of them together."""
-    if any(jumps_with(form, s.constant) for s in scalars):
+    """For each scalar the derivative of a form along its register of dm, one form for all entries of a Constant.
+
+    None unless the form is affine in all of them together.
+    """
+    constants = {id(s.constant): s.constant for s in scalars}
+    if any(jumps_with(form, c) for c in constants.values()):
         return None
-    terms = [weak.in_constant(form, s.constant, s.entry) for s in scalars]
-    for slope in terms:
-        if slope is not None and any(holds(slope, s.constant) for s in scalars):
-            return None
-    return terms
+    terms = {id(c): weak.in_direction(form, i) for i, c in enumerate(weak.controls) if id(c) in constants}
+    if any(holds(slope, c) for slope in terms.values() if slope is not None for c in constants.values()):
+        return None
+    return [terms[id(s.constant)] for s in scalars]
 
 
 def _derived(slope: ufl.Form) -> ufl.Form:
@@ -59,7 +71,7 @@ class AffineMatrix:
         assemble: writes the matrix at the present values of everything into another one.
         create: an empty matrix of the right sparsity.
         scalars: c_i.
-        terms: the forms of A_i.
+        terms: for each the form of A_i, where its register of dm points along it.
         together: compiles them.
         bcs: conditions whose rows and columns are the identity's in A_0, and zero in A_i.
     """
@@ -77,7 +89,9 @@ class AffineMatrix:
         self._create = create
         standing = [(s, t) for s, t in zip(scalars, terms, strict=True) if t is not None]
         self._scalars = [s for s, _ in standing]
-        self._forms = [together.add(partial(_derived, t)) for _, t in standing]
+        distinct = {id(t): t for _, t in standing}
+        later = {key: together.add(partial(_derived, t)) for key, t in distinct.items()}
+        self._forms = [later[id(t)] for _, t in standing]
         self._bcs = list(bcs)
         self._base: PETSc.Mat | None = None
         self._terms: list[PETSc.Mat] = []
@@ -108,10 +122,12 @@ class AffineMatrix:
                 for s in self._scalars:
                     s.constant.value[...] = 0.0
                 self._assemble(self._base)
-            for matrix, form in zip(self._terms, self._forms, strict=True):
-                matrix.zeroEntries()
-                fem_petsc.assemble_matrix(matrix, form(), self._bcs, 0.0)
-                matrix.assemble()
+            with given_back([s.direction for s in self._scalars]):
+                for s, matrix, form in zip(self._scalars, self._terms, self._forms, strict=True):
+                    s.point_along()
+                    matrix.zeroEntries()
+                    fem_petsc.assemble_matrix(matrix, form(), self._bcs, 0.0)
+                    matrix.assemble()
             self._stamp = weakref.ref(stamp)
         return self._base
 

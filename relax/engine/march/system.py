@@ -112,7 +112,7 @@ class StepSystem:
         bcs: object = (),
     ) -> AffineMatrix | None:
         """The matrix of a form as one that is affine in scalar controls, where it is and these are all that changes."""
-        scalars = scalars_in(form, self._constants)
+        scalars = scalars_in(form, self.residual.registers, self._constants)
         if not scalars or self._changes(form, but_constants=True):
             return None
         terms = slopes(self.residual.weak, form, scalars)

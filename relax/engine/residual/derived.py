@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
-import numpy as np
 import ufl
 from dolfinx import fem
 from ufl.algorithms import expand_derivatives
@@ -80,16 +79,12 @@ class DerivedForms:
             for c in self.controls
         ]
 
-    def in_constant(self, form: ufl.Form, control: fem.Constant, entry: int) -> ufl.Form | None:
-        """The derivative of a form in one entry of a Constant; None where it is zero."""
-        shape = control.ufl_shape
-        unit = np.zeros(shape)
-        unit.reshape(-1)[entry] = 1.0
-        return nonzero(along(form, self._variables[control], ufl.as_tensor(unit.tolist()) if shape else 1.0))
-
     def in_direction(self, form: ufl.Form, i: int) -> ufl.Form | None:
         """The derivative of a form in control i, along its register of dm; None where it is zero."""
-        control, direction = self.controls[i], self._registers.tangent_controls[i]
+        return self._along(form, i, self._registers.tangent_controls[i])
+
+    def _along(self, form: ufl.Form, i: int, direction: ufl.core.expr.Expr) -> ufl.Form | None:
+        control = self.controls[i]
         if isinstance(control, fem.Function):
             return nonzero(ufl.derivative(form, control, direction))
         return nonzero(along(form, self._variables[control], direction))
@@ -119,19 +114,13 @@ class DerivedForms:
         return nonzero(ufl.derivative(self.contraction, self.state, ufl.TestFunction(self.state.function_space)))
 
     @cached_property
-    def gradients(self) -> list[ufl.Form | list[ufl.Form] | None]:
-        """(∂F/∂m)ᵀ λ for each control: a vector form; scalar forms for a constant's entries; None where it is zero."""
+    def gradients(self) -> list[ufl.Form | None]:
+        """(∂F/∂m)ᵀ λ for each control, a vector form: of a field, or of a constant's entries; None where it is zero."""
         return [self.gradient_of(self.contraction, i) for i in range(len(self.controls))]
 
-    def gradient_of(self, form: ufl.Form, i: int) -> ufl.Form | list[ufl.Form] | None:
-        """The derivative of a scalar form in control i: a vector form; scalar forms for the entries of a constant."""
-        control = self.controls[i]
-        if isinstance(control, fem.Function):
-            return nonzero(ufl.derivative(form, control, ufl.TestFunction(control.function_space)))
-        forms = [self.in_constant(form, control, entry) for entry in range(control.value.size)]
-        if all(f is None for f in forms):
-            return None
-        return [f if f is not None else 0.0 * self.contraction for f in forms]
+    def gradient_of(self, form: ufl.Form, i: int) -> ufl.Form | None:
+        """The derivative of a scalar form in control i, a vector form; None where it is zero."""
+        return self._along(form, i, ufl.TestFunction(self._registers.dual_spaces[i]))
 
     # -- second order --------------------------------------------------------------------------------------------------
 
@@ -154,18 +143,12 @@ class DerivedForms:
         return summed([with_dlam, self.second_state])
 
     @cached_property
-    def second_gradients(self) -> list[ufl.Form | list[ufl.Form] | None]:
+    def second_gradients(self) -> list[ufl.Form | None]:
         """F_mᵀ dλ + (F_mu du + F_mm dm)ᵀ λ, as ``gradients``."""
-        result: list[ufl.Form | list[ufl.Form] | None] = []
-        for gradient in self.gradients:
-            if isinstance(gradient, list):
-                forms = [summed([self._with_second_adjoint(g), self.varied(g)]) for g in gradient]
-                result.append([f for f in forms if f is not None])
-            elif gradient is None:
-                result.append(None)
-            else:
-                result.append(summed([self._with_second_adjoint(gradient), self.varied(gradient)]))
-        return result
+        return [
+            None if gradient is None else summed([self._with_second_adjoint(gradient), self.varied(gradient)])
+            for gradient in self.gradients
+        ]
 
     def _with_second_adjoint(self, form: ufl.Form) -> ufl.Form:
         return ufl.replace(form, {self._registers.adjoint: self._registers.second_adjoint})

@@ -18,6 +18,7 @@ from dolfinx import default_scalar_type, fem
 
 from relax.base import parallel
 from relax.base.fem.forms import Control, holds, num_owned, values_of
+from relax.base.fem.numbers import numbers
 from relax.base.la.factors import Key
 from relax.base.types import Array
 from relax.engine.turn import turn
@@ -56,6 +57,7 @@ class Registers:
         parameters: Functions and Constants that are neither state nor control: the user may change them.
         adjoint: for λ; ``tangent_state`` for du; ``second_adjoint`` for the derivative of λ.
         tangent_controls: for dm, one per control.
+        dual_spaces: in which a derivative in a control is tested: the field's own, or that of a Constant's entries.
         changeable: the parameters but for the time.
     """
 
@@ -68,6 +70,10 @@ class Registers:
         self.second_adjoint = fem.Function(V)
         self.tangent_state = fem.Function(V)
         self.tangent_controls: list[Control] = [_like(c, problem) for c in self.controls]
+        self.dual_spaces = [
+            c.function_space if isinstance(c, fem.Function) else numbers(problem.mesh, c.ufl_shape)
+            for c in self.controls
+        ]
         self._num_owned = num_owned(V)
         own = {id(self.state), *(id(c) for c in self.controls)}
         terminals = (*problem.residual.coefficients(), *problem.residual.constants(), *observed)

@@ -18,11 +18,12 @@ from typing import TypeAlias
 
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
+import ufl
 from dolfinx import fem, la
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.fem.compiling import Forms, Later, Together
+from relax.base.fem.compiling import Later, Together
 from relax.base.fem.forms import Control, assembled, num_owned, values_of
 from relax.base.types import Array
 from relax.engine.residual.clamped import ClampedValues
@@ -33,8 +34,8 @@ from relax.engine.residual.symmetry import is_self_adjoint
 from relax.problem.problem import Problem
 
 Parts = Sequence[Array]
-# How a derivative in one control is assembled: a vector form, scalar forms for a constant's entries, or nothing.
-ControlForm: TypeAlias = PackedForm | fem.Form | list[fem.Form] | None
+# How a derivative in one control is assembled.
+ControlForm: TypeAlias = PackedForm | fem.Form | None
 
 
 class Residual:
@@ -189,23 +190,19 @@ class Residual:
         parts = []
         for i, (control, form) in enumerate(zip(self.controls, forms, strict=True)):
             register = self._control_duals[i]
-            if register is not None:
-                register.x.array[:] = 0.0
-                if isinstance(form, PackedForm):
-                    form.assemble(register.x.array, point)
-                elif form is not None:
-                    fem.assemble_vector(register.x.array, form)
-                if dual is not None:
-                    self.boundary.collect(dual, i, register.x.array)
-                register.x.scatter_reverse(la.InsertMode.add)
-                parts.append(register.x.array[: num_owned(control.function_space)].copy())
+            values = np.zeros(control.value.size) if register is None else register.x.array
+            values[:] = 0.0
+            if isinstance(form, PackedForm):
+                form.assemble(values, point)
+            elif form is not None:
+                fem.assemble_vector(values, form)
+            if dual is not None:
+                self.boundary.collect(dual, i, values)
+            if register is None:
+                parts.append(parallel.sum_over_ranks(self.comm, values))
             else:
-                entries = np.zeros(control.value.size)
-                if isinstance(form, list):
-                    entries += [float(fem.assemble_scalar(f)) for f in form]
-                if dual is not None:
-                    self.boundary.collect(dual, i, entries)
-                parts.append(parallel.sum_over_ranks(self.comm, entries))
+                register.x.scatter_reverse(la.InsertMode.add)
+                parts.append(values[: num_owned(control.function_space)].copy())
         return parts
 
     def create_sensitivity(self, i: int) -> PETSc.Mat | None:
@@ -258,7 +255,7 @@ class Residual:
         self._dual.x.array[:] = 0.0
         return self._dual.x.array[: self.num_owned]
 
-    def _form(self, name: object, make: Callable[[], Forms]) -> Later:
+    def _form(self, name: object, make: Callable[[], ufl.Form | None]) -> Later:
         """A form that is derived when it is first asked for, and compiled when it is first used. Local."""
         if name not in self._forms:
             self._forms[name] = self.together.add(make)
@@ -301,9 +298,9 @@ class Residual:
         return self._form(("gradient", i), lambda: self.weak.gradients[i])
 
     def _gradient(self, i: int) -> ControlForm:
-        form: fem.Form | list[fem.Form] | None = self._adjoint_product(i)()
-        if not isinstance(form, fem.Form):
-            return form
+        form: fem.Form | None = self._adjoint_product(i)()
+        if form is None:
+            return None
         if i not in self._packed:
             self._packed[i] = PackedForm(form, self.registers.adjoint)
         return self._packed[i]
@@ -315,6 +312,6 @@ class Residual:
     @cached_property
     def _second_order(self) -> list[Later]:
         """Of the state, then of each control."""
-        makes: list[Callable[[], Forms]] = [lambda: self.weak.second_state]
+        makes: list[Callable[[], ufl.Form | None]] = [lambda: self.weak.second_state]
         makes += [partial(lambda i: self.weak.second_gradients[i], i) for i in range(len(self.controls))]
         return [self.together.add(make) for make in makes]
