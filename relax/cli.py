@@ -58,7 +58,7 @@ so that the last state is as wanted; mpi_jobs/README.md has all tables.
     name = "lbfgs"
 
 A job with a [landscape] relaxes a function of x; one with [data] and [misfit] recovers up to three numbers by relaxing
-their misfit over a box. Neither has a [prior], and --resume is not for them: they keep nothing to go on from.
+their misfit over a box. Neither has a [prior].
 
 \b
     [pde]

@@ -13,8 +13,11 @@ import pytest
 import scripts
 from contract import raised_everywhere
 from mpi4py import MPI
+from relaxation_jobs import LANDSCAPE_JOB, MISFIT_JOB, prepared
 from run_folders import run
 
+from relax.base import parallel
+from relax.base.fem import stored_fields
 from relax.errors import Stopped
 from relax.invert.objective import Recorder
 from relax.jobs import read, run_job
@@ -97,16 +100,16 @@ def test_jobs_that_relax_go_on_from_each_of_their_parts(
     if kind == "landscape" and not stored_fields.is_possible():
         pytest.skip("no package that keeps fields is installed")
     text = {
-        "landscape": LANDSCAPE_JOB.replace("num_steps = 30", "num_steps = 6"),
-        "misfit": MISFIT_JOB.replace("num = 24", "num = 4"),
+        "landscape": LANDSCAPE_JOB,
+        "misfit": MISFIT_JOB.replace("num = 24", "num = 6"),
     }[kind]
     (shared_tmp / "whole").mkdir(exist_ok=True)
     prepared(shared_tmp / "whole", text)
     file = read(shared_tmp / "whole" / "job.toml")
     wanted = run_job(file, folder=shared_tmp / "wanted", show=False).summary
     steps = iter(range(10**6))
-    # After every fifth step.
-    monkeypatch.setattr(Stopping, "after_step", lambda self: next(steps) % 5 == 4)
+    # After every third step.
+    monkeypatch.setattr(Stopping, "after_step", lambda self: next(steps) % 3 == 2)
     stops = 0
     while True:
         try:
@@ -115,7 +118,7 @@ def test_jobs_that_relax_go_on_from_each_of_their_parts(
         except Stopped:
             stops += 1
             assert stops < 60
-    assert stops > 3
+    assert stops > 2
     for key in set(wanted) - {"seconds", "versions", "solves"}:
         assert found[key] == wanted[key] or found[key] == pytest.approx(wanted[key], rel=1e-9), key
     names = parallel.on_rank_0(COMM, lambda: [{p.name for p in (shared_tmp / f).iterdir()} for f in ("out", "wanted")])
