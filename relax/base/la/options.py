@@ -59,8 +59,11 @@ AMG_GMRES: Options = {
     "ksp_max_it": 1000,
     "pc_type": AMG,
 }
+# Steps that may raise the residual raise it as far as it takes: PETSc's own limit, 1e4 times, ends penalties at once.
 #: SNES: Newton with a backtracking line search.
-NEWTON: Options = {"snes_type": "newtonls", "snes_linesearch_type": "bt"}
+NEWTON: Options = {"snes_type": "newtonls", "snes_linesearch_type": "bt", "snes_divergence_tolerance": 1e300}
+#: SNES: Newton's own steps, through whatever residuals they lead.
+FULL_STEPS: Options = {"snes_linesearch_type": "basic"}
 
 PRESETS: dict[str, Options] = {
     "direct": DIRECT,
@@ -210,14 +213,20 @@ def first_line(error: PETSc.Error) -> str:
 
 
 def snes_failure(snes: PETSc.SNES, prefix: str) -> str:
-    """The sentence for a SNES that did not converge."""
+    """What a SNES did that did not converge."""
     reason = int(snes.getConvergedReason())
     words = _SNES_REASONS.get(reason, f"stopped with PETSc's reason {reason}")
     inner = int(snes.getKSP().getConvergedReason())
     if reason == -3 and inner < 0:
         words += f", which {ksp_reason(inner)}"
+    # Where the first residual is not finite, SNES has not kept its norm.
+    norm = np.nan if reason == -4 else snes.getFunctionNorm()
+    return f"Newton's method ({prefix}) {words}: {snes.getIterationNumber()} steps, residual norm {norm:.3e}"
+
+
+def snes_advice(prefix: str) -> str:
+    """What to try where Newton's method fails."""
     return (
-        f"Newton's method ({prefix}) {words}: {snes.getIterationNumber()} steps, residual norm "
-        f"{snes.getFunctionNorm():.3e}. Try a better first guess in problem.state, more steps, or "
-        f"-{prefix}snes_monitor to see where it stalls"
+        f"Try a better first guess in problem.state, more steps, -{prefix}snes_monitor to see where it stalls, another "
+        f"-{prefix}snes_linesearch_type (bt, basic, l2)"
     )

@@ -1,4 +1,4 @@
-"""Constants that an operator takes to zero: then the state is known up to a constant, and found is any of them."""
+"""Operators that cannot be solved with, in words: constants that they take to zero, rows of zeros."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from dolfinx import fem
 from petsc4py import PETSc
 
+from relax.base import parallel
 from relax.base.fem import compat
 from relax.base.fem.forms import num_owned
 from relax.base.la.linear import work_vectors
@@ -17,6 +18,8 @@ from relax.errors import BadProblem
 # |A c| of a constant beside |A r| of random signs in its place: rounding leaves 1e-16 to 1e-15. What is above zero and
 # below this belongs to an operator whose condition number is above 1e13.
 _NOTHING, _ROUNDING = 1e-13, 2e-15
+# Gradients of a constant state are 1e-16 of it, and what depends on them is smaller still.
+_FLAT = 1e-14
 
 
 def check_constants(A: PETSc.Mat, V: fem.FunctionSpace) -> None:
@@ -49,6 +52,28 @@ def check_constants(A: PETSc.Mat, V: fem.FunctionSpace) -> None:
                     "locate_dofs_geometrical), or add a term that sets its mean, such as eps * p * q * dx; "
                     "where nothing is free, scale the equations to like sizes"
                 )
+
+
+def flat_rows(A: PETSc.Mat) -> str:
+    """The sentence for an operator at a first guess that has rows of zeros, or of NaN; nothing where it has none.
+
+    Collective.
+    """
+    starts, _, entries = A.getValuesCSR()
+    comm = A.comm.tompi4py()
+    rows = np.maximum.reduceat(np.append(np.abs(entries), 0.0), starts[:-1]) if len(starts) > 1 else np.empty(0)
+    rows[np.diff(starts) == 0] = 0.0
+    bad = ~np.isfinite(rows)
+    flat = rows <= _FLAT * parallel.largest(comm, float(np.max(rows[~bad], initial=0.0)))
+    counts = [parallel.total(comm, int(np.count_nonzero(some))) for some in (bad, flat)]
+    if not any(counts):
+        return ""
+    what = f"NaN or infinite in {counts[0]}" if counts[0] else f"zero in {counts[1]}"
+    return (
+        f"At the first guess the derivative of the residual is {what} of {A.getSize()[0]} rows, as that of a "
+        "p-Laplacian is where the gradient of the state is zero. Start elsewhere (problem.state.interpolate(...) "
+        "before the map is made, with a gradient in each cell), or add a small number to the square of the gradient"
+    )
 
 
 def _constants(V: fem.FunctionSpace) -> Iterator[tuple[str, Array]]:

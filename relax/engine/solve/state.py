@@ -10,15 +10,29 @@ from petsc4py import PETSc
 from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in
 from relax.base.fem.forms import values_of
 from relax.base.la.factors import Factor, Key
-from relax.base.la.options import NEWTON, Options, inserted, refused_options, snes_failure, user_options
+from relax.base.la.options import (
+    FULL_STEPS,
+    NEWTON,
+    Options,
+    inserted,
+    refused_options,
+    snes_advice,
+    snes_failure,
+    user_options,
+)
+from relax.base.log import logger
 from relax.base.types import Array
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
-from relax.errors import BadProblem, SolveFailed
+from relax.engine.solve.kernel import flat_rows
+from relax.errors import BadInput, BadProblem, SolveFailed
 from relax.problem.continuation import Continuation
 
 # What a Newton iteration that has stopped moving may leave of the residual, relative to where it began.
 _STALLED = 1e-6
+# A Newton step is the error of the state to first order: one of this size beside the state, after which the residual
+# does not fall by half, has met what rounding leaves of the residual, and not what the equation does.
+_NO_STEP, _NO_FALL = 1e-8, 0.5
 # Far above what a linear solver may leave, far below what a term leaves that was overlooked.
 _NOT_LINEAR = 1e-2
 
@@ -62,6 +76,9 @@ class NewtonSolver:
         settings: tolerances.
         prefix: PETSc options prefix.
         options: PETSc options below those of the command line.
+
+    Raises:
+        BadInput: for options that PETSc refuses, or that ask for what is not there.
     """
 
     def __init__(self, residual: Residual, settings: Newton, prefix: str, options: Options) -> None:
@@ -69,7 +86,9 @@ class NewtonSolver:
         self._prefix = prefix
         self._options = options
         self._settings = settings
-        self._first_norm = 0.0
+        self._allowed = self._last_norm = 0.0
+        #: The residual's norm at the first guess.
+        self.first_norm = 0.0
         snes_options = {
             **NEWTON,
             "snes_rtol": settings.rtol,
@@ -82,11 +101,20 @@ class NewtonSolver:
         self._snes.setOptionsPrefix(prefix)
         with inserted(prefix, snes_options), refused_options(prefix):
             self._snes.setFromOptions()
+        if (kind := self._snes.getType()).startswith("vi"):
+            self._snes.destroy()
+            raise BadInput(
+                f"options: -{prefix}snes_type {kind} solves for a state between bounds, and a Problem has none: "
+                "expected newtonls or another method for equations; for bounds add a penalty to the residual"
+            )
         self._snes.setErrorIfNotConverged(False)
+        self._snes.setMonitor(self._stop_at_rounding)
         self._x: PETSc.Vec = None
         self._f: PETSc.Vec = None
         #: Whether the last solve has failed on all ranks alike, and not by an error of one.
         self.failed_together = False
+        #: Whether the last solve took the first Newton step, in whatever length: another length may help then.
+        self.has_stepped = False
 
     def solve(self, factor: Factor, guess: np.ndarray) -> None:
         """The state for the installed controls, using the matrix and linear solver of ``factor``.
@@ -99,11 +127,12 @@ class NewtonSolver:
             SolveFailed: with the reason in words; the state's register is then of no use.
         """
         u = self._residual.state.x
-        self.failed_together = False
+        self.failed_together = self.has_stepped = False
         scale = self._norm_at(np.zeros_like(guess))
-        self._first_norm = self._norm_at(guess)
-        if self._first_norm == 0.0:
+        self.first_norm = self._norm_at(guess)
+        if self.first_norm == 0.0:
             return
+        self._allowed = _STALLED * max(self.first_norm, scale)
         if self._x is None:
             self._x, self._f = factor.matrix.createVecRight(), factor.matrix.createVecLeft()
             self._snes.setFunction(self._evaluate, self._f)
@@ -118,17 +147,35 @@ class NewtonSolver:
                 self._snes.solve(None, self._x)
         except PETSc.Error as error:
             raise SolveFailed(f"Newton's method ({self._prefix}) failed inside PETSc: {error}") from error
-        if self._snes.getConvergedReason() < 0:
+        reason = int(self._snes.getConvergedReason())
+        norm, rounding = float(self._snes.getFunctionNorm()), False
+        found_no_fall = reason == PETSc.SNES.ConvergedReason.DIVERGED_LINE_SEARCH
+        self.has_stepped = found_no_fall or self._snes.getIterationNumber() > 0
+        if found_no_fall and norm <= self._allowed:
+            rounding = self._step_is_nothing()
+        if reason < 0 and not rounding:
             self.failed_together = True
             raise SolveFailed(snes_failure(self._snes, self._prefix))
         # A step of no length also counts as convergence for SNES, wherever it stands.
-        norm, allowed = self._snes.getFunctionNorm(), _STALLED * max(self._first_norm, scale)
-        if not norm <= max(allowed, self._snes.atol):
+        if not norm <= max(self._allowed, self._snes.atol):
+            self.failed_together = True
             raise SolveFailed(
                 f"Newton's method ({self._prefix}) stopped moving with the residual norm at {norm:.3e}, expected at "
-                f"most {allowed:.1e}. Try a better first guess in problem.state, or -{self._prefix}snes_monitor"
+                f"most {self._allowed:.1e}"
             )
         self._write(self._x)
+
+    def _stop_at_rounding(self, snes: PETSc.SNES, step: int, norm: float) -> None:
+        """A monitor: after it PETSc looks whether there is a reason to stop."""
+        falls = norm <= _NO_FALL * self._last_norm
+        self._last_norm = norm
+        if step > 0 and norm <= self._allowed and not falls and self._step_is_nothing():
+            snes.setConvergedReason(PETSc.SNES.ConvergedReason.CONVERGED_SNORM_RELATIVE)
+
+    def _step_is_nothing(self) -> bool:
+        """Whether the last Newton step, in its full length, is nothing beside the state. Collective."""
+        snes = self._snes
+        return bool(snes.getSolutionUpdate().norm() <= _NO_STEP * snes.getSolution().norm())
 
     def _norm_at(self, state: np.ndarray) -> float:
         """The residual's norm at local values with the given ones written in; the state's register holds them then."""
@@ -178,6 +225,8 @@ class ForwardSolver:
         self._settings = settings
         self._newton: NewtonSolver | None = None
         self._known_linear = False
+        self._another_length_may_help = False
+        self._has_told = False
 
     def linear(self, key: Key, at_zero: Array | None = None) -> None:
         """The state of a residual that is affine in it.
@@ -222,14 +271,14 @@ class ForwardSolver:
         """The state by Newton's method, from local values; by the problem's continuation where that fails.
 
         Raises:
-            SolveFailed: with the reason in words.
+            SolveFailed: with all that was tried, in words.
         """
         try:
             self._by_newton(guess)
         except SolveFailed as failure:
-            path = self._residual.problem.continuation
+            path, prefix = self._residual.problem.continuation, self._operators.prefix
             if path is None:
-                raise
+                raise SolveFailed(f"{failure}. {snes_advice(prefix)}, or a relax.Continuation") from failure
             self._continued(path, guess, failure)
 
     def _continued(self, path: Continuation, guess: Array, first: SolveFailed) -> None:
@@ -260,37 +309,72 @@ class ForwardSolver:
         except SolveFailed as failure:
             raise SolveFailed(
                 f"{first}. Continuation from {path.easy:g} towards {wanted:g} failed, too, at {float(register):g}: "
-                f"{failure}"
+                f"{failure}. {snes_advice(self._operators.prefix)}"
             ) from failure
         finally:
             register[...] = wanted
 
     def _by_newton(self, guess: Array) -> None:
+        """With the line search; where that fails by full steps, unless the user has said how long steps are.
+
+        A residual can have to grow before it falls: a beam that bends stretches first, and a penalty is far larger
+        beside the root than at the guess.
+        """
         operators = self._operators
         operators.check_open()
+        try:
+            self._newton_from(guess, operators.options)
+        except SolveFailed as failure:
+            if not self._another_length_may_help or self._steps_are_the_users():
+                raise
+            option = f"-{operators.prefix}snes_linesearch_type basic"
+            try:
+                self._newton_from(guess, {**operators.options, **FULL_STEPS})
+            except SolveFailed as second:
+                raise SolveFailed(f"{failure}. With full steps ({option}): {second}") from second
+            # The next solve begins with the line search: what it finds is not to depend on what was solved before.
+            self.close()
+            if not self._has_told:
+                self._has_told = True
+                logger.warning("%s. Full steps found the state; %s saves the detour", failure, option)
+
+    def _steps_are_the_users(self) -> bool:
+        keys = ("snes_type", "snes_linesearch_type")
+        return any(key in self._operators.options for key in keys) or bool(user_options(self._operators.prefix, keys))
+
+    def _newton_from(self, guess: Array, options: Options) -> None:
+        operators = self._operators
         if self._newton is None:
-            self._newton = NewtonSolver(self._residual, self._settings, operators.prefix, operators.options)
+            self._newton = NewtonSolver(self._residual, self._settings, operators.prefix, options)
         factor = operators.factors.take()
         try:
             self._newton.solve(factor, guess)
             if factor.matrix.assembled:
                 operators.check_constants(factor.matrix)
         except (SolveFailed, BadProblem) as failure:
-            reason = self._reason(factor) if self._newton.failed_together else ""
+            newton = self._newton
+            reason = self._reason(factor, newton) if newton.failed_together else ""
+            self._another_length_may_help = newton.failed_together and newton.has_stepped and not reason
             operators.factors.discard(factor)
             self.close()
             if reason:
                 raise SolveFailed(f"{failure}. {reason}") from failure
             raise
 
-    def _reason(self, factor: Factor) -> str:
-        """Why the last iterate may have been the last: a constant that nothing holds there. Collective."""
+    def _reason(self, factor: Factor, newton: NewtonSolver) -> str:
+        """Why the last iterate may have been the last: a constant that nothing holds, rows of zeros. Collective."""
+        if not np.isfinite(newton.first_norm):
+            return (
+                "At the first guess the residual is not finite: look for coefficients that are not, and for what is "
+                "divided by zero there, such as the gradient of the state in a p-Laplacian with p below 2"
+            )
+        if not factor.matrix.assembled:
+            return ""
         try:
-            if factor.matrix.assembled:
-                self._operators.check_constants(factor.matrix)
+            self._operators.check_constants(factor.matrix)
         except BadProblem as found:
             return f"At the last iterate, {found}"
-        return ""
+        return "" if newton.has_stepped else flat_rows(factor.matrix)
 
     def close(self) -> None:
         """Free what PETSc holds. Before the operators: SNES holds a factor's matrix, whose communicator may go."""
