@@ -185,15 +185,19 @@ def only_jobs_read_settings(me, tree):
 
 
 def nothing_happens_when_python_collects(me, tree):
-    """Ranks collect garbage at different moments: collective work in `__del__` or a finaliser deadlocks."""
+    """Ranks collect garbage at different moments: collective work in `__del__` or a finaliser deadlocks.
+
+    What asks PETSc's options at the end speaks to no rank.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == "__del__":
             yield node.lineno, "__del__"
+    may_end = me == "base.la.options"
     for line, before, name in attributes(tree):
-        if (before, name) == ("weakref", "finalize") or before == "atexit":
+        if (before, name) == ("weakref", "finalize") or (before == "atexit" and not may_end):
             yield line, f"{before}.{name}"
     for line, name in imports(tree):
-        if name == "weakref.finalize" or name.split(".")[0] == "atexit":
+        if name == "weakref.finalize" or (name.split(".")[0] == "atexit" and not may_end):
             yield line, name
 
 

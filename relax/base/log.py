@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,17 @@ def to_console(level: int = logging.INFO) -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
     logger.setLevel(level)
+
+
+def warn(text: str) -> None:
+    """A warning in the log; where nobody has asked for a log, on rank 0's stderr.
+
+    What the user should see in any case. Not one of Python's: importing DOLFINx 0.9 sends those into a log, too.
+    """
+    logger.warning("%s", text)
+    handlers = (*logger.handlers, *logging.getLogger().handlers)
+    if MPI.COMM_WORLD.rank == 0 and all(isinstance(handler, logging.NullHandler) for handler in handlers):
+        sys.stderr.write(f"relax: warning: {text}\n")
 
 
 @contextmanager

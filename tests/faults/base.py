@@ -167,10 +167,26 @@ MUTANTS = [
         "test_options.py",
         "options of another preconditioner stay",
     ),
+    Mutant(
+        "if name not in _read | _told | users.keys():",
+        "if False:",
+        "test_options.py -k read",
+        "a misspelled option of a call is passed over",
+    ),
+    Mutant(
+        "own = name.startswith(prefix) and name.removeprefix(prefix).startswith(_FAMILIES)",
+        "own = name.startswith(prefix)",
+        "test_options.py -k read",
+        "options of derivatives are taken for misspelled ones",
+    ),
+    Mutant("_read.add(name)", "pass", "test_options.py -k read", "options that were read are said not to be"),
+    Mutant(
+        "kinds.check(bare, options[key], key)", "pass", "test_options.py -k kind", "words where PETSc wants a number"
+    ),
     Mutant("database.delValue(name)", "pass", "test_options.py", "options stay in the database"),
     Mutant(
-        "for k, v in options.items() if not database.hasName(prefix + k)",
-        "for k, v in options.items()",
+        "for k, v in chosen.items() if prefix + k not in users}",
+        "for k, v in chosen.items()}",
         "test_options.py",
         "a call stands above the command line",
     ),

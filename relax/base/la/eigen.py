@@ -12,8 +12,18 @@ import numpy.typing as npt
 from petsc4py import PETSc
 
 from relax.base import parallel
+from relax.base.la import kinds
 from relax.base.la.linear import LinearSolver, work_vectors
-from relax.base.la.options import DIRECT_SYMMETRIC, Options, first_line, inserted, refused_options
+from relax.base.la.options import (
+    DIRECT_SYMMETRIC,
+    Merged,
+    Options,
+    first_line,
+    inserted,
+    merged,
+    refused_options,
+    tell_unread,
+)
 from relax.base.log import logger, timed
 from relax.base.types import Array
 from relax.errors import BadInput, SolveFailed
@@ -66,19 +76,23 @@ class Pairs:
         return tuple(range(a, b) for a, b in itertools.pairwise(ends) if b - a > 1)
 
 
-def checked_options(options: Options | None) -> dict[str, object]:
-    """Options for SLEPc over the defaults.
+def checked_options(options: Options | None) -> Merged:
+    """Options for SLEPc over the defaults; what comes from here, as it is.
 
     Raises:
-        BadInput: for a key that is no option of the eigensolver.
+        BadInput: for a key that is no option of the eigensolver, and for words where PETSc wants a number.
     """
-    for key in options or {}:
+    if isinstance(options, Merged):
+        return options
+    options = options or {}
+    for key in options:
         if not key.startswith(("eps_", "st_", "bv_", "ds_", "rg_", "fn_")):
             raise BadInput(
                 f"options: expected keys that start with eps_ or st_ (the shifted operator's solver is st_ksp_type, "
                 f"st_pc_type, ...), got {key!r}"
             )
-    return {**SHIFT_AND_INVERT, **(options or {})}
+        kinds.check(key, options[key], key)
+    return merged(SHIFT_AND_INVERT, options)
 
 
 def restricted(A: PETSc.Mat, rows: npt.NDArray[np.int32], into: PETSc.Mat | None = None) -> PETSc.Mat:
@@ -197,6 +211,7 @@ class LowestPairs:
             with inserted(PREFIX, self._options), refused_options(PREFIX):
                 _call(eps.setFromOptions)
             self._solve(eps)
+            tell_unread(PREFIX, self._options.given, eps.getType())
             if eps.getConverged() < count:
                 raise SolveFailed(
                     f"the eigensolver ({PREFIX}: {eps.getType()}) found {eps.getConverged()} of {count} eigenpairs in "

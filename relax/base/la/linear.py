@@ -10,7 +10,7 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.la.options import Options, first_line, inserted, ksp_reason, refused_options
+from relax.base.la.options import Merged, Options, first_line, inserted, ksp_reason, refused_options, tell_unread
 from relax.base.types import Array
 from relax.errors import SolveFailed
 
@@ -55,6 +55,8 @@ class LinearSolver:
         self.prefix = prefix
         self.self_adjoint = self_adjoint
         self._options = {"ksp_rtol": _RTOL, **options}
+        self._has_told = False
+        self._given = options.given if isinstance(options, Merged) else ()
         self.ksp = self._create(prefix)
         self._matrix: PETSc.Mat = None
         self._transposed: PETSc.Mat | None = None
@@ -209,6 +211,7 @@ class LinearSolver:
         finally:
             B.destroy()
             X.destroy()
+        self.tell_unread()
         # One product with random weights sees an error in any column, for the price of one column.
         weights = np.random.default_rng(k).uniform(0.5, 1.5, k)
         with work_vectors(self._matrix) as (x, b):
@@ -243,6 +246,13 @@ class LinearSolver:
         if reason < 0:
             raise SolveFailed(self._sentence(ksp, ksp_reason(reason)))
         self._check(ksp, matrix.multTranspose if transposed else matrix.mult, b, x, direction)
+        self.tell_unread()
+
+    def tell_unread(self) -> None:
+        """Warn, once, of options that no part of this solver has read. Called on all ranks, after a solve."""
+        if not self._has_told:
+            self._has_told = True
+            tell_unread(self.prefix, self._given, self._kind(self.ksp))
 
     def _check(self, ksp: PETSc.KSP, apply: object, b: PETSc.Vec, x: PETSc.Vec, direction: str | None = None) -> None:
         """A positive reason is no proof: direct solvers report success on NaN and on singular operators.
@@ -285,20 +295,22 @@ class LinearSolver:
             self._seen[direction] = max(trusted, ratio)
 
     def _sentence(self, ksp: PETSc.KSP, what: str) -> str:
-        pc = ksp.getPC()
-        solver = f"{ksp.getType()} with {pc.getType()}"
         advice = (
             f"Try -{self.prefix}ksp_monitor_true_residual, a larger -{self.prefix}ksp_max_it, or options=relax.DIRECT"
         )
-        if pc.getType() in ("lu", "cholesky"):
-            solver += f" by {pc.getFactorSolverType()}"
+        if ksp.getPC().getType() in ("lu", "cholesky"):
             advice = (
                 "Look for coefficients that are NaN or out of range, and for a part of the mesh that nothing clamps"
             )
         return (
-            f"the linear solve ({self.prefix}: {solver}) {what}. Iterations: {ksp.getIterationNumber()}, last residual "
-            f"norm {ksp.getResidualNorm():.3e}. {advice}"
+            f"the linear solve ({self.prefix}: {self._kind(ksp)}) {what}. Iterations: {ksp.getIterationNumber()}, last "
+            f"residual norm {ksp.getResidualNorm():.3e}. {advice}"
         )
+
+    def _kind(self, ksp: PETSc.KSP) -> str:
+        pc = ksp.getPC()
+        package = f" by {pc.getFactorSolverType()}" if pc.getType() in ("lu", "cholesky") else ""
+        return f"{ksp.getType()} with {pc.getType()}{package}"
 
     def destroy(self) -> None:
         """Free what PETSc holds for this solver; the caller has destroyed the matrix before. Collective."""

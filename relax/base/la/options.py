@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import atexit
+import ctypes
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from petsc4py import PETSc
 
 from relax.base.checks import closest
-from relax.base.log import logger
+from relax.base.la import kinds
+from relax.base.log import logger, warn
 from relax.base.start import GET_DOLFINX, wheel_of_dolfinx
 from relax.errors import BadInput
 
@@ -128,10 +131,11 @@ def preset(options: Options | str | None) -> Options | None:
 
 
 def known(options: Options) -> Options:
-    """``options``, with every key checked for the family it belongs to.
+    """``options``, with every key checked for the family it belongs to, and its value for its kind.
 
     Raises:
-        BadInput: for a key of none, naming the nearest family: PETSc itself passes over a misspelled key in silence.
+        BadInput: for a key of none, naming the nearest family: PETSc itself passes over a misspelled key in silence;
+            for words where PETSc wants a number.
     """
     for key in options:
         bare = key.removeprefix("lin_")
@@ -139,6 +143,7 @@ def known(options: Options) -> Options:
             near = closest(bare.split("_")[0] + "_", _FAMILIES)
             hint = f"; did you mean {near}{bare.partition('_')[2]}?" if near else ""
             raise BadInput(f"options: expected keys that start with {', '.join(_FAMILIES)}; got {key!r}{hint}")
+        kinds.check(bare, options[key], key)
     return options
 
 
@@ -148,41 +153,122 @@ def split(options: Options) -> tuple[dict[str, object], dict[str, object]]:
     return forward, {k.removeprefix("lin_"): v for k, v in options.items() if k.startswith("lin_")}
 
 
-def merged(defaults: Options, options: Options | None) -> dict[str, object]:
+class Merged(dict[str, object]):
+    """Options over defaults.
+
+    Attributes:
+        given: the keys of the former: what the user should be told of where nothing reads them.
+    """
+
+    given: Collection[str] = ()
+
+
+def merged(defaults: Options, options: Options | None) -> Merged:
     """``options`` over ``defaults``; a new ``pc_type`` or ``ksp_type`` drops the defaults written for the old one."""
     if not options:
-        return dict(defaults)
+        return Merged(defaults)
     kept = dict(defaults)
     for key, bound in (("pc_type", _BOUND_TO_PC), ("ksp_type", _BOUND_TO_KSP)):
         if key in options and options[key] != defaults.get(key):
             kept = {k: v for k, v in kept.items() if not k.startswith(bound)}
-    return {**kept, **options}
+    both = Merged({**kept, **options})
+    both.given = tuple(options)
+    return both
 
 
 def user_options(prefix: str, keys: Sequence[str] = ("ksp_type", "pc_type")) -> dict[str, object]:
     """Those of ``keys`` that the user has set on the command line or in the environment for this prefix."""
-    database = PETSc.Options()
-    return {k: database.getString(prefix + k) for k in keys if database.hasName(prefix + k)}
+    database = _database()
+    return {k: database[prefix + k] for k in keys if prefix + k in database}
 
 
 def has_user_options(prefix: str) -> bool:
     """Whether PETSc's database holds any option that starts with ``prefix``."""
-    return any(name.startswith(prefix) for name in PETSc.Options().getAll())
+    return any(name.startswith(prefix) for name in _database())
+
+
+def _database() -> dict[str, str | None]:
+    """All options. To ask PETSc for one of them is to use it, and then nobody knows whether anything else has."""
+    return dict(PETSc.Options().getAll())
 
 
 @contextmanager
 def inserted(prefix: str, options: Options) -> Iterator[None]:
-    """``options`` in PETSc's database for as long as the block runs, under what the user has set there."""
-    database = PETSc.Options()
-    options = merged(options, user_options(prefix))
-    mine = {prefix + k: v for k, v in options.items() if not database.hasName(prefix + k)}
-    for name, value in mine.items():
-        database.setValue(name, None if value is True else value)
+    """``options`` in PETSc's database for as long as the block runs, under what the user has set there.
+
+    Raises:
+        BadInput: for words in the database where PETSc wants a number.
+    """
+    database, users = PETSc.Options(), _database()
+    for name, value in users.items():
+        if name.startswith(prefix):
+            kinds.check(name.removeprefix(prefix), value, f"-{name}")
+    chosen = merged(options, user_options(prefix))
+    mine = {prefix + k: v for k, v in chosen.items() if prefix + k not in users}
+    for name, own in mine.items():
+        database.setValue(name, None if own is True else own)
     try:
         yield
     finally:
         for name in mine:
+            if _is_read(name):
+                _read.add(name)
             database.delValue(name)
+
+
+# Names of options of calls that PETSc has read, and of those about which the user has been told that it has not.
+_read: set[str] = set()
+_told: set[str] = set()
+
+
+def _is_read(name: str) -> bool:
+    """Whether PETSc has read an option of its database."""
+    database = PETSc.Options()
+    if hasattr(database, "used"):
+        return bool(database.used(name))
+    # petsc4py has this function since 3.23 only, PETSc has had it for long.
+    flag = ctypes.c_int(0)
+    ctypes.CDLL(PETSc.__file__).PetscOptionsUsed(None, name.encode(), ctypes.byref(flag))
+    return bool(flag.value)
+
+
+def tell_unread(prefix: str, given: Collection[str], solver: str) -> None:
+    """Warn of a call's options that nothing has read, and of misspelled ones of the command line; once of each.
+
+    Called on all ranks, when a solve is over: PETSc reads the last options within it.
+
+    Args:
+        prefix: of the solver.
+        given: keys of the call.
+        solver: what solved, in words.
+    """
+    users = _database()
+    for key in given:
+        name = prefix + key
+        if name not in _read | _told | users.keys():
+            _told.add(name)
+            hint = kinds.like(key) or f"; {solver} has no use for it"
+            warn(f"options: nothing has read {key!r} of {prefix}{hint}")
+    for name in users.keys() - _told:
+        # What begins with anything else belongs to derivatives, or to a problem whose name begins with this one's.
+        own = name.startswith(prefix) and name.removeprefix(prefix).startswith(_FAMILIES)
+        hint = kinds.like(name.removeprefix(prefix)) if own else ""
+        if hint and not _is_read(name):
+            _told.add(name)
+            warn(f"nothing has read the option -{name}{hint.replace('mean ', f'mean -{prefix}')}")
+
+
+@atexit.register
+def _tell_at_the_end() -> None:
+    """Warn of options with relax's prefix that nothing has read, where anything was solved at all."""
+    if not _read:
+        return
+    for name in sorted(users := _database()):
+        if name.startswith("relax_") and name not in _told and not _is_read(name):
+            prefixes = {read[: -len(key)] for read in _read for key in ("ksp_type", "pc_type") if read.endswith(key)}
+            names = {prefix + key for prefix in prefixes for key in kinds.NAMES}
+            near = None if name in names else closest(name, names - users.keys(), cutoff=0.8)
+            warn(f"nothing has read the option -{name}" + (f"; did you mean -{near}?" if near else ""))
 
 
 @contextmanager

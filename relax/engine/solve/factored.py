@@ -55,7 +55,7 @@ class FactoredOperator:
                 residual.comm, lambda: self._new(self.prefix + "lin_", lin_options), factor_memory
             )
 
-    def _resolved(self, options: Options | None) -> tuple[dict[str, object], dict[str, object] | None]:
+    def _resolved(self, options: Options | None) -> tuple[Options, Options | None]:
         forward, lin = split(known(options or {}))
         default = DIRECT_SYMMETRIC if self._residual.is_self_adjoint else DIRECT
         chosen = merged(default, forward)

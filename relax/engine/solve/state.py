@@ -20,7 +20,7 @@ from relax.base.la.options import (
     snes_failure,
     user_options,
 )
-from relax.base.log import logger
+from relax.base.log import warn
 from relax.base.types import Array
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
@@ -336,7 +336,7 @@ class ForwardSolver:
             self.close()
             if not self._has_told:
                 self._has_told = True
-                logger.warning("%s. Full steps found the state; %s saves the detour", failure, option)
+                warn(f"{failure}. Full steps found the state; {option} saves the detour")
 
     def _steps_are_the_users(self) -> bool:
         keys = ("snes_type", "snes_linesearch_type")
@@ -349,6 +349,7 @@ class ForwardSolver:
         factor = operators.factors.take()
         try:
             self._newton.solve(factor, guess)
+            factor.solver.tell_unread()
             if factor.matrix.assembled:
                 operators.check_constants(factor.matrix)
         except (SolveFailed, BadProblem) as failure:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
+import numpy as np
 import pytest
+import scripts
 import ufl
 from advection import advection, control, directions, map_of, solver_of
 from contract import close, raised_everywhere
 from dolfinx import fem
+from mpi4py import MPI
 from petsc4py import PETSc
 
 import relax
@@ -14,6 +19,8 @@ from relax import meshes
 from relax.base.la import options as petsc_options
 from relax.base.la.options import inserted, merged
 from relax.errors import BadInput, SolveFailed
+
+COMM = MPI.COMM_WORLD
 
 
 @pytest.fixture
@@ -128,6 +135,94 @@ def test_tangent_and_adjoint_have_a_prefix_of_their_own(options, where):
         ksp = G.solution.operators.lin_factors._factors[0].solver.ksp
         assert (ksp.getType(), ksp.getPC().getType()) == ("gmres", "jacobi")
         assert ksp.getOptionsPrefix() == "relax_two_lin_"
+
+
+# -- options that nothing reads ----------------------------------------------------------------------------------------
+
+
+def told(caplog, G):
+    """What is said of options when a map has been evaluated, and differentiated, twice."""
+    caplog.clear()
+    for _ in range(2):
+        G.linearize(control(G)).vjp(directions(G, 1)[0])
+    return [text for text in caplog.messages if "nothing has read" in text]
+
+
+@pytest.mark.ranks(1, 2)
+def test_options_of_a_call_that_nothing_reads(caplog):
+    """PETSc passes over a misspelled key, and a direct solver over tolerances."""
+    (text,) = told(caplog, map_of(advection("unread"), {"ksp_typ": "cg"}))
+    assert "'ksp_typ' of relax_unread_; did you mean ksp_type?" in text
+    texts = told(caplog, map_of(advection("unread_too"), {"ksp_rtol": 1e-8, "snes_rtol": 1e-8, "lin_pc_tpye": "lu"}))
+    assert len(texts) == 3 and all("preonly with lu by mumps has no use for it" in text for text in texts[:2])
+    assert "'pc_tpye' of relax_unread_too_lin_; did you mean pc_type?" in texts[2]
+
+
+@pytest.mark.ranks(1, 2)
+def test_options_that_are_read_are_not_spoken_of(caplog, options):
+    options(relax_are_read_lin_ksp_type="gmres", relax_are_read_lin_pc_type="jacobi", relax_are_read_ksp_max_it="300")
+    call = {"ksp_type": "gmres", "pc_type": "ilu", "ksp_gmres_restart": 60, "ksp_rtol": np.float64(1e-9)}
+    call = call if COMM.size == 1 else {**call, "pc_type": "asm", "sub_pc_type": "lu", "pc_asm_overlap": 1}
+    assert told(caplog, map_of(advection("are_read"), call)) == []
+    for preset in ("direct", "amg_gmres"):
+        assert told(caplog, map_of(advection("are_read_too"), preset)) == []
+
+
+def test_options_of_the_command_line_that_nothing_reads(caplog, options):
+    options(relax_unread_line_ksp_tpye="cg", relax_unread_line_ksp_type="gmres", relax_unread_line_pc_type="jacobi")
+    (text,) = told(caplog, map_of(advection("unread_line")))
+    assert "-relax_unread_line_ksp_tpye; did you mean -relax_unread_line_ksp_type?" in text
+
+
+def test_options_that_no_solver_has_read_at_the_end():
+    """The name of a problem is misspelled, which shows at the end only; nobody has asked for a log."""
+    text = """
+from relax import FieldValues, ReducedMap, meshes, pdes
+problem = pdes.poisson.diffusion(meshes.unit_square(2))
+G = ReducedMap(problem, FieldValues(problem.state.function_space))
+G(G.present_control())
+"""
+    line = "-relax_poisson_difusion_ksp_type cg -relax_poisson_diffusion_ksp_max_it 5"
+    done = scripts.python("-c", text, environment={"PETSC_OPTIONS": line, "PYTHONPATH": os.getcwd()})
+    said = [line for line in done.stderr.splitlines() if "relax: warning" in line]
+    assert done.returncode == 0 and len(said) == 2
+    assert said[0].endswith("read the option -relax_poisson_diffusion_ksp_max_it")
+    assert said[1].endswith("_difusion_ksp_type; did you mean -relax_poisson_diffusion_ksp_type?")
+
+
+KINDS = {
+    "words": {"ksp_rtol": "small"},
+    "a number and more": {"ksp_rtol": "1e-3x"},
+    "a switch": {"lin_ksp_rtol": True},
+    "nothing": {"snes_rtol": None},
+    "a fraction": {"ksp_max_it": 1.5},
+    "a fraction in words": {"ksp_gmres_restart": "1.5"},
+    "NaN": {"ksp_atol": float("nan")},
+    "MUMPS' own": {"mat_mumps_icntl_14": "many"},
+}
+
+
+@pytest.mark.parametrize("given", KINDS.values(), ids=KINDS)
+def test_values_of_another_kind_are_refused(given):
+    error = raised_everywhere(BadInput, lambda: map_of(advection("kinds"), given))
+    assert f"options: {next(iter(given))}: expected a " in str(error) and "number, got" in str(error)
+
+
+def test_values_of_another_kind_on_the_command_line_are_refused(options):
+    options(relax_kinds_line_ksp_rtol="small")
+    error = raised_everywhere(BadInput, lambda: kinds(map_of(advection("kinds_line"))))
+    assert "-relax_kinds_line_ksp_rtol: expected a number, got 'small'" in str(error)
+
+
+def test_numbers_of_all_sorts_are_of_their_kind():
+    call = {"ksp_type": "gmres", "pc_type": "jacobi", "ksp_rtol": "1e-9", "ksp_max_it": np.int64(321)}
+    ksp = solver_of(evaluated(map_of(advection("sorts"), {**call, "ksp_divtol": "unlimited", "ksp_atol": 0}))).ksp
+    assert ksp.getTolerances()[0] == 1e-9 and ksp.getTolerances()[3] == 321
+
+
+def evaluated(G):
+    G(control(G))
+    return G
 
 
 def test_init_hands_over_what_follows_the_dashes(options):
