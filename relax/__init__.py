@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from relax.base import lazy
-from relax.base.start import GET_DOLFINX, one_thread_per_rank, wheel_first
+from relax.base.start import GET_DOLFINX, one_thread_per_rank, start_petsc, wheel_first
 
 wheel_first()
 
@@ -35,20 +35,26 @@ def __dir__() -> list[str]:
 def init(argv: Sequence[str] = ()) -> None:
     """Prepare a parallel run: PETSc options, one thread per rank, and a job that ends when one rank fails.
 
-    Collective. Call it once at the start of a script, as ``relax.init(sys.argv)``.
+    Collective. Call it once at the start of a script, as ``relax.init(sys.argv)``, and above the import of DOLFINx,
+    which starts PETSc.
 
     Args:
         argv: a command line. What follows ``--`` goes to PETSc, such as ``-- -relax_poisson_diffusion_ksp_monitor``.
+
+    Raises:
+        BadInput: for an option such as ``-log_view`` that PETSc reads at its start, where it has been started already;
+            on every rank, for options that differ between the ranks.
     """
     one_thread_per_rank()
     arguments = list(argv)
     for_petsc = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
     try:
+        started = start_petsc("".join(arguments[:1]), for_petsc)
         from relax.base import ending
         from relax.base.fem import cache
         from relax.base.la.options import insert_command_line
     except ModuleNotFoundError as error:
         raise ImportError(GET_DOLFINX) from error
-    insert_command_line(for_petsc)
+    insert_command_line([] if started else for_petsc)
     ending.end_job_on_exception()
     cache.sweep_stale_forms()

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relax.base.start import GET_DOLFINX, launched_ranks, one_thread_per_rank
+from relax.base.start import GET_DOLFINX, launched_ranks, one_thread_per_rank, start_petsc
 
 _RUN_HELP = """Run the job of a file and write its output folder.
 
@@ -276,16 +276,12 @@ def _unheard() -> Iterator[None]:
 def _on_all_ranks(action: Callable[[], int], debug: bool) -> int:
     """Start PETSc and MPI, then run a command on every rank. Collective."""
     one_thread_per_rank()
-    late = "petsc4py.PETSc" in sys.modules
     try:
-        if not late:
-            import petsc4py
-
-            # A reader that goes away (`relax info | head`) is no reason for PETSc to abort the job.
-            petsc4py.init(["relax", "-no_signal_handler", *_petsc_arguments])
+        # A reader that goes away (`relax info | head`) is no reason for PETSc to abort the job.
+        started = start_petsc("relax", ["-no_signal_handler", *_petsc_arguments])
         import relax
 
-        relax.init(["--", *_petsc_arguments] if late else [])
+        relax.init([] if started else ["--", *_petsc_arguments])
         from mpi4py import MPI
 
         from relax.base import ending, log

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from types import ModuleType
@@ -79,3 +80,19 @@ def wheel_first() -> None:
     """From now on, whoever imports DOLFINx gets what its wheel needs before it."""
     if not any(isinstance(finder, _WheelFirst) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WheelFirst())
+
+
+def start_petsc(program: str, arguments: Sequence[str]) -> bool:
+    """Start PETSc with a command line, of which it reads some at its start alone, such as ``-log_view``. Collective.
+
+    ``from petsc4py import PETSc``, which is in ``import dolfinx``, starts it without one.
+
+    Returns:
+        False where it has been started before: then this does nothing.
+    """
+    if "petsc4py.PETSc" in sys.modules:
+        return False
+    # MPI by its own bindings, as DOLFINx does: PETSc would ask for less of it where threads are concerned.
+    importlib.import_module("mpi4py.MPI")
+    importlib.import_module("petsc4py").init([program, *arguments])
+    return True

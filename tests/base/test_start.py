@@ -65,10 +65,41 @@ def test_complex_scalars_are_refused_by_name(tmp_path):
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: dolfinx-solver-complex\nVersion: 0.11.0\n")
     (tmp_path / "petsc4py").mkdir()
     (tmp_path / "petsc4py" / "PETSc.py").write_text("import numpy\nScalarType = numpy.complex128\n")
-    (tmp_path / "petsc4py" / "__init__.py").write_text("")
+    (tmp_path / "petsc4py" / "__init__.py").write_text("def init(arguments): pass")
     (tmp_path / "dolfinx_solver.py").write_text("")
     for statements in ("import relax\nrelax.init()", "from relax import DIRECT"):
         done = run(tmp_path, statements)
         assert done.returncode == 1
         for words in ("complex scalars", "dolfinx-solver-complex 0.11.0", "pip install dolfinx-solver-real"):
             assert words in done.stderr, done.stderr
+
+
+SOLVED = """
+import relax
+relax.init(["program", "--", *OPTIONS])
+from relax import FieldValues, ReducedMap, meshes, pdes
+problem = pdes.poisson.diffusion(meshes.unit_square(2))
+G = ReducedMap(problem, FieldValues(problem.state.function_space))
+G(G.present_control())
+print("DONE")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "printed"),
+    [("-log_view", "PETSc Performance Summary"), ("-malloc_debug", "DONE"), ("-options_left", "no unused options")],
+)
+def test_petsc_is_given_its_command_line_before_it_starts(options, printed):
+    """Handed over later, `-log_view` ends in PETSc's error 73, and `-malloc_debug` does nothing."""
+    done = scripts.python("-c", SOLVED.replace("*OPTIONS", repr(options)), environment={"PYTHONPATH": str(TOP)})
+    assert done.returncode == 0 and "DONE" in done.stdout and printed in done.stdout, done.stderr
+    assert "not used" not in done.stdout and "PETSC ERROR" not in done.stderr
+
+
+@pytest.mark.slow
+def test_what_comes_too_late_for_petsc_is_refused():
+    text = "import dolfinx" + SOLVED.replace("*OPTIONS", "'-log_view', ':log.txt'")
+    done = scripts.python("-c", text, environment={"PYTHONPATH": str(TOP)})
+    assert done.returncode == 1 and "DONE" not in done.stdout
+    assert "BadInput: -log_view: PETSc reads this when it starts" in done.stderr and "import of DOLFINx" in done.stderr

@@ -183,6 +183,20 @@ MUTANTS = [
     Mutant(
         "kinds.check(bare, options[key], key)", "pass", "test_options.py -k kind", "words where PETSc wants a number"
     ),
+    Mutant(
+        "same_on_all_ranks(residual.comm, self.prefix, options)",
+        "pass",
+        "test_options.py -k differ",
+        "ranks solve with different options",
+        ranks=2,
+    ),
+    Mutant(
+        'importlib.import_module("petsc4py").init([program, *arguments])',
+        'importlib.import_module("petsc4py.PETSc")',
+        "test_start.py -k command_line",
+        "PETSc starts without its command line",
+    ),
+    Mutant("    if late:", "    if False:", "test_start.py -k too_late", "-log_view after PETSc has started"),
     Mutant("database.delValue(name)", "pass", "test_options.py", "options stay in the database"),
     Mutant(
         "for k, v in chosen.items() if prefix + k not in users}",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+from mpi4py import MPI
 from petsc4py import PETSc
 
+from relax.base import parallel
 from relax.base.checks import closest
 from relax.base.la import kinds
 from relax.base.log import logger, warn
@@ -110,10 +113,52 @@ _SNES_REASONS = {
 }
 
 
+# Read when PETSc starts and never again: -log_view later on ends in an error when PETSc ends.
+_AT_START = re.compile(r"-(log|malloc|info|fp_trap|objects_dump|history|start_in_debugger|on_error_|memory_view)")
+
+
 def insert_command_line(arguments: Sequence[str]) -> None:
-    """Put command-line options into PETSc's database; works after PETSc has started, too."""
-    if arguments:
+    """Put command-line options into PETSc's database after PETSc has started. Collective over all ranks.
+
+    Raises:
+        BadInput: for one that is read at PETSc's start alone; on every rank, for options that differ between ranks.
+    """
+    late = next(filter(_AT_START.match, arguments), None)
+    if late is None and arguments:
         PETSc.Options().insertString(" ".join(f'"{a}"' if " " in a else a for a in arguments))
+    same_on_all_ranks(MPI.COMM_WORLD, "", {"": late} if late else {})
+    if late:
+        raise BadInput(
+            f"{late}: PETSc reads this when it starts, and it has been started already, by an import of DOLFINx or "
+            "petsc4py: call relax.init(sys.argv) above that, or set PETSC_OPTIONS in the environment"
+        )
+
+
+def same_on_all_ranks(comm: MPI.Comm, prefix: str, options: Options | str | None) -> None:
+    """Refuse options of a call, or of PETSc's database, that differ between ranks, which solve together. Collective.
+
+    Args:
+        comm: the ranks.
+        prefix: of the names in the database that count.
+        options: of the call.
+
+    Raises:
+        BadInput: on every rank, naming an option and two ranks.
+    """
+    if comm.size == 1:
+        return
+    given = options if isinstance(options, Mapping) else {"a preset": options} if isinstance(options, str) else {}
+    mine = {str(key): str(value) for key, value in given.items()}
+    mine |= {f"-{name}": str(value) for name, value in _database().items() if name.startswith(prefix)}
+    first, *others = parallel.on_each_rank(comm, mine)
+    for rank, theirs in enumerate(others, 1):
+        if theirs != first:
+            key = min(key for key in first | theirs if first.get(key) != theirs.get(key))
+            here, there = (repr(some[key]) if key in some else "not there" for some in (first, theirs))
+            raise BadInput(
+                f"options: expected the same on each of the {comm.size} ranks, which solve together, but {key} is "
+                f"{here} on rank 0 and {there} on rank {rank}"
+            )
 
 
 def preset(options: Options | str | None) -> Options | None:

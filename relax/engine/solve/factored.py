@@ -9,7 +9,17 @@ from petsc4py import PETSc
 
 from relax.base.la.factors import Factor, FactorStore, Key
 from relax.base.la.linear import LinearSolver
-from relax.base.la.options import DIRECT, DIRECT_SYMMETRIC, Options, has_user_options, known, merged, preset, split
+from relax.base.la.options import (
+    DIRECT,
+    DIRECT_SYMMETRIC,
+    Options,
+    has_user_options,
+    known,
+    merged,
+    preset,
+    same_on_all_ranks,
+    split,
+)
 from relax.base.log import timed
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.kernel import check_constants
@@ -31,6 +41,9 @@ class FactoredOperator:
         options: of the forward solves, defaults included.
         factors: of the forward solves.
         lin_factors: of tangent and adjoint solves; the same store where these have no options of their own.
+
+    Raises:
+        BadInput: for options that are none, or differ between ranks.
     """
 
     def __init__(
@@ -46,6 +59,7 @@ class FactoredOperator:
         self._closed = False
         self._is_regular = False
         self.prefix = f"relax_{name}_"
+        same_on_all_ranks(residual.comm, self.prefix, options)
         self.options, lin_options = self._resolved(preset(options))
         self.factors = FactorStore(residual.comm, lambda: self._new(self.prefix, self.options), factor_memory)
         # A linear problem has one operator for the state and its derivatives; another solver for it is the user's wish.

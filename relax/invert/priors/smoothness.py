@@ -19,7 +19,7 @@ from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import num_owned
 from relax.base.fem.layout import ControlLayout, Kind, SpaceLayout, as_rows, control_layout
 from relax.base.la.linear import LinearSolver
-from relax.base.la.options import DIRECT_SYMMETRIC, Options, merged
+from relax.base.la.options import DIRECT_SYMMETRIC, Options, merged, same_on_all_ranks
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -111,6 +111,7 @@ class SmoothnessPrior:
         self.delta = self.gamma * kappa**2
         self.beta = _ROBIN[dim] * self.gamma * kappa if boundary == "robin" else 0.0
         self._matrix = self._operator()
+        same_on_all_ranks(self._comm, "relax_prior_", options)
         self._solver = LinearSolver(self._comm, "relax_prior_", merged(DIRECT_SYMMETRIC, options), self_adjoint=True)
         self._solver.factor(self._matrix)
         self._in, self._out = self._matrix.createVecs()

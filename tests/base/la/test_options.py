@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -236,6 +237,22 @@ def test_init_hands_over_what_follows_the_dashes(options):
     finally:
         database.delValue("relax_argv_ksp_type")
         database.delValue("relax_argv_pc_type")
+
+
+@pytest.mark.ranks(2, 3)
+def test_options_that_differ_between_ranks(options):
+    """Ranks that iterate differently wait for each other for ever."""
+    mine = "gmres" if COMM.rank < COMM.size - 1 else "cg"
+    there = rf"ksp_type is 'gmres' on rank 0 and 'cg' on rank {COMM.size - 1}"
+    preset = "direct" if COMM.rank == 0 else None
+    for call in ({"ksp_type": mine}, {"ksp_typo" if COMM.rank else "ksp_type": "cg"}, preset):
+        error = raised_everywhere(BadInput, lambda call=call: map_of(advection("differs"), call))
+        assert f"same on each of the {COMM.size} ranks" in str(error)
+        assert re.search(there, str(error)) or "not there" in str(error)
+    options(relax_differs_ksp_type=mine)
+    error = raised_everywhere(BadInput, lambda: map_of(advection("differs")))
+    assert re.search(f"-relax_differs_{there}", str(error))
+    assert f"-relax_differs_{there}" in str(raised_everywhere(BadInput, lambda: relax.init([])))
 
 
 @pytest.mark.ranks(1, 2)
