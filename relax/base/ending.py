@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -24,6 +25,8 @@ PATIENCE = 4.0
 #: The launcher has this many seconds to read what a rank said before that rank ends the job: MPICH's Hydra drops what
 #: it has not read when it hears of the abort (a traceback in 2 of 600 runs on a busy machine, with 0.2 s in none).
 _HEARD = 0.5
+# One of the numbers of tools that watch a program which Python has given to nobody.
+_TOOL = 4
 _NOBODY = np.iinfo(np.int32).max
 
 
@@ -57,6 +60,7 @@ def run(action: Callable[[], int], comm: MPI.Comm, *, debug: bool = False) -> in
         status = action()
     except KeyboardInterrupt:
         if comm.size > 1:
+            sys.stderr.write(f"[rank {comm.rank}] interrupted; the whole job ends\n")
             abort(130)
         raise
     except BaseException as caught:
@@ -99,27 +103,44 @@ def end_job_on_exception() -> None:
     """Make an exception that one rank does not catch end the whole MPI job, with its traceback and status 1.
 
     Collective. Without this a rank that dies leaves the others waiting in their next collective for ever. Replaces
-    ``sys.excepthook`` when more than one rank runs, and ``sys.exit``, which does not pass by that hook: with another
-    status than 0 on some ranks alone it ends the job, too. Harmless when called twice.
+    ``sys.excepthook`` when more than one rank runs. SystemExit does not pass by that hook, be it raised, or by
+    ``sys.exit``, ``exit`` or ``quit``: with another status than 0 on some ranks alone it ends the job, too. With status
+    0 it does not: ranks that have nothing left to do may leave while another one still draws a figure, and what a rank
+    waits for that is late cannot be told from outside. Harmless when called twice.
     """
     if MPI.COMM_WORLD.size == 1 or sys.excepthook is _end_job:
         return
     private = MPI.COMM_WORLD.Dup()
-    leave = sys.exit
 
-    def leave_together(status: Any = None, /) -> NoReturn:
-        if status not in (None, 0):
-            code = status if isinstance(status, int) else 1
+    def leave_together(error: SystemExit) -> None:
+        status = status_of(error)
 
-            def alone() -> None:
-                sys.stderr.write(f"[rank {MPI.COMM_WORLD.rank}] sys.exit({status!r}) on this rank and not on all\n")
-                abort(code)
+        def alone() -> None:
+            sys.stderr.write(f"[rank {MPI.COMM_WORLD.rank}] SystemExit({error.code!r}) on this rank and not on all\n")
+            abort(status)
 
-            parallel.smallest_or(private, np.array([code], dtype=np.int32), PATIENCE, alone)
-        leave(status)
+        if status != OK:
+            parallel.smallest_or(private, np.array([status], dtype=np.int32), PATIENCE, alone)
+
+    def unwound(code: CodeType, offset: int, error: BaseException) -> None:
+        is_last = sys._getframe(1).f_back is None and threading.current_thread() is threading.main_thread()
+        if is_last and isinstance(error, SystemExit):
+            leave_together(error)
+
+    def leave(status: Any = None, /) -> NoReturn:
+        error = SystemExit(status)
+        leave_together(error)
+        raise error
 
     sys.excepthook = _end_job
-    sys.exit = leave_together
+    if sys.version_info >= (3, 12):
+        # Nothing is called unless an exception leaves a function.
+        sys.monitoring.use_tool_id(_TOOL, "relax")
+        sys.monitoring.register_callback(_TOOL, sys.monitoring.events.PY_UNWIND, unwound)
+        sys.monitoring.set_events(_TOOL, sys.monitoring.events.PY_UNWIND)
+    else:
+        # Python 3.11 does not say what leaves a script.
+        sys.exit = leave
 
 
 def _end_job(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -90,7 +90,8 @@ class ReducedMap(Map):
         if hidden:
             raise BadProblem(
                 f"the observable depends on the control {hidden[0]} directly; expected one of the state alone. A "
-                "term in the control belongs to the optimiser, as a prior or a penalty"
+                "term in the control belongs to the optimiser, as a prior or a penalty; the dt of a TimeIntegral can "
+                "be no control"
             )
         if isinstance(problem, Evolution) and any(p is problem.previous for p in observable.parameters):
             raise BadProblem(

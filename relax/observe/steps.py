@@ -80,7 +80,8 @@ class TimeIntegral(_InTime):
 
     Args:
         observable: B, an observable of one state.
-        dt: the length of a step: a number, or the Constant of the evolution, as it is when the map is made.
+        dt: the length of a step: a number, or the Constant of the evolution, as it is when the map is made. Where that
+            is a control, the map raises ``BadProblem``: the weights would have to be differentiated.
 
     Raises:
         BadInput: for a length that is not above 0.
@@ -92,6 +93,10 @@ class TimeIntegral(_InTime):
         if not 0.0 < number_now(dt) < np.inf:
             raise BadInput(f"TimeIntegral: expected a finite step length above 0, got {dt!r}")
         self.size = observable.size
+
+    @property
+    def parameters(self) -> list[fem.Function | fem.Constant]:
+        return [*super().parameters, *([self.dt] if isinstance(self.dt, fem.Constant) else [])]
 
     def weights(self, num_steps: int) -> list[float]:
         """The weight of each step."""

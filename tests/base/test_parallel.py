@@ -325,20 +325,34 @@ import sys
 import relax
 relax.init(sys.argv)
 from mpi4py import MPI
-if MPI.COMM_WORLD.rank == 1:
-    sys.exit(3)
+def leave():
+    try:
+        int("no number")
+    except ValueError:
+        eval(sys.argv[1])
+if sys.argv[2] == "all" or MPI.COMM_WORLD.rank == 1:
+    leave() if sys.argv[1] != "raise" else exec("raise SystemExit(3)")
 MPI.COMM_WORLD.Barrier()
 """
 
 
 @pytest.mark.slow
-def test_a_rank_that_leaves_alone_ends_a_script(tmp_path):
-    """`sys.exit` on one rank does not pass by sys.excepthook."""
+@pytest.mark.parametrize("how", ["sys.exit(3)", "raise", "exit(3)", "quit('three')"])
+def test_a_rank_that_leaves_alone_ends_a_script(tmp_path, how):
+    """SystemExit does not pass by sys.excepthook."""
     try:
-        ended = scripts.run(tmp_path, LEAVING, ranks=2, timeout=20.0)
+        ended = scripts.run(tmp_path, LEAVING, how, "one", ranks=2, timeout=20.0)
     except subprocess.TimeoutExpired:
         pytest.fail("the other rank waits for ever")
     assert ended.returncode != 0
+    assert f"[rank 1] SystemExit({'3' if '3' in how or how == 'raise' else repr('three')}) on this rank" in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "status"), [("sys.exit(0)", 0), ("exit()", 0), ("sys.exit(3)", 3)])
+def test_ranks_that_leave_together(tmp_path, how, status):
+    ended = scripts.run(tmp_path, LEAVING, how, "all", ranks=2, timeout=20.0)
+    assert ended.returncode == status and "not on all" not in ended.stderr
 
 
 SUPERLU_DIST = """

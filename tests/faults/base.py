@@ -197,6 +197,12 @@ MUTANTS = [
         "PETSc starts without its command line",
     ),
     Mutant("    if late:", "    if False:", "test_start.py -k too_late", "-log_view after PETSc has started"),
+    Mutant(
+        "if is_last and isinstance(error, SystemExit):",
+        "if False:",
+        "test_parallel.py -k leaves_alone",
+        "a rank that raises SystemExit leaves the others waiting",
+    ),
     Mutant("database.delValue(name)", "pass", "test_options.py", "options stay in the database"),
     Mutant(
         "for k, v in chosen.items() if prefix + k not in users}",

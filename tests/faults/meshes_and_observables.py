@@ -6,6 +6,12 @@ from faults.mutant import Mutant
 
 MUTANTS = [
     Mutant(
+        "*([self.dt] if isinstance(self.dt, fem.Constant) else [])",
+        "*[]",
+        "test_evolution_looks.py -k step_length",
+        "an integral in time whose weights are not differentiated",
+    ),
+    Mutant(
         "names = known.cell_names if kind",
         "names = known.facet_names if kind",
         "test_mesh_files.py -k plate",

@@ -12,9 +12,12 @@ from evolutions import STEPS, bump
 
 from relax import (
     AtSteps,
+    BadProblem,
+    Evolution,
     FieldValues,
     Functional,
     Observable,
+    Problem,
     ReducedMap,
     Stack,
     TimeIntegral,
@@ -46,6 +49,20 @@ def test_looks_at_steps():
     each = ReducedMap(G.problem, AtSteps(mean, range(STEPS + 1)))(m)
     integral = ReducedMap(G.problem, TimeIntegral(mean, 0.05))(m)
     assert integral == pytest.approx(0.05 * (each[1:-1].sum() + 0.5 * (each[0] + each[-1])), rel=1e-13)
+
+
+def test_a_step_length_that_is_a_control():
+    """The weights of an integral would have to be differentiated, and are not."""
+    V = fem.functionspace(meshes.unit_square(2), ("Lagrange", 1))
+    u, previous, v, dt = fem.Function(V), fem.Function(V), ufl.TestFunction(V), fem.Constant(V.mesh, 0.1)
+    F = ((u - previous) / dt * v + ufl.inner(ufl.grad(u), ufl.grad(v))) * ufl.dx
+    step = Problem(residual=F, state=u, controls=[dt, previous])
+    problem = Evolution(step=step, previous=previous, initial=fem.Function(V), num_steps=2)
+    mean = Functional(u * ufl.dx)
+    for observable in (TimeIntegral(mean, dt), Stack([mean, TimeIntegral(mean, dt)])):
+        with pytest.raises(BadProblem, match="the dt of a TimeIntegral can be no control"):
+            ReducedMap(problem, observable)
+    ReducedMap(problem, TimeIntegral(mean, 0.1)).close()
 
 
 def test_looks_in_stacks():
