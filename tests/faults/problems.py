@@ -85,10 +85,34 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
-        "(0.25 if dim == 1 else 1.0) * h",
-        "(0.5 if dim == 1 else 1.0) * h",
+        "_UPWIND = {1: (0.25, 2)",
+        "_UPWIND = {1: (0.5, 2)",
         "test_hamilton_jacobi.py -k 'engquist or galerkins'",
         "twice the upwind viscosity on a line",
+    ),
+    Mutant(
+        "(ufl.Identity(gdim) + dim * squares / ufl.tr(squares)) / 2",
+        "ufl.Identity(gdim) * ufl.tr(squares) / ufl.tr(squares)",
+        "test_hamilton_jacobi_adjoint.py -k rugged",
+        "no upwind viscosity between vertices that see each other from a right angle",
+    ),
+    Mutant(
+        "largest <= ONE_SIZE * least",
+        "largest <= 0 * least",
+        "test_hamilton_jacobi_limits.py -k 'of_a_plane'",
+        "an upwind viscosity that varies from cell to cell on meshes of one size",
+    ),
+    Mutant(
+        "largest <= ONE_SIZE * least",
+        "largest >= ONE_SIZE * least",
+        "test_hamilton_jacobi_limits.py -k 'goes_with_the_cells'",
+        "the upwind viscosity of the largest cell on a graded mesh",
+    ),
+    Mutant(
+        ") ** (1 / m) - 1)",
+        ") ** (1 / 2) - 1)",
+        "test_hamilton_jacobi_limits.py -k second_order",
+        "an upwind viscosity that is felt where the mesh resolves the equation",
     ),
     Mutant(
         "(ufl.inner(p, p) / 2 + self._drifted(p))",

@@ -41,8 +41,8 @@ def viscous(
     Weakly: (discount u + ½ |grad u|² - f, v) + (1/(2 beta)) (grad u, grad v) = 0 for all v that vanish on Gamma_D.
 
     Newton's method starts from what ``problem.state`` holds, zero here, with continuation in beta where that fails.
-    Where the cell Péclet number h beta |grad u| is above 2 the equations take up a viscosity of first order in h and,
-    for degree 1, the rule of the vertices, as :func:`viscous_evolution` does.
+    Where the cell Péclet number h beta |grad u| is above 2 anywhere the equations take up the viscosity that cells lack
+    and, for degree 1, the rule of the vertices, as :func:`viscous_evolution` does.
 
     Args:
         mesh: the mesh.

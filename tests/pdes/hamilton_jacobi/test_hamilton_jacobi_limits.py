@@ -132,6 +132,27 @@ def test_slopes_in_the_plane(plane, beta):
         assert growth_of_slopes(viscous_evolution(PLANES[plane](), both, stabilisation=False, **given)) > 0.05
 
 
+@pytest.mark.ranks(1, 2)
+def test_slopes_of_a_plane_do_not_grow():
+    """On unstructured cells of one size nothing is added where u is linear."""
+    given = {"beta": 1e5, "t": 0.2, "num_steps": 4}
+    assert growth_of_slopes(viscous_evolution(meshes.disk(0.1), lambda x: x[0], **given)) < 1e-5
+
+
+def test_viscosity_goes_with_the_cells():
+    """A kink in the fine part of a graded mesh, far from the coarse part, is as good as if all cells were fine."""
+    gaps = []
+    for graded in (False, True):
+        domain = meshes.interval(200)
+        if graded:
+            x = domain.geometry.x
+            x[:, 0] = np.where(x[:, 0] < 0.9, x[:, 0], 0.9 + 9.0 * (x[:, 0] - 0.9))
+        evolution = viscous_evolution(domain, lambda x: np.abs(x[0] - 0.4), beta=1e5, t=0.1, num_steps=20)
+        u, x = on_line(evolution)
+        gaps.append(np.abs(u - np.maximum(np.abs(x - 0.4) - 0.05, (x - 0.4) ** 2 / 0.2))[x < 0.8].max())
+    assert gaps[1] == pytest.approx(gaps[0], rel=1e-3)
+
+
 def test_the_obtuse_mesh_is_one():
     """The largest angle of its cells."""
     V = fem.functionspace(sheared(20), ("Lagrange", 1))
@@ -157,6 +178,25 @@ def test_extremes_in_space():
 
 
 @pytest.mark.slow
+def test_second_order_where_cells_resolve_the_equation():
+    """f = xᵀ Q x / 2, whose slopes are large for the cells near the corners alone: h beta |grad f| is 4.3 and 2.2."""
+    Q, beta, t, gaps = np.array([[1.2, 0.5], [0.5, 0.6]]), 3.0, 0.25, []
+    stretched = np.eye(2) + t * Q
+    for n in (64, 128):
+        u, x = final(
+            viscous_evolution(
+                meshes.rectangle((-4.0, -4.0), (4.0, 4.0), (n, n)),
+                lambda x: np.einsum("in,ij,jn->n", x[:2], Q, x[:2]) / 2, beta=beta, t=t, num_steps=5 * n // 8,
+            )
+        )  # fmt: skip
+        x = x[:, :2]
+        exact = np.einsum("ni,ij,nj->n", x, Q @ np.linalg.inv(stretched), x) / 2
+        exact += np.log(np.linalg.det(stretched)) / (2 * beta)
+        gaps.append(np.abs(u - exact)[np.linalg.norm(x, axis=1) < 0.7].max())
+    assert gaps[0] < 2e-3 and orders(gaps)[0] > 1.8
+
+
+@pytest.mark.slow
 def test_error_in_the_plane():
     """A sum of two functions of one variable has the sum of their limits. Below its order of 1 on coarse meshes."""
     gaps = []
@@ -166,4 +206,4 @@ def test_error_in_the_plane():
         one = hopf_lax(lambda y: both([y[0], 0.25 + 0 * y[0]]), axis, 0.2, (0.0, 1.0), 20_001)
         exact = one[np.searchsorted(axis, x[:, :2].round(9) - 1e-9)].sum(axis=1)
         gaps.append(np.abs(u - exact).max())
-    assert gaps[1] < 0.15 and orders(gaps)[0] > 0.5
+    assert gaps[1] < 0.08 and orders(gaps)[0] > 0.5
