@@ -109,8 +109,8 @@ MUTANTS = [
         "the upwind viscosity of the largest cell on a graded mesh",
     ),
     Mutant(
-        ") ** (1 / m) - 1)",
-        ") ** (1 / 2) - 1)",
+        "2: (0.45, 6)",
+        "2: (0.45, 2)",
         "test_hamilton_jacobi_limits.py -k second_order",
         "an upwind viscosity that is felt where the mesh resolves the equation",
     ),
