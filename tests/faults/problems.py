@@ -111,7 +111,7 @@ MUTANTS = [
     Mutant(
         "2: (0.45, 6)",
         "2: (0.45, 2)",
-        "test_hamilton_jacobi_limits.py -k second_order",
+        "test_hamilton_jacobi_limits.py -k accuracy_where",
         "an upwind viscosity that is felt where the mesh resolves the equation",
     ),
     Mutant(

