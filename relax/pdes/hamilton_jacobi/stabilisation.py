@@ -83,8 +83,8 @@ def upwind_viscosity(u: Expr, v: ufl.Argument, nu: Expr, drift: Expr | None = No
     m = 2 and c = ¼, for any nu and any length of step; without nu it is the scheme of Engquist and Osher. On triangles
     and tetrahedra it cannot be for all p, nor where nu is felt and angles are right or obtuse. There m = 6, for which
     twice as fine a mesh adds 1/64, and c is one for which steps were found to have weights above -1e-8 of the
-    largest on rugged functions: in the plane 0.45 (with 0.4 some are -1e-5 on unstructured meshes), on lattices in space
-    0.6 (with 0.5 some are -4e-4). Unstructured tetrahedra have some of -5e-2 with 0.6, and of -4e-2 with 1.
+    largest on rugged functions: in the plane 0.45 (with 0.4 some are -1e-5 on unstructured meshes), on lattices in
+    space 0.6 (with 0.5 some are -4e-4). Unstructured tetrahedra have some of -5e-2 with 0.6, and of -4e-2 with 1.
 
     D weighs directions. By the identity matrix two vertices that look at each other from a right angle share nothing,
     and lattices of triangles have weights of -1e-3. The sum of e eᵀ over the edges e of a cell gives each pair of
