@@ -27,10 +27,6 @@ class NotConverged(SolveFailed):
     """An iteration of relax's own (an optimiser, a continuation) stopped short of its tolerance."""
 
 
-class Stopped(RelaxError):
-    """A job has been asked to stop, and has kept what it can be gone on from."""
-
-
 class PointsOutsideMesh(RelaxError):
     """Points at which a value was asked for lie outside the mesh; the message names them."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.errors import BadInput, CheckFailed, NotConverged, RelaxError, Stopped
+from relax.errors import BadInput, CheckFailed, NotConverged, RelaxError
 
 OK, FAILED, BAD_INPUT, NOT_CONVERGED = 0, 1, 2, 3
 #: As EX_TEMPFAIL of sysexits.h: try again later.
@@ -28,6 +28,10 @@ _HEARD = 0.5
 # One of the numbers of tools that watch a program which Python has given to nobody.
 _TOOL = 4
 _NOBODY = np.iinfo(np.int32).max
+
+
+class Stopped(RelaxError):
+    """A job has been asked to stop, and has kept what it can be gone on from."""
 
 
 def status_of(error: BaseException) -> int:

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-from relax.errors import Stopped
+from relax.base.ending import Stopped
 
 # A step is begun when so many of the last one fit in the time that is left.
 _MARGIN = 2.0

@@ -15,9 +15,10 @@ from mpi4py import MPI
 from run_folders import FEW, contents, run
 
 from relax.base import checkpoint_files, files
+from relax.base.ending import Stopped
 from relax.base.fem import stored_fields
 from relax.base.parallel import on_rank_0
-from relax.errors import BadInput, SolveFailed, Stopped
+from relax.errors import BadInput, SolveFailed
 from relax.invert.loop import checked_history
 from relax.jobs import folder
 from relax.jobs.lock import LOCK

@@ -17,8 +17,8 @@ from relaxation_jobs import LANDSCAPE_JOB, MISFIT_JOB, prepared
 from run_folders import run
 
 from relax.base import parallel
+from relax.base.ending import Stopped
 from relax.base.fem import stored_fields
-from relax.errors import Stopped
 from relax.invert.objective import Recorder
 from relax.jobs import read, run_job
 from relax.jobs.stopping import Stopping
