@@ -16,8 +16,6 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,10 +24,10 @@ from typing import Any
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.base.files import PART, is_part, remove, sync, write_bytes, write_json
+from relax.base.files import PART, in_words, is_part, remove, sync, write_bytes, write_json
 from relax.base.log import logger
 from relax.base.packed import DAMAGED, Packed
-from relax.errors import BadInput, SolveFailed
+from relax.errors import BadInput
 
 _MANIFEST, _FIELDS, _STATE, _RANDOM = "manifest.json", "fields.bp", "state{}.npz", "random.npz"
 
@@ -76,7 +74,7 @@ def write(path: Path, comm: MPI.Comm, step: int, states: dict[str, Any], chances
     sums: dict[str, Any] = {}
 
     def put(name: str, content: bytes) -> None:
-        with in_words(path, "checkpoint"):
+        with in_words(path):
             write_bytes(made, name, content)
         sums[name] = [len(content), hashlib.sha256(content).hexdigest()]
 
@@ -91,7 +89,7 @@ def write(path: Path, comm: MPI.Comm, step: int, states: dict[str, Any], chances
     if packed.fields:
         from relax.base.fem import stored_fields
 
-        with parallel.together(comm), in_words(path, "checkpoint"):
+        with parallel.together(comm), in_words(path):
             stored_fields.write(made / _FIELDS, packed.fields)
     told = parallel.to_rank_0(comm, sums)
 
@@ -101,7 +99,7 @@ def write(path: Path, comm: MPI.Comm, step: int, states: dict[str, Any], chances
             files[str(file.relative_to(made))] = [file.stat().st_size, _sum_of(file)]
             sync(file)
         there = sorted(_numbers(path))
-        with in_words(path, "checkpoint"):
+        with in_words(path):
             write_json(made, _MANIFEST, {"step": step, "ranks": comm.size, "own": is_own, "files": files})
             made.rename(_folder(path, there[-1] + 1 if there else 1))
             sync(path)
@@ -111,25 +109,9 @@ def write(path: Path, comm: MPI.Comm, step: int, states: dict[str, Any], chances
     parallel.on_rank_0(comm, publish)
 
 
-@contextmanager
-def in_words(path: Path, what: str) -> Iterator[None]:
-    """Say what it means that the disk does not take something. Local.
-
-    Raises:
-        SolveFailed: for what the system, or ADIOS, says of it.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise SolveFailed(
-            f"{path}: the disk does not take the {what} ({why}); make room: the one before it is whole"
-        ) from error
-
-
 def _made(path: Path) -> Path:
     """A folder in the making."""
-    with in_words(path, "checkpoint"):
+    with in_words(path):
         path.mkdir(parents=True, exist_ok=True)
         for left in filter(is_part, list(path.iterdir())):
             remove(left)

@@ -7,13 +7,33 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from relax.errors import SolveFailed
+
 #: How the name of what is in the making begins, which nobody can guess further; a killed process leaves some.
 PART = ".relax-"
+
+
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Say what it means that the disk does not take something.
+
+    Raises:
+        SolveFailed: for what the system, ADIOS or HDF5 say of it.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SolveFailed(
+            f"{path}: the disk does not take what is written there ({why}); make room: what was there before is whole"
+        ) from error
 
 
 def is_part(path: Path) -> bool:

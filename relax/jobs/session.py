@@ -12,7 +12,7 @@ from typing import Any
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.base.files import write_json
+from relax.base.files import in_words, write_json
 from relax.jobs import info
 from relax.jobs.folder import CHECKPOINT, SUMMARY, RunFolder
 from relax.jobs.progress import Progress
@@ -71,9 +71,17 @@ class Session:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Take the time of a block on this rank."""
+        """Take the time of a block on this rank.
+
+        Raises:
+            SolveFailed: for what the disk does not take.
+        """
         start = time.perf_counter()
-        yield
+        try:
+            yield
+        except OSError as error:
+            with in_words(self.results):
+                raise error
         self._seconds[name] = round(time.perf_counter() - start, 3)
 
     def inspect(self) -> None:
@@ -100,7 +108,8 @@ class Session:
         """
         # Times and versions come last: what a reader looks for first is above them.
         summary = {**summary, "seconds": self._seconds, "versions": info.versions()}
-        parallel.on_rank_0(self.comm, lambda: write_json(self.folder, SUMMARY, summary))
+        with in_words(self.results):
+            parallel.on_rank_0(self.comm, lambda: write_json(self.folder, SUMMARY, summary))
         self._output.finish(() if keep else (CHECKPOINT,))
         self.progress.say(f"{words}; results in {self.results}")
         return Outcome(bool(summary["converged"]), self.results, summary)

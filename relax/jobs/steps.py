@@ -16,9 +16,9 @@ from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.checkpoint import Checkpoint
-from relax.base.checkpoint_files import Kept, in_words, number_of
+from relax.base.checkpoint_files import Kept, number_of
 from relax.base.fem import stored_fields
-from relax.base.files import plain, remove, write_bytes, write_text
+from relax.base.files import in_words, plain, remove, write_bytes, write_text
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -117,14 +117,14 @@ class Record:
         self._comm = comm
         self._work = work
         self._file: int | None = None
-        with parallel.together(comm), in_words(work, "step"):
+        with parallel.together(comm), in_words(work / HISTORY):
             if comm.rank == 0:
                 write_text(work, HISTORY, "".join(map(_line, before)))
                 self._file = os.open(work / HISTORY, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def add(self, entry: dict[str, Any]) -> None:
         """Append a step."""
-        with parallel.together(self._comm), in_words(self._work, "step"):
+        with parallel.together(self._comm), in_words(self._work / HISTORY):
             if self._file is not None:
                 line = _line(entry).encode()
                 # In one call, so that a line is there whole; a disk that takes a part of it is full.

@@ -148,7 +148,7 @@ def test_a_run_goes_on_from_the_good_one_and_keeps_it(shared_tmp: Path, monkeypa
 
     with monkeypatch.context() as broken:
         broken.setattr(checkpoint_files, "write_bytes", full)
-        with pytest.raises(SolveFailed, match="No space left.*the one before it is whole"):
+        with pytest.raises(SolveFailed, match="No space left.*what was there before is whole"):
             run(shared_tmp, JOB, resume=True)
     assert contents(before) == good and not last.exists()
     assert run(shared_tmp, JOB, resume=True).converged
@@ -162,7 +162,7 @@ def test_a_disk_that_is_full_in_the_middle_is_named(shared_tmp: Path, monkeypatc
     with monkeypatch.context() as broken:
         broken.setattr(checkpoint_files, "write_bytes", full)
         words = str(raised_everywhere(SolveFailed, lambda: run(shared_tmp)))
-    assert "the disk does not take the checkpoint (No space left on device)" in words
+    assert "the disk does not take what is written there (No space left on device)" in words
     assert run(shared_tmp, overwrite=True).summary["steps"] == 2
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dolfinx import fem, io
 
 from relax.base import parallel
+from relax.base.files import in_words
+from relax.errors import SolveFailed
 from relax.jobs.folder import FIELDS, STATES, check_space
 from relax.jobs.view.fields import density, in_one_element, in_spaces, num_bytes, parts_of
 from relax.problem.evolution import Evolution
@@ -26,13 +30,44 @@ def write_fields(folder: Path, fields: dict[str, fem.Function]) -> None:
     parts = [part.field for name, u in fields.items() for part in parts_of(name, u)]
     domain = parts[0].function_space.mesh
     parallel.on_rank_0(domain.comm, lambda: check_space(folder, 6 * num_bytes(parts)))
-    with io.VTXWriter(domain.comm, folder / FIELDS[0], _interpolated(parts, in_one_element(parts)), "BP4") as file:
-        file.write(0.0)
+    fields_in_one = _interpolated(parts, in_one_element(parts))
+    vtx = _Written(folder / FIELDS[0], lambda path: io.VTXWriter(domain.comm, path, fields_in_one, "BP4"))
+    vtx.do("write", 0.0)
+    vtx.do("close")
     mesh_degree = domain.ufl_domain().ufl_coordinate_element().degree
-    with io.XDMFFile(domain.comm, folder / FIELDS[1], "w") as file:
-        file.write_mesh(domain)
-        for v in _interpolated(parts, in_spaces(parts, "Lagrange", mesh_degree)):
-            file.write_function(v, 0.0)
+    fields_of_mesh = _interpolated(parts, in_spaces(parts, "Lagrange", mesh_degree))
+    xdmf = _Written(folder / FIELDS[1], lambda path: io.XDMFFile(domain.comm, path, "w"))
+    xdmf.do("write_mesh", domain)
+    for v in fields_of_mesh:
+        xdmf.do("write_function", v, 0.0)
+    xdmf.do("close")
+
+
+class _Written:
+    """A file that DOLFINx writes. Collective, as are its methods.
+
+    Raises:
+        SolveFailed: when the disk does not take it.
+    """
+
+    def __init__(self, path: Path, opened: Callable[[Path], Any]) -> None:
+        self._path = path
+        self._file: Any = None
+        self._try(lambda: opened(path))
+
+    def do(self, what: str, *given: Any) -> None:
+        """Call a method of the file."""
+        self._try(lambda: getattr(self._file, what)(*given))
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            with in_words(self._path):
+                made = action()
+        except SolveFailed:
+            # A file that could not be written is closed again where it is destroyed, and that ends the process.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._file))
+            raise
+        self._file = made if self._file is None else self._file
 
 
 def _interpolated(fields: Sequence[fem.Function], others: Sequence[fem.Function]) -> Sequence[fem.Function]:
@@ -54,15 +89,16 @@ class TrajectoryFile:
         comm = evolution.mesh.comm
         needed = 2 * num_frames * num_bytes(self._fields)
         parallel.on_rank_0(comm, lambda: check_space(folder, needed))
-        self._file = io.VTXWriter(comm, folder / STATES, self._fields, "BP4", io.VTXMeshPolicy.reuse)
+        fields, policy = self._fields, io.VTXMeshPolicy.reuse
+        self._file = _Written(folder / STATES, lambda path: io.VTXWriter(comm, path, fields, "BP4", policy))
 
     def write(self, time: float) -> None:
         """Append the state as it is now."""
         for part, field in zip(self._parts, self._fields, strict=True):
             part.update()
             field.interpolate(part.field)
-        self._file.write(time)
+        self._file.do("write", time)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._file.do("close")
