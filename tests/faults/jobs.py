@@ -52,6 +52,12 @@ MUTANTS = [
     ),
     Mutant("if self._overwrite or self._resume:", "if True:", RESUME, "a finished run is overwritten unasked"),
     Mutant(
+        'text = f"# {literal(source)}\\n\\n{written(tables)}"',
+        "pass",
+        "test_settings.py -k of_the_job",
+        "the copy of a job is not the one that was run",
+    ),
+    Mutant(
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         f"{FOLDER} -k 'second or killed'",

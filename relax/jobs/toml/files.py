@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,8 +13,10 @@ from pydantic import ValidationError
 from relax.base.checks import nearest
 from relax.errors import BadInput
 from relax.jobs import kinds
+from relax.jobs.toml.changes import changed
 from relax.jobs.toml.messages import article, sentences, unknown_table
 from relax.jobs.toml.sections import Job
+from relax.jobs.toml.writing import literal, written
 
 J = TypeVar("J", bound=Job, covariant=True)
 
@@ -41,12 +44,25 @@ def parse(text: str, source: str = "job") -> Job:
     Raises:
         BadInput: with one line per mistake: the table and key, what was expected, what was found.
     """
+    return _job(tables_in(text, source), source)
+
+
+def tables_in(text: str, source: str) -> dict[str, Any]:
+    """The tables of a TOML file as they stand there, whatever they are.
+
+    Raises:
+        BadInput: when it is not TOML.
+    """
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{source}: this is not TOML: {error}") from None
+        return tomllib.loads(text)
     except RecursionError:
         raise BadInput(f"{source}: expected tables and lists a few levels deep, got some hundreds") from None
+    except ValueError as error:
+        # Python's own for a number of thousands of digits.
+        raise BadInput(f"{source}: this is not TOML: {error}") from None
+
+
+def _job(raw: dict[str, Any], source: str) -> Job:
     lines = _mistakes_of_kind(raw)
     if not lines:
         model = kinds.part(kinds.KINDS[kinds.named_by(raw)[0]].model)
@@ -80,7 +96,7 @@ def _mistakes_of_kind(raw: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class JobFile(Generic[J]):
-    """A job as it was read: the settings, the file's text, and the folder that its relative paths start from."""
+    """A job as it was read: the settings, a text that says them, and the folder that its relative paths start from."""
 
     job: J
     text: str
@@ -88,8 +104,8 @@ class JobFile(Generic[J]):
     root: Path
 
 
-def read(path: Path) -> JobFile[Job]:
-    """The job in a file.
+def read(path: Path, settings: Sequence[str] = ()) -> JobFile[Job]:
+    """The job in a file, with the ``settings`` of a command line (``prior.length=0.3``), which are checked as its own.
 
     Local, but collective where the mesh comes from a generator and DOLFINx has not been imported: that import is.
 
@@ -104,4 +120,12 @@ def read(path: Path) -> JobFile[Job]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: expected a readable TOML file: {error}") from None
-    return JobFile(parse(text, str(path)), text, path.resolve(), project_root(path))
+    source = str(path)
+    tables = tables_in(text, source)
+    if settings:
+        source += "".join(f" --set {setting}" for setting in settings)
+        tables = changed(tables, settings)
+    job = _job(tables, source)
+    if settings:
+        text = f"# {literal(source)}\n\n{written(tables)}"
+    return JobFile(job, text, path.resolve(), project_root(path))
