@@ -82,6 +82,25 @@ def _check(
     return _on_all_ranks(action, debug)
 
 
+@app.command("status", help=help_texts.STATUS)
+def _status(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", hidden=True)],
+) -> int:
+    from relax.jobs.status import status
+
+    return _said(lambda: status(folder))
+
+
+@app.command("compare", help=help_texts.COMPARE)
+def _compare(
+    first: Annotated[Path, typer.Argument(metavar="DIR1", hidden=True)],
+    second: Annotated[Path, typer.Argument(metavar="DIR2", hidden=True)],
+) -> int:
+    from relax.jobs.compare import compare
+
+    return _said(lambda: compare(first, second))
+
+
 @app.command("info")
 def _info() -> int:
     """Say which versions, ranks, threads and libraries are at hand, and what to mend."""
@@ -189,6 +208,21 @@ def _is_rank_0() -> bool:
 def _unheard() -> Iterator[None]:
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
+
+
+def _said(action: Callable[[], str]) -> int:
+    """Print what a command that reads has to say, or what is wrong; without MPI, so that it works beside a run."""
+    from relax.errors import BadInput
+
+    try:
+        text = action()
+    except BadInput as error:
+        if _is_rank_0():
+            print(f"relax: error: {error}", file=sys.stderr)
+        return 2
+    if _is_rank_0():
+        print(text, flush=True)
+    return 0
 
 
 def _on_all_ranks(action: Callable[[], int], debug: bool) -> int:

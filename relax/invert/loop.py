@@ -14,13 +14,12 @@ from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in
 from relax.base.fem.layout import ControlLayout
 from relax.base.types import Array
 from relax.errors import BadInput
+from relax.invert import table
 from relax.invert.cg import SearchDirection
 from relax.invert.objective import Callback, Objective, Recorder, Trial, backtrack
 from relax.invert.result import Result, Status
 
 _SMALL_STEP = 1e-12
-# Prior standard deviations: a run has converged this near the minimum, and goes no nearer than the second.
-_NEAR, _NEAREST = 1e-3, 1e-8
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,8 @@ def iterate(
     here = Iterate.at(objective.start(m0 if run.m is None else run.m))
     stop = run.m is None and note(here, 0.0, 0)
     start_size = float(recorder.history[0]["gradient_norm"])
-    near = atol or _NEAR
-    goal = max(rtol * start_size, _NEAREST if atol is None else atol)
+    near = atol or table.NEAR
+    goal = table.goal(start_size, rtol, atol)
     while True:
         if here.size <= goal:
             return end(here, Status.converged if here.size <= near else Status.relative)

@@ -33,6 +33,15 @@ class Optimiser:
         return lazy.part(self.home)
 
 
+#: Prior standard deviations: a run has converged this near the minimum, and goes no nearer than the second.
+NEAR, NEAREST = 1e-3, 1e-8
+
+
+def goal(start_size: float, rtol: float, atol: float | None) -> float:
+    """The size of the gradient at which a run ends, in prior standard deviations, from that at its start. Local."""
+    return max(rtol * start_size, NEAREST if atol is None else atol)
+
+
 METHODS: dict[str, Optimiser] = {
     "gauss_newton": Optimiser("relax.invert.methods.gauss_newton:gauss_newton", "Gauss-Newton", 50),
     "lbfgs": Optimiser("relax.invert.methods.lbfgs:lbfgs", "L-BFGS", 500),

@@ -1,53 +1,18 @@
-"""The output folder of a run: who may write there, and the files that end up in it.
+"""The output folder of a run: who may write there, and how its files come into it.
 
 A run writes into ``unfinished/`` of its folder. At the end, when all of it is on disk, its files take the place of an
 earlier run's, which stay whole until then. ``run.json`` is the mark of relax: it says which files a run has written,
-and nothing else is ever removed or replaced. One run at a time holds the folder (``lock.py``).
-
-==============  =====================================================================================
-run.json        version, host, process and start of the run; its files, where it has ended
-job.toml        a copy of the job
-history.jsonl   one JSON object per iteration, written as it ends
-sensors.csv     observation points, data, noise; a data file for another job
-fields.bp       truth, recovery and (last) state for ParaView (VTX), at full degree
-fields.xdmf     the same at the degree of the mesh, with ``fields.h5``
-figure.png      truth, recovery, sensors, convergence; of a control job density and control over time
-control.npy     the last control, where it is on each rank
-checkpoint      the last two steps, from which ``--resume`` goes on, on any number of ranks
-summary.json    versions, ranks, timings, solves, errors
-==============  =====================================================================================
-
-Of an equation in time there are more:
-
-==============  =====================================================================================
-states.bp       a time series of the state for ParaView (VTX), at full degree; of a wave function its
-                density as well
-strip.png       frames of the state side by side, all of one size, with one scale; ``summary.json`` has
-                their size, number, steps and times
-control.csv     of a control job, for each step: its number, the time at its end, the control in it,
-                the populations after it
-==============  =====================================================================================
-
-Jobs that relax have a summary and a figure, and
-
-==============  =====================================================================================
-result.json     of a landscape: the range, the integral of exp(-beta u) and the local minima over time; of
-                a misfit: the numbers found, how many starts are solved
-descents.csv    for each start: where it is, where it leads
-samples.csv     of a misfit: the lattice over its box, the misfit, the relaxed one
-states.bp       of a landscape, with ``strip.png``, as above
-==============  =====================================================================================
+and nothing else is ever removed or replaced. One run at a time holds the folder (``lock.py``). ``contents.py`` has the
+names of the files.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from mpi4py import MPI
 
@@ -55,20 +20,9 @@ from relax.base import parallel
 from relax.base.files import PART, is_part, remove, sync, write_bytes, write_json, write_text
 from relax.errors import BadInput
 from relax.jobs import info
+from relax.jobs.contents import CHECKPOINT, JOB, RESULTS, RUN, UNFINISHED, files_of, marked
 from relax.jobs.lock import LOCK, Lock, myself
 
-JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL = (
-    "job.toml", "history.jsonl", "sensors.csv", "summary.json", "figure.png", "control.npy"
-)  # fmt: skip
-STATES, STRIP, DRIVE = "states.bp", "strip.png", "control.csv"
-RESULT, DESCENTS, SAMPLES = "result.json", "descents.csv", "samples.csv"
-FIELDS = ("fields.bp", "fields.xdmf", "fields.h5")
-RUN, UNFINISHED = "run.json", "unfinished"
-CHECKPOINT = "checkpoint"
-_RESULTS = (
-    RUN, JOB, HISTORY, SENSORS, SUMMARY, FIGURE, CONTROL, STATES, STRIP, DRIVE, RESULT, DESCENTS, SAMPLES,
-    CHECKPOINT, *FIELDS,
-)  # fmt: skip
 _SPARE_BYTES = 16 * 2**20
 
 
@@ -188,7 +142,7 @@ class RunFolder:
                 f"{folder}: holds {foreign[0]} and no {RUN}, so it is not a folder of relax; choose another with "
                 "--output"
             )
-        if in_the_way := [name for name in foreign if name in _RESULTS]:
+        if in_the_way := [name for name in foreign if name in RESULTS]:
             raise BadInput(
                 f"{folder}: holds {in_the_way[0]}, which is not of the run there; move it away, or choose another with "
                 "--output"
@@ -263,40 +217,6 @@ class RunFolder:
         # A copy: while the folder is there, so is its mark.
         write_bytes(folder, RUN, (work / RUN).read_bytes())
         remove(work)
-
-
-def marked(folder: Path) -> dict[str, Any] | None:
-    """What the mark of relax in a folder says; None where there is none. On one rank.
-
-    Raises:
-        BadInput: when it is damaged.
-    """
-    path = folder / RUN
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or "relax" not in content:
-            raise ValueError("it is not one of relax's")
-        files = content.get("files", [])
-        if not isinstance(files, list) or not all(_is_name(name) for name in files):
-            raise ValueError("its list of files is none")
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(
-            f"{path}: is damaged ({error}), so it is not known which files are a run's; move away what you want to "
-            "keep and remove the folder, or choose another with --output"
-        ) from None
-    return content
-
-
-def files_of(folder: Path) -> list[str] | None:
-    """The files of the finished run in a folder; None where there is none. On one rank."""
-    return (marked(folder) or {}).get("files")
-
-
-def _is_name(name: Any) -> bool:
-    """Whether it can be that of a run's file."""
-    return isinstance(name, str) and Path(name).name == name and name not in ("", ".", "..", UNFINISHED, LOCK)
 
 
 def _sync_all(folder: Path) -> None:

@@ -90,3 +90,24 @@ relax.ReducedMap; or the name of one that relax has, such as poisson.diffusion o
 
 Exit status: 0 all derivatives are right, 1 one is not, 2 wrong command line.
 """
+
+STATUS = """Say how far the run in an output folder is: step, misfit, gradient, time left, who works on it.
+
+It reads, and may be called at any time, from any machine that sees the folder; DOLFINx and MPI are not needed. The time
+left is an estimate, from the fall of the gradient in the later half of the steps, and is not said where there is none.
+
+\b
+    relax status results/poisson_inverse
+
+Exit status: 0 there is a run, finished or not; 2 there is none.
+"""
+
+COMPARE = """Compare two finished runs: the keys in which their jobs differ, and their results side by side.
+
+Versions and ranks are shown where they differ. DOLFINx and MPI are not needed.
+
+\b
+    relax compare results/0.3 results/0.5
+
+Exit status: 0, or 2 where one of them is no finished run.
+"""

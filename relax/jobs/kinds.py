@@ -9,8 +9,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from mpi4py import MPI
-
 from relax.base import lazy
 
 
@@ -66,14 +64,3 @@ def named_by(given: Collection[str]) -> list[str]:
     named = [name for name, kind in KINDS.items() if kind.table in given]
     own = [name for name in named if not any(KINDS[name].table in tables_of(other) for other in named if other != name)]
     return own or named
-
-
-def build(file: Any, comm: MPI.Comm = MPI.COMM_WORLD) -> Any:
-    """Everything that a job describes, ready to be solved.
-
-    Collective.
-
-    Raises:
-        BadInput: on every rank, naming the table and key that does not fit.
-    """
-    return part(KINDS[file.job.kind].build)(file, comm)

@@ -74,18 +74,14 @@ class Lock:
                 raise
             holder = self._holder()
             if kernel_says or not self._is_new and _may_live(holder, time.time() - os.fstat(self._file).st_mtime):
-                who = "process {process} on {host}, since {started}".format(**holder) if holder else "which is unknown"
+                who = in_words(holder)
                 dead = "" if kernel_says else f". If that one is no more, remove {self._path}"
                 raise BadInput(
                     f"{folder}: another run writes there ({who}); wait for it, or choose another with --output{dead}"
                 ) from None
 
     def _holder(self) -> dict[str, Any]:
-        try:
-            holder = json.loads(os.pread(self._file, 4096, 0))
-            return holder if {"host", "process", "started"} <= set(holder) else {}
-        except (ValueError, TypeError):
-            return {}
+        return _told(os.pread(self._file, 4096, 0))
 
     def _is_there(self) -> bool:
         try:
@@ -102,6 +98,38 @@ class Lock:
             os.close(self._file)
 
 
+def holder(folder: Path) -> dict[str, Any] | None:
+    """Who holds the lock on a folder, as far as can be told by reading alone; None where nobody does. On one rank.
+
+    Empty words are those of somebody who has just taken it. Whether a process of another host lives is not known here.
+    """
+    path = folder / LOCK
+    try:
+        words, age = _told(path.read_bytes()[:4096]), time.time() - path.stat().st_mtime
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return words if _may_live(words, age) else None
+
+
+def in_words(holder: dict[str, Any]) -> str:
+    """Who it is. Local."""
+    return "process {process} on {host}, since {started}".format(**holder) if holder else "which is unknown"
+
+
+def is_here(holder: dict[str, Any]) -> bool:
+    """Whether it is a process of this host. Local."""
+    return holder.get("host") == socket.gethostname()
+
+
+def _told(words: bytes) -> dict[str, Any]:
+    """What a lock says of who holds it; nothing where it is none."""
+    try:
+        holder = json.loads(words)
+        return holder if {"host", "process", "started"} <= set(holder) else {}
+    except (ValueError, TypeError):
+        return {}
+
+
 def _ticks(process: int) -> str | None:
     """When a process of this host began, in the kernel's ticks; None where there is none. Tells it from a later one."""
     try:
@@ -114,6 +142,6 @@ def _may_live(holder: dict[str, Any], age: float) -> bool:
     """Whether the process that wrote a lock may be there, or one that is about to write it."""
     if not holder:
         return age < _ABOUT_TO_WRITE
-    if holder["host"] != socket.gethostname():
+    if not is_here(holder):
         return True
     return _ticks(int(holder["process"])) == holder.get("ticks")

@@ -14,7 +14,7 @@ from relax.errors import BadInput
 from relax.invert.loop import checked_history
 from relax.invert.result import Result
 from relax.invert.table import METHODS
-from relax.jobs.folder import CHECKPOINT, UNFINISHED
+from relax.jobs.contents import CHECKPOINT, UNFINISHED
 from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session
 from relax.jobs.setting.optimised import Optimised

@@ -8,10 +8,21 @@ from typing import Any
 from mpi4py import MPI
 
 from relax.errors import BadInput
-from relax.jobs.kinds import KINDS, build, part
+from relax.jobs.kinds import KINDS, part
 from relax.jobs.session import Outcome, Session
 from relax.jobs.toml import JobFile
 from relax.jobs.toml.messages import article
+
+
+def build(file: Any, comm: MPI.Comm = MPI.COMM_WORLD) -> Any:
+    """Everything that a job describes, ready to be solved.
+
+    Collective.
+
+    Raises:
+        BadInput: on every rank, naming the table and key that does not fit.
+    """
+    return part(KINDS[file.job.kind].build)(file, comm)
 
 
 def run_job(

@@ -14,7 +14,8 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.files import in_words, write_json
 from relax.jobs import info
-from relax.jobs.folder import CHECKPOINT, SUMMARY, RunFolder
+from relax.jobs.contents import CHECKPOINT, SUMMARY
+from relax.jobs.folder import RunFolder
 from relax.jobs.progress import Progress
 from relax.jobs.stopping import Stopping
 from relax.jobs.toml import JobFile

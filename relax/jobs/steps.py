@@ -22,7 +22,7 @@ from relax.base.files import in_words, plain, remove, write_bytes, write_text
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.jobs.folder import CHECKPOINT, CONTROL, HISTORY, JOB, UNFINISHED
+from relax.jobs.contents import CHECKPOINT, CONTROL, HISTORY, JOB, UNFINISHED
 from relax.jobs.session import Session
 from relax.jobs.toml import parse
 

@@ -58,6 +58,24 @@ MUTANTS = [
         "the copy of a job is not the one that was run",
     ),
     Mutant(
+        "half = history[len(history) // 2 - 1 :]",
+        "half = history[:]",
+        "test_status.py -k time_left",
+        "the time left is told from a start that is past",
+    ),
+    Mutant(
+        "return words if _may_live(words, age) else None",
+        "return words",
+        "test_status.py -k a_lock_tells",
+        "a dead process is said to be at work",
+    ),
+    Mutant(
+        "or (key in values) != (key in others):",
+        "and (key in values) == (key in others):",
+        "test_status.py -k two_runs",
+        "keys that one job alone has are not told",
+    ),
+    Mutant(
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         f"{FOLDER} -k 'second or killed'",

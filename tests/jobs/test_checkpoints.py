@@ -21,6 +21,7 @@ from relax.base.parallel import on_rank_0
 from relax.errors import BadInput, SolveFailed
 from relax.invert.loop import checked_history
 from relax.jobs import folder
+from relax.jobs.contents import HISTORY
 from relax.jobs.lock import LOCK
 from relax.jobs.steps import Record
 
@@ -79,22 +80,22 @@ def test_a_resumed_run_takes_the_steps_of_one_that_nobody_stopped(shared_tmp: Pa
 
 
 def read_history(where: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (where / "out" / folder.HISTORY).read_text().splitlines()]
+    return [json.loads(line) for line in (where / "out" / HISTORY).read_text().splitlines()]
 
 
 def test_lines_are_whole(shared_tmp: Path) -> None:
     """A line that a kill has cut does not swallow the next one."""
     work = cut_short(shared_tmp)
-    history = [json.loads(line) for line in (work / folder.HISTORY).read_text().splitlines()]
+    history = [json.loads(line) for line in (work / HISTORY).read_text().splitlines()]
     found = kept(work)
     assert found is not None and found.step == 2
     assert [entry["step"] for entry in history] == [0, 1, 2] and found.states["optimiser"]["history"] == history
-    with (work / folder.HISTORY).open("a") as file:
+    with (work / HISTORY).open("a") as file:
         file.write('{"step": 3, "gradi')
     record = Record(MPI.COMM_SELF, work, history)
     record.add({"step": 3, "gradient_norm": 0.1})
     record.close()
-    lines = (work / folder.HISTORY).read_text().splitlines()
+    lines = (work / HISTORY).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 3]
 
 
@@ -264,12 +265,12 @@ def test_an_unfinished_run_is_gone_on_with_or_replaced_when_asked(shared_tmp: Pa
 def test_links_are_not_followed(shared_tmp: Path) -> None:
     work, mine = cut_short(shared_tmp), shared_tmp / "mine.txt"
     mine.write_text("mine")
-    (work / folder.HISTORY).unlink()
-    (work / folder.HISTORY).symlink_to(mine)
+    (work / HISTORY).unlink()
+    (work / HISTORY).symlink_to(mine)
     record = Record(MPI.COMM_SELF, work, [{"step": 0}])
     record.add({"step": 1, "gradient_norm": 0.1})
     record.close()
-    assert mine.read_text() == "mine" and not (work / folder.HISTORY).is_symlink()
+    assert mine.read_text() == "mine" and not (work / HISTORY).is_symlink()
     files.remove(work)
     work.symlink_to(shared_tmp)
     with pytest.raises(BadInput, match="is not what an unfinished run leaves"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jobs
 import pytest
+import run_folders
 from mpi4py import MPI
 
 from relax import cli
@@ -31,7 +32,7 @@ def execute(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 
 
 @pytest.mark.ranks(1, 2)
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["check", "-h"], ["info", "--help"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["check", "-h"], ["status", "-h"], ["--version"]])
 def test_help_is_printed_once(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
     status, out, _ = execute(capfd, *words)
     assert status == 0 and ("relax" in out) == (COMM.rank == 0)
@@ -249,11 +250,15 @@ def test_help_and_info_work_without_dolfinx(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('not here', name={name!r})\n")
     (tmp_path / "job.toml").write_text(jobs.SMALL_JOB)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    for words, status in ((["--help"], 0), (["run", "--help"], 0), (["info"], 0), (["run", "job.toml"], 1)):
+    run_folders.finished(tmp_path / "out")
+    for words, status in (
+        (["--help"], 0), (["run", "--help"], 0), (["info"], 0), (["status", "out"], 0), (["compare", "out", "out"], 0),
+        (["status", "."], 2), (["run", "job.toml"], 1),
+    ):  # fmt: skip
         ended = jobs.command(*words, cwd=tmp_path, environment={"PYTHONPATH": path})
         assert ended.returncode == status and "Traceback" not in ended.stderr
         said = ended.stdout + ended.stderr
-        assert ("apt install python3-dolfinx-real" in said) == ("--help" not in words)
+        assert ("apt install python3-dolfinx-real" in said) == (words[0] in ("info", "run") and "--help" not in words)
 
 
 CHECKED = """

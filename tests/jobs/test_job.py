@@ -13,7 +13,7 @@ from mpi4py import MPI
 from relax import meshes
 from relax.base.la.options import PRESETS
 from relax.errors import BadInput
-from relax.jobs import kinds, toml
+from relax.jobs import run, toml
 from relax.jobs.inverse import truths
 from relax.jobs.landscape.functions import LANDSCAPES
 from relax.jobs.setting import csv_files, generators
@@ -164,7 +164,7 @@ def build(text: str) -> str:
     with jobs.shared_folder() as folder:
         path = jobs.write(folder / "job.toml", text)
         with pytest.raises(BadInput) as caught:
-            kinds.build(toml.read(path))
+            run.build(toml.read(path))
     return str(caught.value)
 
 

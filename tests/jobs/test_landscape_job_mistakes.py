@@ -19,7 +19,7 @@ from relaxation_jobs import (
 from relax import cli
 from relax.errors import BadInput
 from relax.jobs import toml
-from relax.jobs.folder import SUMMARY
+from relax.jobs.contents import SUMMARY
 
 # -- mistakes and exit statuses ----------------------------------------------------------------------------------------
 

@@ -24,10 +24,11 @@ from relaxation_jobs import (
 
 import relax
 from relax import pdes
-from relax.jobs import kinds, toml
-from relax.jobs.folder import DESCENTS, SAMPLES
+from relax.jobs import toml
+from relax.jobs.contents import DESCENTS, SAMPLES
 from relax.jobs.landscape.functions import LANDSCAPES
 from relax.jobs.misfit.setting import MisfitSetting
+from relax.jobs.run import build
 from relax.relaxation import hopf_lax
 
 # -- landscapes --------------------------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ class TestMisfit:
             assert outcome.summary["errors"]["misfit_in_noise_levels"] < 2.0
 
     def test_the_job_of_this_project_names_an_example(self) -> None:
-        found = kinds.build(toml.read(ROOT / "mpi_jobs" / "relax_misfit.toml"))
+        found = build(toml.read(ROOT / "mpi_jobs" / "relax_misfit.toml"))
         assert isinstance(found, MisfitSetting)
         assert found.G.size_in == 2 and found.G.size_out == 18 and found.truth.tolist() == [0.85, 1.2]
         found.close()

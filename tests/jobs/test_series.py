@@ -16,7 +16,8 @@ import relax
 from relax import meshes, pdes
 from relax.base import parallel
 from relax.errors import BadInput, BadProblem
-from relax.jobs.folder import STATES, shutil
+from relax.jobs.contents import STATES
+from relax.jobs.folder import shutil
 from relax.jobs.view import fields, series
 from relax.jobs.view.strip import draw_strip
 

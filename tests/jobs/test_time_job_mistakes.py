@@ -12,7 +12,8 @@ from mpi4py import MPI
 
 from relax import cli
 from relax.errors import BadInput
-from relax.jobs import kinds, run_job, toml
+from relax.jobs import run_job, toml
+from relax.jobs.run import build
 
 COMM = MPI.COMM_WORLD
 HEAT_PDE = 'name = "heat.evolution"\nnum_steps = 4\ndt = 0.01'
@@ -138,7 +139,7 @@ def test_a_job_that_does_not_fit_is_refused_on_every_rank(
 ) -> None:
     file = toml.read(jobs.write(own / "job.toml", jobs.changed((old, new), of=text)))
     with pytest.raises(BadInput) as caught:
-        kinds.build(file)
+        build(file)
     for part in expected:
         assert part in str(caught.value)
     assert str(caught.value).count("[pde]: ") <= 1
@@ -181,7 +182,7 @@ def test_an_equation_of_ones_own_with_a_shared_field(own: Path) -> None:
 def test_potential_of_ones_own_box(own: Path) -> None:
     box = (CONTROL_PDE, 'name = "own_in_time:box"'), ("[0, 1, 0]", "[0, 1, 0]\npotential = 0.0")
     text = jobs.changed(*box, of=jobs.CONTROL_JOB)
-    found = kinds.build(toml.read(jobs.write(own / "job.toml", text)))
+    found = build(toml.read(jobs.write(own / "job.toml", text)))
     start = found.watched.value(found.problem.initial_state)
     assert np.allclose(start, [1.0, 0.0, 0.0], atol=1e-10)
     found.G.close()

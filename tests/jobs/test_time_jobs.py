@@ -17,9 +17,10 @@ import relax
 from relax import cli, pdes
 from relax.base import log, parallel
 from relax.errors import BadInput
-from relax.jobs import Outcome, kinds, progress, run_job, toml
+from relax.jobs import Outcome, progress, run_job, toml
+from relax.jobs.contents import FIGURE, STATES, STRIP
 from relax.jobs.control.setting import fidelity
-from relax.jobs.folder import FIGURE, STATES, STRIP
+from relax.jobs.run import build
 from relax.jobs.setting import csv_files
 from relax.jobs.setting.equation import built_in_pdes
 from relax.jobs.view import style
@@ -76,7 +77,7 @@ class TestInverse:
             columns = csv_files.read(folder / "out" / "sensors.csv").columns
             stems = [f"{stem}_step_{n}" for stem in ("value", "sigma", "predicted", "exact") for n in (3, 0)]
             assert list(columns) == ["x", "y", *stems]
-            found = kinds.build(toml.read(folder / "job.toml"))
+            found = build(toml.read(folder / "job.toml"))
             V = found.problem.state.function_space
             points = relax.PointValues(V, np.column_stack([columns["x"], columns["y"]]))
             found.control.x.array[:] = found.truth.x.array
@@ -125,9 +126,9 @@ class TestInverse:
             file = toml.read(jobs.write(folder / "job.toml", text))
             if expected is not None:
                 with pytest.raises(BadInput, match=expected):
-                    kinds.build(file)
+                    build(file)
                 return
-            found = kinds.build(file)
+            found = build(file)
             if header == "x,y,value":
                 assert found.sensors.steps == (4,) and found.data.tolist() == [1.0, 11.0]
             else:

@@ -14,7 +14,7 @@ from mpi4py import MPI
 
 from relax.base import parallel
 from relax.jobs import Outcome, run_job, toml
-from relax.jobs.folder import DESCENTS, RESULT
+from relax.jobs.contents import DESCENTS, RESULT
 from relax.jobs.setting import csv_files
 
 COMM = MPI.COMM_WORLD

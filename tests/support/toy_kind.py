@@ -9,7 +9,7 @@ import ufl
 import relax
 from relax.base import parallel
 from relax.base.files import write_json
-from relax.jobs.folder import RESULT
+from relax.jobs.contents import RESULT
 from relax.jobs.kinds import Kind
 from relax.jobs.report import opening, sizes
 from relax.jobs.session import Outcome, Session

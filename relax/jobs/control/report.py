@@ -11,10 +11,10 @@ import numpy.typing as npt
 from relax.base import parallel
 from relax.base.types import Array
 from relax.jobs import report
+from relax.jobs.contents import DRIVE, FIGURE, STRIP
 from relax.jobs.control.figure import Drive, control_figure
 from relax.jobs.control.job import ControlJob
 from relax.jobs.control.setting import ControlSetting, fidelity
-from relax.jobs.folder import DRIVE, FIGURE, STRIP
 from relax.jobs.setting import csv_files
 from relax.jobs.view import series, style
 from relax.jobs.view.paraview import write_fields

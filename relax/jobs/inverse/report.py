@@ -13,7 +13,7 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.types import Array
 from relax.jobs import report
-from relax.jobs.folder import FIGURE, SENSORS, STRIP
+from relax.jobs.contents import FIGURE, SENSORS, STRIP
 from relax.jobs.inverse.figure import can_draw, inverse_figure
 from relax.jobs.inverse.job import InverseJob
 from relax.jobs.inverse.setting import InverseSetting

@@ -17,7 +17,7 @@ from relax.base.fem.forms import num_owned
 from relax.base.files import write_json
 from relax.base.types import Array
 from relax.jobs import report
-from relax.jobs.folder import DESCENTS, FIGURE, RESULT, STRIP
+from relax.jobs.contents import DESCENTS, FIGURE, RESULT, STRIP
 from relax.jobs.landscape.figure import Relaxation, landscape_figure
 from relax.jobs.landscape.job import LandscapeJob
 from relax.jobs.landscape.setting import Descents, LandscapeSetting

@@ -15,7 +15,7 @@ from relax.base.files import write_json
 from relax.base.types import Array
 from relax.invert import Result
 from relax.jobs import report
-from relax.jobs.folder import DESCENTS, FIGURE, RESULT, SAMPLES
+from relax.jobs.contents import DESCENTS, FIGURE, RESULT, SAMPLES
 from relax.jobs.misfit.figure import MisfitMap, Searches, misfit_figure
 from relax.jobs.misfit.job import MisfitJob
 from relax.jobs.misfit.setting import MisfitSetting

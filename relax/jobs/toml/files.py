@@ -15,7 +15,7 @@ from relax.errors import BadInput
 from relax.jobs import kinds
 from relax.jobs.toml.changes import changed
 from relax.jobs.toml.messages import article, sentences, unknown_table
-from relax.jobs.toml.sections import Job
+from relax.jobs.toml.sections import Job, MethodSection
 from relax.jobs.toml.writing import literal, written
 
 J = TypeVar("J", bound=Job, covariant=True)
@@ -102,6 +102,14 @@ class JobFile(Generic[J]):
     text: str
     path: Path
     root: Path
+
+
+def method_in(tables: dict[str, Any]) -> MethodSection | None:
+    """How the job with these tables finds its minimiser; None where they do not say it. Local."""
+    try:
+        return MethodSection.model_validate(tables.get("method", {}))
+    except ValidationError:
+        return None
 
 
 def read(path: Path, settings: Sequence[str] = ()) -> JobFile[Job]:

@@ -12,7 +12,8 @@ from dolfinx import fem, io
 from relax.base import parallel
 from relax.base.files import in_words
 from relax.errors import SolveFailed
-from relax.jobs.folder import FIELDS, STATES, check_space
+from relax.jobs.contents import FIELDS, STATES
+from relax.jobs.folder import check_space
 from relax.jobs.view.fields import density, in_one_element, in_spaces, num_bytes, parts_of
 from relax.problem.evolution import Evolution
 
