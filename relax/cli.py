@@ -38,6 +38,9 @@ def _run(
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Write here instead of [output] folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last step of an earlier run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be solved and become of the folder; solve and write none.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another value of a key, as prior.length=0.3; repeatable."),
@@ -59,6 +62,11 @@ def _run(
             raise BadInput("--overwrite and --resume: expected one of them")
         file = parallel.on_rank_0(MPI.COMM_WORLD, lambda: read(job, settings or ()))
         limit = None if time_limit is None else checkpoint.seconds(time_limit, "--time-limit")
+        if dry_run:
+            from relax.jobs.preview import preview
+
+            preview(file, folder=output, overwrite=overwrite, resume=resume)
+            return ending.OK
         outcome = run_job(file, folder=output, overwrite=overwrite, resume=resume, time_limit=limit)
         return ending.OK if outcome.converged else ending.NOT_CONVERGED
 

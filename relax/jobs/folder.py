@@ -8,6 +8,7 @@ names of the files.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.files import PART, is_part, remove, sync, write_bytes, write_json, write_text
 from relax.errors import BadInput
-from relax.jobs import info
+from relax.jobs import info, lock
 from relax.jobs.contents import CHECKPOINT, JOB, RESULTS, RUN, UNFINISHED, files_of, marked
 from relax.jobs.lock import LOCK, Lock, myself
 
@@ -65,6 +66,14 @@ class RunFolder:
         """
         parallel.on_rank_0(self._comm, self._inspect)
 
+    def foresee(self) -> str:
+        """What a run would find and make of it, in words; nothing is written, and the folder is not held.
+
+        Raises:
+            BadInput: as ``inspect`` does.
+        """
+        return parallel.on_rank_0(self._comm, self._foresee)
+
     def begin(self, job: str, fill: Callable[[Path], None]) -> None:
         """Make the folder to write in. For the moment when the job, whose text goes into it, is known to be good.
 
@@ -97,22 +106,50 @@ class RunFolder:
     def _inspect(self) -> None:
         folder = self.folder
         try:
-            if folder.exists() and not folder.is_dir():
-                raise BadInput(
-                    f"{folder}: expected a folder for the results, and this is a file; choose another with --output"
-                )
-            nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            nearest = self._nearest()
             # Permissions alone do not tell: root may write anywhere, but not in what is no disk, such as /proc.
             with tempfile.TemporaryFile(dir=nearest):
                 pass
-            check_space(nearest, 0)
             if folder.exists():
                 self._take()
                 self._look()
-            elif self._resume:
-                raise BadInput(f"{folder}: nothing to resume: there is no such folder")
         except OSError as error:
             raise self._cannot_write(error) from None
+
+    def _nearest(self) -> Path:
+        """The folder, or the one that it is to be made in."""
+        folder = self.folder
+        if folder.exists() and not folder.is_dir():
+            raise BadInput(
+                f"{folder}: expected a folder for the results, and this is a file; choose another with --output"
+            )
+        if self._resume and not folder.exists():
+            raise BadInput(f"{folder}: nothing to resume: there is no such folder")
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        check_space(nearest, 0)
+        return nearest
+
+    def _foresee(self) -> str:
+        folder = self.folder
+        try:
+            nearest = self._nearest()
+            if not os.access(nearest, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if not folder.exists():
+                return "new"
+            if (holder := lock.holder(folder)) is not None:
+                raise BadInput(lock.refusal(folder, holder))
+            self._look(dry=True)
+            begun, files = marked(self.work), files_of(folder)
+        except OSError as error:
+            raise self._cannot_write(error) from None
+        is_unfinished = begun is not None and "files" not in begun
+        if self._resume:
+            return f"holds {'an unfinished' if is_unfinished else 'a finished'} run, which would be gone on with"
+        told = ["an unfinished run, which would be begun anew"] if is_unfinished else []
+        if files is not None or begun is not None and not is_unfinished:
+            told.append("a finished run, whose results would stay until the new ones take their place")
+        return f"holds {' and '.join(told) or 'nothing'}"
 
     def _cannot_write(self, error: OSError) -> BadInput:
         return BadInput(f"{self.folder}: cannot write there ({error.strerror}); choose another with --output")
@@ -121,8 +158,8 @@ class RunFolder:
         if self._lock is None:
             self._lock = Lock(self.folder)
 
-    def _look(self) -> None:
-        """See what the folder holds, and end what an earlier run was about to end."""
+    def _look(self, *, dry: bool = False) -> None:
+        """See what the folder holds; unless ``dry``, end what an earlier run was about to end."""
         folder, work = self.folder, self.work
         for path in self._inputs:
             if folder.resolve() in path.resolve().parents:
@@ -133,8 +170,10 @@ class RunFolder:
                 f"{work}: is not what an unfinished run leaves; move it away, or choose another with --output"
             )
         if begun is not None and "files" in begun:
-            self._exchange()
-            begun, files = None, files_of(folder)
+            if not dry:
+                self._exchange()
+            files = [*(files_of(folder) or ()), *begun["files"]]
+            begun = None
         here = {path.name for path in folder.iterdir() if path.name not in (LOCK, UNFINISHED, *(files or ()))}
         foreign = sorted(name for name in here if not is_part(folder / name))
         if foreign and files is None and begun is None:

@@ -67,6 +67,7 @@ the current folder.
     relax run mpi_jobs/poisson_inverse.toml
     mpirun -n 4 relax run mpi_jobs/poisson_inverse.toml --output results/again
     relax run job.toml --overwrite -- -log_view -relax_poisson_diffusion_pc_type gamg
+    relax run job.toml --dry-run
     relax run job.toml --set prior.length=0.3 --set pde.dirichlet.left=1.0 --output results/0.3
 
 --set gives a key another value than the file, checked as the file's are: values of TOML, or a bare word for a string.

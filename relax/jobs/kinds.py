@@ -21,6 +21,7 @@ class Kind:
         model: of the job file, a ``relax.jobs.toml.Job`` whose ``kind`` is the name in ``KINDS``.
         build: (file, comm) -> setting: everything that the tables describe, ready to be solved. Collective.
         run: (session) -> ``Outcome``: build, solve, write. Collective.
+        check: (file, comm): see that there is what a job names, with nothing built. Collective.
         resumes: whether a run can go on from what an earlier one left.
     """
 
@@ -28,17 +29,25 @@ class Kind:
     model: str
     build: str
     run: str
+    check: str = ".setting.equation:check_named"
     resumes: bool = False
 
 
 KINDS = {
-    "inverse": Kind("data", ".inverse.job:InverseJob", ".inverse.setting:build", ".inverse.run:run", resumes=True),
+    "inverse": Kind(
+        "data", ".inverse.job:InverseJob", ".inverse.setting:build", ".inverse.run:run",
+        check=".inverse.setting:check_named", resumes=True,
+    ),
     "control": Kind("target", ".control.job:ControlJob", ".control.setting:build", ".control.run:run", resumes=True),
     "landscape": Kind(
-        "landscape", ".landscape.job:LandscapeJob", ".landscape.setting:build", ".landscape.run:run", resumes=True
+        "landscape", ".landscape.job:LandscapeJob", ".landscape.setting:build", ".landscape.run:run",
+        check=".landscape.setting:check_named", resumes=True,
     ),
-    "misfit": Kind("misfit", ".misfit.job:MisfitJob", ".misfit.setting:build", ".misfit.run:run", resumes=True),
-}
+    "misfit": Kind(
+        "misfit", ".misfit.job:MisfitJob", ".misfit.setting:build", ".misfit.run:run",
+        check=".misfit.setting:check_named", resumes=True,
+    ),
+}  # fmt: skip
 
 
 def part(name: str) -> Any:

@@ -74,11 +74,8 @@ class Lock:
                 raise
             holder = self._holder()
             if kernel_says or not self._is_new and _may_live(holder, time.time() - os.fstat(self._file).st_mtime):
-                who = in_words(holder)
                 dead = "" if kernel_says else f". If that one is no more, remove {self._path}"
-                raise BadInput(
-                    f"{folder}: another run writes there ({who}); wait for it, or choose another with --output{dead}"
-                ) from None
+                raise BadInput(f"{refusal(folder, holder)}{dead}") from None
 
     def _holder(self) -> dict[str, Any]:
         return _told(os.pread(self._file, 4096, 0))
@@ -114,6 +111,11 @@ def holder(folder: Path) -> dict[str, Any] | None:
 def in_words(holder: dict[str, Any]) -> str:
     """Who it is. Local."""
     return "process {process} on {host}, since {started}".format(**holder) if holder else "which is unknown"
+
+
+def refusal(folder: Path, holder: dict[str, Any]) -> str:
+    """What another run is told that would have it, too. Local."""
+    return f"{folder}: another run writes there ({in_words(holder)}); wait for it, or choose another with --output"
 
 
 def is_here(holder: dict[str, Any]) -> bool:

@@ -79,6 +79,7 @@ def _kept(session: Session) -> Kept | None:
         raise BadInput(f"--resume: {error}; --overwrite starts anew") from None
 
 
+
 def _check_fits(kept: Kept | None, setting: Optimised, folder: Path) -> None:
     if kept is not None:
         control = kept.states["optimiser"]["control"]

@@ -25,6 +25,15 @@ def build(file: Any, comm: MPI.Comm = MPI.COMM_WORLD) -> Any:
     return part(KINDS[file.job.kind].build)(file, comm)
 
 
+def check_resumes(kind: str, resume: bool) -> None:
+    """Refuse to go on with a run of a kind that keeps nothing. Local."""
+    if resume and not KINDS[kind].resumes:
+        raise BadInput(
+            f"--resume: {article(kind)} job keeps nothing to go on from, its one result comes at its end; run "
+            "it again, with --overwrite where the folder holds a finished run"
+        )
+
+
 def run_job(
     file: JobFile[Any],
     *,
@@ -53,17 +62,12 @@ def run_job(
         Stopped: on every rank, when SIGUSR1 or the time has ended it; it is kept, and can be resumed.
         RelaxError: on every rank. A method that does not converge is no error: see ``Outcome.converged``.
     """
-    kind = KINDS[file.job.kind]
-    if resume and not kind.resumes:
-        raise BadInput(
-            f"--resume: {article(file.job.kind)} job keeps nothing to go on from, its one result comes at its end; run "
-            "it again, with --overwrite where the folder holds a finished run"
-        )
+    check_resumes(file.job.kind, resume)
     folder = Path(file.job.output.folder) if folder is None else folder
     session = Session(file, folder, comm, build, overwrite=overwrite, resume=resume, show=show, time_limit=time_limit)
     try:
         session.inspect()
-        outcome: Outcome = part(kind.run)(session)
+        outcome: Outcome = part(KINDS[file.job.kind].run)(session)
         return outcome
     finally:
         session.close()

@@ -76,6 +76,18 @@ MUTANTS = [
         "keys that one job alone has are not told",
     ),
     Mutant(
+        "self._look(dry=True)",
+        "self._look()",
+        "test_preview.py -k become_of",
+        "a dry run puts the files of a run in place",
+    ),
+    Mutant(
+        "if (holder := lock.holder(folder)) is not None:",
+        "if False:",
+        "test_preview.py -k is_held",
+        "a dry run does not see who holds the folder",
+    ),
+    Mutant(
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         f"{FOLDER} -k 'second or killed'",

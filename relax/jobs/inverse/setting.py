@@ -14,9 +14,10 @@ from relax.errors import BadInput
 from relax.invert.priors import SmoothnessPrior
 from relax.jobs.inverse import truths
 from relax.jobs.inverse.job import InverseJob
+from relax.jobs.setting import equation
 from relax.jobs.setting.equation import build_equation, build_map, build_mesh
 from relax.jobs.setting.optimised import Optimised
-from relax.jobs.setting.sensors import Sensors, measured, sensors_of, with_noise
+from relax.jobs.setting.sensors import Sensors, check_tables, measured, sensors_of, with_noise
 from relax.jobs.toml import JobFile
 from relax.jobs.view.pictures import bounding_box
 from relax.problem.evolution import Evolution
@@ -44,6 +45,14 @@ class InverseSetting(Optimised):
         """The field to recover; it holds the control of the last evaluation of G."""
         control: fem.Function = self.problem.controls[0]
         return control
+
+
+def check_named(file: JobFile[InverseJob], comm: MPI.Comm) -> None:
+    """See that there is what a job names. Collective."""
+    equation.check_named(file, comm)
+    check_tables(file, comm)
+    if file.job.data.truth is not None:
+        truths.named(str(file.job.data.truth))
 
 
 def build(file: JobFile[InverseJob], comm: MPI.Comm) -> InverseSetting:

@@ -45,6 +45,17 @@ def ramp(s: Array) -> Array:
 TRUTHS: dict[str, Field] = {"inclusions": inclusions, "smooth": smooth, "layers": layers, "ramp": ramp}
 
 
+def named(name: str) -> Field:
+    """The truth of this name.
+
+    Raises:
+        BadInput: for an unknown name.
+    """
+    if name not in TRUTHS:
+        raise BadInput(f"[data] truth: expected one of {', '.join(TRUTHS)}, or a CSV file as `file`; got {name!r}")
+    return TRUTHS[name]
+
+
 def scaled(name: str, low: Array, high: Array) -> Field:
     """The truth of this name as a function of x.
 
@@ -59,8 +70,6 @@ def scaled(name: str, low: Array, high: Array) -> Field:
     Raises:
         BadInput: for an unknown name.
     """
-    if name not in TRUTHS:
-        raise BadInput(f"[data] truth: expected one of {', '.join(TRUTHS)}, or a CSV file as `file`; got {name!r}")
-    truth = TRUTHS[name]
+    truth = named(name)
     extent = high - low
     return lambda x: truth((x[: len(low)] - low[:, None]) / extent[:, None])

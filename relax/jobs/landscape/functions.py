@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from dolfinx import mesh
+from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.checks import nearest
@@ -46,6 +47,26 @@ LANDSCAPES: dict[str, Callable[[Array], Array]] = {
 _ON_A_LINE = ("deep_relaxation",)
 
 
+def named(file: JobFile[LandscapeJob], comm: MPI.Comm) -> Landscape:
+    """The function that [landscape] names, whatever mesh it is for. Collective.
+
+    Raises:
+        BadInput: for an unknown name.
+    """
+    name = file.job.landscape.function
+    if ":" in name:
+        try:
+            return find_function(name, places_of(file), comm)
+        except BadInput as error:
+            raise BadInput(f"[landscape] function: {error}") from error
+    if name not in LANDSCAPES:
+        raise BadInput(
+            f"[landscape] function: unknown landscape {name!r}{nearest(name, LANDSCAPES)}; one of your own is "
+            "module:function"
+        )
+    return LANDSCAPES[name]
+
+
 def landscape_of(file: JobFile[LandscapeJob], domain: mesh.Mesh) -> Landscape:
     """The function of [landscape]: x, (3, n) -> (n,). Collective.
 
@@ -53,21 +74,12 @@ def landscape_of(file: JobFile[LandscapeJob], domain: mesh.Mesh) -> Landscape:
         BadInput: for an unknown name, or one that is not for this mesh.
     """
     name, dim = file.job.landscape.function, domain.geometry.dim
+    known = named(file, domain.comm)
     if ":" in name:
-        try:
-            own = find_function(name, places_of(file), domain.comm)
-        except BadInput as error:
-            raise BadInput(f"[landscape] function: {error}") from error
-        _check(own, name, domain)
-        return own
-    if name not in LANDSCAPES:
-        raise BadInput(
-            f"[landscape] function: unknown landscape {name!r}{nearest(name, LANDSCAPES)}; one of your own is "
-            "module:function"
-        )
+        _check(known, name, domain)
+        return known
     if name in _ON_A_LINE and dim != 1:
         raise BadInput(f"[landscape] function: {name!r} is a function on a line, and [mesh] has {dim} dimensions")
-    known = LANDSCAPES[name]
     return lambda x: known(x[:dim])
 
 

@@ -13,8 +13,9 @@ from mpi4py import MPI
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
-from relax.jobs.landscape.functions import Landscape, landscape_of
+from relax.jobs.landscape.functions import Landscape, landscape_of, named
 from relax.jobs.landscape.job import DescentSection, LandscapeJob
+from relax.jobs.setting import equation
 from relax.jobs.setting.equation import build_equation, build_mesh
 from relax.jobs.setting.sensors import random_points
 from relax.jobs.toml import JobFile
@@ -59,6 +60,12 @@ class LandscapeSetting:
     G: ReducedMap
     beta: float | None
     descents: Descents | None
+
+
+def check_named(file: JobFile[LandscapeJob], comm: MPI.Comm) -> None:
+    """See that there is what a job names. Collective."""
+    named(file, comm)
+    equation.check_named(file, comm, "f")
 
 
 def build(file: JobFile[LandscapeJob], comm: MPI.Comm) -> LandscapeSetting:

@@ -13,8 +13,9 @@ from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.jobs.misfit.job import MisfitJob
+from relax.jobs.setting import equation
 from relax.jobs.setting.equation import build_equation, build_map, build_mesh
-from relax.jobs.setting.sensors import measured, sensors_of, with_noise
+from relax.jobs.setting.sensors import check_tables, measured, sensors_of, with_noise
 from relax.jobs.toml import JobFile
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
@@ -48,15 +49,26 @@ class MisfitSetting:
         self.teams.close()
 
 
-def build(file: JobFile[MisfitJob], comm: MPI.Comm) -> MisfitSetting:
-    """The misfit of a file, its mesh on each team of ranks. Collective."""
-    job = file.job
+def check_named(file: JobFile[MisfitJob], comm: MPI.Comm) -> None:
+    """See that there is what a job names, and that its teams have whole ranks. Collective."""
+    equation.check_named(file, comm)
+    check_tables(file, comm)
+    _ranks_per_solve(file.job, comm)
+
+
+def _ranks_per_solve(job: MisfitJob, comm: MPI.Comm) -> int:
     per_solve = job.misfit.ranks_per_solve
     if comm.size % per_solve:
         raise BadInput(
             f"[misfit] ranks_per_solve: expected a divisor of the {comm.size} ranks of this run, got {per_solve}"
         )
-    teams = Teams(comm, per_solve)
+    return per_solve
+
+
+def build(file: JobFile[MisfitJob], comm: MPI.Comm) -> MisfitSetting:
+    """The misfit of a file, its mesh on each team of ranks. Collective."""
+    job = file.job
+    teams = Teams(comm, _ranks_per_solve(job, comm))
     problem = build_equation(file, build_mesh(job.mesh, file.root, teams.space))
     sensors = sensors_of(file, problem)
     G = build_map(job.solver, problem, sensors.observable)

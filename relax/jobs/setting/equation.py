@@ -32,13 +32,28 @@ _EQUATIONS = ("Problem", Problem, "Evolution", Evolution)
 def build_mesh(section: MeshSection, root: Path, comm: MPI.Comm) -> mesh.Mesh:
     """The mesh of a job. Collective."""
     if section.file is not None:
-        path = root / section.file
-        if not parallel.on_rank_0(comm, path.exists):
-            raise BadInput(f"[mesh] file: there is no {path}; paths start from the project folder {root}")
-        return meshes.read(path, comm, h=section.h)
+        return meshes.read(_mesh_file(section.file, root, comm), comm, h=section.h)
     name = str(section.generator)
     numbers = section.model_dump(include={"n", "lower", "upper", "h"}, exclude_none=True)
     return GENERATORS[name](**arguments_of(name, numbers), comm=comm)
+
+
+def _mesh_file(name: str, root: Path, comm: MPI.Comm) -> Path:
+    path = root / name
+    if not parallel.on_rank_0(comm, path.exists):
+        raise BadInput(f"[mesh] file: there is no {path}; paths start from the project folder {root}")
+    return path
+
+
+def check_named(file: JobFile[Any], comm: MPI.Comm, *more: str) -> None:
+    """See that there are the mesh and the equation that a job names, and that it takes its keywords, and ``more``.
+
+    Collective. Nothing is built.
+    """
+    section = file.job.mesh
+    if section.file is not None:
+        _mesh_file(section.file, file.root, comm)
+    function_of(file, comm, *more)
 
 
 def function_of(file: JobFile[Any], comm: MPI.Comm, *more: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from dolfinx import mesh
+from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.types import Array
@@ -55,6 +56,16 @@ def sensors_of(file: JobFile[MeasuredJob], problem: Problem | Evolution) -> Sens
         raise BadInput(f"{where}: {error} (points are counted from 0, in the order of the file)") from error
     observable: Observable = values if steps is None else AtSteps(values, steps)
     return Sensors(points, values.size // len(points), steps, observable, table)
+
+
+def check_tables(file: JobFile[MeasuredJob], comm: MPI.Comm) -> None:
+    """See that there are the CSV files of a job, and that they can be read. Collective."""
+    job = file.job
+    points = None if job.observe is None else job.observe.points
+    with parallel.together(comm):
+        for place, name in (("[data] file", job.data.file), ("[observe] points", points)):
+            if isinstance(name, str) and comm.rank == 0:
+                read_table(place, file.root / name)
 
 
 def with_noise(section: DataSection, exact: Array) -> tuple[Array, Array]:
