@@ -39,7 +39,7 @@ def _run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last step of an earlier run.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be solved and become of the folder; solve and write none.")
+        bool, typer.Option("--dry-run", help="Say what would be solved, and where; solve and write nothing.")
     ] = False,
     settings: Annotated[
         list[str] | None,

@@ -98,7 +98,7 @@ def _so_far(work: Path, *, going: bool) -> list[tuple[str, str]]:
     goes_on = "" if going else ", from which --resume goes on"
     checkpoint = [] if kept is None else [("checkpoint", f"step {kept}{goes_on}")]
     if not history:
-        return [("step", "none yet"), *checkpoint]
+        return [("step", "none yet, or its job takes none"), *checkpoint]
     tables = _tables(work)
     method, last = method_in(tables), history[-1]
     seconds = _number(last, "seconds")

@@ -139,6 +139,7 @@ def test_a_setting_is_checked_as_the_file_is(tmp_path: Path, setting: str, words
         toml.read(tmp_path / "job.toml", [setting])
 
 
+@pytest.mark.slow
 @pytest.mark.ranks(1, 2)
 def test_a_run_is_of_the_job_that_was_set(shared_tmp: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Its copy says so, so that `--resume` compares with it."""

@@ -74,6 +74,7 @@ def test_a_finished_run_and_one_that_is_to_replace_it(tmp_path: Path) -> None:
     assert "ended before its files took their place" in status(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves_is_read(shared_tmp: Path) -> None:
     """The names in the folders above are those that runs write."""
     run(shared_tmp, LONG)
