@@ -110,6 +110,7 @@ class RunFolder:
             # Permissions alone do not tell: root may write anywhere, but not in what is no disk, such as /proc.
             with tempfile.TemporaryFile(dir=nearest):
                 pass
+            check_space(nearest, 0)
             if folder.exists():
                 self._take()
                 self._look()
@@ -125,9 +126,7 @@ class RunFolder:
             )
         if self._resume and not folder.exists():
             raise BadInput(f"{folder}: nothing to resume: there is no such folder")
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        check_space(nearest, 0)
-        return nearest
+        return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
     def _foresee(self) -> str:
         folder = self.folder
@@ -135,6 +134,7 @@ class RunFolder:
             nearest = self._nearest()
             if not os.access(nearest, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            check_space(nearest, 0)
             if not folder.exists():
                 return "new"
             if (holder := lock.holder(folder)) is not None:
