@@ -7,9 +7,10 @@ RANKS ?= 2 3
 WORKERS ?= auto
 JOB ?= mpi_jobs/poisson_inverse.toml
 MUTANTS ?=
+KILLS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test check bench mutants clean
+.PHONY: help demo quick test check bench mutants kills clean
 
 help:
 	@echo "make demo    solve the main inverse problem on 2 ranks ($(JOB))"
@@ -18,6 +19,7 @@ help:
 	@echo "make check   lint, format and types"
 	@echo "make bench   every script of benchmarks/, one thread per rank"
 	@echo "make mutants faults put into a copy, one at a time: which of them does no test notice?"
+	@echo "make kills   runs killed, stopped, or without a disk, at random moments, and gone on with"
 	@echo "make clean   build products, caches and results of this checkout"
 
 demo:
@@ -52,6 +54,9 @@ bench:
 
 mutants:
 	$(ENTER) python3 tests/mutants.py $(MUTANTS)
+
+kills:
+	$(ENTER) python3 tests/kills.py $(KILLS)
 
 # The private environments stay: they are under the user's cache folder, and in a clone that .ci/run has used under .cache.
 clean:

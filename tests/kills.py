@@ -1,11 +1,11 @@
 """``make kills``: runs are killed, asked to stop, or find the disk full, at random moments, and gone on with.
 
-usage: kills.py [--seed S] [--kills N] [--signals N] [--ranks N ...] [PART ...]
+usage: kills.py [--seed S] [--kills N] [--signals N] [--kinds KIND ...] [PART ...]
 
 PARTs are kills, signals and disks; all by default.
 
-kills    kill -9 of a rank, or of mpirun, at N random moments of jobs of each kind, from the start to the end, in every
-         third chain over finished results. What is left is resumed on 1, 2 or 3 ranks, and killed again every other time.
+kills    kill -9 of a rank or of mpirun at N random moments of jobs of each kind, from the start to the end; in every
+         third chain over finished results. What is left is resumed on 1, 2 or 3 ranks, every other one killed again.
 signals  SIGUSR1 to mpirun at N random moments after the first printed line: status 75 and a resume, or 0 with results.
 disks    RLIMIT_FSIZE at 0, in the middle and before the end of each file that a run writes, over finished results.
 

@@ -20,9 +20,6 @@ from relax.jobs.session import Outcome, Session
 from relax.jobs.setting.optimised import Optimised
 from relax.jobs.steps import Record, checkpoint_of, earlier_run, put, save_control
 
-# What may have changed where a run is resumed.
-_FREE = ("start", "method", "solver", "output")
-
 
 class Report(Protocol):
     """What a run leaves. Collective, but for ``closing``."""
@@ -69,7 +66,7 @@ def _kept(session: Session) -> Kept | None:
     Raises:
         BadInput: on every rank, when it is of another problem, or damaged.
     """
-    run = earlier_run(session, _FREE)
+    run = earlier_run(session.comm, session.results, session.job)
     try:
         kept = newest(run / CHECKPOINT, session.comm)
         if kept is not None:
@@ -77,7 +74,6 @@ def _kept(session: Session) -> Kept | None:
         return kept
     except (BadInput, KeyError, TypeError) as error:
         raise BadInput(f"--resume: {error}; --overwrite starts anew") from None
-
 
 
 def _check_fits(kept: Kept | None, setting: Optimised, folder: Path) -> None:

@@ -7,14 +7,13 @@ from typing import Any
 
 from mpi4py import MPI
 
-from relax.base import parallel
 from relax.invert.table import NEAR, NEAREST
 from relax.jobs.folder import RunFolder
 from relax.jobs.kinds import KINDS, part
-from relax.jobs.optimised import earlier_run
 from relax.jobs.progress import Progress
 from relax.jobs.run import check_resumes
 from relax.jobs.session import inputs_of
+from relax.jobs.steps import earlier_run
 from relax.jobs.toml import JobFile
 from relax.jobs.toml.messages import article
 from relax.jobs.toml.writing import literal
@@ -46,7 +45,7 @@ def preview(
             progress.say(f"{name:<9}  {', '.join(_entries(table, file.root))}")
     found = RunFolder(comm, folder, inputs_of(file), overwrite=overwrite, resume=resume).foresee()
     if resume:
-        parallel.on_rank_0(comm, lambda: earlier_run(folder, job))
+        earlier_run(comm, folder, job)
     progress.say(f"{folder}: {found}")
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,20 +69,16 @@ def checkpoint_of(session: Session, part: str = "", every: str | float = 0, *, f
     return JobCheckpoint(session, part, every)
 
 
-def earlier_run(session: Session, free: Collection[str] = ()) -> Path:
+def earlier_run(comm: MPI.Comm, folder: Path, job: Any) -> Path:
     """Where the run to go on with is, once it is known to be of the same job. Collective.
-
-    Args:
-        session: the run that goes on.
-        free: tables that may have changed; of [output] the folder may.
 
     Raises:
         BadInput: on every rank, naming the table that is another one.
     """
-    return parallel.on_rank_0(session.comm, lambda: _earlier_run(session.results, session.job, free))
+    return parallel.on_rank_0(comm, lambda: _earlier_run(folder, job))
 
 
-def _earlier_run(folder: Path, job: Any, free: Collection[str]) -> Path:
+def _earlier_run(folder: Path, job: Any) -> Path:
     run = folder / UNFINISHED if (folder / UNFINISHED).exists() else folder
     try:
         old = parse((run / JOB).read_text(encoding="utf-8"), str(run / JOB))
@@ -94,7 +90,7 @@ def _earlier_run(folder: Path, job: Any, free: Collection[str]) -> Path:
         one, two = getattr(old, table, None), getattr(job, table)
         if table == "output" and one is not None:
             one, two = (each.model_copy(update={"folder": ""}) for each in (one, two))
-        if table not in free and one != two:
+        if table not in job.changeable and one != two:
             raise BadInput(
                 f"{folder}: --resume: [{table}] is not what it was in {run / JOB}; use --overwrite to start anew"
             )

@@ -45,8 +45,8 @@ MUTANTS = [
         "a step is begun for which there is no time",
     ),
     Mutant(
-        "_FREE = (",
-        '_FREE = ("prior", ',
+        "if table not in job.changeable and one != two:",
+        "if table not in (*job.changeable, 'prior') and one != two:",
         RESUME,
         "a run is resumed under another prior",
     ),

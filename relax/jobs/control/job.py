@@ -57,6 +57,7 @@ class ControlJob(Job):
     """A job that drives a number per step so that the last state is that of [target]."""
 
     kind = "control"
+    changeable = ("start", "method", "solver", "output")
     useless: ClassVar = {"observe": "a job with a [target] looks at the last state alone; remove this table"}
 
     target: TargetSection

@@ -20,6 +20,7 @@ class InverseJob(MeasuredJob):
     """A job that recovers a field from [data]."""
 
     kind = "inverse"
+    changeable = ("start", "method", "solver", "output")
     useless: ClassVar = {"start": "an inverse problem starts from [prior] mean; this table is for a [target]"}
 
     prior: FieldPriorSection

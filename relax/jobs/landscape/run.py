@@ -12,7 +12,7 @@ from relax.jobs.steps import EVERY, checkpoint_of, earlier_run
 def run(session: Session) -> Outcome:
     """Run through the trajectory, descend. Collective."""
     if session.resume:
-        earlier_run(session)
+        earlier_run(session.comm, session.results, session.job)
     setting: LandscapeSetting = session.build()
     session.progress.say(opening(session.job.pde.name, sizes(setting.problem), session.comm))
     report = LandscapeReport(session.job, setting)

@@ -12,7 +12,7 @@ from relax.jobs.steps import EVERY, checkpoint_of, earlier_run
 def run(session: Session) -> Outcome:
     """Find the numbers with and without relaxation. Collective."""
     if session.resume:
-        earlier_run(session)
+        earlier_run(session.comm, session.results, session.job)
     setting: MisfitSetting = session.build()
     session.progress.say(opening(session.job.pde.name, sizes(setting.problem, setting.G.size_out), session.comm))
     report = MisfitReport(session.job, setting)

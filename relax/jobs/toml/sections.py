@@ -205,6 +205,8 @@ class Job(Section):
 
     #: The key of this model in ``relax.jobs.kinds.KINDS``.
     kind: ClassVar[str]
+    #: Tables that may be others where a run of the job is gone on with.
+    changeable: ClassVar[tuple[str, ...]] = ()
 
     mesh: MeshSection
     pde: PdeSection
