@@ -21,9 +21,9 @@ clean = G(truth)
 noise = 0.01
 data = clean + noise * np.random.default_rng(1).normal(size=clean.shape)
 
-# Half of the wave has run into the shock: there the prior speaks.
+# Half of the wave has run into the shock: there the prior speaks, and Gauss–Newton converges slowly at the end.
 prior = relax.SmoothnessPrior(V, length=2.0, std=1.0)
-result = relax.gauss_newton(G, data, noise=noise, prior=prior, rtol=1e-3)
+result = relax.gauss_newton(G, data, noise=noise, prior=prior, atol=0.1)
 
 misfit = np.sqrt(np.mean(((G(result.value) - data) / noise) ** 2))
 error = np.abs(result.value - truth).mean()

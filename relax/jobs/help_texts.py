@@ -21,7 +21,7 @@ A job names a mesh, an equation, where it is observed, the data, a prior, a meth
     length = 0.2
     std = 1.0
     [method]
-    name = "gauss_newton"                 # max_steps = 50, rtol = 1e-6
+    name = "gauss_newton"                 # max_steps = 50, atol = 1e-3
     [output]
     folder = "results/my_job"             # relative to the current folder
 
