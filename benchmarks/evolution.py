@@ -12,6 +12,7 @@ from timing import seconds, table  # isort: skip  (sets the number of threads)
 import resource
 import subprocess
 import sys
+import time
 
 import relax
 import dolfinx.fem.petsc as fem_petsc
@@ -178,7 +179,9 @@ def storage(name: str) -> None:
             return dict(G.counts), found
 
     make = SCHEDULES[name]
+    start = time.process_time()
     schedule = make(LONG)
+    made_in = time.process_time() - start
     for _ in range(2):
         counted(SHORT, make(SHORT))
     before = largest_resident()
@@ -186,7 +189,7 @@ def storage(name: str) -> None:
     growth = (largest_resident() - before) / (LONG - SHORT)
     print(
         f"  {name:<12} {counts['stored']:>5} states held, each step solved {counts['forward'] / LONG:.2f} times, "
-        f"largest resident memory {growth:+.0f} bytes a step, |gradient| {size:.16e}",
+        f"largest resident memory {growth:+.0f} bytes a step, |gradient| {size:.16e}, schedule made in {made_in:.1f} s",
         flush=True,
     )
 

@@ -24,7 +24,9 @@ if __name__ == "__main__":
     report = relax.check_map(G)  # Taylor orders 2 and 3, adjoint identity, Hessian symmetry, cost
 
     m = relax.control_values(G, lambda x: 20.0 * np.sin(np.pi * x[0]) * np.sin(np.pi * x[1]))
-    with G.linearize(m) as lin:
-        gradient = lin.vjp(lin.value)  # of ½ |u|², one adjoint solve with the factor of the forward one
-        assert G.dot(gradient, m) > 0.0
+    with G.linearize(m) as lin:  # lin.value is G(m)
+        gradient = lin.vjp(lin.value)  # of ½ |u|²: one adjoint solve, with the factor of the forward one
+        slope, curvature = lin.jvp(m), lin.hvp(lin.value, m)  # leading axes are more directions
+        assert np.isclose(G.dot(gradient, m), lin.value @ slope)
+    assert curvature.shape == m.shape
     assert report.first_order > 1.9 and report.second_order > 2.9

@@ -6,8 +6,8 @@ from pathlib import Path
 import relax
 import numpy as np
 
-relax.init(sys.argv)
-mesh = relax.meshes.read(Path(__file__).parents[1] / "meshes" / "plate_with_holes.msh")
+relax.init(sys.argv)  # one rank's failure ends the job; PETSc options after --
+mesh = relax.meshes.read(Path(__file__).parents[1] / "meshes/plate_with_holes.msh")
 problem = relax.pdes.poisson.diffusion(mesh, source=10.0)  # -div(exp(m) grad u) = 10, u = 0 on the boundary
 candidates = np.random.default_rng(1).uniform((0.0, 0.0), (2.0, 1.0), (600, 2))
 sensors = candidates[relax.observe.points_inside(mesh, candidates)][:300]
@@ -18,7 +18,7 @@ clean = G(truth)
 noise = 0.01 * np.abs(clean).max()
 data = clean + noise * np.random.default_rng(2).normal(size=clean.shape)
 
-prior = relax.SmoothnessPrior(problem.controls[0].function_space, length=0.5, std=0.5)
+prior = relax.SmoothnessPrior(problem.controls[0].function_space, length=0.5, std=0.5)  # Whittle–Matérn
 result = relax.gauss_newton(G, data, noise=noise, prior=prior)
 
 misfit = np.sqrt(np.mean(((G(result.value) - data) / noise) ** 2))
