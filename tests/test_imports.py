@@ -280,6 +280,7 @@ def test_imports_are_cheap(statement, absent):
 PUBLIC = {
     "relax": {
         "relax": "errors invert meshes observe pdes relaxation train",
+        "relax.base.checkpoint": "Checkpoint",
         "relax.base.la.options": "AMG_CG AMG_GMRES DIRECT DIRECT_SYMMETRIC NEWTON",
         "relax.base.teams": "Teams",
         "relax.engine.controls": "control_values",
