@@ -50,6 +50,9 @@ class PointValues(LinearObservable):
         domain = V.mesh
         self._comm = domain.comm
         self.points = as_points(domain, points)
+        if self._part.space.element.needs_dof_transformations:
+            # DOLFINx does this, together, at the first evaluation; a rank may have no point to evaluate at.
+            domain.topology.create_entity_permutations()
         cells, found = CellFinder(domain).owning_cells(self.points)
         check_found(self.points, found, domain.geometry.dim)
         mine = np.flatnonzero(cells >= 0)

@@ -12,6 +12,12 @@ STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
 MUTANTS = [
     Mutant(
+        "if self.ksp.getPC().getFailedReason():",
+        "if False:",
+        "test_linear.py -k not_factored",
+        "a block is solved without a factor",
+    ),
+    Mutant(
         "for number in there[:-1]:",
         "for number in there:",
         "base/test_checkpoint.py -k 'due'",

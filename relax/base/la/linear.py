@@ -187,6 +187,9 @@ class LinearSolver:
         return solution
 
     def _solve_block(self, rhs: Array, transposed: bool) -> Array:
+        if self.ksp.getPC().getFailedReason():
+            # A single solve says so itself; a block ends in an error of MUMPS that names its own calls.
+            raise SolveFailed(self._sentence(self.ksp, ksp_reason(PETSc.KSP.ConvergedReason.DIVERGED_PCSETUP_FAILED)))
         k, n = rhs.shape
         size = self._matrix.getSize()[0]
         B = PETSc.Mat().createDense(((n, size), (None, k)), array=np.asfortranarray(rhs.T), comm=self.comm)

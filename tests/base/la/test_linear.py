@@ -9,6 +9,7 @@ from advection import SUPERLU_DIST, advection, control, directions, map_of, solv
 from contract import close, raised_everywhere
 from dolfinx import fem
 from mpi4py import MPI
+from petsc4py import PETSc
 
 import relax
 from relax import Newton, meshes
@@ -260,6 +261,23 @@ def test_one_wrong_column_of_a_block_is_seen(monkeypatch):
             )
             assert "true relative residual" in str(error)
         monkeypatch.undo()
+
+
+@pytest.mark.ranks(1, 2)
+def test_a_block_of_an_operator_that_was_not_factored_says_so():
+    """As a single solve does, and not in the words of MUMPS about the order of its calls."""
+    matrix = PETSc.Mat().createAIJ((4, 4), nnz=2, comm=COMM)
+    start, end = matrix.getOwnershipRange()
+    for row in range(start, end):
+        matrix.setValues(row, [row, row ^ 1], [1.0, 1.0])
+    matrix.assemble()
+    solver = LinearSolver(COMM, "relax_singular_", petsc_options.DIRECT, self_adjoint=False)
+    solver.factor(matrix)
+    for k in (1, 3):
+        error = raised_everywhere(SolveFailed, lambda k=k: solver.solve_many(np.ones((k, end - start))))
+        assert "singular" in str(error) and "INFOG" not in str(error)
+    matrix.destroy()
+    solver.destroy()
 
 
 def test_zero_right_hand_side():
