@@ -29,6 +29,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
+TrustMesh = Annotated[
+    bool, typer.Option("--trust-mesh", help="Let the mesh's .geo file run programs (SystemCall and its like).")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of every error.")]
 
 
@@ -49,6 +52,7 @@ def _run(
         str | None,
         typer.Option(metavar="TIME", help="Stop after the last step that fits, as 30s, 10min, 2h; by default Slurm's."),
     ] = None,
+    trust_mesh: TrustMesh = False,
     debug: Debug = False,
 ) -> int:
     def action() -> int:
@@ -60,7 +64,7 @@ def _run(
 
         if overwrite and resume:
             raise BadInput("--overwrite and --resume: expected one of them")
-        file = parallel.on_rank_0(MPI.COMM_WORLD, lambda: read(job, settings or ()))
+        file = parallel.on_rank_0(MPI.COMM_WORLD, lambda: read(job, settings or (), trust_mesh=trust_mesh))
         limit = None if time_limit is None else checkpoint.seconds(time_limit, "--time-limit")
         if dry_run:
             from relax.jobs.preview import preview
@@ -79,12 +83,13 @@ def _check(
     mesh: Annotated[Path | None, typer.Option(metavar="FILE", help="A mesh file; by default the unit square.")] = None,
     n: Annotated[int, typer.Option(min=1, show_default=False, help="The unit square in n by n squares; 8.")] = 8,
     seed: Annotated[int, typer.Option(min=0, show_default=False, help="Of the random directions; 0.")] = 0,
+    trust_mesh: TrustMesh = False,
     debug: Debug = False,
 ) -> int:
     def action() -> int:
         from relax.jobs import check
 
-        check.check(function, mesh, n, seed)
+        check.check(function, mesh, n, seed, trust_mesh=trust_mesh)
         return 0
 
     return _on_all_ranks(action, debug)

@@ -20,7 +20,15 @@ from relax.problem.problem import Problem
 _FEW_STEPS = {"num_steps": 4, "dt": 0.05}
 
 
-def check(name: str, mesh_file: Path | None, n: int, seed: int, comm: MPI.Comm = MPI.COMM_WORLD) -> MapReport:
+def check(
+    name: str,
+    mesh_file: Path | None,
+    n: int,
+    seed: int,
+    comm: MPI.Comm = MPI.COMM_WORLD,
+    *,
+    trust_mesh: bool = False,
+) -> MapReport:
     """Check the problem, the evolution or the map that a function returns, and print the report on rank 0.
 
     Collective.
@@ -32,6 +40,7 @@ def check(name: str, mesh_file: Path | None, n: int, seed: int, comm: MPI.Comm =
         n: the unit square in n by n squares.
         seed: of the random control and directions.
         comm: the ranks that all call this.
+        trust_mesh: whether the mesh file may run programs.
 
     Raises:
         BadInput: when there is no such function, or it returns something else.
@@ -46,7 +55,10 @@ def check(name: str, mesh_file: Path | None, n: int, seed: int, comm: MPI.Comm =
     if len(required) > 1:
         raise BadInput(_how_to_check(name, [p.name for p in required[1:]], few))
     if required:
-        domain = meshes.read(mesh_file, comm) if mesh_file is not None else meshes.unit_square(n, comm=comm)
+        if mesh_file is not None:
+            domain = meshes.read(mesh_file, comm, trust=trust_mesh)
+        else:
+            domain = meshes.unit_square(n, comm=comm)
         by_name = required[0].kind is inspect.Parameter.KEYWORD_ONLY
         made = function(**{required[0].name: domain}, **few) if by_name else function(domain, **few)
     elif mesh_file is not None:

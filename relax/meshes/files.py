@@ -21,6 +21,8 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.fem import compat
 from relax.errors import BadInput
+from relax.meshes.scripts import check_script
+from relax.meshes.sound import check_cells, check_nodes, check_volumes
 from relax.meshes.tags import Tags, set_tags
 from relax.meshes.xdmf import read_xdmf
 
@@ -51,15 +53,21 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Model:
-    """A mesh on rank 0, before it is distributed. ``tagged`` holds the tagged cells and the tagged facets."""
+    """A mesh on rank 0, before it is distributed. ``tagged`` holds the tagged cells and the tagged facets.
+
+    ``names`` are the numbers of its points in the file.
+    """
 
     points: npt.NDArray[np.float64]
+    names: npt.NDArray[np.int64]
     element: int
     cells: npt.NDArray[np.int64]
     tagged: tuple[_Group | None, _Group | None]
 
 
-def read(path: str | os.PathLike[str], comm: MPI.Comm = MPI.COMM_WORLD, *, h: float | None = None) -> mesh.Mesh:
+def read(
+    path: str | os.PathLike[str], comm: MPI.Comm = MPI.COMM_WORLD, *, h: float | None = None, trust: bool = False
+) -> mesh.Mesh:
     """Read a mesh and keep its tags, which :func:`relax.meshes.tags_of` finds.
 
     Collective. The physical groups of a Gmsh file become tags, by number and by name. In the plane the mesh has two
@@ -70,6 +78,7 @@ def read(path: str | os.PathLike[str], comm: MPI.Comm = MPI.COMM_WORLD, *, h: fl
             DOLFINx (``.xdmf``).
         comm: the communicator of the mesh.
         h: for a ``.geo`` file, the value of its parameter ``h`` (declared there by ``DefineConstant``).
+        trust: whether a geometry may run programs (``SystemCall`` and its like), itself or by a file that it reads.
 
     Raises:
         BadInput: on every rank, naming the file, what is wrong with it, and what to do.
@@ -85,6 +94,8 @@ def read(path: str | os.PathLike[str], comm: MPI.Comm = MPI.COMM_WORLD, *, h: fl
             raise BadInput(f"{name}: h={h!r}; expected a positive number, and a .geo file to mesh with it")
         if suffix == ".msh":
             _check_msh(name)
+        if not trust and suffix != ".xdmf":
+            check_script(name)
         if h is not None and not re.search(r"DefineConstant\s*\[[^]]*\bh\s*=", Path(name).read_text(errors="replace")):
             raise BadInput(f'{name}: has no parameter h; expected "DefineConstant[ h = ... ];" in it')
 
@@ -113,7 +124,7 @@ def from_gmsh(build: Callable[[Any], None], what: str, comm: MPI.Comm) -> mesh.M
             with _gmsh_session(what) as gmsh:
                 build(gmsh)
                 model = _extract(gmsh, what)
-    return _distribute(model, comm)
+    return _distribute(model, what, comm)
 
 
 def _check_file(name: str) -> None:
@@ -129,7 +140,7 @@ def _check_file(name: str) -> None:
 
 def _check_msh(name: str) -> None:
     text = Path(name).read_bytes()
-    if not text.lstrip().startswith(b"$MeshFormat"):
+    if not text.startswith(b"$MeshFormat"):
         raise BadInput(f"{name}: does not begin with $MeshFormat, so it is no Gmsh mesh of format 2.2 or 4.1")
     if b"\n$EndNodes" not in text or b"\n$EndElements" not in text:
         raise BadInput(f"{name}: ends before its nodes and elements do; the file was cut short, make it again")
@@ -146,7 +157,7 @@ def _open_geometry(gmsh: Any, name: str, h: float | None) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         outer = Path(folder, Path(name).name)
-        outer.write_text(f'h = {float(h)!r};\nInclude "{Path(name).resolve()}";\n')
+        outer.write_text(f'h = {float(h)!r};\nInclude "{os.path.abspath(name)}";\n')
         gmsh.open(str(outer))
 
 
@@ -208,6 +219,7 @@ def _extract(gmsh: Any, what: str) -> _Model:
     order = np.argsort(node_tags)
     place = np.searchsorted(node_tags[order], used)
     points = coordinates.reshape(-1, 3)[order[place]]
+    check_nodes(what, points, used)
     gdim = _dimension(points)
     if gdim != tdim:
         raise BadInput(
@@ -216,6 +228,7 @@ def _extract(gmsh: Any, what: str) -> _Model:
         )
     return _Model(
         points=points[:, :gdim],
+        names=used,
         element=element,
         cells=np.searchsorted(used, cells),
         tagged=(_group(gmsh, tdim, used, what), _group(gmsh, tdim - 1, used, what)),
@@ -261,17 +274,18 @@ def _group(gmsh: Any, dim: int, used: npt.NDArray[np.int64], what: str) -> _Grou
     return _Group(element, place, np.concatenate(numbers), names)
 
 
-def _distribute(model: _Model | None, comm: MPI.Comm) -> mesh.Mesh:
+def _distribute(model: _Model | None, what: str, comm: MPI.Comm) -> mesh.Mesh:
     """A model of rank 0 as a mesh over all ranks. Collective."""
     head: Any = None
     if model is not None:
         groups = [None if g is None else (g.element, g.nodes.shape[1], g.names) for g in model.tagged]
-        head = (model.element, model.cells.shape[1], model.points.shape[1], groups)
-    element, num_nodes, gdim, groups = parallel.of_rank_0(comm, head)
+        head = (model.element, model.cells.shape[1], model.points.shape, groups)
+    element, num_nodes, (num_points, gdim), groups = parallel.of_rank_0(comm, head)
     cell, degree = _CELLS[element]
     permutation = compat.gmsh_cell_permutation(mesh.to_type(cell), num_nodes)
     nodes = model.cells[:, permutation] if model is not None else np.empty((0, num_nodes), dtype=np.int64)
     points = model.points if model is not None else np.empty((0, gdim))
+    check_cells(comm, what, cell, nodes, num_points, model.names if model is not None else None)
     variant = basix.LagrangeVariant.equispaced
     domain = mesh.create_mesh(
         comm,
@@ -280,13 +294,14 @@ def _distribute(model: _Model | None, comm: MPI.Comm) -> mesh.Mesh:
         e=basix.ufl.element("Lagrange", cell, degree, lagrange_variant=variant, shape=(gdim,)),
         partitioner=compat.cell_partitioner(mesh.GhostMode.shared_facet),
     )
+    check_volumes(what, domain)
     tags: list[mesh.MeshTags | None] = [None, None]
     for codim, group in enumerate(groups):
         if group is not None:
             mine = model.tagged[codim] if model is not None else None
             tags[codim] = _distribute_tags(domain, domain.topology.dim - codim, group[:2], mine)
-    names = [group[2] if group is not None else {} for group in groups]
-    set_tags(domain, Tags(tags[0], tags[1], names[0], names[1]))
+    of_cells, of_facets = (group[2] if group is not None else {} for group in groups)
+    set_tags(domain, Tags(tags[0], tags[1], of_cells, of_facets))
     return domain
 
 

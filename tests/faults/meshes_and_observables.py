@@ -25,6 +25,31 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
+        'waiting.append(f"{file}.opt")',
+        "pass",
+        "test_mesh_files.py -k programs",
+        "the options beside a mesh, which Gmsh reads as a script, are not looked at",
+    ),
+    Mutant(
+        "if piece in _READS:",
+        "if piece in _READS[:1]:",
+        "test_mesh_files.py -k programs",
+        "what a geometry merges may run programs",
+    ),
+    Mutant(
+        "rows = np.concatenate(comm.alltoall([rows[home == rank] for rank in range(comm.size)]))",
+        "home = np.full(len(rows), comm.rank)",
+        "test_mesh_files.py -k no_mesh",
+        "cells are compared with those of their own rank alone",
+        ranks=2,
+    ),
+    Mutant(
+        "bad = np.flatnonzero(~(np.abs(points) <= _FAR).all(axis=1))",
+        "bad = np.flatnonzero((np.abs(points) > _FAR).all(axis=1))",
+        "test_mesh_files.py -k no_mesh",
+        "nodes at NaN are nodes",
+    ),
+    Mutant(
         "place = (upper if at_upper else lower)[axis]",
         "place = (lower if at_upper else upper)[axis]",
         "test_meshes.py",

@@ -242,3 +242,102 @@ def test_xdmf(folder):
     refused(folder / "a.xdmf", "a.h5")
     refused(write(folder / "b.xdmf", "<Xdmf>"), "XDMF")
     refused(write(folder / "c.xdmf", "<Xdmf><Domain/></Xdmf>"), "no mesh")
+
+
+# -- files that are no meshes ------------------------------------------------------------------------------------------
+
+NODES = ["0 0 0", "1 0 0", "0 1 0", "1 1 0", "2 2 0"]
+
+
+def triangles(path, nodes, cells):
+    """A file of format 2.2; nodes and cells count from 1."""
+    lines = ["$MeshFormat", "2.2 0 8", "$EndMeshFormat", "$Nodes", str(len(nodes))]
+    lines += [f"{i} {node}" for i, node in enumerate(nodes, 1)]
+    lines += ["$EndNodes", "$Elements", str(len(cells))]
+    lines += [f"{i} 2 2 1 1 {cell}" for i, cell in enumerate(cells, 1)]
+    return write(path, "\n".join([*lines, "$EndElements", ""]))
+
+
+def triangles_of_xdmf(path, nodes, cells):
+    """The same, its numbers in the file; there both count from 0."""
+    numbers = " ".join(str(int(node) - 1) for cell in cells for node in cell.split())
+    plane = " ".join(" ".join(node.split()[:2]) for node in nodes)
+    with XDMFFile(COMM, path, "w") as file:
+        file.write_mesh(meshes.unit_square(1))  # DOLFINx reads nothing without a file of data
+    return write(
+        path,
+        '<Xdmf><Domain><Grid Name="mesh" GridType="Uniform">'
+        f'<Topology TopologyType="Triangle" NumberOfElements="{len(cells)}">'
+        f'<DataItem Dimensions="{len(cells)} 3" NumberType="Int" Format="XML">{numbers}</DataItem></Topology>'
+        f'<Geometry GeometryType="XY"><DataItem Dimensions="{len(nodes)} 2" Format="XML">{plane}</DataItem>'
+        "</Geometry></Grid></Domain></Xdmf>",
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cells", "words", "in_xdmf"),
+    [
+        (["nan 0 0", *NODES[1:4]], ["1 2 3", "2 4 3"], "node 1 is at (nan, 0, 0)", "node 0 is at (nan, 0)"),
+        ([*NODES[:3], "1 inf 0"], ["1 2 3", "2 4 3"], "node 4 is at (1, inf, 0); expected finite", "at (1, inf)"),
+        ([*NODES[:3], "1e200 1 0"], ["1 2 3", "2 4 3"], "node 4 is at (1e+200, 1, 0)", "node 3 is at (1e+200, 1)"),
+        (NODES, ["1 2 3", "2 4 3", "2 3 5"], "more than two cells meet at the facet of the nodes 2, 3", "nodes 1, 2"),
+        (NODES, ["1 2 3", "2 4 3", "4 3 2"], "two cells or more have the nodes 2, 3, 4", "have the nodes 1, 2, 3"),
+        (NODES, ["1 2 3", "2 2 3"], "different nodes, got one of the nodes 2, 2, 3", "of the nodes 1, 1, 2"),
+        ([*NODES[:3], "0.5 0.5 0"], ["1 2 3", "2 4 3"], "the cell around (0.5, 0.5) has no volume", "(0.5, 0.5)"),
+    ],
+    ids=["nan", "inf", "far", "three at a facet", "one twice", "a node twice", "flat"],
+)
+def test_no_mesh(folder, nodes, cells, words, in_xdmf):
+    refused(triangles(folder / "a.msh", nodes, cells), words)
+    refused(triangles_of_xdmf(folder / "a.xdmf", nodes, cells), in_xdmf)
+
+
+def test_a_mesh_in_either_form(folder):
+    for write_it, name in ((triangles, "a.msh"), (triangles_of_xdmf, "a.xdmf")):
+        domain = meshes.read(write_it(folder / name, NODES[:4], ["1 2 3", "2 4 3"]))
+        assert measure(domain, meshes.dx(domain)) == pytest.approx(1.0)
+    refused(triangles_of_xdmf(folder / "b.xdmf", NODES[:4], ["1 2 3", "2 9 3"]), "a cell names node 8")
+    on_all(lambda: (folder / "b.h5").write_text("no HDF5") and None)
+    refused(folder / "b.xdmf", "DOLFINx cannot read it")
+    on_all(lambda: (folder / "b.h5").unlink())
+    refused(folder / "b.xdmf", "its data file 'b.h5' is missing")
+
+
+# -- scripts that run programs -----------------------------------------------------------------------------------------
+
+HIT = "touch hit"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"a.geo": f'SystemCall "{HIT}";'}, "a.geo: SystemCall runs a program on this machine"),
+        ({"a.geo": f"/* */ System'{HIT}';"}, "a.geo: System runs a program"),
+        ({"a.geo": f'x = "//"; NonBlockingSystemCall "{HIT}";'}, "NonBlockingSystemCall runs"),
+        ({"a.geo": f'OnelabRun("x", "{HIT}");'}, "OnelabRun runs"),
+        (
+            {"a.geo": 'Include "b/c.geo";', "b/c.geo": 'Merge "d.txt";', "b/d.txt": f"SystemCall '{HIT}';"},
+            "b/d.txt: Sys",
+        ),
+        ({"a.geo": "x = 1;", "a.geo.opt": f'SystemCall "{HIT}";'}, "a.geo.opt: SystemCall"),
+        ({"a.geo": 'Include StrCat("b", ".geo");'}, "whose name is computed, here from 'StrCat'"),
+        ({"a.geo": f'x = "{"a" * 1200}"; SystemCall "{HIT}";'}, "expected strings of up to 1000 characters"),
+        ({"a.msh": (MESHES / "disk.msh").read_text(), "a.msh.opt": f'SystemCall "{HIT}";'}, "a.msh.opt: SystemCall"),
+    ],
+    ids=["call", "its other name", "behind", "onelab", "read", "options", "computed", "long string", "of a mesh"],
+)
+def test_programs_are_not_run_unasked(folder, files, words):
+    on_all(lambda: (folder / "b").mkdir())
+    for name, text in files.items():
+        write(folder / name, text)
+    refused(folder / next(iter(files)), words, "--trust-mesh")
+
+
+def test_programs_are_run_when_trusted(folder):
+    square = (MESHES / "lshape.geo").read_text()
+    words = f'// SystemCall "no";\nx = "SystemCall"; /* OnelabRun */ {square}'
+    assert num_cells(meshes.read(write(folder / "a.geo", words), h=0.5)) > 0
+    run = write(folder / "b.geo", f'SystemCall "touch {folder / "hit"}";\n{square}')
+    refused(run, "SystemCall", h=0.5)
+    assert not (folder / "hit").exists()
+    assert num_cells(meshes.read(run, h=0.5, trust=True)) > 0 and (folder / "hit").exists()

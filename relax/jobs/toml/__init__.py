@@ -4,14 +4,13 @@ Nothing here knows a solver; the ``setting.py`` of a kind turns its job into obj
 """
 
 from relax.jobs.toml.files import JobFile, parse, project_root, read
-from relax.jobs.toml.sections import DataSection, Job, MeasuredJob, MeshSection, SolverSection, StorageSection
+from relax.jobs.toml.sections import DataSection, Job, MeasuredJob, SolverSection, StorageSection
 
 __all__ = [
     "DataSection",
     "Job",
     "JobFile",
     "MeasuredJob",
-    "MeshSection",
     "SolverSection",
     "StorageSection",
     "parse",

@@ -96,12 +96,16 @@ def _mistakes_of_kind(raw: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class JobFile(Generic[J]):
-    """A job as it was read: the settings, a text that says them, and the folder that its relative paths start from."""
+    """A job as it was read: the settings, a text that says them, and the folder that its relative paths start from.
+
+    ``trust_mesh`` says whether its mesh file may run programs, which no job may say by itself.
+    """
 
     job: J
     text: str
     path: Path
     root: Path
+    trust_mesh: bool = False
 
 
 def method_in(tables: dict[str, Any]) -> MethodSection | None:
@@ -112,8 +116,9 @@ def method_in(tables: dict[str, Any]) -> MethodSection | None:
         return None
 
 
-def read(path: Path, settings: Sequence[str] = ()) -> JobFile[Job]:
+def read(path: Path, settings: Sequence[str] = (), *, trust_mesh: bool = False) -> JobFile[Job]:
     """The job in a file, with the ``settings`` of a command line (``prior.length=0.3``), which are checked as its own.
+
 
     Local, but collective where the mesh comes from a generator and DOLFINx has not been imported: that import is.
 
@@ -136,4 +141,4 @@ def read(path: Path, settings: Sequence[str] = ()) -> JobFile[Job]:
     job = _job(tables, source)
     if settings:
         text = f"# {literal(source)}\n\n{written(tables)}"
-    return JobFile(job, text, path.resolve(), project_root(path))
+    return JobFile(job, text, path.resolve(), project_root(path), trust_mesh)
