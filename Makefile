@@ -25,6 +25,9 @@ help:
 	@echo "make soak    does memory grow? 10 000 calls, 500 maps, 2 000 steps of training, on 2 ranks"
 	@echo "make clean   build products, caches and results of this checkout"
 
+faults:
+	$(ENTER) python3 tests/mistakes.py $(FAULTS)
+
 demo:
 	$(ENTER) mpirun -n 2 relax run $(JOB) --overwrite
 

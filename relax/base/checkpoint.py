@@ -17,7 +17,7 @@ import numpy as np
 from mpi4py import MPI
 
 from relax.base import checkpoint_files, parallel
-from relax.base.checks import as_number, at_least, nearest
+from relax.base.checks import as_number, at_least, nearest, of_kind
 from relax.base.log import logger
 from relax.errors import BadInput
 
@@ -62,6 +62,8 @@ class Checkpoint:
         comm: MPI.Comm = MPI.COMM_WORLD,
         **objects: Any,
     ) -> None:
+        of_kind(path, (str, os.PathLike), "the path of a folder", "path")
+        parallel.check_comm(comm)
         self.path = Path(path)
         self._comm = comm
         self._every = seconds(every, "every")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from relax.errors import BadInput
@@ -83,6 +83,18 @@ def of_kind(value: Any, kinds: type | tuple[type, ...], words: str, what: str) -
     if not isinstance(value, kinds):
         hint = ", the class; make one" if isinstance(value, type) else ""
         raise BadInput(f"{what}: expected {words}, got {value!r:.80}{hint}")
+
+
+def several(value: Any, words: str, what: str) -> tuple[Any, ...]:
+    """A list, or what else can be gone through, as a tuple.
+
+    Raises:
+        BadInput: for a single thing, with what there should be several of, in ``words``.
+    """
+    if isinstance(value, str) or hasattr(value, "ufl_shape") or not isinstance(value, Iterable):
+        hint = "" if value is None else "; a single one goes into brackets"
+        raise BadInput(f"{what}: expected a list of {words}, got {value!r:.80}{hint}")
+    return tuple(value)
 
 
 def one_of(value: Any, known: Sequence[str], what: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.errors import BadInput, CheckFailed, NotConverged, RelaxError
+from relax.errors import BadInput, BadProblem, CheckFailed, NotConverged, PointsOutsideMesh, RelaxError
 
 OK, FAILED, BAD_INPUT, NOT_CONVERGED = 0, 1, 2, 3
 #: As EX_TEMPFAIL of sysexits.h: try again later.
@@ -38,7 +38,7 @@ def status_of(error: BaseException) -> int:
     """The exit status for an exception."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else FAILED if error.code else OK
-    if isinstance(error, BadInput):
+    if isinstance(error, BadInput | BadProblem | PointsOutsideMesh):
         return BAD_INPUT
     if isinstance(error, Stopped):
         return STOPPED

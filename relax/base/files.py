@@ -18,6 +18,9 @@ from relax.errors import SolveFailed
 
 #: How the name of what is in the making begins, which nobody can guess further; a killed process leaves some.
 PART = ".relax-"
+#: Bytes of a path that HDF5 may be given: Open MPI writes it, ".locktest." and the rank into 256 (``sharedfp``), and
+#: ends the job where they do not fit.
+LONGEST_PATH = 240
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from relax.base.checks import array_like
+from relax.base.checks import array_like, of_kind
 from relax.base.types import Array
 from relax.errors import BadInput, RelaxError
 
@@ -19,6 +19,15 @@ T = TypeVar("T")
 
 
 _NO_ERROR = np.iinfo(np.int32).max
+
+
+def check_comm(comm: Any) -> None:
+    """Refuse what is no communicator. Local.
+
+    Raises:
+        BadInput: then.
+    """
+    of_kind(comm, MPI.Comm, "a communicator, such as MPI.COMM_WORLD", "comm")
 
 
 def raise_together(comm: MPI.Comm, error: BaseException | None) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from mpi4py import MPI
 
-from relax.base.parallel import gather_rows, together
+from relax.base.checks import at_least, of_kind
+from relax.base.parallel import check_comm, gather_rows, together
 from relax.base.types import Array
 from relax.errors import BadInput
 
@@ -30,7 +31,9 @@ class Teams:
     """
 
     def __init__(self, comm: MPI.Comm, ranks_per_solve: int) -> None:
-        if ranks_per_solve < 1 or comm.size % ranks_per_solve:
+        check_comm(comm)
+        at_least(ranks_per_solve, 1, "Teams: ranks_per_solve")
+        if comm.size % ranks_per_solve:
             raise BadInput(f"Teams: expected a divisor of {comm.size} ranks as ranks_per_solve, got {ranks_per_solve}")
         self.comm = comm
         self.space = comm.Split(comm.rank // ranks_per_solve, comm.rank)
@@ -53,6 +56,16 @@ class Teams:
         """Free the communicators. Collective."""
         self.space.Free()
         self.batch.Free()
+
+
+def check_teams(teams: object) -> None:
+    """Refuse what is neither teams nor None. Local.
+
+    Raises:
+        BadInput: then.
+    """
+    if teams is not None:
+        of_kind(teams, Teams, "relax.Teams", "teams")
 
 
 def by_teams(teams: Teams | None, samples: int, rows_of: Callable[[slice], Array]) -> Array:

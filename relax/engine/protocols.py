@@ -38,6 +38,16 @@ def not_pickled(self: Any, protocol: Any) -> Any:
     )
 
 
+def check_is_map(G: Any, what: str) -> None:
+    """Refuse what is no map. Local.
+
+    Raises:
+        BadInput: then.
+    """
+    if isinstance(G, type) or not hasattr(G, "linearize"):
+        raise BadInput(f"{what}: expected a map, such as relax.ReducedMap, got {type(G).__name__}")
+
+
 class MappedProblem(Protocol):
     """What a map solves: names, and registers that hold the point at which it last worked."""
 

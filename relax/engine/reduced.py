@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +82,8 @@ class ReducedMap(Map):
         of_kind(problem, (Problem, Evolution), "a relax.Problem or a relax.Evolution", "problem")
         of_kind(observable, Observable, "a relax.Observable", "observable")
         of_kind(solver, Newton, "a relax.Newton", "solver")
+        if options is not None:
+            of_kind(options, (str, Mapping), "PETSc options, a table of them or the name of a preset", "options")
         observable.check_state(problem.state)
         self.problem: Problem | Evolution = problem
         self.observable = observable

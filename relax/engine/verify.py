@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from relax.base.checks import at_least
 from relax.base.fem.forms import given_back
 from relax.base.fem.layout import as_rows
 from relax.base.log import logger
 from relax.base.parallel import from_rank_0, rank_0_prints
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
-from relax.engine.protocols import Map
+from relax.engine.protocols import Map, check_is_map
 from relax.errors import CheckFailed, SolveFailed
 from relax.problem.evolution import Evolution
 
@@ -115,6 +116,8 @@ def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapRe
         CheckFailed: when one of them is out of bounds; its ``report`` holds them all.
         SolveFailed: when the map cannot be evaluated at ``m``.
     """
+    check_is_map(G, "check_map: G")
+    at_least(seed, 0, "check_map: seed")
     registers = [G.problem.state, *G.problem.controls]
     if isinstance(G.problem, Evolution):
         registers += [r for r in (G.problem.previous, G.problem.time) if r is not None]

@@ -10,7 +10,7 @@ import numpy as np
 
 from relax.base import parallel
 from relax.base.checkpoint import Checkpoint
-from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in
+from relax.base.checks import AT_LEAST_0, FRACTION, at_least, number_in, of_kind
 from relax.base.fem.layout import ControlLayout
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -140,6 +140,7 @@ def iterate(
     recorder = Recorder(objective, callback)
     run = _Run(objective, method, recorder)
     if checkpoint is not None:
+        of_kind(checkpoint, Checkpoint, "a relax.Checkpoint", "checkpoint")
         checkpoint.add(optimiser=run)
         checkpoint.restore()
     dot = objective.G.dot

@@ -15,14 +15,16 @@ from relax.base.checks import array_like
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
-from relax.engine.protocols import Map
+from relax.engine.protocols import Map, check_is_map
 from relax.errors import BadInput, SolveFailed
-from relax.invert.priors.base import Prior
+from relax.invert.priors.base import Prior, check_prior
 from relax.invert.result import Result, Stats, Status
 
 Callback = Callable[[dict[str, Any], Array], object]
 
 _SUFFICIENT_DECREASE = 1e-4
+# Misfits are divided by its square.
+_LEAST_NOISE = 1e-150
 
 
 class Objective:
@@ -40,10 +42,8 @@ class Objective:
     """
 
     def __init__(self, G: Map, data: Array, noise: float | Array, prior: Prior) -> None:
-        if not hasattr(G, "linearize"):
-            raise BadInput(f"G: expected a map, such as relax.ReducedMap, got {type(G).__name__}")
-        if not hasattr(prior, "covariance"):
-            raise BadInput(f"prior: expected a prior, such as relax.SmoothnessPrior, got {type(prior).__name__}")
+        check_is_map(G, "G")
+        check_prior(prior, "prior")
         self.comm = G.comm
         self.G = G
         self.prior = prior
@@ -56,6 +56,8 @@ class Objective:
                 f"noise: expected positive standard deviations, got {self.noise.min():.3g}; it weighs the data, so an "
                 "observation to be ignored has a large noise, not zero"
             )
+        if not (least := self.noise.min(initial=1.0)) > _LEAST_NOISE:
+            raise BadInput(f"noise: expected standard deviations above {_LEAST_NOISE:.0e}, got {least:.3g}")
         misfits = prior.kind != G.layout.kind or prior.size != G.layout.size
         if parallel.any_rank(self.comm, misfits):
             raise BadInput(
@@ -152,6 +154,8 @@ class Recorder:
 
     def __init__(self, objective: Objective, callback: Callback | None) -> None:
         self._objective = objective
+        if callback is not None and not callable(callback):
+            raise BadInput(f"callback: expected a function of a history entry and a control, got {callback!r:.80}")
         self._callback = callback
         self._began = time.perf_counter()
         self.history: list[dict[str, Any]] = []

@@ -18,7 +18,7 @@ from pathlib import Path
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.base.files import PART, is_part, remove, sync, write_bytes, write_json, write_text
+from relax.base.files import LONGEST_PATH, PART, is_part, remove, sync, write_bytes, write_json, write_text
 from relax.errors import BadInput
 from relax.jobs import info, lock
 from relax.jobs.contents import CHECKPOINT, JOB, RESULTS, RUN, UNFINISHED, files_of, marked
@@ -105,6 +105,12 @@ class RunFolder:
 
     def _inspect(self) -> None:
         folder = self.folder
+        over = len(os.fsencode(self.work / FIELDS[2])) - LONGEST_PATH
+        if over > 0:
+            raise BadInput(
+                f"{str(folder):.80}...: is the path of a folder, longer by {over} than MPI can write to; take another "
+                "with --output, or a path that starts from a current folder nearby"
+            )
         try:
             nearest = self._nearest()
             # Permissions alone do not tell: root may write anywhere, but not in what is no disk, such as /proc.

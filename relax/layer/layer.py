@@ -10,9 +10,10 @@ from torch import Tensor
 
 from relax.base import parallel
 from relax.base.start import one_torch_thread_per_rank
-from relax.base.teams import Teams
+from relax.base.teams import Teams, check_teams
 from relax.engine.batch import KnownPoints
 from relax.engine.dense import DenseMap, KnownBatches
+from relax.engine.protocols import check_is_map
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.layer.products import Call, Solve
@@ -56,8 +57,8 @@ class SolutionLayer(torch.nn.Module):
 
     def __init__(self, G: ReducedMap, *, teams: Teams | None = None, dense: bool = False) -> None:
         super().__init__()
-        if not hasattr(G, "linearize_rows"):
-            raise BadInput(f"SolutionLayer: expected a map, such as relax.ReducedMap, got {type(G).__name__}")
+        check_is_map(G, "SolutionLayer")
+        check_teams(teams)
         self.G = G
         self.teams = teams
         if teams is not None and (G.layout.kind != "replicated" or G.comm.size != teams.space.size):

@@ -19,7 +19,9 @@ from dolfinx.io.utils import distribute_entity_data
 from mpi4py import MPI
 
 from relax.base import parallel
+from relax.base.checks import as_number, of_kind
 from relax.base.fem import compat
+from relax.base.files import LONGEST_PATH
 from relax.errors import BadInput
 from relax.meshes.scripts import check_script
 from relax.meshes.sound import check_cells, check_nodes, check_volumes
@@ -83,6 +85,8 @@ def read(
     Raises:
         BadInput: on every rank, naming the file, what is wrong with it, and what to do.
     """
+    of_kind(path, (str, os.PathLike), "the path of a mesh file", "path")
+    parallel.check_comm(comm)
     name = os.fspath(path)
     suffix = Path(name).suffix.lower()
 
@@ -90,7 +94,12 @@ def read(
         _check_file(name)
         if suffix not in (".msh", ".geo", ".xdmf"):
             raise BadInput(f"{name}: expected a mesh file ending in .msh, .geo or .xdmf")
-        if h is not None and not (suffix == ".geo" and np.isfinite(h) and h > 0):
+        if suffix == ".xdmf" and len(os.fsencode(name)) > LONGEST_PATH:
+            raise BadInput(
+                f"{name:.80}...: expected a path of at most {LONGEST_PATH} bytes, which MPI can read; start it from a "
+                "current folder nearby"
+            )
+        if h is not None and not (suffix == ".geo" and 0.0 < as_number(h) < np.inf):
             raise BadInput(f"{name}: h={h!r}; expected a positive number, and a .geo file to mesh with it")
         if suffix == ".msh":
             _check_msh(name)
@@ -129,7 +138,7 @@ def from_gmsh(build: Callable[[Any], None], what: str, comm: MPI.Comm) -> mesh.M
 
 def _check_file(name: str) -> None:
     if not os.path.exists(name):
-        raise BadInput(f"{name}: there is no such file (looked from {os.getcwd()})")
+        raise BadInput(f"{name:.300}: there is no such file (looked from {os.getcwd()})")
     if not os.path.isfile(name):
         raise BadInput(f"{name}: expected a mesh file, got a folder or a device")
     if not os.access(name, os.R_OK):

@@ -10,10 +10,12 @@ import numpy as np
 from dolfinx import mesh
 from mpi4py import MPI
 
+from relax.base import parallel
 from relax.base.checks import as_number
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.meshes.files import from_gmsh
+from relax.meshes.sound import FAR
 from relax.meshes.tags import Tags, set_tags
 
 # (name, axis, at the upper end of it), by dimension; a part's number is its place in the list, from 1.
@@ -34,7 +36,8 @@ _CELLS = {
 
 def interval(n: int, ends: tuple[float, float] = (0.0, 1.0), *, comm: MPI.Comm = MPI.COMM_WORLD) -> mesh.Mesh:
     """The interval from ``ends[0]`` to ``ends[1]`` in ``n`` cells; tags 1 "left", 2 "right". Collective."""
-    _checked_corners("interval", ends[:1], ends[1:], [n])
+    _checked_corners("interval", ends[:1], ends[1:], [n], 1)
+    parallel.check_comm(comm)
     domain = mesh.create_interval(comm, n, list(ends), ghost_mode=_GHOSTS)
     return _tag_sides(domain, [ends[0]], [ends[1]])
 
@@ -66,7 +69,8 @@ def rectangle(
         cell: "triangle" or "quadrilateral".
         comm: the communicator of the mesh.
     """
-    corners = _checked_corners("rectangle", lower, upper, n)
+    corners = _checked_corners("rectangle", lower, upper, n, 2)
+    parallel.check_comm(comm)
     domain = mesh.create_rectangle(comm, corners, list(n), cell_type=_cell_type(cell, 2), ghost_mode=_GHOSTS)
     return _tag_sides(domain, lower, upper)
 
@@ -99,7 +103,8 @@ def box(
         cell: "tetrahedron" or "hexahedron".
         comm: the communicator of the mesh.
     """
-    corners = _checked_corners("box", lower, upper, n)
+    corners = _checked_corners("box", lower, upper, n, 3)
+    parallel.check_comm(comm)
     domain = mesh.create_box(comm, corners, list(n), cell_type=_cell_type(cell, 3), ghost_mode=_GHOSTS)
     return _tag_sides(domain, lower, upper)
 
@@ -115,8 +120,14 @@ def disk(
 
     Collective.
     """
-    if not (0.0 < h <= radius and np.isfinite(radius)):
+    parallel.check_comm(comm)
+    size, edge = as_number(radius), as_number(h)
+    if not (0.0 < edge <= size <= FAR):
         raise BadInput(f"disk: expected 0 < h <= radius, got h={h!r} and radius={radius!r}")
+    if (size / edge) ** 2 > _MOST_CELLS:
+        raise BadInput(f"disk: expected at most {_MOST_CELLS:.0e} cells, got h={h!r} for radius={radius!r}")
+    if np.shape(centre) != (2,) or not all(abs(as_number(x)) <= FAR for x in centre):
+        raise BadInput(f"disk: expected two finite coordinates as its centre, got {centre!r}")
 
     def draw(gmsh: Any) -> None:
         geo = gmsh.model.geo
@@ -159,13 +170,20 @@ def _cell_type(cell: str, dim: int) -> mesh.CellType:
     return _CELLS[dim][cell]
 
 
-def _checked_corners(what: str, lower: Sequence[float], upper: Sequence[float], n: Sequence[int]) -> list[Array]:
-    """Both corners of a box, lower below upper, that is to be cut into ``n`` parts in each direction."""
+def _checked_corners(
+    what: str, lower: Sequence[float], upper: Sequence[float], n: Sequence[int], dim: int
+) -> list[Array]:
+    """Both corners of a box, lower below upper, that is to be cut into ``n`` parts in each of ``dim`` directions."""
+    if any(np.shape(given) != (dim,) for given in (lower, upper, n)):
+        raise BadInput(f"{what}: expected {dim} numbers each for both ends and n, got {lower}, {upper} and {n}")
     if not all(isinstance(k, int | np.integer) and k >= 1 for k in n):
         raise BadInput(f"{what}: expected a number of parts of at least 1 in each direction, got {tuple(n)}")
     if math.prod(int(k) for k in n) > _MOST_CELLS:
         raise BadInput(f"{what}: expected at most {_MOST_CELLS:.0e} parts in all, got {' x '.join(map(str, n))}")
     ends = np.array([[as_number(x) for x in corner] for corner in (lower, upper)])
-    if not np.isfinite(ends).all() or not (ends[0] < ends[1]).all():
-        raise BadInput(f"{what}: expected each lower coordinate below the upper one, got {lower} and {upper}")
+    # NaN is in no order, and the cube of a longer coordinate is no number.
+    if not (np.abs(ends) <= FAR).all() or not (ends[0] < ends[1]).all():
+        raise BadInput(
+            f"{what}: expected each lower coordinate below the upper one, of at most {FAR:.0e}, got {lower} and {upper}"
+        )
     return list(ends)

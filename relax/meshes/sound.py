@@ -12,8 +12,8 @@ from relax.base import parallel
 from relax.errors import BadInput
 
 _Nodes = npt.NDArray[np.int64]
-# The cube of a longer coordinate, which volumes are made of, is no number.
-_FAR = 1e100
+#: The cube of a longer coordinate, which volumes are made of, is no number.
+FAR = 1e100
 # A simplex whose volume is below this part of its size to the power of its dimension is flat: rounding.
 _FLAT = 1e-15
 # Rows of integers as one, by sums of multiples with odd factors modulo 2^64; equal ones are compared then.
@@ -31,12 +31,12 @@ def check_nodes(what: str, points: npt.NDArray[np.float64], names: npt.ArrayLike
     Raises:
         BadInput: naming the first.
     """
-    bad = np.flatnonzero(~(np.abs(points) <= _FAR).all(axis=1))
+    bad = np.flatnonzero(~(np.abs(points) <= FAR).all(axis=1))
     if bad.size:
         where = ", ".join(f"{x:g}" for x in points[bad[0]])
         raise BadInput(
             f"{what}: node {np.asarray(names)[bad[0]]} is at ({where}); expected finite coordinates of at most "
-            f"{_FAR:.0e} ({bad.size} of {len(points)} nodes are elsewhere); make the mesh again"
+            f"{FAR:.0e} ({bad.size} of {len(points)} nodes are elsewhere); make the mesh again"
         )
 
 

@@ -12,6 +12,7 @@ import ufl
 from dolfinx import mesh
 
 from relax.base import parallel
+from relax.base.checks import of_kind
 from relax.errors import BadInput
 
 Tag = str | int
@@ -47,7 +48,12 @@ def set_tags(domain: mesh.Mesh, tags: Tags) -> None:
 
 
 def tags_of(domain: mesh.Mesh) -> Tags:
-    """The tags of a mesh; empty ones when it has none."""
+    """The tags of a mesh; empty ones when it has none.
+
+    Raises:
+        BadInput: for what is no mesh.
+    """
+    of_kind(domain, mesh.Mesh, "a mesh of DOLFINx", "domain")
     return _tags.get(domain, Tags())
 
 

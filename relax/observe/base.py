@@ -10,7 +10,7 @@ import numpy as np
 from dolfinx import fem
 
 from relax.base import parallel
-from relax.base.checks import of_kind
+from relax.base.checks import of_kind, several
 from relax.base.fem.forms import num_owned
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem, SolveFailed
@@ -129,7 +129,7 @@ class Stack(Observable):
     """
 
     def __init__(self, observables: Sequence[Observable]) -> None:
-        self.parts = tuple(observables)
+        self.parts = several(observables, "observables", "Stack: observables")
         for i, part in enumerate(self.parts):
             of_kind(part, Observable, "a relax.Observable", f"Stack: observables[{i}]")
         if not self.parts:

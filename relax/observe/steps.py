@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from dolfinx import fem
 
+from relax.base.checks import of_kind
 from relax.base.fem.forms import number_now
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
@@ -19,6 +20,7 @@ class _InTime(Observable):
     needs_steps = True
 
     def __init__(self, observable: Observable) -> None:
+        of_kind(observable, Observable, "a relax.Observable", f"{type(self).__name__}: observable")
         if observable.needs_steps:
             raise BadInput(f"{type(self).__name__}: expected an observable of one state, got one of several steps")
         self.observable = observable

@@ -12,6 +12,7 @@ from dolfinx import fem, mesh
 
 from relax import meshes
 from relax.base import parallel
+from relax.base.checks import of_kind
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.errors import BadInput, BadProblem
 from relax.meshes import Tag
@@ -36,13 +37,14 @@ def clamp(V: fem.FunctionSpace, tags: Tag | Sequence[Tag] | Marker, value: Coeff
         BadProblem: when the value is a Function of another space, a Constant of another shape, or an expression with a
             Function or a Constant in it, whose later values a condition does not follow.
     """
+    of_kind(V, fem.FunctionSpace, "the space of a state, or a part of it", "clamp: V")
     domain = V.mesh
     if not callable(tags):
         return _clamp(V, meshes.facets(domain, tags), value)
     domain.topology.create_connectivity(domain.topology.dim - 1, domain.topology.dim)
     facets = np.empty(0, dtype=np.int32)
     with parallel.together(domain.comm):
-        facets = mesh.locate_entities_boundary(domain, domain.topology.dim - 1, tags)
+        facets = mesh.locate_entities_boundary(domain, domain.topology.dim - 1, lambda x: _marked(tags, x))
     if not parallel.any_rank(domain.comm, facets.size > 0):
         raise BadInput(
             "clamp: the function marks no facet of the boundary: all vertices of a facet must lie in it; "
@@ -53,9 +55,28 @@ def clamp(V: fem.FunctionSpace, tags: Tag | Sequence[Tag] | Marker, value: Coeff
 
 def clamp_boundary(V: fem.FunctionSpace, value: Coefficient = 0.0) -> fem.DirichletBC:
     """Hold u = value on the whole boundary; arguments and errors as :func:`clamp`. Collective."""
+    of_kind(V, fem.FunctionSpace, "the space of a state, or a part of it", "clamp: V")
     topology = V.mesh.topology
     topology.create_connectivity(topology.dim - 1, topology.dim)
     return _clamp(V, mesh.exterior_facet_indices(topology), value)
+
+
+def _marked(marker: Marker, x: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which points a user's function marks.
+
+    Raises:
+        BadInput: when it fails, or gives no truth for each point.
+    """
+    try:
+        marks = np.asarray(marker(x))
+    except Exception as cause:
+        raise BadInput(f"clamp: the function failed: {type(cause).__name__}: {cause}; x has shape {x.shape}") from cause
+    if marks.dtype != np.bool_ or marks.shape != (x.shape[1],):
+        raise BadInput(
+            f"clamp: expected a function that gives True or False for each of the points, shape ({x.shape[1]},), got "
+            f"{marks.dtype} of shape {marks.shape}"
+        )
+    return marks
 
 
 def value_space(V: fem.FunctionSpace) -> fem.FunctionSpace:

@@ -9,6 +9,7 @@ import numpy as np
 import ufl
 from dolfinx import fem, mesh
 
+from relax.base.checks import of_kind, several
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import Control, number_now
 from relax.errors import BadProblem
@@ -67,7 +68,7 @@ class Evolution:
     initial_state: fem.Function = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "per_step", tuple(self.per_step))
+        object.__setattr__(self, "per_step", several(self.per_step, "controls", "per_step"))
         _check(self)
         V = self.state.function_space
         given = self.initial
@@ -140,6 +141,8 @@ def _check(evolution: Evolution) -> None:
     step, previous = evolution.step, evolution.previous
     if not isinstance(step, Problem):
         raise BadProblem(f"step: expected a relax.Problem, got {type(step).__name__}")
+    if evolution.substitution is not None:
+        of_kind(evolution.substitution, Substitution, "a relax.Substitution", "substitution")
     V = step.state.function_space
     if not isinstance(previous, fem.Function) or previous.function_space != V:
         raise BadProblem("previous: expected a Function in the space of the step's state")

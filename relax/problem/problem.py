@@ -9,6 +9,7 @@ import numpy as np
 import ufl
 from dolfinx import fem, mesh
 
+from relax.base.checks import of_kind, several
 from relax.base.fem.forms import Control, values_of
 from relax.errors import BadProblem
 from relax.problem.continuation import Continuation
@@ -43,8 +44,8 @@ class Problem:
     continuation: Continuation | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "controls", tuple(self.controls))
-        object.__setattr__(self, "bcs", tuple(self.bcs))
+        object.__setattr__(self, "controls", several(self.controls, "Functions and Constants", "controls"))
+        object.__setattr__(self, "bcs", several(self.bcs, "Dirichlet conditions", "bcs"))
         _check(self)
 
     @property
@@ -60,7 +61,7 @@ def is_value_of(bc: fem.DirichletBC, control: Control) -> bool:
 
 def _check(problem: Problem) -> None:
     residual, state = problem.residual, problem.state
-    if not problem.name.replace("_", "").isalnum():
+    if not isinstance(problem.name, str) or not problem.name.replace("_", "").isalnum():
         raise BadProblem(f"name: expected letters, digits and underscores, got {problem.name!r}")
     if not isinstance(residual, ufl.Form):
         raise BadProblem(f"residual: expected a UFL form, got {type(residual).__name__}; did you multiply by dx?")
@@ -77,12 +78,22 @@ def _check(problem: Problem) -> None:
         if (kind := values_of(terminal).dtype) != np.float64:
             raise BadProblem(f"residual: expected numbers of float64, got {terminal} of {kind}; write 1.0, not 1")
     arguments = residual.arguments()
+    if any(argument.part() is not None for argument in arguments):
+        raise BadProblem(
+            "residual: its test functions are parts of a MixedFunctionSpace; expected one space for all parts, "
+            "fem.functionspace(mesh, basix.ufl.mixed_element([...])), with ufl.split(state)"
+        )
     if len(arguments) != 1:
         raise BadProblem(
             f"residual: expected a form in one test function, got {len(arguments)} arguments; "
             "the unknown is a Function, not a TrialFunction"
         )
     V = state.function_space
+    for terminal in (*residual.coefficients(), *residual.constants()):
+        if terminal.ufl_domain() != V.mesh.ufl_domain():
+            raise BadProblem(f"residual: expected all on the mesh of the state, got {terminal} on another one")
+    if any(domain != V.mesh.ufl_domain() for domain in residual.ufl_domains()):
+        raise BadProblem("residual: expected integrals over the mesh of the state, got one over another mesh")
     if arguments[0].ufl_function_space() != V:
         raise BadProblem("residual: its test function is of another space than the state")
     if state not in residual.coefficients():
@@ -107,5 +118,7 @@ def _check(problem: Problem) -> None:
                 f"controls[{i}] ({control}) stands neither in the residual nor as the value of a boundary condition"
             )
     path = problem.continuation
+    if path is not None:
+        of_kind(path, Continuation, "a relax.Continuation", "continuation")
     if path is not None and (path.constant not in terminals or any(path.constant is c for c in problem.controls)):
         raise BadProblem("continuation: expected a Constant that stands in the residual and is no control")

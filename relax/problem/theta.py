@@ -9,7 +9,7 @@ import ufl
 from dolfinx import default_scalar_type, fem
 from ufl.core.expr import Expr
 
-from relax.base.checks import as_number
+from relax.base.checks import as_number, of_kind, several
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.forms import Control
 from relax.errors import BadProblem
@@ -78,11 +78,13 @@ def theta_evolution(
     length = check_length(dt, "dt")
     if initial is state:
         raise BadProblem("initial is the state itself, which the steps overwrite; expected another Function")
-    if isinstance(controls, fem.Function | fem.Constant) or isinstance(per_step, fem.Function | fem.Constant):
-        raise BadProblem("controls and per_step: expected lists of Functions and Constants, got a single one")
+    controls = several(controls, "Functions and Constants", "controls")
+    per_step = several(per_step, "controls", "per_step")
     for i, control in enumerate(controls):
         if not isinstance(control, fem.Function | fem.Constant):
             raise BadProblem(f"controls[{i}]: expected a Function or a Constant, got {type(control).__name__}")
+    if time is not None:
+        of_kind(time, fem.Constant, "the Constant that stands in the residual", "time")
     V, (v,) = state.function_space, residual.arguments()
     previous = fem.Function(V, name="previous")
     k = dt if isinstance(dt, fem.Constant) else fem.Constant(V.mesh, default_scalar_type(length))

@@ -86,6 +86,10 @@ def physical_gradient(
     Raises:
         BadInput: on every rank, for shapes that do not fit, and values that are not finite.
     """
+    if not callable(inverse) and not callable(getattr(inverse, "at", None)):
+        raise BadInput(
+            f"physical_gradient: inverse: expected a function of the residual, or what has `at`, got {inverse!r:.80}"
+        )
     comm = getattr(inverse, "comm", MPI.COMM_SELF) if comm is None else comm
     one_of(proxy, ("l2", "l1"), "physical_gradient: proxy")
     with parallel.together(comm):

@@ -33,6 +33,7 @@ def as_coefficient(value: Coefficient, V: fem.FunctionSpace) -> Expr:
         BadInput: when it is none of these, or its values are not finite or not of one shape with those of ``V``.
     """
     if isinstance(value, Expr):
+        _check_mesh(value, V)
         return value
     if callable(value):
         return interpolated(value, V)
@@ -72,12 +73,16 @@ def _interpolate_ufl(result: fem.Function, value: Expr) -> None:
     V = result.function_space
     if tuple(value.ufl_shape) != tuple(V.value_shape):
         raise BadInput(f"expected an expression of shape {tuple(V.value_shape)}, got shape {tuple(value.ufl_shape)}")
-    domains = extract_domains(value)
-    if len(domains) != 1 or domains[0] != V.mesh.ufl_domain():
-        raise BadInput(f"expected an expression on the same mesh as the space, got {value}; plain numbers need no UFL")
+    _check_mesh(value, V, least=1)
     # Between elements that DOLFINx knows, nothing has to be compiled.
     given = value if isinstance(value, fem.Function) else fem.Expression(value, compat.interpolation_points(V))
     result.interpolate(given)
+
+
+def _check_mesh(value: Expr, V: fem.FunctionSpace, least: int = 0) -> None:
+    domains = extract_domains(value)
+    if len(domains) < least or any(domain != V.mesh.ufl_domain() for domain in domains):
+        raise BadInput(f"expected an expression on the same mesh as the space, got {value}; plain numbers need no UFL")
 
 
 def _numbers(value: Any, shape: tuple[int, ...]) -> Array:
@@ -97,7 +102,13 @@ def _numbers(value: Any, shape: tuple[int, ...]) -> Array:
 
 def _values_at(function: Callable[[Array], Any], x: Array, size: int) -> Array:
     """``function(x)`` as an array (size, n); what does not depend on x is repeated."""
-    values = np.asarray(function(x))
+    try:
+        values = np.asarray(function(x))
+    except Exception as cause:
+        raise BadInput(
+            f"a function of x failed: {type(cause).__name__}: {cause}; x is an array of shape {x.shape}, whatever the "
+            "dimension of the mesh, and values are wanted for all points at once"
+        ) from cause
     if np.iscomplexobj(values):
         raise BadInput("a function of x gave complex values; expected real ones")
     flat = values.reshape(-1, 1) if values.ndim == 0 or values.shape == (size,) and x.shape[1] != size else values

@@ -8,6 +8,7 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 from relax.base import parallel
+from relax.base.checks import at_least, of_kind
 from relax.base.fem.forms import num_owned
 from relax.base.fem.layout import ControlLayout, as_rows, control_layout
 from relax.base.la.options import Options
@@ -65,6 +66,8 @@ class EigenMap(Map):
         layout: str = "replicated",
         options: Options | None = None,
     ) -> None:
+        of_kind(mesh, Mesh, "a mesh of DOLFINx", "mesh")
+        at_least(degree, 1, "degree")
         self.comm = mesh.comm
         if parallel.any_rank(self.comm, not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1):
             raise BadInput(f"k: expected a number of states of at least 1, got {k!r}")

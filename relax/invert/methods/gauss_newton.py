@@ -11,7 +11,7 @@ import numpy as np
 
 from relax.base import parallel
 from relax.base.checkpoint import Checkpoint
-from relax.base.checks import one_of
+from relax.base.checks import FRACTION, at_least, number_in, one_of
 from relax.base.fem.layout import ControlLayout
 from relax.base.types import Array
 from relax.engine.protocols import Map
@@ -84,6 +84,9 @@ def gauss_newton(
         SolveFailed: when a solve fails elsewhere than at a trial step.
     """
     one_of(hessian, ("gauss_newton", "newton"), "hessian")
+    at_least(max_cg, 1, "max_cg")
+    if cg_rtol is not None:
+        number_in(cg_rtol, FRACTION, "cg_rtol")
     objective = Objective(G, data, noise, prior)
     method = _Newton(_use_matrix(G, jacobian), hessian == "newton", max_cg, cg_rtol)
     return iterate(

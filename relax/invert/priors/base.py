@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from relax.base.fem.layout import Kind
 from relax.base.types import Array
+from relax.errors import BadInput
 
 
 class Prior(Protocol):
@@ -50,3 +51,14 @@ class Prior(Protocol):
 
     def close(self) -> None:
         """Free what PETSc holds."""
+
+
+def check_prior(prior: Any, what: str) -> None:
+    """Refuse what is no prior. Local.
+
+    Raises:
+        BadInput: then.
+    """
+    if isinstance(prior, type) or not hasattr(prior, "covariance"):
+        hint = ", the class; make one" if isinstance(prior, type) else ""
+        raise BadInput(f"{what}: expected a prior, such as relax.SmoothnessPrior, got {prior!r:.80}{hint}")

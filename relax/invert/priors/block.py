@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from relax.base.checks import several
 from relax.base.fem.layout import Kind
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.invert.priors.base import Prior
+from relax.invert.priors.base import Prior, check_prior
 
 
 class BlockPrior:
@@ -25,10 +26,9 @@ class BlockPrior:
     """
 
     def __init__(self, priors: Sequence[Prior]) -> None:
-        self.priors = tuple(priors)
+        self.priors: tuple[Prior, ...] = several(priors, "priors", "priors")
         for i, prior in enumerate(self.priors):
-            if not hasattr(prior, "covariance"):
-                raise BadInput(f"priors[{i}]: expected a prior, got {type(prior).__name__}")
+            check_prior(prior, f"priors[{i}]")
         kinds = sorted({p.kind for p in self.priors})
         if len(kinds) != 1:
             raise BadInput(f"priors: expected at least one, all of the same layout, got the layouts {kinds}")

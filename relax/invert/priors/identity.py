@@ -6,7 +6,7 @@ import numpy as np
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.base.checks import array_like, one_of, positive
+from relax.base.checks import array_like, at_least, one_of, positive
 from relax.base.fem.layout import Kind
 from relax.base.types import Array
 from relax.engine.protocols import Map
@@ -43,8 +43,12 @@ class IdentityPrior:
             one_of(layout, ("replicated", "owned"), "layout")
             self.comm = comm
             self.kind: Kind = layout
+            at_least(controls, 0, "controls")
+            parallel.check_comm(comm)
             self.size = int(controls) if layout == "replicated" or comm.rank == 0 else 0
         else:
+            if not hasattr(controls, "layout"):
+                raise BadInput(f"controls: expected a map, such as relax.ReducedMap, or a number, got {controls!r:.80}")
             self.comm = controls.comm
             self.kind = controls.layout.kind
             self.size = controls.layout.size

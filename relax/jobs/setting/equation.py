@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 import types
@@ -42,8 +43,8 @@ def build_mesh(file: JobFile[Any], comm: MPI.Comm) -> mesh.Mesh:
 
 def _mesh_file(name: str, root: Path, comm: MPI.Comm) -> Path:
     path = root / name
-    if not parallel.on_rank_0(comm, path.exists):
-        raise BadInput(f"[mesh] file: there is no {path}; paths start from the project folder {root}")
+    if not parallel.on_rank_0(comm, lambda: os.path.exists(path)):
+        raise BadInput(f"[mesh] file: there is no {path!s:.300}; paths start from the project folder {root}")
     return path
 
 

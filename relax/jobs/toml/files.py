@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,10 +126,10 @@ def read(path: Path, settings: Sequence[str] = (), *, trust_mesh: bool = False) 
     Raises:
         BadInput: when there is no such file, it cannot be read, or it is not a valid job.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         others = sorted(str(p) for p in path.parent.glob("*.toml"))
         hint = nearest(str(path), others) if others else ""
-        raise BadInput(f"{path}: there is no such job file{hint}; looked in {path.resolve().parent}")
+        raise BadInput(f"{str(path):.300}: there is no such job file{hint}; looked in {path.resolve().parent}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

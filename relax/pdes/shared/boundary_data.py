@@ -12,6 +12,7 @@ from ufl.core.expr import Expr
 
 from relax import meshes
 from relax.base import parallel
+from relax.base.checks import of_kind
 from relax.base.fem.coefficients import Coefficient, as_coefficient
 from relax.errors import BadInput
 from relax.meshes import Tag
@@ -50,10 +51,12 @@ def conditions(
                 + (", or say dirichlet={} for none" if may_float else "")
             )
         return [clamp_boundary(V)]
-    if not dirichlet and not may_float:
+    if dirichlet == {} and not may_float:
         raise BadInput(
             f"{equation}: expected a clamped part, got dirichlet={{}}: u would be known up to a constant only"
         )
+    for what, data in (("dirichlet", dirichlet), ("neumann", neumann or {})):
+        of_kind(data, Mapping, "a table of tag -> value, such as {'left': 0.0}", f"{equation}: {what}")
     both = set(dirichlet) & set(neumann or {})
     if both:
         raise BadInput(f"{equation}: {sorted(map(str, both))} are in dirichlet= and in neumann=; expected one of them")

@@ -15,7 +15,7 @@ from ufl.core.expr import Expr
 
 from relax.base import parallel
 from relax.base.checkpoint import Checkpoint
-from relax.base.checks import at_least, positive
+from relax.base.checks import at_least, of_kind, positive
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.points import as_points
 from relax.base.log import logger
@@ -92,6 +92,7 @@ class RelaxedLandscape:
         stabilisation: str | bool = "auto",
         checkpoint: Checkpoint | None = None,
     ) -> None:
+        of_kind(mesh, Mesh, "a mesh, such as relax.meshes.interval(100)", "RelaxedLandscape: mesh")
         self.mesh = mesh
         self.dim = mesh.geometry.dim
         if mesh.topology.dim != self.dim:

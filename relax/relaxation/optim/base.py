@@ -32,7 +32,15 @@ class RelaxationOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Any, *, noise: Noise | None = None, check_finite: bool, **defaults: Any) -> None:
         self.noise = Noise(seed=0) if noise is None else noise
         self.check_finite = check_finite
-        super().__init__(params, {**defaults, "step": 0})
+        name = type(self).__name__
+        if isinstance(params, torch.nn.Module):
+            raise BadInput(f"{name}: expected parameters, got a {type(params).__name__}; .parameters() are its")
+        try:
+            super().__init__(params, {**defaults, "step": 0})
+        except (TypeError, ValueError) as cause:
+            if isinstance(cause, BadInput):
+                raise
+            raise BadInput(f"{name}: expected parameters, or groups of them: {cause}") from cause
 
     @abstractmethod
     def step(self, closure: Closure | None = None) -> Any:

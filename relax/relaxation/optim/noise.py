@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relax.base.checks import at_least
 from relax.errors import BadInput
 
 # On a CPU core torch draws a normal number in 4 ns, in double precision in 19; the table gives it in 0.7 and 1.1, a
@@ -43,6 +44,8 @@ class Noise:
             raise BadInput(
                 f"generator: expected a torch.Generator, got {type(generator).__name__}; seed= takes a number"
             )
+        if seed is not None:
+            at_least(seed, 0, "seed")
         self._given = generator
         self._exact = exact
         self._seed = 0 if generator is not None else fresh_seed() if seed is None else int(seed)

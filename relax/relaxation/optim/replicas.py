@@ -37,6 +37,7 @@ class Replicas(RelaxationOptimizer):
 
     def __init__(self, params: Any, *, comm: MPI.Comm | None, same_start: bool, **settings: Any) -> None:
         self.comm = MPI.COMM_WORLD if comm is None else comm
+        parallel.check_comm(self.comm)
         with parallel.together(self.comm):
             super().__init__(params, **settings)
         weights = self._weights()
@@ -124,6 +125,7 @@ class Parle(Replicas):
         check_finite: bool = True,
     ) -> None:
         comm = MPI.COMM_WORLD if comm is None else comm
+        parallel.check_comm(comm)
         start = parallel.of_rank_0(comm, fresh_seed() if seed is None else seed)
         with parallel.together(comm):
             own = None if generator is not None and seed is None else derived_seed(start, comm.rank)

@@ -80,10 +80,10 @@ class Step:
 
     def evaluate(self) -> Any:
         """Call the closure; ``loss`` keeps what the first call gave."""
-        if self._closure is None:
+        if not callable(self._closure):
             raise BadInput(
                 f"{self._name}.step: expected a closure, which zeroes the gradients, computes the loss, calls backward "
-                "and returns the loss, got None; write optimizer.step(closure)"
+                f"and returns the loss, got {self._closure!r:.80}; write optimizer.step(closure)"
             )
         with torch.enable_grad():
             loss = self._closure()
@@ -91,7 +91,7 @@ class Step:
         if loss is None:
             raise BadInput(f"{self._name}.step: expected a closure that returns the loss, got None")
         if self._check_finite:
-            value = float(loss.detach()) if isinstance(loss, torch.Tensor) else float(loss)
+            value = self._number(loss)
             if not math.isfinite(value):
                 raise NotConverged(
                     f"{self._name}: the loss is {value} at call {self.calls} of the closure in one step; the weights "
@@ -101,6 +101,15 @@ class Step:
         if self.calls == 1:
             self.loss = loss
         return loss
+
+    def _number(self, loss: Any) -> float:
+        """A loss as a number; a complex one is no loss."""
+        given = loss.detach() if isinstance(loss, torch.Tensor) else loss
+        try:
+            return float(given)
+        except (TypeError, ValueError, RuntimeError):
+            kind = f"shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else repr(given)
+            raise BadInput(f"{self._name}.step: expected a closure that returns one number, got {kind:.80}") from None
 
     def undo(self) -> None:
         """Back to the weights and the noise of the beginning."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from relax.base.log import logger
 from relax.base.start import one_torch_thread_per_rank
-from relax.base.teams import Teams
+from relax.base.teams import Teams, check_teams
 from relax.base.types import Array
 from relax.errors import BadInput, NotConverged
 from relax.train.half_inverse.by_matrix import Direction, by_blocks, by_gram, by_svd
@@ -153,6 +153,7 @@ class HalfInverse(torch.optim.Optimizer):
         self.krylov_tolerance = krylov_tolerance
         self.measure = measure
         self.report: StepReport | None = None
+        check_teams(teams)
         self._exchange = Exchange(teams)
         self._coupled: set[int] = set()
         self._all_kept = True

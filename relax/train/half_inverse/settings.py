@@ -39,6 +39,9 @@ def listed(params: Any) -> Any:
     """Parameters, or groups of them, as a list; a tensor is left to torch, which refuses it in words."""
     if isinstance(params, torch.Tensor):
         return params
+    if not isinstance(params, Iterable):
+        hint = "; .parameters() are its" if isinstance(params, torch.nn.Module) else ""
+        raise BadInput(f"HalfInverse: expected parameters, got {type(params).__name__}{hint}")
     given = list(params)
     if not given:
         raise BadInput("HalfInverse: expected parameters, got an empty list")

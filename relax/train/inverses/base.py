@@ -13,8 +13,9 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.fem.layout import as_rows
 from relax.base.la.factors import Key
-from relax.base.teams import Teams, by_teams
+from relax.base.teams import Teams, by_teams, check_teams
 from relax.base.types import Array
+from relax.engine.protocols import check_is_map
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 
@@ -37,6 +38,8 @@ class MapInverse(ABC):
     """
 
     def __init__(self, G: ReducedMap, teams: Teams | None = None) -> None:
+        check_is_map(G, type(self).__name__)
+        check_teams(teams)
         self.G = G
         self.teams = teams
         self.comm: MPI.Comm = G.comm if teams is None else teams.comm

@@ -1,0 +1,396 @@
+"""Command lines: job files, table by table and key by key, the files that they name, options and arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from jobs import CONTROL_JOB, HEAT_JOB, SMALL_JOB, changed
+from mpi4py import MPI
+from relaxation_jobs import LANDSCAPE_JOB, MISFIT_JOB
+
+
+class CommandLine(NamedTuple):
+    """A command line that must end in words.
+
+    Attributes:
+        words: what must be said, once.
+        files: that are there, by name.
+        arguments: of ``relax``, in the folder of the files.
+        status: that it must end with.
+    """
+
+    words: str
+    files: dict[str, str | bytes]
+    arguments: tuple[str, ...] = ("run", "job.toml", "--output", "out")
+    status: int = 2
+
+    def lay_out(self, folder: Path) -> None:
+        """Put the files into a folder, on rank 0. Collective."""
+        if MPI.COMM_WORLD.rank == 0:
+            for name, content in self.files.items():
+                (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        MPI.COMM_WORLD.Barrier()
+
+
+def job(words, *substitutions, of=SMALL_JOB, **files):
+    """A job with some of its text replaced, and files beside it: dots in their names are two underscores."""
+    beside = {name.replace("__", "."): content for name, content in files.items()}
+    return CommandLine(words, {"job.toml": changed(*substitutions, of=of), **beside})
+
+
+def text(words, content):
+    """A job file of this content."""
+    return CommandLine(words, {"job.toml": content})
+
+
+def line(words, *arguments, status=2, **files):
+    """A command line, and files."""
+    return CommandLine(words, {name.replace("__", "."): content for name, content in files.items()}, arguments, status)
+
+
+def key(table, entry, words, of=SMALL_JOB):
+    """A job with one more key in a table."""
+    return job(words, (f"[{table}]\n", f"[{table}]\n{entry}\n"), of=of)
+
+
+MEASURED = (
+    ("points = 12\nseed = 1", 'points = "sensors.csv"'),
+    ('truth = "inclusions"\nnoise = 0.02\nseed = 2', 'file = "sensors.csv"\nnoise = 0.1'),
+)
+
+
+def sensors(words, content):
+    """A job with measured data of this content."""
+    return job(words, *MEASURED, sensors__csv=content)
+
+
+_modules = iter(range(1000))
+
+
+def module(words, content):
+    """A job with an equation of the user's own, in a module of a name of its own: Python keeps what it has imported."""
+    name = f"module_of_a_mistake_{next(_modules)}"
+    return job(words, ('"poisson.diffusion"\nsource = 10.0', f'"{name}:made"'), **{f"{name}__py": content})
+
+
+MISTAKES = {
+    # the file
+    "a job: missing": line("there is no such job file", "run", "job.toml"),
+    "a job: a folder": line(".: expected a readable TOML file: [Errno 21] Is a director", "run", "."),
+    "a job: empty": text("the table that says what the job is about is missing: [dat", ""),
+    "a job: no TOML": text("this is not TOML", "[mesh"),
+    "a job: bytes": text("job.toml: expected a readable TOML file: 'utf-8' codec can", b"\xff\xfe\x00"),
+    "a job: a PNG": text("job.toml: expected a readable TOML file: 'utf-8' codec can", b"\x89PNG\r\n\x1a\n\0\0"),
+    "a job: nested": text("a few levels deep", "a = " + "[" * 5000 + "]" * 5000),
+    "a job: a key twice": key("mesh", "n = 8", "this is not TOML"),
+    "a job: a table twice": text("this is not TOML", SMALL_JOB + "[mesh]\n"),
+    "a job: an unknown table": text(
+        "[colour]: unknown table; did you mean 'solver'? (there is:", SMALL_JOB + "[colour]\nx = 1\n"
+    ),
+    "a job: two kinds": text(
+        "[data], [target]: expected one of them: [data] makes an in", SMALL_JOB + "[target]\nstate = 1\n"
+    ),
+    "a job: without a mesh": job("[mesh]: this table is missing", ('[mesh]\ngenerator = "unit_square"\nn = 8\n', "")),
+    "a job: a table that is a number": job(
+        "[mesh]: expected a table", ('[mesh]\ngenerator = "unit_square"\nn = 8\n', "mesh = 3\n")
+    ),
+    "a job: a list of tables": job("[mesh]: expected a table", ("[mesh]", "[[mesh]]")),
+    "a job: a long name": line("there is no such job file; looked in", "run", "a" * 2400 + ".toml"),
+    # [mesh]
+    "mesh: a generator": job(
+        "[mesh] generator: unknown name 'unit_circle'; did you mean", ("unit_square", "unit_circle")
+    ),
+    "mesh: n = 0": job("[mesh] n: expected a number >= 1", ("n = 8", "n = 0")),
+    "mesh: n = 3e9": job("rectangle: expected at most 1e+12 parts in all", ("n = 8", "n = 3000000000")),
+    "mesh: n = 10^20": job("rectangle: expected at most 1e+12 parts in all", ("n = 8", f"n = {10**20}")),
+    "mesh: n is text": job("[mesh] n: expected a number or a list of numbers", ("n = 8", 'n = "8"')),
+    "mesh: n is a fraction": job("[mesh] n: expected a whole number", ("n = 8", "n = 8.5")),
+    "mesh: n is true": job("[mesh] n: expected a number or a list of numbers", ("n = 8", "n = true")),
+    "mesh: two numbers": job("[mesh]: n: generator = 'unit_square' takes 1 number(s)", ("n = 8", "n = [8, 8]")),
+    "mesh: a key too many": key("mesh", "h = 0.1", "[mesh]: generator = 'unit_square' takes n"),
+    "mesh: file and generator": key("mesh", 'file = "a.msh"', "expected one mesh"),
+    "mesh: no such file": job(
+        "nowhere.msh; paths start from the project",
+        ('generator = "unit_square"\nn = 8', 'file = "nowhere.msh"'),
+    ),
+    "mesh: a file's name too long": job(
+        "[mesh] file: there is no", ('generator = "unit_square"\nn = 8', f'file = "{"a" * 2400}.msh"')
+    ),
+    "mesh: NUL in the name": job(
+        "[mesh] file: expected text without NUL characters, which n",
+        ('generator = "unit_square"\nn = 8', 'file = "a\\u0000.msh"'),
+    ),
+    "mesh: a file of noise": job("$MeshFormat", ('generator = "unit_square"\nn = 8', 'file = "a.msh"'), a__msh="x"),
+    "mesh: a geometry that runs": job(
+        "--trust-mesh", ('generator = "unit_square"\nn = 8', 'file = "a.geo"'), a__geo='SystemCall "ls";'
+    ),
+    "mesh: upside down": job(
+        "rectangle: expected each lower coordinate below the upper",
+        ('"unit_square"\nn = 8', '"rectangle"\nn = [2, 2]\nlower = [1.0, 1.0]\nupper = [0.0, 0.0]'),
+    ),
+    "mesh: far away": job(
+        "rectangle: expected each lower coordinate below the upper",
+        ('"unit_square"\nn = 8', '"rectangle"\nn = [2, 2]\nlower = [0.0, 0.0]\nupper = [1e200, 1.0]'),
+    ),
+    # [pde]
+    "pde: misspelt": job("did you mean", ("poisson.diffusion", "poisson.difusion")),
+    "pde: a key": key("pde", "sauce = 1.0", "[pde] sauce: poisson.diffusion has no such keyword; did yo"),
+    "pde: a word for a number": job(
+        "[pde] source: expected a number, a list of numbers, or a t", ("source = 10.0", 'source = "ten"')
+    ),
+    "pde: NaN": job("[pde] source: expected a number, a word, a list of them, o", ("source = 10.0", "source = nan")),
+    "pde: the mesh": key("pde", "mesh = 3", "`mesh` is not a keyword"),
+    "pde: degree = 0": key("pde", "degree = 0", "degree"),
+    "pde: degree = 50": key("pde", "degree = 50", "degree"),
+    "pde: a tag": key("pde", "dirichlet = {left = 0.0, nowhere = 1.0}", "nowhere"),
+    "pde: a number for a tag": key("pde", "dirichlet = {99999999999999 = 0.0}", "no facet tag 99999999999999"),
+    "pde: no boundary": key("pde", "dirichlet = {}", "[pde]: poisson: expected a clamped part"),
+    "pde: no module": job("there is no module 'nobody'", ("poisson.diffusion", "nobody:knows")),
+    "pde: a module that fails": module("importing", "1 / 0\n"),
+    "pde: a module that leaves": module("SystemExit: 0", "import sys\nsys.exit(0)\n"),
+    "pde: a module without it": module("has no function 'made'", "def other(mesh): ...\n"),
+    "pde: a function of nothing": module("takes no mesh", "def made(): ...\n"),
+    "pde: a function that returns text": module("returned a str", "def made(mesh, source=1): return 'x'\n"),
+    "pde: no syntax": module("module_of_a_mistake_5:made: importing module_of_a_mistake_", "def made(:\n"),
+    "pde: in time": job(
+        "[pde]: heat.evolution needs dt, num_steps as well (it take",
+        ('"poisson.diffusion"\nsource = 10.0', '"heat.evolution"'),
+    ),
+    "pde: dt": job("[pde]: dt: expected a finite length above 0", ("dt = 0.01", "dt = -0.01"), of=HEAT_JOB),
+    "pde: theta": key("pde", "theta = 3.0", "theta", of=HEAT_JOB),
+    "pde: num_steps": job(
+        "[pde]: num_steps: expected a whole number of at least 1", ("num_steps = 4", "num_steps = 0"), of=HEAT_JOB
+    ),
+    # [observe] and [data]
+    "observe: 2e9 points": job("[observe] points: expected a number <= 1e+07", ("points = 12", "points = 2000000000")),
+    "observe: no points": job("[observe] points: expected a number >= 1", ("points = 12", "points = 0")),
+    "observe: text": job("nowhere.csv: there is no such CSV file", ("points = 12", 'points = "nowhere.csv"')),
+    "observe: a seed": job("[observe] seed: expected a number >= 0", ("seed = 1", "seed = -1")),
+    "observe: steps of a stationary equation": key(
+        "observe", "steps = [1]", "[observe] steps: poisson.diffusion is no equation in time;"
+    ),
+    "observe: steps beyond": job(
+        "[observe] steps: expected steps from 0 to 4, or from the e", ("steps = [2, 4]", "steps = [2, 9]"), of=HEAT_JOB
+    ),
+    "observe: steps twice": job(
+        "[observe] steps: step 2 is there twice; expected each step", ("steps = [2, 4]", "steps = [2, 2]"), of=HEAT_JOB
+    ),
+    "observe: no steps": job(
+        "[observe] steps: expected the number of a step, a list of", ("steps = [2, 4]", "steps = []"), of=HEAT_JOB
+    ),
+    "data: a truth": job("[data] truth: expected one of inclusions, smooth, layers,", ('"inclusions"', '"elephants"')),
+    "data: noise 0": job("[data] noise: expected a number >= 1e-12", ("noise = 0.02", "noise = 0.0")),
+    "data: noise 1e-300": job("[data] noise", ("noise = 0.02", "noise = 1e-300")),
+    "data: no noise": job("[data]: synthetic data need `noise`, a fraction of the lar", ("noise = 0.02\n", "")),
+    "data: truth and file": key("data", 'file = "x.csv"', "expected one source of data"),
+    "data: no such file": job("sensors.csv: there is no such CSV file", *MEASURED),
+    "data: an empty file": sensors("sensors.csv: expected at least one row of num", ""),
+    "data: a header alone": sensors("sensors.csv: expected at least one row of num", "x,y,value\n"),
+    "data: text in a cell": sensors("sensors.csv, line 2, value: expected a finite", "x,y,value\n0.5,0.5,high\n"),
+    "data: NaN in a cell": sensors("sensors.csv, line 2, value: expected a finite", "x,y,value\n0.5,0.5,nan\n"),
+    "data: a cell missing": sensors("sensors.csv, line 2: expected 3 entries (x, y", "x,y,value\n0.5,0.5\n"),
+    "data: a cell too many": sensors("sensors.csv, line 2: expected 3 entries (x, y", "x,y,value\n0.5,0.5,1.0,2.0\n"),
+    "data: no values": sensors("sensors.csv needs the column(s) value", "x,y\n0.5,0.5\n"),
+    "data: no y": sensors("sensors.csv: expected the columns x, y for a mesh in 2 dim", "x,value\n0.5,1.0\n"),
+    "data: z in the plane": sensors(
+        "sensors.csv: expected the columns x, y for a mesh in 2 dim", "x,y,z,value\n0.5,0.5,0.5,1.0\n"
+    ),
+    "data: a column twice": sensors(
+        "sensors.csv: two columns have the same name:", "x,y,value,value\n0.5,0.5,1.0,1.0\n"
+    ),
+    "data: outside the mesh": sensors(
+        "[observe] points: 1 of 1 points lie outside the mesh: 0: (", "x,y,value\n5.0,0.5,1.0\n"
+    ),
+    "data: sigma 0": sensors("sensors.csv has a column sigma already; remo", "x,y,value,sigma\n0.5,0.5,1.0,0.0\n"),
+    "data: decimal commas": sensors("sensors.csv, line 2: expected 3 entries (x, y", "x,y,value\n0,5,0,5,1,0\n"),
+    "data: a PNG": sensors("sensors.csv: expected a readable CSV file: 'u", b"\x89PNG\r\n\x1a\n\0\0"),
+    "data: a folder": job("sensors.csv: there is no such CSV file", (MEASURED[0][0], 'points = "."'), MEASURED[1]),
+    # [prior], [method], [solver], [output]
+    "prior: missing": job("[prior]: this table is missing", ("[prior]\nlength = 0.5\nstd = 0.5\n", "")),
+    "prior: length": job("[prior] length: expected a number > 0", ("length = 0.5", "length = -0.5")),
+    "prior: no length": job("[prior] length: this key is missing: the correlation lengt", ("length = 0.5\n", "")),
+    "prior: infinite": job("[prior] std: expected a finite number", ("std = 0.5", "std = inf")),
+    "prior: a word": job("[prior] std: expected a number", ("std = 0.5", 'std = "wide"')),
+    "method: misspelt": job("did you mean", ("gauss_newton", "gaus_newton")),
+    "method: max_steps": key("method", "max_steps = 0", "max_steps"),
+    "method: rtol": key("method", "rtol = 2.0", "rtol"),
+    "method: a key": key("method", "colour = 3", "colour"),
+    "solver: a preset": text(
+        "[solver] options: unknown name 'fast' (there is: direct, d", SMALL_JOB + '[solver]\noptions = "fast"\n'
+    ),
+    "solver: a layout": text("layout", SMALL_JOB + '[solver]\nlayout = "spread"\n'),
+    "solver: storage of a stationary equation": text(
+        "[solver] storage: poisson_diffusion is no equation in time",
+        SMALL_JOB + '[solver]\nstorage = {schedule = "disk"}\n',
+    ),
+    "solver: a schedule": text(
+        "[solver] storage.schedule: unknown name 'tape' (there is:",
+        HEAT_JOB + '[solver]\nstorage = {schedule = "tape"}\n',
+    ),
+    "solver: slots": text(
+        "[solver] storage: schedule = 'revolve' takes slots", HEAT_JOB + '[solver]\nstorage = {schedule = "revolve"}\n'
+    ),
+    "output: missing": job("[output]: this table is missing", ('[output]\nfolder = "results/small"\n', "")),
+    "output: a number": job("[output] folder: expected a string", ('folder = "results/small"', "folder = 3")),
+    "output: empty": job(
+        "[output] folder: expected a string that is not empty", ('folder = "results/small"', 'folder = ""')
+    ),
+    "output: frames": job("[output] frames: expected a number >= 1", ("frames = 3", "frames = 0"), of=HEAT_JOB),
+    # the other kinds
+    "target: none": job(
+        "[target]: expected one target, either `state` or `populati", ("populations = [0, 1, 0]", ""), of=CONTROL_JOB
+    ),
+    "target: two": key("target", "state = 2", "expected one target", of=CONTROL_JOB),
+    "target: more than 1": job("add up to 1", ("[0, 1, 0]", "[0, 1, 1]"), of=CONTROL_JOB),
+    "target: a state too high": job(
+        "[target]: the eigenstates: k: expected at most 15, the deg",
+        ("populations = [0, 1, 0]", "state = 1000"),
+        of=CONTROL_JOB,
+    ),
+    "target: tolerance": key("target", "tolerance = 0.0", "tolerance", of=CONTROL_JOB),
+    "start: a shape": job(
+        "[start] shape: unknown name 'saw' (there is: random, const", ('"sine"', '"saw"'), of=CONTROL_JOB
+    ),
+    "control: observed": text("remove this table", CONTROL_JOB + "[observe]\npoints = 3\n"),
+    "control: a length": key("prior", "length = 1.0", "remove this key", of=CONTROL_JOB),
+    "control: of Poisson": job(
+        "[target]: poisson.diffusion is no equation in time; expect",
+        ('"schrodinger.dipole"\nnum_steps = 50\ndt = 0.2', '"poisson.diffusion"'),
+        of=CONTROL_JOB,
+    ),
+    "landscape: unknown": job(
+        "[landscape] function: unknown landscape 'smooth' (there is", ('"rugged"', '"smooth"'), of=LANDSCAPE_JOB
+    ),
+    "landscape: beta": job("beta", ("beta = 2.0", "beta = -2.0"), of=LANDSCAPE_JOB),
+    "landscape: a route": job("route", ('"cole_hopf"', '"scenic"'), of=LANDSCAPE_JOB),
+    "landscape: starts": job(
+        "[descent] starts: expected a number >= 1", ("starts = 6", "starts = 0"), of=LANDSCAPE_JOB
+    ),
+    "landscape: starts outside": job(
+        "[descent] starts: expected points inside the mesh", ("starts = 6", "starts = [[9.0]]"), of=LANDSCAPE_JOB
+    ),
+    "landscape: times": job(
+        "[descent] times: expected a number > 0", ("times = [0.05, 0.1,", "times = [-0.05, 0.1,"), of=LANDSCAPE_JOB
+    ),
+    "landscape: a prior": text(
+        "[prior]: a landscape job has no use for this table; remove", LANDSCAPE_JOB + "[prior]\nstd = 1.0\n"
+    ),
+    "landscape: of Poisson": job(
+        "[pde] beta: poisson.diffusion has no such keyword (there i",
+        ("hamilton_jacobi.viscous_evolution", "poisson.diffusion"),
+        of=LANDSCAPE_JOB,
+    ),
+    "misfit: a box": job("box", ("box = [0.1, 0.9]", "box = [0.9, 0.1]"), of=MISFIT_JOB),
+    "misfit: a truth": job(
+        "[data] truth: expected 1 number(s), one for each of the bo",
+        ("truth = [0.8]", "truth = [0.8, 0.9]"),
+        of=MISFIT_JOB,
+    ),
+    "misfit: num": job("num: expected one number of cells", ("num = 24", "num = 1"), of=MISFIT_JOB),
+    "misfit: starts": job(
+        "[misfit]: starts: expected points of 1 number(s) in the bo", ("starts = 3", "starts = [[9.0]]"), of=MISFIT_JOB
+    ),
+    "misfit: ranks": key(
+        "misfit", "ranks_per_solve = 64", "[misfit] ranks_per_solve: expected a divisor of the 2 rank", of=MISFIT_JOB
+    ),
+    "misfit: a layout": text("remove this key", MISFIT_JOB + '[solver]\nlayout = "owned"\n'),
+    # the command line
+    "a command: misspelt": line("No such command", "rum"),
+    "run: without a job": line("Missing argument", "run"),
+    "run: an option": line(
+        "No such option: --overwite Did you mean --overwrite?", "run", "job.toml", "--overwite", job__toml=SMALL_JOB
+    ),
+    "run: overwrite and resume": line(
+        "expected one of them", "run", "job.toml", "--overwrite", "--resume", job__toml=SMALL_JOB
+    ),
+    "run: a time limit": line("--time-limit", "run", "job.toml", "--time-limit", "soon", job__toml=SMALL_JOB),
+    "run: resume nothing": line(
+        "out: nothing to resume: there is no such folder",
+        "run",
+        "job.toml",
+        "--output",
+        "out",
+        "--resume",
+        job__toml=SMALL_JOB,
+    ),
+    "run: resume a landscape": line(
+        "nothing to resume", "run", "job.toml", "--output", "out", "--resume", job__toml=LANDSCAPE_JOB
+    ),
+    "run: into a file": line(
+        "job.toml: expected a folder for the results, and this is a",
+        "run",
+        "job.toml",
+        "--output",
+        "job.toml",
+        job__toml=SMALL_JOB,
+    ),
+    "run: into the job's folder": line(
+        ".: holds job.toml, which this job reads; choose another wi",
+        "run",
+        "job.toml",
+        "--output",
+        ".",
+        job__toml=SMALL_JOB,
+    ),
+    "run: into 300 letters": line(
+        "is the path of a folder, longer by 81 than what MPI writes",
+        "run",
+        "job.toml",
+        "--output",
+        "a" * 300,
+        job__toml=SMALL_JOB,
+    ),
+    "run: into 6000 letters": line(
+        "is the path of a folder, longer by 5781 than what MPI writ",
+        "run",
+        "job.toml",
+        "--output",
+        "a" * 6000,
+        job__toml=SMALL_JOB,
+    ),
+    "run: into a path of 2400": line(
+        "is the path of a folder, longer by 2192 than what MPI writ",
+        "run",
+        "job.toml",
+        "--output",
+        "/".join(["a" * 200] * 12),
+        job__toml=SMALL_JOB,
+    ),
+    "run: into a path of 6000": line(
+        "is the path of a folder, longer by 5810 than what MPI writ",
+        "run",
+        "job.toml",
+        "--output",
+        "/".join(["a" * 200] * 30),
+        job__toml=SMALL_JOB,
+    ),
+    "run: into /proc": line(
+        "/proc/relax: cannot write there (No such file or directory",
+        "run",
+        "job.toml",
+        "--output",
+        "/proc/relax",
+        job__toml=SMALL_JOB,
+    ),
+    "run: into nothing": line(
+        ".: holds job.toml, which this job reads; choose another wi",
+        "run",
+        "job.toml",
+        "--output",
+        "",
+        job__toml=SMALL_JOB,
+    ),
+    "check: without a function": line("Missing argument", "check"),
+    "check: unknown": line("unknown equation 'poisson.defusion'", "check", "poisson.defusion"),
+    "check: no module": line("there is no module", "check", "nobody:knows"),
+    "check: n": line("Invalid value for '--n': 0 is not in the range x>=1.", "check", "poisson.diffusion", "--n", "0"),
+    "check: a seed": line(
+        "Invalid value for '--seed': -1 is not in the range x>=0.", "check", "poisson.diffusion", "--seed", "-1"
+    ),
+    "check: a mesh": line("there is no such file", "check", "poisson.diffusion", "--mesh", "nowhere.msh"),
+    "check: keywords": line("burgers.evolution needs viscosity as a keyword besides a m", "check", "burgers.evolution"),
+    "check: a wrong derivative": line(
+        "nothing:at.all: there is no module 'nothing'; looked in /t", "check", "nothing:at.all"
+    ),
+}
