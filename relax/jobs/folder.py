@@ -21,7 +21,7 @@ from relax.base import parallel
 from relax.base.files import LONGEST_PATH, PART, is_part, remove, sync, write_bytes, write_json, write_text
 from relax.errors import BadInput
 from relax.jobs import info, lock
-from relax.jobs.contents import CHECKPOINT, JOB, RESULTS, RUN, UNFINISHED, files_of, marked
+from relax.jobs.contents import CHECKPOINT, FIELDS, JOB, RESULTS, RUN, UNFINISHED, files_of, marked
 from relax.jobs.lock import LOCK, Lock, myself
 
 _SPARE_BYTES = 16 * 2**20

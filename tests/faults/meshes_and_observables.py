@@ -44,8 +44,8 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
-        "bad = np.flatnonzero(~(np.abs(points) <= _FAR).all(axis=1))",
-        "bad = np.flatnonzero((np.abs(points) > _FAR).all(axis=1))",
+        "bad = np.flatnonzero(~(np.abs(points) <= FAR).all(axis=1))",
+        "bad = np.flatnonzero((np.abs(points) > FAR).all(axis=1))",
         "test_mesh_files.py -k no_mesh",
         "nodes at NaN are nodes",
     ),

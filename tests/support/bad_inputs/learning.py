@@ -6,8 +6,8 @@ import pickle
 
 import numpy as np
 import torch
-from bad_inputs.given import COMM
 
+from bad_inputs.given import COMM
 from relax import (
     SGLD,
     ComplexLayer,
