@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -177,6 +177,11 @@ def of_rank_0(comm: MPI.Comm, value: T) -> T:
 def on_each_rank(comm: MPI.Comm, value: T) -> list[T]:
     """Every rank's object, in the order of ranks, on every rank; pickled on the way. Collective."""
     return comm.allgather(value)
+
+
+def exchanged(comm: MPI.Comm, parcels: Sequence[T]) -> list[T]:
+    """What each rank has for this one, in the order of ranks; ``parcels[i]`` goes to rank i. Pickled. Collective."""
+    return comm.alltoall(parcels)
 
 
 def to_rank_0(comm: MPI.Comm, value: T) -> list[T] | None:
