@@ -50,13 +50,15 @@ done_so_far() { [ ! -d "$out" ] || find "$out" -path "*/$landmark" | sort; }
 # It is the ranks that look for the command: they may be in a container, and srun would try to execute the folder `relax` of
 # the checkout. When one fails launchers end the others: those that say nothing wait for the one that speaks.
 launch() {
+    status=75
+    [ -z "$asked" ] || return 0
     "${launcher[@]}" sh -c 'command -v relax >/dev/null && exec relax run "$@"
         [ "${PMIX_RANK:-${PMI_RANK:-${SLURM_PROCID:-0}}}" = 0 ] || { sleep 2; exit 127; }
         echo "relax: there is no command relax here: put it on the PATH in the .sbatch file (module load, or activate a" \
             "virtual environment), or let LAUNCH end with environment/enter" >&2
         exit 127' sh "$@" &
     child=$!
-    # It may have been asked before it had a number.
+    # The signal may have come before there was a process to pass it on to.
     [ -z "$asked" ] || kill -s USR1 "$child" 2>/dev/null || true
     heard=1
     while [ -n "$heard" ]; do        # a signal ends `wait`, too

@@ -41,6 +41,7 @@ MARKERS = (
     "ranks(*numbers): the numbers of ranks on which the test can fail differently, said by the file, the class or the "
     "function, in this order; one where nothing is said",
     "slow: takes more than a second or so; `make quick` leaves it out",
+    "slurm: starts a Slurm of its own, for minutes; left out unless it is asked for, as by `-m slurm`",
 )
 # More ranks than are named are as good as three.
 _SEVERAL = 3
@@ -111,15 +112,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests that are for this number of ranks."""
+    """Leave the tests that are for this number of ranks, and have been asked for."""
     here = min(COMM.size, _SEVERAL)
+    wants_slurm = "slurm" in config.option.markexpr
     mine, others = [], []
     for item in items:
         # A class can say for all that it inherits: the outermost mark counts.
         *_, mark = None, *item.iter_markers("ranks")
         if mark and not (mark.args and set(mark.args) <= set(range(1, _SEVERAL + 1)) and not mark.kwargs):
             raise pytest.UsageError(f"{item.nodeid}: expected numbers from 1 to {_SEVERAL} in its mark, got {mark}")
-        (mine if here in (mark.args if mark else (1,)) else others).append(item)
+        is_wanted = wants_slurm or item.get_closest_marker("slurm") is None
+        (mine if is_wanted and here in (mark.args if mark else (1,)) else others).append(item)
     if others:
         config.hook.pytest_deselected(items=others)
     items[:] = mine

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import scripts
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "mpi_jobs").glob("*.sbatch"))
@@ -27,7 +28,7 @@ exit "${REFUSED:-0}"
 RELAX = """#!/bin/bash
 echo "relax $*" >>"$CALLS"
 while [ "$1" != --output ]; do shift; done
-trap 'exit 75' USR1
+trap 'sleep 0.1; echo "relax ends" >>"$CALLS"; exit 75' USR1
 mkdir -p "$2/unfinished/checkpoint"
 [ -n "$IDLE" ] || mktemp -d -p "$2/unfinished/checkpoint" >/dev/null
 seconds='{"build": 1, "invert": 1, "write": 1}'
@@ -88,7 +89,8 @@ def test_a_time_limit_signals_the_shell_which_passes_it_on_and_requeues(cluster:
         process.send_signal(signal.SIGUSR1)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 75 and "job 7 is requeued" in errors
-    assert cluster.calls()[-1] == "scontrol requeue 7"
+    # Not before the step has ended.
+    assert cluster.calls()[-2:] == ["relax ends", "scontrol requeue 7"]
 
 
 def test_a_requeued_job_goes_on_and_other_statuses_are_passed_on(cluster: Cluster) -> None:
@@ -115,6 +117,13 @@ def test_a_signal_that_comes_before_relax_listens_is_a_stop(cluster: Cluster) ->
     cluster.has("relax", "#!/bin/sh\nkill -USR1 $$\n")
     status, _, calls = cluster.submit(POISSON)
     assert status == 75 and calls[-1] == "scontrol requeue 7"
+
+
+def test_a_signal_between_two_runs_stops_the_next(cluster: Cluster) -> None:
+    cluster.has("relax", RELAX.replace("trap ", "trap '' USR1; kill -USR1 $PPID #"))
+    status, _, calls = cluster.submit(SCALING, STATUS="0", SLURM_NTASKS="2")
+    assert status == 75 and len(calls) == 3 and calls[-1] == "scontrol requeue 7"
+    assert (cluster.out / "warm-up" / "summary.json").exists()
 
 
 def test_the_tasks_of_an_array_have_folders_and_values_of_their_own(cluster: Cluster) -> None:
@@ -158,3 +167,9 @@ def test_what_is_missing_is_said(cluster: Cluster, script: str) -> None:
 def test_the_folder_is_named_by_out_alone(cluster: Cluster, words: tuple[str, ...]) -> None:
     status, errors, calls = cluster.submit(POISSON, *words, STATUS="0")
     assert (status, calls) == (2, []) and f"{words[0]}: OUT=folder names the folder" in errors
+
+
+@pytest.mark.slurm
+@pytest.mark.timeout(1200)
+def test_a_slurm_of_its_own_runs_them_all() -> None:
+    subprocess.run([ROOT / "mpi_jobs" / "test_slurm.sh"], env=scripts.own_environment(), check=True)
