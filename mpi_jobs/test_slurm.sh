@@ -109,6 +109,8 @@ for ((i = 0; ; i++)); do
     sleep 0.5
 done
 say "$(sinfo --version) is up, in $state"
+srun --mpi=list 2>&1 | grep -qw pmix || die 2 "this Slurm has no PMIx plugin (Debian unstable's has none), without which srun" \
+    "starts no ranks of Open MPI: RELAX_SUITE=trixie"
 
 # -- jobs ---------------------------------------------------------------------------------------------------------------
 
