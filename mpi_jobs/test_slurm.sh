@@ -2,7 +2,7 @@
 # usage: environment/enter mpi_jobs/test_slurm.sh
 #
 # Starts a Slurm of one node for as long as this runs, submits every .sbatch file to it with two ranks, and looks at what
-# becomes of time limits, signals, requeues, arrays, launchers and a missing `relax`; about five minutes. Slurm is the one on
+# becomes of time limits, signals, requeues, arrays, launchers and a missing `relax`; five to ten minutes. Slurm is the one on
 # the PATH, else Debian's, which is unpacked into the cache once (10 MB); nothing of the system is touched, and no root needed.
 #
 # Exit status: 0 all is well, 1 something is not (what it was is in a folder that is named), 2 Slurm does not start here.
