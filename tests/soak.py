@@ -153,17 +153,17 @@ def plain_on(mesh) -> Callable[[], None]:
         matrices = [fem_petsc.create_matrix(form) for form in (operator, operator, operator, sensitivity)]
         fem_petsc.assemble_matrix(matrices[0], operator, bcs=problem.bcs)
         matrices[0].assemble()
-        b = [fem_petsc.assemble_vector(form) for form in forms][0]
-        b.ghostUpdate(addv=PETSc.InsertMode.ADD, mode=PETSc.ScatterMode.REVERSE)
-        ksp = PETSc.KSP().create(COMM)
+        duals = [fem_petsc.assemble_vector(form) for form in forms]
+        duals[0].ghostUpdate(addv=PETSc.InsertMode.ADD, mode=PETSc.ScatterMode.REVERSE)
+        ksp = PETSc.KSP().create(mesh.comm)
         ksp.setType("preonly")
         ksp.getPC().setType("lu")
         ksp.getPC().setFactorSolverType("mumps")
         ksp.setOperators(matrices[0])
-        ksp.solve(b, functions[0].x.petsc_vec)
-        for item in (ksp, b, *matrices):
+        ksp.solve(duals[0], functions[0].x.petsc_vec)
+        for item in (ksp, *duals, *matrices, functions[0].x.petsc_vec):
             item.destroy()
-        PETSc.garbage_cleanup(COMM)
+        PETSc.garbage_cleanup(mesh.comm)
 
     return one
 

@@ -24,6 +24,8 @@ class Draws:
     def __init__(self, seed, comm):
         self.seed, self.rng = seed, np.random.default_rng(seed)
         self.controls, self.words = [], []
+        #: Of what holds the state, and of the initial one.
+        self.size = 0.5
         self.mesh = self._mesh(comm)
         self.dim = self.mesh.geometry.dim
         self.n = ufl.FacetNormal(self.mesh)
@@ -120,21 +122,22 @@ class Draws:
 
     # -- boundary conditions -------------------------------------------------------------------------------------------
 
-    def boundary(self, V, least=0, free=0, size=0.5):
-        """Conditions on at least so many sides, and the sides that are left, at least so many; values of a size."""
+    def boundary(self, V, least=0, free=0):
+        """Conditions on at least so many sides, and the sides that are left, at least so many."""
         sides = self.rng.permutation(SIDES[self.dim]).tolist()
         count = int(self.rng.integers(least, len(sides) - free + 1))
         held, left = sides[:count], sides[count:]
         bcs = []
         while held:
             take = int(self.rng.integers(1, len(held) + 1))
-            bcs.append(clamp(V, held[:take], self._boundary_value(V, size)))
+            bcs.append(clamp(V, held[:take], self._boundary_value(V)))
             held = held[take:]
         if bcs:
             self.words.append(f"{count} of {len(sides)} sides held")
         return bcs, left
 
-    def _boundary_value(self, V, size):
+    def _boundary_value(self, V):
+        size = self.size
         Q = value_space(V)
         shape = tuple(Q.value_shape)
         if not has_order(Q):

@@ -120,7 +120,8 @@ class _Equations(Draws):
     def _elasticity(self, V, u, v):
         """Hooke's law, of small or of finite strains; what holds and what pulls is small beside the moduli."""
         one = ufl.Identity(self.dim)
-        bcs, _ = self.boundary(V, least=1, size=0.05)
+        self.size = 0.05
+        bcs, _ = self.boundary(V, least=1)
         F, strain = one, ufl.sym(grad(u))
         if self.chance(0.5):
             self.words.append("finite strain")
@@ -229,9 +230,9 @@ class _Equations(Draws):
         start = fem.Function(V, name="initial")
         if is_mixed(V):
             part = self.of(0, 1)
-            start.sub(part).interpolate(self.smooth(-0.5, 0.5, tuple(V.sub(part).value_shape)))
+            start.sub(part).interpolate(self.smooth(-self.size, self.size, tuple(V.sub(part).value_shape)))
         else:
-            start.interpolate(self.smooth(-0.5, 0.5, tuple(V.value_shape)))
+            start.interpolate(self.smooth(-self.size, self.size, tuple(V.value_shape)))
         return start
 
     # -- all of it -----------------------------------------------------------------------------------------------------
