@@ -145,3 +145,26 @@ def nearest(word: str, known: Collection[str]) -> str:
     near = closest(word, known)
     ask = f"; did you mean {near!r}?" if near else ""
     return f"{ask} (there is: {', '.join(known)})"
+
+
+# What torch's optimisers let choose of how they compute; these here have one way.
+_OF_TORCH = {"foreach": (None, False, True), "fused": (None, False), "differentiable": (False,), "capturable": (False,)}
+_WHY = {
+    "fused": "there is no kernel that takes a whole step",
+    "differentiable": "a step is taken without a graph",
+    "capturable": "a step looks at the loss, which no CUDA graph can",
+}
+
+
+def check_of_torch(name: str, given: dict[str, Any], known: Iterable[str]) -> None:
+    """Refuse keywords of torch's optimisers that would change nothing though they ask for it, and unknown ones.
+
+    Raises:
+        BadInput: naming the keyword.
+    """
+    for key, value in given.items():
+        if key not in _OF_TORCH:
+            raise BadInput(f"{name}: unknown keyword {key!r}{nearest(key, [*known, *_OF_TORCH])}")
+        if value not in _OF_TORCH[key]:
+            why = _WHY.get(key, "small tensors go together in any case")
+            raise BadInput(f"{name}: {key}: expected {_OF_TORCH[key][0]}, got {value!r}: {why}")

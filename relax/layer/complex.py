@@ -11,7 +11,7 @@ from relax.base import parallel
 from relax.base.teams import Teams
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
-from relax.layer.layer import SolutionLayer
+from relax.layer.layer import SolutionLayer, around_graphs
 
 _COMPLEX = (torch.complex64, torch.complex128)
 _REAL = (torch.float32, torch.float64)
@@ -82,9 +82,13 @@ class ComplexLayer(torch.nn.Module):
         """Length of an observation, in real numbers."""
         return self.layer.size_out
 
-    @torch.compiler.disable  # type: ignore[misc,untyped-decorator,unused-ignore]
     def forward(self, m: Tensor) -> Tensor:
         """G of each sample, as complex numbers: (..., size_out / 2)."""
+        around_graphs()
+        return self._solved(m)
+
+    @torch.compiler.disable  # type: ignore[misc,untyped-decorator,unused-ignore]
+    def _solved(self, m: Tensor) -> Tensor:
         with parallel.together(self.layer.comm):
             self._check(m)
         return as_complex(self.layer(as_real(m) if m.is_complex() else m))

@@ -20,6 +20,21 @@ from relax.layer.products import Call, Solve
 
 one_torch_thread_per_rank()
 
+# What torch quotes where it may not go around the layer.
+_NO_GRAPH = (
+    "a solve of relax is no operation of torch, so no graph holds all of a network with a SolutionLayer in it: "
+    "torch.compile without fullgraph=True goes around the layer; export the parts before and behind it"
+)
+
+_TAKES_WORDS = torch.__version__ >= "2.7"
+
+
+def around_graphs() -> None:
+    """Let what torch compiles end here and go on behind; where there must be one graph torch quotes the words."""
+    if torch.compiler.is_dynamo_compiling():
+        # torch 2.6 quotes what it cannot follow.
+        torch._dynamo.graph_break(msg=_NO_GRAPH) if _TAKES_WORDS else BadInput(_NO_GRAPH)
+
 
 class SolutionLayer(torch.nn.Module):
     """y = G(m) for tensors: (..., size_in) -> (..., size_out). Leading axes are samples.
@@ -28,7 +43,8 @@ class SolutionLayer(torch.nn.Module):
 
     Differentiable twice: ``backward``, ``torch.autograd.grad(create_graph=True)``, and ``torch.func`` with ``vjp``,
     ``jvp``, ``vmap``, ``jacrev``, ``jacfwd``, ``hessian``. Each forward pass owns its linearisation points, so any
-    number of them may come before their backward passes, in any order. Directions that ``vmap`` brings go through one
+    number of them may come before their backward passes, in any order. ``torch.autograd.functional``, with
+    ``vectorize=True``, and ``is_grads_batched=True`` work, too. Directions that ``vmap`` brings go through one
     factorisation and one block solve. A third derivative raises.
 
     Precision and device: computed in float64 on the CPU; the result has the dtype and device of the input.
@@ -39,7 +55,8 @@ class SolutionLayer(torch.nn.Module):
     gets the gradient of, the control values that it owns.
 
     A copy, by ``copy.deepcopy`` or ``AveragedModel``, shares the map. ``torch.compile`` goes around the layer; what
-    records operations (``torch.func.linearize``, ``make_fx``, ``torch.jit.trace``) and pickling are errors.
+    needs one graph (``fullgraph=True``, ``torch.export``), what records operations (``torch.func.linearize``,
+    ``make_fx``, ``torch.jit.trace``) and pickling are errors.
 
     Args:
         G: the map. The layer adds no parameters of its own.
@@ -83,10 +100,14 @@ class SolutionLayer(torch.nn.Module):
         """Length of an observation."""
         return self.G.size_out
 
-    # torch.compile would follow the solve into DOLFINx.
-    @torch.compiler.disable  # type: ignore[misc,untyped-decorator,unused-ignore]
     def forward(self, m: Tensor) -> Tensor:
         """G of each sample: (..., size_in) -> (..., size_out)."""
+        around_graphs()
+        return self._solved(m)
+
+    # torch.compile would follow the solve into DOLFINx.
+    @torch.compiler.disable  # type: ignore[misc,untyped-decorator,unused-ignore]
+    def _solved(self, m: Tensor) -> Tensor:
         with parallel.together(self.comm):
             self._check(m)
         samples = KnownPoints(self.G) if self._dense is None else KnownBatches(self._dense)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,9 @@ def _array(tensor: Tensor) -> Array:
     if torch.jit.is_tracing() or get_proxy_mode() is not None:
         # What comes back would be a constant to the trace, or memory that nobody has written.
         raise BadInput(
-            "SolutionLayer: torch records operations here (torch.func.linearize, make_fx, torch.jit.trace), and a "
-            "solve is none of its own; torch.func.jvp, vjp, jacfwd and jacrev work, torch.compile goes around the layer"
+            "SolutionLayer: torch records operations here (torch.func.linearize, make_fx, torch.export, "
+            "torch.jit.trace), and a solve is none of its own; torch.func.jvp, vjp, jacfwd and jacrev work, "
+            "torch.compile goes around the layer"
         )
     if type(tensor).__name__ == "FakeTensor":
         raise BadInput("SolutionLayer: expected a tensor with values, got a fake tensor, which has a shape alone")
@@ -87,8 +89,8 @@ def _array(tensor: Tensor) -> Array:
         return tensor.detach().resolve_neg().numpy()
     except RuntimeError as error:
         raise BadInput(
-            "SolutionLayer: torch handed over a batched tensor outside of torch.func "
-            "(autograd.grad with is_grads_batched=True?); torch.func.jacrev, jacfwd and vmap work"
+            f"SolutionLayer: torch handed over a tensor without numbers to read ({error}); nested batches work in "
+            "torch.func (vmap, jacrev, jacfwd)"
         ) from error
 
 
@@ -108,6 +110,21 @@ class _Product(torch.autograd.Function):
     """The vmap rule that all products share: over samples where m is mapped, over directions where it is not."""
 
     generate_vmap_rule = False
+
+    @classmethod
+    def apply(cls, m: Tensor, *rest: Any) -> Any:
+        """As of every function of torch, and under its older vmap, that of ``is_grads_batched=True``."""
+        *directions, call = rest
+        tensors = [m, *directions]
+        is_batched = [torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors]
+        if not any(is_batched):
+            return super().apply(m, *rest)
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        shown = [torch._remove_batch_dim(t, level, 1, 0) if b else t for t, b in zip(tensors, is_batched, strict=True)]
+        info = SimpleNamespace(batch_size=next(len(t) for t, b in zip(shown, is_batched, strict=True) if b))
+        product, dim = cls.vmap(info, (*(0 if b else None for b in is_batched), None), *shown, call)
+        return torch._add_batch_dim(product, dim, level)
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple[int | None, ...], m: Tensor, *rest: Any) -> tuple[Tensor, int]:
@@ -135,7 +152,7 @@ def _tangent(
     terms = [] if d_dot is None else [same.apply(m, d_dot, ctx.call)]
     if m_dot is not None:
         along = m_dot.unsqueeze(-2).expand(*d.shape[:-1], m_dot.shape[-1])
-        terms.append(second.apply(m, d, along, ctx.call))
+        terms.append(second.apply(_Last.apply(m, ctx.call), d, along, ctx.call))
     return sum(terms[1:], start=terms[0]) if terms else None
 
 
@@ -168,7 +185,7 @@ class _Vjp(_Product):
     @staticmethod
     def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         m, dy = ctx.saved_tensors
-        for_m = _Hvp.apply(m, dy, w, ctx.call).sum(-2) if ctx.needs_input_grad[0] else None
+        for_m = _Hvp.apply(_Last.apply(m, ctx.call), dy, w, ctx.call).sum(-2) if ctx.needs_input_grad[0] else None
         for_dy = _Jvp.apply(m, w, ctx.call) if ctx.needs_input_grad[1] else None
         return for_m, for_dy, None
 
@@ -187,7 +204,7 @@ class _Jvp(_Product):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         m, dm = ctx.saved_tensors
-        for_m = _Hvp.apply(m, dy, dm, ctx.call).sum(-2) if ctx.needs_input_grad[0] else None
+        for_m = _Hvp.apply(_Last.apply(m, ctx.call), dy, dm, ctx.call).sum(-2) if ctx.needs_input_grad[0] else None
         for_dm = _Vjp.apply(m, dy, ctx.call) if ctx.needs_input_grad[1] else None
         return for_m, for_dm, None
 
@@ -197,7 +214,11 @@ class _Jvp(_Product):
 
 
 class _Last(_Product):
-    """A second-order product: what its derivative would be, relax does not have."""
+    """m -> m, where second derivatives are taken: what their derivative in m would be, relax does not have."""
+
+    @staticmethod
+    def forward(m: Tensor, call: Call) -> Tensor:
+        return m.clone()
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
@@ -208,15 +229,26 @@ class _Last(_Product):
     jvp = backward
 
 
-class _Hvp(_Last):
+class _Hvp(_Product):
     """m (S, n), dy (S, K, p), dm (S, K, n) -> d/dε G'(m + ε dm)ᵀ dy (S, K, n)."""
 
     @staticmethod
     def forward(m: Tensor, dy: Tensor, dm: Tensor, call: Call) -> Tensor:
         return call.product("hvp", m, dy, dm)
 
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        m, dy, dm = ctx.saved_tensors
+        for_dy = _SecondTangent.apply(m, dm, w, ctx.call) if ctx.needs_input_grad[1] else None
+        for_dm = _Hvp.apply(m, dy, w, ctx.call) if ctx.needs_input_grad[2] else None
+        return _for_last(ctx, m), for_dy, for_dm, None
 
-class _SecondTangent(_Last):
+    @staticmethod
+    def jvp(ctx: Any, m_dot: Tensor | None, dy_dot: Tensor | None, dm_dot: Tensor | None, _: None) -> Tensor | None:
+        return _bilinear(_Hvp, ctx, dy_dot, dm_dot)
+
+
+class _SecondTangent(_Product):
     """m (S, n), a (S, K, n), b (S, K, n) -> G''(m)[a, b] (S, K, p): a Hessian action for each observation.
 
     Only forward over forward asks for it; forward over reverse (``torch.func.hessian``) takes one action a direction.
@@ -225,3 +257,27 @@ class _SecondTangent(_Last):
     @staticmethod
     def forward(m: Tensor, a: Tensor, b: Tensor, call: Call) -> Tensor:
         return call.product("second_tangent", m, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        m, a, b = ctx.saved_tensors
+        for_a = _Hvp.apply(m, dy, b, ctx.call) if ctx.needs_input_grad[1] else None
+        for_b = _Hvp.apply(m, dy, a, ctx.call) if ctx.needs_input_grad[2] else None
+        return _for_last(ctx, m), for_a, for_b, None
+
+    @staticmethod
+    def jvp(ctx: Any, m_dot: Tensor | None, a_dot: Tensor | None, b_dot: Tensor | None, _: None) -> Tensor | None:
+        return _bilinear(_SecondTangent, ctx, a_dot, b_dot)
+
+
+def _bilinear(kind: type[_Product], ctx: Any, a_dot: Tensor | None, b_dot: Tensor | None) -> Tensor | None:
+    """The tangent of a product that is linear in each of its directions."""
+    m, a, b = ctx.saved_tensors
+    terms = [] if a_dot is None else [kind.apply(m, a_dot, b, ctx.call)]
+    terms += [] if b_dot is None else [kind.apply(m, a, b_dot, ctx.call)]
+    return sum(terms[1:], start=terms[0]) if terms else None
+
+
+def _for_last(ctx: Any, m: Tensor) -> Tensor | None:
+    """Something for ``_Last`` to refuse; torch drops it where nobody wants it."""
+    return torch.zeros_like(m) if ctx.needs_input_grad[0] else None

@@ -220,3 +220,16 @@ def test_compile_goes_around_it(network):
         gradients[name] = y.detach().numpy(), net[0].weight.grad.numpy().copy()
     for compiled, plain in zip(gradients["compiled"], gradients["plain"], strict=True):
         close(compiled, plain, 1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("record", ["fullgraph", "export"])
+def test_one_graph_is_refused_in_words(network, record):
+    net, x = network
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="torch.compile without fullgraph=True goes around the layer"):
+        if record == "fullgraph":
+            torch.compile(net, backend="aot_eager", fullgraph=True)(x)
+        else:
+            torch.export.export(net, (x,), strict=True)

@@ -144,9 +144,29 @@ class LayerContract:
             assert "expected" in message and words in message
         y = layer(m.requires_grad_())
         raised_everywhere(BadInput, lambda: y.backward(torch.full_like(y, np.nan)))
-        batched = torch.eye(layer.size_out, dtype=torch.float64)
-        message = str(raised_everywhere(BadInput, lambda: torch.autograd.grad(y, m, batched, is_grads_batched=True)))
-        assert "jacrev" in message
+
+    def test_what_torch_batches_itself(self, bench, layer):
+        """Its older vmap: ``is_grads_batched``, and ``vectorize`` of torch.autograd.functional; hvp by two sweeps."""
+        m = self.controls(bench, 1)[0].detach()
+        functional, eye = torch.autograd.functional, torch.eye(layer.size_out, dtype=torch.float64)
+        J = torch.func.jacrev(layer)(m)
+        live = m.clone().requires_grad_()
+        (rows,) = torch.autograd.grad(layer(live), live, eye, is_grads_batched=True)
+        close(rows, J)
+        close(functional.jacobian(layer, m, vectorize=True), J)
+        close(functional.jacobian(layer, m, vectorize=True, strategy="forward-mode"), J)
+
+        def loss(x):
+            return (layer(x) ** 3).sum()
+
+        # An observable without a second derivative of its own takes a difference, along another direction here.
+        H, near = torch.func.hessian(loss)(m), 1e-6
+        close(functional.hessian(loss, m, vectorize=True), H, near)
+        v = torch.linspace(-1.0, 1.0, layer.size_in, dtype=torch.float64)
+        close(functional.hvp(loss, m, v)[1], H @ v, near)
+        close(functional.vhp(loss, m, v)[1], H @ v, near)
+        mixed = functional.hvp(loss, m.clone().requires_grad_(), v, create_graph=True)[1]
+        raised_everywhere(RelaxError, lambda: mixed.sum().backward())
 
     def test_a_third_derivative_says_so(self, bench, layer):
         m = self.controls(bench, 1)[0]

@@ -14,9 +14,20 @@ class OptimizerContract(CommonContract):
     """Inherited by one class for each optimiser of relax.relaxation."""
 
     remembering = {"momentum": 0.5}
-    no_closure = r"expected a closure.*optimizer\.step\(closure\)"
+    no_closure = r"expected a closure.*several gradients, .*optimizer\.step\(closure\)"
     no_loss = "returns the loss, got None"
     foreign = "expected the state of an optimiser of relax.relaxation"
+
+    def test_keywords_of_torch(self):
+        x = parameter([1.0])
+        self.new([x], foreach=None, fused=False, differentiable=False, capturable=False)
+        for wrong, words in (
+            ({"capturable": True}, "capturable: expected False, got True"),
+            ({"fused": True}, "fused: expected None"),
+            ({"momentun": 0.5}, "unknown keyword 'momentun'; did you mean 'momentum'"),
+        ):
+            with pytest.raises(BadInput, match=words):
+                self.new([x], **wrong)
 
     # -- descent -------------------------------------------------------------------------------------------------------
 

@@ -15,10 +15,11 @@ Hamilton–Jacobi equation and 1/t the spring. In the words of the papers: ``t_f
 
 Every one takes ``optimizer.step(closure)``, where the closure zeroes the gradients, computes the loss, calls
 ``backward`` and returns the loss; it is called as often as there are inner steps, and may take another mini-batch each
-time. Parameters without a gradient are left alone. A step gives what the first call gave: the loss at the weights
-before the step. It raises ``BadInput`` without a closure, or when the closure returns no loss, and ``NotConverged``
-when a loss is not finite. Whatever is raised, also by the closure, the weights, the noise and the count of steps are
-then those before the step.
+time. ``SGLD``, which takes one gradient, does without a closure after ``loss.backward()``. Parameters without a
+gradient are left alone. A step gives what the first call gave: the loss at the weights before the step. It raises
+``BadInput`` without the closure that it needs, or when that returns no loss, and ``NotConverged`` when a loss is not
+finite. Whatever is raised, also by the closure, the weights, the noise and the count of steps are then those before the
+step.
 
 Settings that mean the same for each optimiser that takes them; what is particular to one is in its docstring:
 
@@ -42,6 +43,8 @@ Settings that mean the same for each optimiser that takes them; what is particul
 ``exact_noise``     draw every number from torch's normal generator; without it a large tensor on a CPU gets noise of
                     the same distribution, resolved to 2^-20, from a table
 ``check_finite``    raise when a loss is not finite
+``foreach``         as torch has it, ignored: tensors go together; so ``fused``, ``differentiable`` and
+                    ``capturable`` where they ask for nothing
 ``comm``            the ranks; ``MPI.COMM_WORLD`` by default
 ``same_start``      give every replica rank 0's weights first
 ==================  ===============================================================================================

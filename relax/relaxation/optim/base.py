@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from relax.base.checks import ABOVE_0, AT_LEAST_0, FRACTION, Rule, closest, number_in
+from relax.base.checks import ABOVE_0, AT_LEAST_0, FRACTION, Rule, check_of_torch, closest, number_in
 from relax.errors import BadInput
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import decoded, encoded, value_at
@@ -24,12 +24,22 @@ class RelaxationOptimizer(torch.optim.Optimizer):
 
     Args:
         params: parameters, groups of them, or named parameters, as for every optimiser of torch.
+        of_torch: keywords of torch's optimisers that say how a step is computed.
         noise: the streams of random numbers; some that are never asked for by default.
         check_finite: whether a loss that is not finite is an error.
         defaults: settings of groups that do not say otherwise.
     """
 
-    def __init__(self, params: Any, *, noise: Noise | None = None, check_finite: bool, **defaults: Any) -> None:
+    def __init__(
+        self,
+        params: Any,
+        *,
+        of_torch: dict[str, Any],
+        noise: Noise | None = None,
+        check_finite: bool,
+        **defaults: Any,
+    ) -> None:
+        check_of_torch(type(self).__name__, of_torch, defaults)
         self.noise = Noise(seed=0) if noise is None else noise
         self.check_finite = check_finite
         name = type(self).__name__

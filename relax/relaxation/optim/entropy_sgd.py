@@ -72,9 +72,11 @@ class EntropySGD(RelaxationOptimizer):
         generator: torch.Generator | None = None,
         exact_noise: bool = False,
         check_finite: bool = True,
+        **of_torch: Any,
     ) -> None:
         super().__init__(
-            params, noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, t=t, beta=beta,
+            params, of_torch=of_torch,
+            noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, t=t, beta=beta,
             inner_steps=inner_steps, inner_lr=inner_lr, averaging=averaging, momentum=momentum,
             inner_momentum=inner_momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
         )  # fmt: skip
@@ -115,9 +117,11 @@ class ProximalPoint(RelaxationOptimizer):
         weight_decay: float = 0.0,
         maximize: bool = False,
         check_finite: bool = True,
+        **of_torch: Any,
     ) -> None:
         super().__init__(
-            params, check_finite=check_finite, lr=lr, t=t, inner_steps=inner_steps, inner_lr=inner_lr,
+            params, of_torch=of_torch,
+            check_finite=check_finite, lr=lr, t=t, inner_steps=inner_steps, inner_lr=inner_lr,
             momentum=momentum, inner_momentum=inner_momentum, nesterov=nesterov, weight_decay=weight_decay,
             maximize=maximize,
         )  # fmt: skip

@@ -51,9 +51,11 @@ class HamiltonJacobi(RelaxationOptimizer):
         weight_decay: float = 0.0,
         maximize: bool = False,
         check_finite: bool = True,
+        **of_torch: Any,
     ) -> None:
         super().__init__(
-            params, check_finite=check_finite, lr=lr, t=t, iterations=iterations, damping=damping, momentum=momentum,
+            params, of_torch=of_torch,
+            check_finite=check_finite, lr=lr, t=t, iterations=iterations, damping=damping, momentum=momentum,
             nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
         )  # fmt: skip
 

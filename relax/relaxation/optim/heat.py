@@ -52,9 +52,11 @@ class HeatSmoothing(RelaxationOptimizer):
         generator: torch.Generator | None = None,
         exact_noise: bool = False,
         check_finite: bool = True,
+        **of_torch: Any,
     ) -> None:
         super().__init__(
-            params, noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, t=t, beta=beta,
+            params, of_torch=of_torch,
+            noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, t=t, beta=beta,
             samples=samples, antithetic=antithetic, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
             maximize=maximize,
         )  # fmt: skip

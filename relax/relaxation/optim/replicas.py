@@ -123,6 +123,7 @@ class Parle(Replicas):
         generator: torch.Generator | None = None,
         exact_noise: bool = False,
         check_finite: bool = True,
+        **of_torch: Any,
     ) -> None:
         comm = MPI.COMM_WORLD if comm is None else comm
         parallel.check_comm(comm)
@@ -131,7 +132,8 @@ class Parle(Replicas):
             own = None if generator is not None and seed is None else derived_seed(start, comm.rank)
             noise = Noise(own, generator, exact_noise)
         super().__init__(
-            params, comm=comm, same_start=same_start, noise=noise, check_finite=check_finite, lr=lr, t=t, beta=beta,
+            params, of_torch=of_torch,
+            comm=comm, same_start=same_start, noise=noise, check_finite=check_finite, lr=lr, t=t, beta=beta,
             rho=rho, inner_steps=inner_steps, inner_lr=inner_lr, averaging=averaging, momentum=momentum,
             inner_momentum=inner_momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
         )  # fmt: skip
@@ -195,9 +197,11 @@ class ElasticSGD(Replicas):
         comm: MPI.Comm | None = None,
         same_start: bool = True,
         check_finite: bool = True,
+        **of_torch: Any,
     ) -> None:
         super().__init__(
-            params, comm=comm, same_start=same_start, check_finite=check_finite, lr=lr, rho=rho,
+            params, of_torch=of_torch,
+            comm=comm, same_start=same_start, check_finite=check_finite, lr=lr, rho=rho,
             inner_steps=inner_steps, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
         )  # fmt: skip
 

@@ -42,18 +42,20 @@ class SGLD(RelaxationOptimizer):
         generator: torch.Generator | None = None,
         exact_noise: bool = False,
         check_finite: bool = True,
+        **of_torch: Any,
     ) -> None:
         super().__init__(
-            params, noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, beta=beta,
+            params, of_torch=of_torch,
+            noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, beta=beta,
             momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
         )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
-        """One step, one call of the closure."""
+        """One step, one call of the closure; without one, with the gradients of a ``loss.backward()`` before it."""
         with one_step(self, closure, moves=False) as step:
             betas = [part.setting("beta") for part in step.parts]
-            step.evaluate()
+            step.evaluated()
             # Whatever can fail does so before the first weight moves.
             pulls = [part.forces() for part in step.parts]
             step.noise.ready(point.device for part in step.parts for point in part.points)

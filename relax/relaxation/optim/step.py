@@ -81,9 +81,10 @@ class Step:
     def evaluate(self) -> Any:
         """Call the closure; ``loss`` keeps what the first call gave."""
         if not callable(self._closure):
+            why = "; a step takes several gradients, at other weights than these" if self._closure is None else ""
             raise BadInput(
                 f"{self._name}.step: expected a closure, which zeroes the gradients, computes the loss, calls backward "
-                f"and returns the loss, got {self._closure!r:.80}; write optimizer.step(closure)"
+                f"and returns the loss, got {self._closure!r:.80}{why}; write optimizer.step(closure)"
             )
         with torch.enable_grad():
             loss = self._closure()
@@ -101,6 +102,23 @@ class Step:
         if self.calls == 1:
             self.loss = loss
         return loss
+
+    def evaluated(self) -> None:
+        """Call the closure, or, without one, take the gradients that ``loss.backward()`` has left."""
+        if self._closure is not None:
+            self.evaluate()
+            return
+        gradients = [p.grad for part in self.parts for p in part.params if p.grad is not None]
+        if not gradients:
+            raise BadInput(
+                f"{self._name}.step: expected gradients, from loss.backward() or a closure that calls it, got none"
+            )
+        # A sparse one is refused further on.
+        if self._check_finite and not all(g.is_sparse or bool(torch.isfinite(g).all()) for g in gradients):
+            raise NotConverged(
+                f"{self._name}: a gradient is NaN or infinite; the weights are those before this step. Try a smaller "
+                "learning rate, or check_finite=False to go on"
+            )
 
     def _number(self, loss: Any) -> float:
         """A loss as a number; a complex one is no loss."""

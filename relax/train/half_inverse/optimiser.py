@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from relax.base.checks import check_of_torch
 from relax.base.log import logger
 from relax.base.start import one_torch_thread_per_rank
 from relax.base.teams import Teams, check_teams
@@ -116,6 +117,7 @@ class HalfInverse(torch.optim.Optimizer):
         measure: call the closure again after each step, without a graph, for ``report.actual``. An error of this call
             comes after the step.
         teams: see above.
+        of_torch: keywords of torch's optimisers, where they ask for nothing: ``foreach``, ``maximize=False``, ...
 
     Attributes:
         report: what the last step did, a :class:`StepReport`; None before the first.
@@ -144,7 +146,11 @@ class HalfInverse(torch.optim.Optimizer):
         krylov_tolerance: float = 1e-12,
         measure: bool = False,
         teams: Teams | None = None,
+        **of_torch: Any,
     ) -> None:
+        if of_torch.pop("maximize", False):
+            raise BadInput("HalfInverse: maximize: expected False; return -loss from the closure to ascend")
+        check_of_torch("HalfInverse", of_torch, OWN)
         self.method = method
         self.batch_invariant = batch_invariant
         self.sub_batches = sub_batches

@@ -10,7 +10,7 @@ import torch
 from optim_common import CURVATURES, Trainer, equal, parameter, quadratic
 from optim_contract import OptimizerContract
 
-from relax.errors import BadInput
+from relax.errors import BadInput, NotConverged
 from relax.relaxation.optim import (
     SGLD,
     ElasticSGD,
@@ -280,6 +280,21 @@ class TestHeatSmoothing(OptimizerContract):
 class TestSGLD(OptimizerContract):
     make = making(SGLD, lr=0.2, beta=50.0)
     noiseless = {"beta": math.inf}
+    no_closure = r"expected gradients, from loss\.backward\(\) or a closure"
+
+    def test_without_a_closure_after_backward(self):
+        ours, theirs = Trainer(SGLD, lr=0.1, beta=50.0, seed=1), Trainer(SGLD, lr=0.1, beta=50.0, seed=1)
+        theirs.train(3)
+        for _ in range(3):
+            ours.closure()
+            assert ours.optimizer.step() is None
+        assert equal(ours.weights(), theirs.weights())
+        before = ours.weights()
+        ours.closure()
+        next(iter(ours.optimizer.param_groups))["params"][0].grad.fill_(math.nan)
+        with pytest.raises(NotConverged, match="a gradient is NaN"):
+            ours.optimizer.step()
+        assert equal(ours.weights(), before)
 
     @pytest.mark.parametrize("options", [*MOMENTA, {"weight_decay": 0.1, "maximize": True}])
     def test_without_noise_is_sgd_to_the_bit(self, options):
