@@ -17,7 +17,8 @@ from bad_inputs.given import Given, heat
 from mpi4py import MPI
 
 import relax
-from relax import BadInput, RelaxError, cli
+from relax import BadInput, BadProblem, PointsOutsideMesh, RelaxError, cli
+from relax.base import ending
 
 COMM = MPI.COMM_WORLD
 
@@ -74,6 +75,10 @@ def test_ten_of_them_in_processes_of_their_own():
     ended = subprocess.run([sys.executable, runner, "--exactly", *names], capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "10 of 10" in ended.stdout
+
+
+def test_the_status_of_what_was_handed_over_is_2():
+    assert {ending.status_of(kind("")) for kind in (BadInput, BadProblem, PointsOutsideMesh)} == {2}
 
 
 def test_numbers_of_numpy_are_numbers(given):

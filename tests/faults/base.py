@@ -18,6 +18,26 @@ MUTANTS = [
         "a block is solved without a factor",
     ),
     Mutant(
+        'if isinstance(value, str) or hasattr(value, "ufl_shape") or not isinstance(value, Iterable):',
+        "if isinstance(value, str) or not isinstance(value, Iterable):",
+        "test_bad_input.py -k mistakes",
+        "a single control is gone through as a list",
+        ranks=2,
+    ),
+    Mutant(
+        "over = len(os.fsencode(self.work / FIELDS[2])) - LONGEST_PATH",
+        "over = 0",
+        "test_bad_input.py -k command_lines",
+        "MPI is given a path that it ends the job for",
+        ranks=2,
+    ),
+    Mutant(
+        "if isinstance(error, BadInput | BadProblem | PointsOutsideMesh):",
+        "if isinstance(error, BadInput):",
+        "test_bad_input.py -k status",
+        "a problem that does not fit together has the status of a failed solve",
+    ),
+    Mutant(
         "for number in there[:-1]:",
         "for number in there:",
         "base/test_checkpoint.py -k 'due'",

@@ -8,6 +8,24 @@ LAYER = "test_layer.py::TestDiffusion"
 FORMULA = "test_half_inverse.py -k 'formula and (dense or fewer or positions) or damping or powers or points_down'"
 
 MUTANTS = [
+    Mutant(
+        "for_dm = _Hvp.apply(m, dy, w, ctx.call) if ctx.needs_input_grad[2]",
+        "for_dm = torch.zeros_like(dm) if ctx.needs_input_grad[2]",
+        "test_layer.py -k batches_itself",
+        "a Hessian action by two sweeps is none",
+    ),
+    Mutant(
+        "terms.append(second.apply(_Last.apply(m, ctx.call), d, along, ctx.call))",
+        "terms.append(second.apply(m.detach(), d, along, ctx.call))",
+        LAYER,
+        "a tangent of a gradient depends on the control no more",
+    ),
+    Mutant(
+        "if value not in _OF_TORCH[key]:",
+        "if False:",
+        "test_optim.py -k keywords",
+        "capturable=True is taken, and nothing is captured",
+    ),
     Mutant("point = m.detach() if _held.get() else m", "point = m.detach()", LAYER, "gradients of gradients are lost"),
     Mutant(
         "return y.to(device=m.device, dtype=m.dtype)", "return y.to(device=m.device)", LAYER, "float32 in, float64 out"

@@ -334,7 +334,7 @@ MISTAKES = {
         job__toml=SMALL_JOB,
     ),
     "run: into 300 letters": line(
-        "is the path of a folder, longer by 81 than what MPI writes",
+        "than MPI can write to; take another with --output",
         "run",
         "job.toml",
         "--output",
@@ -342,7 +342,7 @@ MISTAKES = {
         job__toml=SMALL_JOB,
     ),
     "run: into 6000 letters": line(
-        "is the path of a folder, longer by 5781 than what MPI writ",
+        "than MPI can write to; take another with --output",
         "run",
         "job.toml",
         "--output",
@@ -350,7 +350,7 @@ MISTAKES = {
         job__toml=SMALL_JOB,
     ),
     "run: into a path of 2400": line(
-        "is the path of a folder, longer by 2192 than what MPI writ",
+        "than MPI can write to; take another with --output",
         "run",
         "job.toml",
         "--output",
@@ -358,7 +358,7 @@ MISTAKES = {
         job__toml=SMALL_JOB,
     ),
     "run: into a path of 6000": line(
-        "is the path of a folder, longer by 5810 than what MPI writ",
+        "than MPI can write to; take another with --output",
         "run",
         "job.toml",
         "--output",
