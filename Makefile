@@ -9,9 +9,10 @@ JOB ?= mpi_jobs/poisson_inverse.toml
 MUTANTS ?=
 KILLS ?=
 SEEDS ?= 0:200
+FAULTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test check bench mutants kills random-problems soak clean
+.PHONY: help demo quick test check bench mutants kills random-problems soak faults clean
 
 help:
 	@echo "make demo    solve the main inverse problem on 2 ranks ($(JOB))"
@@ -19,14 +20,12 @@ help:
 	@echo "make test    the tests on 1, 2 and 3 ranks"
 	@echo "make check   lint, format and types"
 	@echo "make bench   every script of benchmarks/, one thread per rank"
+	@echo "make faults  bad inputs, each in a process of its own on 2 ranks: does each end in words?"
 	@echo "make mutants faults put into a copy, one at a time: which of them does no test notice?"
 	@echo "make kills   runs killed, stopped, or without a disk, at random moments, and gone on with"
 	@echo "make random-problems  maps of 200 random PDEs: right derivatives, the same numbers on 1, 2 and 3 ranks (half an hour)"
 	@echo "make soak    does memory grow? 10 000 calls, 500 maps, 2 000 steps of training, on 2 ranks"
 	@echo "make clean   build products, caches and results of this checkout"
-
-faults:
-	$(ENTER) python3 tests/mistakes.py $(FAULTS)
 
 demo:
 	$(ENTER) mpirun -n 2 relax run $(JOB) --overwrite
@@ -57,6 +56,9 @@ bench:
 	    echo "$$script"; \
 	    OMP_NUM_THREADS=1 $(ENTER) python3 "$$script"; \
 	done
+
+faults:
+	$(ENTER) python3 tests/mistakes.py $(FAULTS)
 
 mutants:
 	$(ENTER) python3 tests/mutants.py $(MUTANTS)

@@ -72,7 +72,7 @@ def test_command_lines_are_answered_in_words(monkeypatch, capfd):
 def test_ten_of_them_in_processes_of_their_own():
     runner = Path(__file__).with_name("mistakes.py")
     names = [*list(CALLS)[::60], *list(COMMAND_LINES)[::40]][:10]
-    ended = subprocess.run([sys.executable, runner, "--exactly", *names], capture_output=True, text=True, timeout=200)
+    ended = subprocess.run([sys.executable, runner, "--exactly", *names], capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "10 of 10" in ended.stdout
 
