@@ -4,7 +4,8 @@ usage: mistakes.py [--exactly] [WORD ...]
 
 Each mistake of ``support/bad_inputs`` is made by a program that does nothing else. It must end by itself within 20
 seconds of computing, with the same status on both ranks, 2 (or that of its line), with the words of its line and
-without another's traceback. WORDs narrow down: those mistakes stay that have one of them in their names, or, exactly, are one of them.
+without another's traceback. WORDs narrow down: those mistakes stay that have one of them in their names, or, exactly,
+are one of them.
 
 Exit status: 0 all do, 1 some do not.
 """

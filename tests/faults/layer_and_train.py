@@ -49,8 +49,8 @@ MUTANTS = [
         "G''[a, a] for G''[a, b]",
     ),
     Mutant(
-        "for_m = _Hvp.apply(m, dy, w, ctx.call)",
-        "for_m = -_Hvp.apply(m, dy, w, ctx.call)",
+        "for_m = _Hvp.apply(_Last.apply(m, ctx.call), dy, w, ctx.call)",
+        "for_m = -_Hvp.apply(_Last.apply(m, ctx.call), dy, w, ctx.call)",
         LAYER,
         "the sign of a Hessian action in a backward pass",
     ),

@@ -37,7 +37,7 @@ MUTANTS = [
         "what a geometry merges may run programs",
     ),
     Mutant(
-        "rows = np.concatenate(comm.alltoall([rows[home == rank] for rank in range(comm.size)]))",
+        "rows = np.concatenate(parallel.exchanged(comm, [rows[home == rank] for rank in range(comm.size)]))",
         "home = np.full(len(rows), comm.rank)",
         "test_mesh_files.py -k no_mesh",
         "cells are compared with those of their own rank alone",
