@@ -82,7 +82,7 @@ class _Bfgs:
     """−H g with H the approximation of the inverse Hessian that the last steps give."""
 
     def __init__(self, memory: int) -> None:
-        self._pairs: deque[_Pair] = deque(maxlen=at_least(memory, 1, "memory"))
+        self._pairs: deque[_Pair] = deque(maxlen=at_least(memory, 0, "memory"))
 
     def direction(self, here: Iterate, *, start_size: float, goal: float) -> SearchDirection:
         prior, dot = here.point.objective.prior, here.point.objective.G.dot

@@ -49,7 +49,7 @@ def fidelity(populations: Array, wanted: Array) -> float:
 def build(file: JobFile[ControlJob], comm: MPI.Comm) -> ControlSetting:
     """The control job of a file. Collective."""
     job = file.job
-    problem = build_equation(file, build_mesh(file, comm))
+    problem = build_equation(file, build_mesh(job.mesh, file.root, comm, trust=file.trust_mesh))
     if not isinstance(problem, Evolution):
         raise BadInput(f"[target]: {job.pde.name} is no equation in time; expected one that returns a relax.Evolution")
     _check_control(job, problem)

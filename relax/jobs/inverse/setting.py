@@ -58,7 +58,7 @@ def check_named(file: JobFile[InverseJob], comm: MPI.Comm) -> None:
 def build(file: JobFile[InverseJob], comm: MPI.Comm) -> InverseSetting:
     """The inverse problem of a job. Collective."""
     job = file.job
-    problem = build_equation(file, build_mesh(file, comm))
+    problem = build_equation(file, build_mesh(job.mesh, file.root, comm, trust=file.trust_mesh))
     _check_control(job, problem)
     sensors = sensors_of(file, problem)
     G = build_map(job.solver, problem, sensors.observable)

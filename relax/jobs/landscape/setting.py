@@ -71,7 +71,7 @@ def check_named(file: JobFile[LandscapeJob], comm: MPI.Comm) -> None:
 def build(file: JobFile[LandscapeJob], comm: MPI.Comm) -> LandscapeSetting:
     """The landscape of a file. Collective."""
     job = file.job
-    domain = build_mesh(file, comm)
+    domain = build_mesh(job.mesh, file.root, comm, trust=file.trust_mesh)
     f = landscape_of(file, domain)
     problem = build_equation(file, domain, f=f)
     if not isinstance(problem, Evolution) or tuple(problem.state.function_space.value_shape):

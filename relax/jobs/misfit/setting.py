@@ -69,7 +69,7 @@ def build(file: JobFile[MisfitJob], comm: MPI.Comm) -> MisfitSetting:
     """The misfit of a file, its mesh on each team of ranks. Collective."""
     job = file.job
     teams = Teams(comm, _ranks_per_solve(job, comm))
-    problem = build_equation(file, build_mesh(file, teams.space))
+    problem = build_equation(file, build_mesh(job.mesh, file.root, teams.space, trust=file.trust_mesh))
     sensors = sensors_of(file, problem)
     G = build_map(job.solver, problem, sensors.observable)
     box = np.array(job.misfit.box)

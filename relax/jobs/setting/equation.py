@@ -23,6 +23,7 @@ from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput, BadProblem
 from relax.jobs.setting.generators import GENERATORS, arguments_of
 from relax.jobs.toml import JobFile, SolverSection, StorageSection
+from relax.jobs.toml.sections import MeshSection
 from relax.observe import Observable
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
@@ -30,12 +31,11 @@ from relax.problem.problem import Problem
 _EQUATIONS = ("Problem", Problem, "Evolution", Evolution)
 
 
-def build_mesh(file: JobFile[Any], comm: MPI.Comm) -> mesh.Mesh:
-    """The mesh of a job. Collective."""
-    section = file.job.mesh
+def build_mesh(section: MeshSection, root: Path, comm: MPI.Comm, *, trust: bool = False) -> mesh.Mesh:
+    """The mesh of a job, whose file may run programs if ``trust`` says so. Collective."""
     if section.file is not None:
-        path = _mesh_file(section.file, file.root, comm)
-        return meshes.read(path, comm, h=section.h, trust=file.trust_mesh)
+        path = _mesh_file(section.file, root, comm)
+        return meshes.read(path, comm, h=section.h, trust=trust)
     name = str(section.generator)
     numbers = section.model_dump(include={"n", "lower", "upper", "h"}, exclude_none=True)
     return GENERATORS[name](**arguments_of(name, numbers), comm=comm)

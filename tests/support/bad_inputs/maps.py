@@ -253,7 +253,7 @@ MISTAKES = {
     "steps: a fraction": (lambda g: invert(g, method=lbfgs, max_steps=1.5), "max_steps: expected"),
     "steps: negative": (lambda g: invert(g, max_steps=-1), "max_steps: expected"),
     "max_cg: 0": (lambda g: invert(g, max_cg=0), "max_cg"),
-    "memory: 0": (lambda g: invert(g, method=lbfgs, memory=0), "memory"),
+    "memory: -1": (lambda g: invert(g, method=lbfgs, memory=-1), "memory"),
     "a Hessian: a word": (lambda g: invert(g, hessian="full"), "hessian"),
     "a Jacobian: a word": (lambda g: invert(g, jacobian="dense"), "jacobian"),
     "a callback: a word": (lambda g: invert(g, callback="print"), "callback"),
