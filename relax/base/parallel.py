@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -179,11 +179,6 @@ def on_each_rank(comm: MPI.Comm, value: T) -> list[T]:
     return comm.allgather(value)
 
 
-def exchanged(comm: MPI.Comm, parcels: Sequence[T]) -> list[T]:
-    """What each rank has for this one, in the order of ranks; ``parcels[i]`` goes to rank i. Pickled. Collective."""
-    return comm.alltoall(parcels)
-
-
 def to_rank_0(comm: MPI.Comm, value: T) -> list[T] | None:
     """Every rank's object, in the order of ranks, on rank 0; None elsewhere. Pickled on the way. Collective."""
     return comm.gather(value, root=0)
@@ -261,6 +256,11 @@ def checked_on_all(comm: MPI.Comm, values: Any, last: int, what: str) -> Array:
                 "relax.Teams"
             )
     return array
+
+
+def rows_at_home(comm: MPI.Comm, rows: npt.NDArray[Any], home: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The rows of all ranks whose ``home``, (n,), is this rank; pickled on the way. Collective."""
+    return np.concatenate(comm.alltoall([rows[home == rank] for rank in range(comm.size)]))
 
 
 def gather_rows(comm: MPI.Comm, rows: Array) -> Array:

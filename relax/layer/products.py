@@ -213,6 +213,9 @@ class _Jvp(_Product):
         return _tangent(_Jvp, _SecondTangent, ctx, m_dot, dm_dot)
 
 
+_THIRD = "SolutionLayer: expected at most two derivatives, got a third; a residual is differentiated twice here"
+
+
 class _Last(_Product):
     """m -> m, where second derivatives are taken: what their derivative in m would be, relax does not have."""
 
@@ -222,9 +225,7 @@ class _Last(_Product):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
-        raise RelaxError(
-            "SolutionLayer: expected at most two derivatives, got a third; a residual is differentiated twice here"
-        )
+        raise RelaxError(_THIRD)
 
     jvp = backward
 
@@ -237,11 +238,12 @@ class _Hvp(_Product):
         return call.product("hvp", m, dy, dm)
 
     @staticmethod
-    def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, w: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
+        _refuse_third(ctx)
         m, dy, dm = ctx.saved_tensors
         for_dy = _SecondTangent.apply(m, dm, w, ctx.call) if ctx.needs_input_grad[1] else None
         for_dm = _Hvp.apply(m, dy, w, ctx.call) if ctx.needs_input_grad[2] else None
-        return _for_last(ctx, m), for_dy, for_dm, None
+        return None, for_dy, for_dm, None
 
     @staticmethod
     def jvp(ctx: Any, m_dot: Tensor | None, dy_dot: Tensor | None, dm_dot: Tensor | None, _: None) -> Tensor | None:
@@ -259,11 +261,12 @@ class _SecondTangent(_Product):
         return call.product("second_tangent", m, a, b)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
+        _refuse_third(ctx)
         m, a, b = ctx.saved_tensors
         for_a = _Hvp.apply(m, dy, b, ctx.call) if ctx.needs_input_grad[1] else None
         for_b = _Hvp.apply(m, dy, a, ctx.call) if ctx.needs_input_grad[2] else None
-        return _for_last(ctx, m), for_a, for_b, None
+        return None, for_a, for_b, None
 
     @staticmethod
     def jvp(ctx: Any, m_dot: Tensor | None, a_dot: Tensor | None, b_dot: Tensor | None, _: None) -> Tensor | None:
@@ -278,6 +281,7 @@ def _bilinear(kind: type[_Product], ctx: Any, a_dot: Tensor | None, b_dot: Tenso
     return sum(terms[1:], start=terms[0]) if terms else None
 
 
-def _for_last(ctx: Any, m: Tensor) -> Tensor | None:
-    """Something for ``_Last`` to refuse; torch drops it where nobody wants it."""
-    return torch.zeros_like(m) if ctx.needs_input_grad[0] else None
+def _refuse_third(ctx: Any) -> None:
+    """Raise where the derivative in m is wanted: torch asks for all, and drops what is of no use."""
+    if ctx.needs_input_grad[0] and torch._C._will_engine_execute_node(ctx.next_functions[0][0]):
+        raise RelaxError(_THIRD)

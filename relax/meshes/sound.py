@@ -92,8 +92,7 @@ def _too_often(comm: MPI.Comm, rows: _Nodes, most: int) -> _Nodes | None:
     if comm.size > 1:
         # Equal rows go to one rank.
         home = (keys >> np.uint64(33)) % np.uint64(comm.size)
-        rows = np.concatenate(parallel.exchanged(comm, [rows[home == rank] for rank in range(comm.size)]))
-        keys = np.concatenate(parallel.exchanged(comm, [keys[home == rank] for rank in range(comm.size)]))
+        rows, keys = (parallel.rows_at_home(comm, what, home) for what in (rows, keys))
     ordered = np.sort(keys)
     suspects = ordered[most:][ordered[most:] == ordered[: max(len(keys) - most, 0)]]
     found: _Nodes | None = None

@@ -15,12 +15,6 @@ MUTANTS = [
         "a Hessian action by two sweeps is none",
     ),
     Mutant(
-        "terms.append(second.apply(_Last.apply(m, ctx.call), d, along, ctx.call))",
-        "terms.append(second.apply(m.detach(), d, along, ctx.call))",
-        LAYER,
-        "a tangent of a gradient depends on the control no more",
-    ),
-    Mutant(
         "if value not in _OF_TORCH[key]:",
         "if False:",
         "test_optim.py -k keywords",

@@ -27,6 +27,7 @@ from mpi4py import MPI
 
 from relax import meshes
 from relax.errors import BadInput
+from relax.meshes import sound
 
 pytestmark = pytest.mark.ranks(1, 2)
 
@@ -290,6 +291,13 @@ def triangles_of_xdmf(path, nodes, cells):
 def test_no_mesh(folder, nodes, cells, words, in_xdmf):
     refused(triangles(folder / "a.msh", nodes, cells), words)
     refused(triangles_of_xdmf(folder / "a.xdmf", nodes, cells), in_xdmf)
+
+
+@pytest.mark.ranks(2, 3)
+def test_cells_of_other_ranks_count():
+    cells = np.array([[0, 1, 2]]) if COMM.rank < 2 else np.empty((0, 3), dtype=np.int64)
+    with pytest.raises(BadInput, match="two cells or more have the nodes 0, 1, 2"):
+        sound.check_cells(COMM, "a mesh", "triangle", cells.astype(np.int64), 3, None)
 
 
 def test_a_mesh_in_either_form(folder):
