@@ -19,9 +19,9 @@ MUTANTS = [
     ),
     Mutant(
         'if isinstance(value, str) or hasattr(value, "ufl_shape") or not isinstance(value, Iterable):',
-        "if isinstance(value, str) or not isinstance(value, Iterable):",
+        'if hasattr(value, "ufl_shape") or not isinstance(value, Iterable):',
         "test_bad_input.py -k mistakes",
-        "a single control is gone through as a list",
+        "a word is gone through as a list of letters",
         ranks=2,
     ),
     Mutant(
