@@ -15,11 +15,12 @@ from bad_inputs.job_files import CommandLine
 
 Call = tuple[Callable[[Any], Any], str]
 
-#: Of calls: the mistake, made with what is given, and what the error must say.
-CALLS: dict[str, Call] = {**equations.MISTAKES, **maps.MISTAKES}
+_areas = {"equations": equations.MISTAKES, "maps": maps.MISTAKES}
 if find_spec("torch") is not None:
     from bad_inputs import learning
 
-    CALLS |= learning.MISTAKES
+    _areas["learning"] = learning.MISTAKES
+#: Of calls: the area and the mistake, made with what is given, and what the error must say.
+CALLS: dict[str, Call] = {f"{area}: {name}": call for area, calls in _areas.items() for name, call in calls.items()}
 #: Of the command ``relax``.
 COMMAND_LINES: dict[str, CommandLine] = job_files.MISTAKES
