@@ -94,19 +94,6 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, said + words
 
 
-def ranks_of(out: Path) -> list[int]:
-    """The processes that write to a folder, but for mpirun."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if str(out).encode() in words and b"mpirun" not in words[0]:
-            found.append(int(process.name))
-    return sorted(found)
-
-
 def state(out: Path) -> dict[str, bytes]:
     """The finished results of a folder."""
     if not (out / "run.json").exists():
@@ -192,7 +179,7 @@ def chain(kind: Kind, rng: random.Random, number: int) -> str:
         if kills < more:
             moment = rng.uniform(0.0, kind.seconds[n])
             time.sleep(moment)
-            victims = [process.pid, *ranks_of(out)]
+            victims = [process.pid, *scripts.with_word(out)]
             victim = rng.choice(victims)
             if process.poll() is None:
                 os.kill(victim, signal.SIGKILL)
@@ -200,7 +187,7 @@ def chain(kind: Kind, rng: random.Random, number: int) -> str:
                 moments.append(f"{moment:.2f}")
         status, words = ended(process)
         until = time.monotonic() + DEADLINE
-        while ranks_of(out):
+        while scripts.with_word(out):
             expect(time.monotonic() < until, "a rank is left behind")
             time.sleep(0.05)
         now = state(out)

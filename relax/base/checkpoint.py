@@ -47,8 +47,7 @@ class Checkpoint:
             optimiser, a scheduler), random generators of NumPy and torch, and a ``fem.Function`` or ``fem.Constant``.
 
     Raises:
-        BadInput: on every rank, for an ``every`` that is no time, an object that has no state, or a path that is no
-            folder.
+        BadInput: on every rank, for an ``every`` that is no time, or an object that has no state.
     """
 
     #: Of torch, NumPy and Python.
@@ -105,8 +104,11 @@ class Checkpoint:
         if not is_due:
             return False
         at_least(step, 0, "step")
-        with parallel.together(self._comm):
-            states = {name: value.state() for name, value in self._objects.items()}
+        states = {}
+        for name, value in self._objects.items():
+            # One after the other: a state may be a collective one, and where another fails on one rank none is begun.
+            with parallel.together(self._comm):
+                states[name] = value.state()
         chances = _random_states() if self.keeps_random_states else None
         checkpoint_files.write(self.path, self._comm, step, states, chances)
         self._last = time.monotonic()
@@ -121,29 +123,21 @@ class Checkpoint:
             Its step; 0 where there is no checkpoint.
 
         Raises:
-            BadInput: on every rank, when all there are are damaged, or hold other objects than these.
+            BadInput: on every rank, when the path is no folder, all checkpoints there are damaged, or they hold other
+                objects than these.
         """
         kept = checkpoint_files.newest(self.path, self._comm)
         if kept is None:
             return 0
-        if unknown := sorted(self._objects.keys() ^ kept.states.keys()):
-            missing = [name for name in unknown if name in self._objects] or unknown
-            words = nearest(missing[0], list(kept.states if missing[0] in self._objects else self._objects))
-            which = (
-                "is not kept there"
-                if missing[0] in self._objects
-                else "is kept there, and no object of that name given"
-            )
-            raise BadInput(f"{kept.folder}: the state of {missing[0]!r} {which}{words}")
+        for mine, theirs, which in (
+            (self._objects, kept.states, "is not kept there"),
+            (kept.states, self._objects, "is kept there, and no object of that name was given"),
+        ):
+            if missing := sorted(mine.keys() - theirs.keys()):
+                raise BadInput(f"{kept.folder}: the state of {missing[0]!r} {which}{nearest(missing[0], list(theirs))}")
         for name, value in self._objects.items():
-            try:
-                value.load(kept.states[name])
-            except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-                if isinstance(error, BadInput):
-                    raise
-                raise BadInput(
-                    f"{kept.folder}: the state of {name} is not one for the present object: {error}"
-                ) from error
+            with parallel.together(self._comm):
+                _load(value, kept.states[name], f"{kept.folder}: the state of {name}")
         if kept.chances is not None:
             _set_random_states(kept.chances)
         elif self.keeps_random_states:
@@ -172,6 +166,15 @@ class _Object:
 
     state: Callable[[], Any]
     load: Callable[[Any], Any]
+
+
+def _load(value: _Object, state: Any, what: str) -> None:
+    try:
+        value.load(state)
+    except BadInput:
+        raise
+    except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise BadInput(f"{what} is not one for the present object: {error}") from error
 
 
 def _object(value: Any, name: str) -> _Object:

@@ -95,16 +95,18 @@ def write(path: Path, comm: MPI.Comm, step: int, states: dict[str, Any], chances
 
     def publish() -> None:
         files = {name: mark for part in told or () for name, mark in part.items()}
-        for file in (made / _FIELDS).rglob("*"):
-            files[str(file.relative_to(made))] = [file.stat().st_size, _sum_of(file)]
-            sync(file)
         there = sorted(_numbers(path))
         with in_words(path):
+            if packed.fields:
+                for file in (made / _FIELDS).iterdir():
+                    files[str(file.relative_to(made))] = [file.stat().st_size, _sum_of(file)]
+                    sync(file)
+                sync(made / _FIELDS)
             write_json(made, _MANIFEST, {"step": step, "ranks": comm.size, "own": is_own, "files": files})
             made.rename(_folder(path, there[-1] + 1 if there else 1))
             sync(path)
-        for number in there[:-1]:
-            remove(_folder(path, number))
+            for number in there[:-1]:
+                remove(_folder(path, number))
 
     parallel.on_rank_0(comm, publish)
 

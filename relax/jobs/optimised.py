@@ -70,9 +70,12 @@ def _kept(session: Session) -> Kept | None:
     try:
         kept = newest(run / CHECKPOINT, session.comm)
         if kept is not None:
-            checked_history(kept.states["optimiser"]["history"])
+            optimiser = kept.states["optimiser"]
+            if missing := {"control", "history"} - optimiser.keys():
+                raise BadInput(f"{kept.folder}: has no {missing.pop()}")
+            checked_history(optimiser["history"])
         return kept
-    except (BadInput, KeyError, TypeError) as error:
+    except (BadInput, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"--resume: {error}; --overwrite starts anew") from None
 
 
@@ -87,7 +90,7 @@ def _optimise(session: Session, setting: Optimised, kept: Kept | None) -> Result
     before = [] if kept is None else kept.states["optimiser"]["history"]
     record = Record(session.comm, session.folder, before)
     # One that had ended after max_steps is resumed to take so many more.
-    is_more = kept is not None and UNFINISHED not in kept.folder.parts
+    is_more = kept is not None and kept.folder.parents[1].name != UNFINISHED
     max_steps = method.max_steps + (before[-1]["step"] if is_more else 0)
 
     def after_step(entry: dict[str, Any], value: Array) -> None:

@@ -96,7 +96,7 @@ def _so_far(work: Path, *, going: bool) -> list[tuple[str, str]]:
     history = history_of(work)
     kept = last_kept(work)
     goes_on = "" if going else ", from which --resume goes on"
-    checkpoint = [] if kept is None else [("checkpoint", f"step {kept}{goes_on}")]
+    checkpoint = [] if kept is None else [("checkpoint", f"{kept}{goes_on}")]
     if not history:
         return [("step", "none yet, or its job takes none"), *checkpoint]
     tables = _tables(work)
@@ -126,7 +126,7 @@ def _at_the_end(folder: Path) -> list[tuple[str, str]]:
         parts = ", ".join(f"{name} {duration(_number(times, name))}" for name in times)
         lines.append(("time", f"{duration(sum(_number(times, name) for name in times))} ({parts})"))
     kept = last_kept(folder)
-    return lines + ([] if kept is None else [("checkpoint", f"step {kept}")])
+    return lines + ([] if kept is None else [("checkpoint", kept)])
 
 
 def _reached(step: dict[str, Any], tables: dict[str, Any]) -> list[tuple[str, str]]:
@@ -155,10 +155,16 @@ def seconds_left(history: list[dict[str, Any]], end: float, max_steps: int) -> f
     return max(min(steps, max_steps - int(history[-1]["step"])), 0) * lasting
 
 
-def last_kept(folder: Path) -> int | None:
-    """The step of the last checkpoint in the folder of a run; None where there is none. Local."""
+def last_kept(folder: Path) -> str | None:
+    """The last checkpoint in the folder of a run, of each of its parts; None where there is none. Local."""
+    kept = folder / CHECKPOINT
+    steps = {"": _last_step(kept)} | {f"{path.name}, ": _last_step(path) for path in sorted(kept.glob("[!.]*"))}
+    return "; ".join(f"{name}step {step}" for name, step in steps.items() if step is not None) or None
+
+
+def _last_step(checkpoints: Path) -> int | None:
     there = sorted(
-        (folder / CHECKPOINT).glob("checkpoint-*/manifest.json"),
+        checkpoints.glob("checkpoint-*/manifest.json"),
         # The number in the name has six digits, or as many as it takes.
         key=lambda path: (len(path.parent.name), path.parent.name),
     )

@@ -16,7 +16,7 @@ import relax
 from relax.base import checkpoint_files, parallel
 from relax.base.checkpoint import seconds
 from relax.base.fem import stored_fields
-from relax.errors import BadInput, SolveFailed
+from relax.errors import BadInput, RelaxError, SolveFailed
 
 torch = pytest.importorskip("torch")
 
@@ -214,6 +214,38 @@ def test_mistakes_are_said_in_words(shared_tmp: Path) -> None:
     parallel.on_rank_0(COMM, lambda: (shared_tmp / "file").write_text("mine"))
     raised_everywhere(BadInput, relax.Checkpoint(shared_tmp / "file", net=Anything(1)).restore)
     raised_everywhere(SolveFailed, lambda: relax.Checkpoint(shared_tmp / "file", a=Anything(1)).save(1, now=True))
+
+
+class Together:
+    """A state that the ranks give, and take, together."""
+
+    def state_dict(self) -> dict[str, object]:
+        return {"sum": COMM.allreduce(1)}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.state_dict()
+
+
+class FailsOnOne:
+    """Without a word to the others."""
+
+    def state_dict(self) -> dict[str, object]:
+        if COMM.rank == 1:
+            raise RuntimeError("here alone")
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.state_dict()
+
+
+@pytest.mark.ranks(2)
+def test_what_fails_on_one_rank_is_an_error_on_all(shared_tmp: Path) -> None:
+    """Before another object's state is begun, for which the others would wait."""
+    with pytest.raises((RuntimeError, RelaxError), match="here alone"):
+        relax.Checkpoint(shared_tmp, a=FailsOnOne(), b=Together()).save(1, now=True)
+    relax.Checkpoint(shared_tmp, a=Anything(1), b=Together()).save(1, now=True)
+    words = str(raised_everywhere(BadInput, relax.Checkpoint(shared_tmp, a=FailsOnOne(), b=Together()).restore))
+    assert "the state of a is not one for the present object: here alone" in words
 
 
 @pytest.mark.ranks(2, 3)

@@ -218,7 +218,9 @@ def test_a_finished_run_that_is_damaged_is_named_and_left_alone(
     assert contents(out) == before
 
 
-@pytest.mark.parametrize("how", ["another length", "NaN", "a matrix", "a step is missing", "null lines", "no control"])
+@pytest.mark.parametrize(
+    "how", ["another length", "NaN", "a matrix", "a step is missing", "null lines", "the other layout"]
+)
 def test_what_does_not_fit_is_named_before_anything_is_touched(shared_tmp: Path, how: str) -> None:
     """Files that are whole, and say something else."""
     work = cut_short(shared_tmp)
@@ -232,7 +234,7 @@ def test_what_does_not_fit_is_named_before_anything_is_touched(shared_tmp: Path,
         "a matrix": {"control": np.ones((25, 25))},
         "a step is missing": {"history": history[1:]},
         "null lines": {"history": [None, None]},
-        "no control": {"control": [1.0]},
+        "the other layout": {"control": [1.0]},
     }[how]
     shutil.rmtree(work / folder.CHECKPOINT)
     checkpoint_files.write(work / folder.CHECKPOINT, MPI.COMM_SELF, 2, {"optimiser": {**state, **changed}}, None)
@@ -240,6 +242,17 @@ def test_what_does_not_fit_is_named_before_anything_is_touched(shared_tmp: Path,
     with pytest.raises(BadInput, match="--resume: the (control|history)"):
         run(shared_tmp, JOB, resume=True)
     assert contents(shared_tmp / "out") == before
+
+
+@pytest.mark.parametrize("gone", ["control", "history"])
+def test_what_is_missing_is_named(shared_tmp: Path, gone: str) -> None:
+    work = cut_short(shared_tmp)
+    found = kept(work)
+    assert found is not None
+    state = {key: value for key, value in found.states["optimiser"].items() if key != gone}
+    checkpoint_files.write(work / folder.CHECKPOINT, MPI.COMM_SELF, 2, {"optimiser": state}, None)
+    with pytest.raises(BadInput, match=f"--resume: .* has no {gone}; --overwrite starts anew"):
+        run(shared_tmp, JOB, resume=True)
 
 
 def test_a_history_begins_with_step_0() -> None:

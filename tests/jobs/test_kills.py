@@ -24,19 +24,6 @@ STEP = "checkpoint/checkpoint-00000"
 DEADLINE = 60.0
 
 
-def of_run(out: Path) -> list[int]:
-    """The ranks that write to a folder, in the order of their processes."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if str(out).encode() in words and not words[0].endswith(b"mpirun"):
-            found.append(int(process.name))
-    return sorted(found)
-
-
 def until(condition: Callable[[], object], what: str) -> None:
     end = time.monotonic() + DEADLINE
     while not condition():
@@ -78,11 +65,11 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path, whole: Path, file: str, wh
     with process:
         until(lambda: (out / "unfinished" / file).exists() or process.poll() is not None, "the run never came there")
         assert process.poll() is None
-        victim = process.pid if who == "mpirun" else of_run(out)[int(who)]
+        victim = process.pid if who == "mpirun" else scripts.with_word(out)[int(who)]
         os.kill(victim, signal.SIGKILL)
         process.wait(timeout=DEADLINE)
     # Ranks that mpirun leaves behind hold the folder until they are gone.
-    until(lambda: not of_run(out), "a rank is left")
+    until(lambda: not scripts.with_word(out), "a rank is left")
     assert process.returncode != 0
     if who == "mpirun" and not (out / "unfinished").exists():
         # They went on to the end.

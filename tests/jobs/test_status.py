@@ -47,6 +47,16 @@ def test_a_run_on_its_way(tmp_path: Path) -> None:
     assert "unfinished: no process works on it" in said and "step 3, from which --resume goes on" in said
 
 
+def test_each_part_of_a_run_has_its_checkpoints(tmp_path: Path) -> None:
+    work = begun(tmp_path / "unfinished", history=[])
+    for part, step in (("trajectory", 30), ("descents", 4)):
+        (work / "checkpoint" / part).mkdir()
+        (work / "checkpoint" / "checkpoint-000004").rename(work / "checkpoint" / part / "checkpoint-000004")
+        (work / "checkpoint" / part / "checkpoint-000004" / "manifest.json").write_text(f'{{"step": {step}}}')
+        (work / "checkpoint" / "checkpoint-000004").mkdir()
+    assert "checkpoint  descents, step 4; trajectory, step 30, from which" in status(tmp_path)
+
+
 def test_a_lock_tells_who_as_far_as_can_be_known(tmp_path: Path) -> None:
     begun(tmp_path / "unfinished")
     held = {"host": "elsewhere", "process": 7, "started": "today"}

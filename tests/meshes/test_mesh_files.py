@@ -293,9 +293,8 @@ def test_no_mesh(folder, nodes, cells, words, in_xdmf):
     refused(triangles_of_xdmf(folder / "a.xdmf", nodes, cells), in_xdmf)
 
 
-@pytest.mark.ranks(2, 3)
 def test_cells_of_other_ranks_count():
-    cells = np.array([[0, 1, 2]]) if COMM.rank < 2 else np.empty((0, 3), dtype=np.int64)
+    cells = np.array([[0, 1, 2]] * (2 if COMM.size == 1 else 1))
     with pytest.raises(BadInput, match="two cells or more have the nodes 0, 1, 2"):
         sound.check_cells(COMM, "a mesh", "triangle", cells.astype(np.int64), 3, None)
 

@@ -62,3 +62,16 @@ def run(
     """Run a script's text in ``folder``; ``TimeoutExpired`` when it hangs."""
     (folder / "script.py").write_text(text)
     return python("script.py", *arguments, ranks=ranks, timeout=timeout, cwd=folder)
+
+
+def with_word(word: object) -> list[int]:
+    """The processes with a word in their command line, but for mpirun, in the order of their numbers."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if str(word).encode() in words and not words[0].endswith(b"mpirun"):
+            found.append(int(process.name))
+    return sorted(found)
