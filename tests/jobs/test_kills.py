@@ -47,11 +47,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
-    ("file", "who", "ranks"),
-    [("run.json", 0, 1), (f"{STEP}1", 1, 2), (f"{STEP}2", 0, 3), ("fields.xdmf", "mpirun", 2)],
-    ids=["at the start", "after a step", "after two steps", "while it writes"],
+    ("file", "who", "how", "ranks"),
+    [
+        ("run.json", 0, signal.SIGKILL, 1),
+        (f"{STEP}1", 1, signal.SIGKILL, 2),
+        (f"{STEP}2", 0, signal.SIGKILL, 3),
+        ("fields.xdmf", "mpirun", signal.SIGKILL, 2),
+        ("fields.bp", 1, signal.SIGINT, 1),
+    ],
+    ids=["at the start", "after a step", "after two steps", "while it writes", "interrupted while it writes"],
 )
-def test_a_killed_run_is_gone_on_with(tmp_path: Path, whole: Path, file: str, who: int | str, ranks: int) -> None:
+def test_a_killed_run_is_gone_on_with(
+    tmp_path: Path, whole: Path, file: str, who: int | str, how: signal.Signals, ranks: int
+) -> None:
     """A rank, or mpirun, is killed outright while earlier results are there; the run after it has ``ranks`` ranks."""
     job, out = jobs.write(tmp_path / "job.toml", JOB), tmp_path / "out"
     shutil.copytree(whole, out)
@@ -60,17 +68,18 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path, whole: Path, file: str, wh
     command = ["mpirun", "-n", "2", sys.executable, "-m", "relax", "run", job, "--output", out, "--overwrite"]
     process = subprocess.Popen(
         list(map(str, command)),
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=scripts.own_environment(),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=scripts.own_environment(),
     )  # fmt: skip
     with process:
         until(lambda: (out / "unfinished" / file).exists() or process.poll() is not None, "the run never came there")
         assert process.poll() is None
         victim = process.pid if who == "mpirun" else scripts.with_word(out)[int(who)]
-        os.kill(victim, signal.SIGKILL)
-        process.wait(timeout=DEADLINE)
+        os.kill(victim, how)
+        _, words = process.communicate(timeout=DEADLINE)
     # Ranks that mpirun leaves behind hold the folder until they are gone.
     until(lambda: not scripts.with_word(out), "a rank is left")
-    assert process.returncode != 0
+    assert process.returncode != 0 and (how is not signal.SIGINT or "interrupted; the whole job ends" in words)
     if who == "mpirun" and not (out / "unfinished").exists():
         # They went on to the end.
         assert results(out).keys() == before.keys()
