@@ -126,6 +126,14 @@ def test_fields_and_constants_come_back(shared_tmp: Path, element: tuple[object,
         relax.Checkpoint(shared_tmp, u=other, c=c).restore()
 
 
+@pytest.mark.ranks(1, 2)
+def test_without_a_package_a_field_is_refused_in_words(shared_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_fields, "_PACKAGES", ("no_such_package",))
+    u = fem.Function(fem.functionspace(mesh.create_unit_square(COMM, 2, 2), ("Lagrange", 1)))
+    words = str(raised_everywhere(BadInput, lambda: relax.Checkpoint(shared_tmp, u=u).save(1, now=True)))
+    assert "fields are kept by adios4dolfinx or io4dolfinx, and neither is installed" in words
+
+
 @KEEPS_FIELDS
 @pytest.mark.ranks(2, 3)
 def test_fields_of_some_ranks_are_read_by_one(shared_tmp: Path) -> None:

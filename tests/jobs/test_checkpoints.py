@@ -83,6 +83,18 @@ def read_history(where: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (where / "out" / HISTORY).read_text().splitlines()]
 
 
+@pytest.mark.ranks(1, 2)
+def test_without_a_package_for_fields_a_run_says_that_it_keeps_nothing(
+    shared_tmp: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stored_fields, "_PACKAGES", ("no_such_package",))
+    outcome = run(shared_tmp, f'{JOB}\n[solver]\nlayout = "owned"\n')
+    assert outcome.converged and not (shared_tmp / "out" / folder.CHECKPOINT).exists()
+    assert "keeps nothing to go on from: for its fields adios4dolfinx or io4dolfinx is needed" in caplog.text
+    with pytest.raises(BadInput, match="nothing to resume: there is no run that keeps its steps"):
+        run(shared_tmp, JOB, resume=True)
+
+
 def test_lines_are_whole(shared_tmp: Path) -> None:
     """A line that a kill has cut does not swallow the next one."""
     work = cut_short(shared_tmp)
