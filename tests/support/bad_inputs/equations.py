@@ -234,7 +234,7 @@ MISTAKES = {
     ),
     "per step: not there": (
         lambda g: theta(g, per_step=[g.c]),
-        "per_step[0] (c_2): expected a control of the step other than",
+        "expected a control of the step other than",
     ),
     "start: NaN": (lambda g: theta(g, start=np.nan), "start: expected a finite time"),
     "a time: a number": (lambda g: theta(g, time=3.0), "time: expected the Constant that stands in the residual"),
