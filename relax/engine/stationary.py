@@ -226,5 +226,5 @@ class StationaryDerivatives:
         rhs = curved - residual.second_state_source()
         registers.install_second_adjoint(solution.sensitivity.adjoints(rhs[None, :], factor)[0])
         solution.counts["adjoint"] += 1
-        boundary = residual.second_adjoint_action() - curved if residual.boundary.has_controls else None
-        return -solution.layout.join(residual.second_gradient(boundary))
+        dual = None if residual.boundary.is_affine else solution.observable.adjoint(residual.state, seed)
+        return -solution.layout.join(residual.second_gradient(dual, curved))

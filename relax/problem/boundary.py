@@ -9,11 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import ufl
 from dolfinx import fem, mesh
+from ufl.core.expr import Expr
+from ufl.corealg.traversal import unique_pre_traversal
 
 from relax import meshes
 from relax.base import parallel
 from relax.base.checks import of_kind
+from relax.base.fem import compat
 from relax.base.fem.coefficients import Coefficient, interpolated
+from relax.base.fem.forms import cell_dofs, terminals_of
 from relax.errors import BadInput, BadProblem
 from relax.meshes import Tag
 
@@ -29,13 +33,17 @@ def clamp(V: fem.FunctionSpace, tags: Tag | Sequence[Tag] | Marker, value: Coeff
         V: the state's space, or a part of it: ``W.sub(0)`` of a mixed space, ``V.sub(1)`` of a vector.
         tags: a name, a number or a sequence of them (facets in the interior may be tagged too); or a function of x that
             is true at the vertices of the boundary facets that are meant.
-        value: a number, a sequence of numbers, a function of x, or a UFL expression of the coordinates alone; or a
-            ``fem.Function`` in :func:`value_space` or a ``fem.Constant``, which stay live and may be a control.
+        value: a number, a sequence of numbers, a function of x, or a UFL expression of the coordinates; or what stays
+            live, and may be a control: a ``fem.Function`` in :func:`value_space`, a ``fem.Constant``, or a UFL
+            expression of Functions and Constants, the time among them, of which the condition takes the values at
+            its nodes. A ``ReducedMap`` follows it; whoever solves with DOLFINx alone calls ``refresh()`` of the
+            condition before.
 
     Raises:
         BadInput: when the mesh has no such tag, the function marks no facet, or the value is not finite there.
-        BadProblem: when the value is a Function of another space, a Constant of another shape, or an expression with a
-            Function or a Constant in it, whose later values a condition does not follow.
+        BadProblem: when the value is a Function of another space, a Constant of another shape, or an expression that
+            cannot be followed at nodes: with derivatives, normals, or Functions that jump between cells in it, or on a
+            space whose values are no values at nodes.
     """
     of_kind(V, fem.FunctionSpace, "the space of a state, or a part of it", "clamp: V")
     domain = V.mesh
@@ -108,39 +116,84 @@ def _clamp(V: fem.FunctionSpace, facets: npt.NDArray[np.int32], value: Coefficie
     if isinstance(value, fem.Function):
         _check_space(V, value)
         return _condition(V, dim, facets, value)[0]
-    _check_frozen(value)
     g = interpolated(value, value_space(V))
-    condition, there = _condition(V, dim, facets, g)
+    condition, dofs = _condition(V, dim, facets, g)
+    there = g.x.array[dofs]
     if parallel.any_rank(V.mesh.comm, not np.isfinite(there).all()):
         raise BadInput("clamp: the value is NaN or infinite somewhere on the clamped facets; expected finite values")
+    if isinstance(value, Expr) and terminals_of(value):
+        _check_followed(value, g.function_space)
+        cells = np.flatnonzero(np.isin(cell_dofs(g.function_space, slice(None)), dofs).any(axis=1))
+        return ExpressionCondition(condition, g, value, cells.astype(np.int32))
     return condition
 
 
-def _check_frozen(value: Coefficient) -> None:
-    """Refuse an expression that would keep the value that it has now: its gradient would be zero, without a word."""
-    if not isinstance(value, ufl.core.expr.Expr):
-        return
-    live = [*ufl.algorithms.extract_coefficients(value), *ufl.algorithms.analysis.extract_constants(value)]
-    if live:
+class ExpressionCondition(fem.DirichletBC):
+    """u = g for a g that follows a UFL expression of Functions and Constants.
+
+    Args:
+        condition: u = g.
+        values: g, whose values at nodes are those of the expression.
+        expression: the expression.
+        cells: this rank's cells, ghosts included, that have one of the clamped nodes.
+    """
+
+    def __init__(
+        self, condition: fem.DirichletBC, values: fem.Function, expression: Expr, cells: npt.NDArray[np.int32]
+    ) -> None:
+        super().__init__(condition._cpp_object)
+        self.values = values
+        self.expression = expression
+        self._cells = cells
+        self._compiled: fem.Expression | None = None
+
+    def refresh(self) -> None:
+        """Write the expression's present values into g. Local; collective the first time, when it is compiled."""
+        if self._compiled is None:
+            V = self.values.function_space
+            self._compiled = fem.Expression(self.expression, compat.interpolation_points(V), comm=V.mesh.comm)
+        self.values.interpolate(self._compiled, self._cells, self._cells)
+
+
+def _check_followed(value: Expr, Q: fem.FunctionSpace) -> None:
+    """Refuse an expression that has no one value, or no derivative, at the nodes of Q.
+
+    Raises:
+        BadProblem: naming what stands in the way.
+    """
+    element = Q.ufl_element()
+    if element not in ufl.H1 or element.family_name != "P" or Q.dofmap.bs != element.reference_value_size:
         raise BadProblem(
-            f"clamp: the value is an expression with {len(live)} Function(s) or Constant(s) in it ({live[0]}), whose "
-            "later values the condition would not follow. Let the value be the control or the datum itself, a "
-            "fem.Constant or a fem.Function in relax.problem.value_space(V); into such a Function an expression can be "
-            "interpolated as it is now"
+            f"clamp: an expression with Functions or Constants in it is followed at nodes, got {element}; "
+            "expected Lagrange elements without symmetry, or a Function in relax.problem.value_space(V) as the value"
+        )
+    for node in unique_pre_traversal(value):
+        if isinstance(node, ufl.classes.Derivative):
+            what = "a derivative"
+        elif isinstance(node, ufl.classes.GeometricQuantity) and not isinstance(node, ufl.SpatialCoordinate):
+            what = f"{type(node).__name__}"
+        elif isinstance(node, fem.Function) and node.ufl_element() not in ufl.H1:
+            what = f"the Function {node.name!r} of {node.ufl_element()}"
+        else:
+            continue
+        raise BadProblem(
+            f"clamp: the value has {what} in it, which differs between the cells that meet at a node; expected "
+            "coordinates, Constants and continuous Functions. A condition in the weak form, such as Nitsche's, takes it"
         )
 
 
 def _condition(
     V: fem.FunctionSpace, dim: int, facets: npt.NDArray[np.int32], g: fem.Function
-) -> tuple[fem.DirichletBC, npt.NDArray[np.float64]]:
-    """The condition u = g, and the values of g at its degrees of freedom. Collective."""
+) -> tuple[fem.DirichletBC, npt.NDArray[np.int32]]:
+    """The condition u = g, and the values of g that it takes: local indices, component by component. Collective."""
     Q = g.function_space
     if _is_part(V):
         dofs = fem.locate_dofs_topological((V, Q), dim, facets)
         # These are numbered one by one, those of a whole space by block.
-        return fem.dirichletbc(g, dofs, V), g.x.array[dofs[1]]
+        return fem.dirichletbc(g, dofs, V), dofs[1]
     dofs = fem.locate_dofs_topological(V, dim, facets)
-    return fem.dirichletbc(g, dofs), g.x.array.reshape(-1, Q.dofmap.bs)[dofs]
+    block = np.arange(Q.dofmap.bs, dtype=np.int32)
+    return fem.dirichletbc(g, dofs), (dofs[:, None] * len(block) + block).ravel()
 
 
 def _check_space(V: fem.FunctionSpace, value: fem.Function) -> None:

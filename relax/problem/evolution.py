@@ -13,7 +13,7 @@ from relax.base.checks import of_kind, several
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import Control, number_now
 from relax.errors import BadProblem
-from relax.problem.problem import Problem, is_value_of
+from relax.problem.problem import Problem, gives
 from relax.problem.substitution import Substitution
 
 
@@ -195,8 +195,8 @@ def _check(evolution: Evolution) -> None:
 
 
 def stands_in(function: fem.Function, residual: ufl.Form, bcs: Sequence[fem.DirichletBC]) -> bool:
-    """Whether a Function stands in a residual or is the value of a boundary condition. Local."""
-    return function in residual.coefficients() or any(is_value_of(bc, function) for bc in bcs)
+    """Whether a Function stands in a residual or in the value of a boundary condition. Local."""
+    return function in residual.coefficients() or any(gives(function, bc) for bc in bcs)
 
 
 def check_length(dt: object, what: str) -> float:

@@ -10,8 +10,9 @@ import ufl
 from dolfinx import fem, mesh
 
 from relax.base.checks import of_kind, several
-from relax.base.fem.forms import Control, values_of
+from relax.base.fem.forms import Control, terminals_of, values_of
 from relax.errors import BadProblem
+from relax.problem.boundary import ExpressionCondition
 from relax.problem.continuation import Continuation
 
 
@@ -27,7 +28,7 @@ class Problem:
         residual: F(u, m; v), a UFL form of rank one in the test function of the state's space. Linear or not in u.
         state: u. Its values when a ``ReducedMap`` is made are the first guess of a nonlinear solve.
         controls: what to differentiate with respect to: fields (``fem.Function``), numbers or vectors
-            (``fem.Constant``), in ``residual``, in the value of one of ``bcs``, or in both.
+            (``fem.Constant``), in ``residual``, in the value of one of ``bcs`` or as it, or in both.
         bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself.
         name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
         continuation: an easier equation to begin with where Newton's method fails from its first guess.
@@ -57,6 +58,16 @@ class Problem:
 def is_value_of(bc: fem.DirichletBC, control: Control) -> bool:
     """Whether ``control`` is the live value of the boundary condition."""
     return bc.g is control._cpp_object
+
+
+def gives(control: Control, bc: fem.DirichletBC) -> bool:
+    """Whether ``control`` is the live value of the boundary condition, or stands in it."""
+    return is_value_of(bc, control) or any(control is t for t in standing_in(bc))
+
+
+def standing_in(bc: fem.DirichletBC) -> list[Control]:
+    """The Functions and Constants in the expression that the value of the condition follows."""
+    return terminals_of(bc.expression) if isinstance(bc, ExpressionCondition) else []
 
 
 def _check(problem: Problem) -> None:
@@ -104,6 +115,11 @@ def _check(problem: Problem) -> None:
         space = bc.function_space
         if space is not V._cpp_object and not V._cpp_object.contains(space):
             raise BadProblem("bcs: a condition is on another space than the state's")
+        if any(t is state for t in standing_in(bc)):
+            raise BadProblem(
+                "bcs: the state stands in the value that it is held at; expected known values, or a boundary term in "
+                "the residual"
+            )
     if not problem.controls:
         raise BadProblem("controls: expected at least one Function or Constant of the residual, got none")
     terminals = [*residual.coefficients(), *residual.constants()]
@@ -112,7 +128,7 @@ def _check(problem: Problem) -> None:
             raise BadProblem(f"controls[{i}]: expected a Function or a Constant, got {type(control).__name__}")
         if control is state or any(control is other for other in problem.controls[:i]):
             raise BadProblem(f"controls[{i}] is the state or an earlier control again")
-        used = any(control is t for t in terminals) or any(is_value_of(bc, control) for bc in problem.bcs)
+        used = any(control is t for t in terminals) or any(gives(control, bc) for bc in problem.bcs)
         if not used:
             raise BadProblem(
                 f"controls[{i}] ({control}) stands neither in the residual nor as the value of a boundary condition"

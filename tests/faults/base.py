@@ -38,11 +38,13 @@ MUTANTS = [
         "a problem that does not fit together has the status of a failed solve",
     ),
     Mutant(
-        "with parallel.together(self._comm):\n                states[name] = value.state()",
-        "states[name] = value.state()",
+        "with parallel.together(self._comm):",
+        "if True:",
         "base/test_checkpoint.py -k fails_on_one",
         "an object's state is begun where another's has failed",
         ranks=2,
+        file="checkpoint.py",
+        below="where another fails on one rank none is begun",
     ),
     Mutant(
         "for number in there[:-1]:",

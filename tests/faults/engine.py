@@ -11,6 +11,7 @@ HEAT = "test_heat.py::TestEverything"
 THETA = "test_heat.py test_evolution.py -k 'by_hand or order_in_time or theta'"
 SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
 DENSE = "test_dense.py -k 'equals_the_map or inverses'"
+FOLLOWED = "test_boundary_expressions.py"
 EIGENMAP = "test_eigenmap.py -k 'derivatives_are or second_derivative or one_rank'"
 
 MUTANTS = [
@@ -153,8 +154,39 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
-        "boundary = residual.second_adjoint_action() - curved if",
-        "boundary = residual.second_adjoint_action() + curved if",
+        "                bc.refresh()",
+        "                pass",
+        FOLLOWED + " -k 'parameters or at_hand'",
+        "a boundary value that keeps its first value",
+    ),
+    Mutant(
+        "bent = self.operator_adjoint_action() - dual",
+        "bent = self.operator_adjoint_action() + dual",
+        FOLLOWED + " -k 'by_hand or see_the'",
+        "the sign of the observation where boundary values are not affine",
+    ),
+    Mutant(
+        "                self.boundary.collect_change(bent, i, values)",
+        "                pass",
+        FOLLOWED + " -k 'by_hand'",
+        "the curvature of a boundary value",
+    ),
+    Mutant(
+        "return self.weak.is_affine and self.boundary.is_affine",
+        "return self.weak.is_affine",
+        FOLLOWED + " -k 'by_hand or affine'",
+        "boundary values that are taken for affine",
+    ),
+    Mutant(
+        "self._registers.install_tangent(parts)",
+        "pass",
+        FOLLOWED + " -k affine",
+        "the direction of the call before in a boundary value",
+        file="followed.py",
+    ),
+    Mutant(
+        "weak.second_adjoint_action)()) - second_dual",
+        "weak.second_adjoint_action)()) + second_dual",
         CLAMPED,
         "the sign of the observation's curvature at clamped values",
     ),

@@ -165,12 +165,6 @@ MUTANTS = [
         "a control job starts anew",
     ),
     Mutant(
-        '".landscape.run:run"',
-        '".landscape.run:run", resumes=True',
-        "test_landscape_job_mistakes.py",
-        "a landscape is resumed",
-    ),
-    Mutant(
         "return own or named",
         "return named",
         "test_kinds.py test_job.py",

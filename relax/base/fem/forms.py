@@ -11,6 +11,7 @@ import numpy.typing as npt
 import ufl
 from dolfinx import fem, la
 from ufl.algorithms import expand_derivatives
+from ufl.core.expr import Expr
 from ufl.corealg.traversal import traverse_unique_terminals, unique_pre_traversal
 
 import relax.base.fem.jit  # noqa: F401  (whatever compiles a form imports this file)
@@ -26,14 +27,25 @@ def holds(form: ufl.Form, terminal: Control) -> bool:
     return any(terminal is t for t in (*form.coefficients(), *form.constants()))
 
 
-def jumps_with(form: ufl.Form, terminal: Control) -> bool:
-    """Whether a condition in the form depends on the Function or Constant: a jump that no derivative sees."""
-    nodes = (node for integral in form.integrals() for node in unique_pre_traversal(integral.integrand()))
+def terminals_of(expression: Expr) -> list[Control]:
+    """The Functions and Constants that stand in an expression."""
+    kinds = (fem.Function, fem.Constant)
+    return [t for t in traverse_unique_terminals(expression) if isinstance(t, kinds)]
+
+
+def condition_on(expression: Expr, terminal: Control) -> bool:
+    """Whether a condition in the expression depends on the Function or Constant: a jump that no derivative sees."""
+    nodes = unique_pre_traversal(expression)
     conditions = (node.ufl_operands[0] for node in nodes if isinstance(node, ufl.classes.Conditional))
-    return any(terminal is t for condition in conditions for t in traverse_unique_terminals(condition))
+    return any(terminal is t for condition in conditions for t in terminals_of(condition))
 
 
-def along(form: ufl.Form, variable: ufl.core.expr.Expr, direction: ufl.core.expr.Expr) -> ufl.Form:
+def jumps_with(form: ufl.Form, terminal: Control) -> bool:
+    """Whether a condition in the form depends on the Function or Constant."""
+    return any(condition_on(integral.integrand(), terminal) for integral in form.integrals())
+
+
+def along(form: ufl.Form, variable: Expr, direction: Expr) -> ufl.Form:
     """d/dε of a form as ``variable`` moves along ``direction``: numbers, or the argument of a space of ``numbers``."""
     integrals = []
     for integral in form.integrals():

@@ -21,6 +21,7 @@ from relax.engine.march.plan import Plan
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.problem.evolution import Evolution
+from relax.problem.problem import standing_in
 
 _INSTEAD = "try SolutionLayer(G) without dense=True, or the map itself"
 
@@ -267,6 +268,9 @@ def _check(G: ReducedMap) -> None:
     residual = G.residual
     if not residual.is_linear or jumps_with(residual.weak.F, residual.state):
         raise refuse("expected steps that are linear in the state, got a residual that is not")
+    moving = [*residual.controls, getattr(G.problem, "time", None)]
+    if any(t is m for bc in G.problem.bcs for t in standing_in(bc) for m in moving):
+        raise refuse("expected boundary values that are controls or known, got an expression of controls or the time")
     if num_owned(residual.state.function_space) != len(residual.state.x.array):
         raise refuse("expected a mesh without ghosts")
 

@@ -163,7 +163,7 @@ class MarchDerivatives:
                     else:
                         adjoints = self._adjoints(point, duals)
                         steps = [[before[1 + i], *runs.system.plan.of_step(p, n)] for i, p in enumerate(parts)]
-                        gradients = self._second_step(point, adjoints, second, after[1:], steps, which)
+                        gradients = self._second_step(point, adjoints, duals, second, after[1:], steps, which)
                         duals = sensitivity.gradients(point, adjoints, duals, which=(0,))[0]
                 second = gradients[0]
                 total.add(n, gradients)
@@ -194,6 +194,7 @@ class MarchDerivatives:
         point: Point,
         adjoints: Array,
         duals: Array,
+        second: Array,
         tangents: Array,
         steps: list[list[Array]],
         which: npt.NDArray[np.int64],
@@ -203,14 +204,15 @@ class MarchDerivatives:
         Args:
             point: the step.
             adjoints: λ, (k, owned).
-            duals: the derivative of the dual vectors behind λ, (k, owned).
+            duals: the dual vectors behind λ, (k, owned).
+            second: their derivatives, (k, owned).
             tangents: du, (l, local).
             steps: dm of this step, ``previous`` first, for each of the l directions.
             which: the direction of each row.
         """
         runs = self._runs
         residual = runs.residual
-        rhs = duals.copy()
+        rhs = second.copy()
         for i, k in enumerate(which):
             self._install_second(adjoints[i], tangents[k], steps[k])
             rhs[i] -= residual.second_state_source()
@@ -219,8 +221,7 @@ class MarchDerivatives:
         for i, k in enumerate(which):
             self._install_second(adjoints[i], tangents[k], steps[k])
             residual.registers.install_second_adjoint(changes[i])
-            collected = residual.second_adjoint_action() - duals[i] if residual.boundary.has_controls else None
-            rows.append(residual.second_gradient(collected))
+            rows.append(residual.second_gradient(duals[i], second[i]))
         return [-np.array(of_control) for of_control in zip(*rows, strict=True)]
 
     def _install_second(self, adjoint: Array, du: Array, dm: list[Array]) -> None:

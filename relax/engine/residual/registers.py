@@ -22,7 +22,7 @@ from relax.base.fem.numbers import numbers
 from relax.base.la.factors import Key
 from relax.base.types import Array
 from relax.engine.turn import turn
-from relax.problem.problem import Problem, is_value_of
+from relax.problem.problem import Problem, is_value_of, standing_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +76,13 @@ class Registers:
         ]
         self._num_owned = num_owned(V)
         own = {id(self.state), *(id(c) for c in self.controls)}
-        terminals = (*problem.residual.coefficients(), *problem.residual.constants(), *observed)
+        of_boundary = [t for bc in problem.bcs for t in standing_in(bc)]
+        terminals = (*problem.residual.coefficients(), *problem.residual.constants(), *observed, *of_boundary)
         self.parameters: list[Control] = list({id(t): t for t in terminals if id(t) not in own}.values())
         self.changeable = [p for p in self.parameters if p is not time]
         live = (*self.controls, *self.changeable)
-        given = [bc.g for bc in problem.bcs if not any(is_value_of(bc, terminal) for terminal in live)]
+        copied = [bc for bc in problem.bcs if not standing_in(bc)]
+        given = [bc.g for bc in copied if not any(is_value_of(bc, terminal) for terminal in live)]
         self._views = [partial(values_of, p) for p in self.changeable] + [partial(_value_of, g) for g in given]
 
     # -- a point -------------------------------------------------------------------------------------------------------

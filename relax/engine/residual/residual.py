@@ -65,7 +65,7 @@ class Residual:
         self.comm = problem.mesh.comm
         V = self.state.function_space
         self.num_owned = num_owned(V)
-        self.boundary = ClampedValues(problem)
+        self.boundary = ClampedValues(problem, self.registers)
         self._dual = fem.Function(V)
         self._given = fem.Function(V)
         self._control_duals = [
@@ -93,8 +93,8 @@ class Residual:
 
     @property
     def is_affine(self) -> bool:
-        """F is affine in state and controls together. Local."""
-        return self.weak.is_affine
+        """F is affine in state and controls together, and so are the clamped values. Local."""
+        return self.weak.is_affine and self.boundary.is_affine
 
     def has_sensitivity(self, i: int) -> bool:
         """Whether control i is a field that stands in F, apart from boundary values. Local."""
@@ -182,10 +182,14 @@ class Residual:
         """
         asked = range(len(self.controls)) if which is None else which
         forms = [self._gradient(i) if i in asked else None for i in range(len(self.controls))]
-        return self._control_dual_parts(forms, boundary_dual, point)
+        return self._control_dual_parts(forms, boundary_dual, point=point)
 
     def _control_dual_parts(
-        self, forms: Sequence[ControlForm], dual: Array | None, point: object = None
+        self,
+        forms: Sequence[ControlForm],
+        dual: Array | None,
+        bent: Array | None = None,
+        point: object = None,
     ) -> list[Array]:
         parts = []
         for i, (control, form) in enumerate(zip(self.controls, forms, strict=True)):
@@ -198,6 +202,8 @@ class Residual:
                 fem.assemble_vector(values, form)
             if dual is not None:
                 self.boundary.collect(dual, i, values)
+            if bent is not None:
+                self.boundary.collect_change(bent, i, values)
             if register is None:
                 parts.append(parallel.sum_over_ranks(self.comm, values))
             else:
@@ -238,13 +244,22 @@ class Residual:
         """(F_uu du + F_um dm)ᵀ λ at the installed du, dm and λ: (owned,). The next call overwrites it."""
         return self._assemble(self._second_order[0]())
 
-    def second_gradient(self, boundary_dual: Array | None) -> list[Array]:
-        """F_mᵀ dλ + (F_mu du + F_mm dm)ᵀ λ at the installed dλ, du, dm, λ; as ``gradient``."""
-        return self._control_dual_parts([form() for form in self._second_order[1:]], boundary_dual)
+    def second_gradient(self, dual: Array | None, second_dual: Array) -> list[Array]:
+        """F_mᵀ dλ + (F_mu du + F_mm dm)ᵀ λ at the installed dλ, du, dm, λ, plus what boundary values collect.
 
-    def second_adjoint_action(self) -> Array:
-        """(∂F/∂u)ᵀ dλ + (F_uu du + F_um dm)ᵀ λ, clamped rows included: (owned,)."""
-        return self._assemble(self._form("second", lambda: self.weak.second_adjoint_action)())
+        Args:
+            dual: (owned,) the dual vector of the state behind λ; only asked for where boundary values are not affine.
+            second_dual: (owned,) its derivative, behind dλ.
+
+        Returns:
+            As ``gradient``.
+        """
+        collected = bent = None
+        if self.boundary.has_controls:
+            collected = self._assemble(self._form("second", lambda: self.weak.second_adjoint_action)()) - second_dual
+        if dual is not None and not self.boundary.is_affine:
+            bent = self.operator_adjoint_action() - dual
+        return self._control_dual_parts([form() for form in self._second_order[1:]], collected, bent)
 
     # -- forms ---------------------------------------------------------------------------------------------------------
 

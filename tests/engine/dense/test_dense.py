@@ -222,9 +222,18 @@ def test_an_observation_that_is_not_finite_says_so():
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
+def followed_boundary(mesh):
+    """A boundary value that is an expression of a control."""
+    V, u, v = evolutions.parts(mesh)
+    a = evolutions.number(mesh, 0.5)
+    F = ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx
+    return relax.Problem(residual=F, state=u, controls=[a], bcs=[relax.clamp(V, "left", 2.0 * a)], name="followed")
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (followed_boundary, "an expression of controls or the time"),
         (evolutions.burgers, "linear in the state"),
         (evolutions.cubic, "linear in the state"),
         (evolutions.bilinear, "operator without fields"),

@@ -139,8 +139,19 @@ MISTAKES = {
         lambda g: clamp(g.V, lambda x: x[5] > 9.0),
         "clamp: the function failed: IndexError: index 5 is out of bo",
     ),
-    "a clamp: an expression": (lambda g: clamp(g.V, "left", 2.0 * fem.Constant(g.mesh, 1.0)), "would not follow"),
-    "a clamp: another space": (lambda g: clamp(g.V, "left", g.other), "clamp"),
+    "a clamp: a derivative": (
+        lambda g: clamp(g.V, "left", ufl.grad(fem.Function(g.V))[0]),
+        "clamp: the value has a derivative in it, which differs",
+    ),
+    "a clamp: a Function that jumps": (
+        lambda g: clamp(g.V, "left", 2.0 * fem.Function(fem.functionspace(g.mesh, ("DG", 0)))),
+        "which differs between the cells that meet at a node; expected",
+    ),
+    "a clamp: the state": (
+        lambda g: g.poisson(lambda u: g.u, state=g.u, bcs=[clamp(g.V, "left", 2.0 * g.u)]),
+        "bcs: the state stands in the value that it is held at;",
+    ),
+    "a clamp: another space": (lambda g: clamp(g.V, "left", g.other), "clamp: the value is a Function in"),
     "a clamp: NaN": (
         lambda g: clamp(g.V, "left", np.nan),
         "expected a finite number, a function of x, a UFL expression,",
@@ -162,7 +173,10 @@ MISTAKES = {
     "a residual: None": (lambda g: g.poisson(residual=None), "residual: expected a UFL form, got NoneType"),
     "a residual: no dx": (lambda g: g.poisson(residual=g.u * g.v), "did you multiply by dx?"),
     "a residual: an equation": (lambda g: g.poisson(residual=g.u * g.v * ufl.dx == 0), "residual: expected a UFL form"),
-    "a residual: a trial function": (lambda g: g.poisson(residual=ufl.TrialFunction(g.V) * g.v * ufl.dx), "arguments"),
+    "a residual: a trial function": (
+        lambda g: g.poisson(residual=ufl.TrialFunction(g.V) * g.v * ufl.dx),
+        "residual: expected a form in one test function, got 2",
+    ),
     "a residual: no test function": (lambda g: g.poisson(residual=g.u * ufl.dx), "got 0 arguments"),
     "a residual: without the state": (lambda g: g.poisson(residual=g.c * g.v * ufl.dx), "does not stand in the resid"),
     "a residual: another test space": (
@@ -200,11 +214,14 @@ MISTAKES = {
     "controls: None": (lambda g: g.poisson(controls=None), "controls: expected a list of Functions and Constants"),
     "controls: twice": (
         lambda g: g.poisson(residual=(g.u - g.c) * g.v * ufl.dx, state=g.u, controls=[g.c, g.c]),
-        "again",
+        "controls[1] is the state or an earlier control again",
     ),
     "bcs: one, bare": (lambda g: g.poisson(bcs=clamp_boundary(g.V)), "bcs: expected a list of Dirichlet conditions"),
     "bcs: tags": (lambda g: g.poisson(bcs=["left"]), "bcs: expected Dirichlet conditions"),
-    "bcs: another space": (lambda g: g.poisson(bcs=[clamp_boundary(g.other.function_space)]), "another space"),
+    "bcs: another space": (
+        lambda g: g.poisson(bcs=[clamp_boundary(g.other.function_space)]),
+        "bcs: a condition is on another space than the state's",
+    ),
     "a name with a space": (lambda g: g.poisson(name="a b"), "name: expected letters"),
     "a name: None": (lambda g: g.poisson(name=None), "name: expected letters, digits and underscores"),
     "a continuation: text": (lambda g: g.poisson(continuation="x"), "continuation: expected a relax.Continuation"),
@@ -213,13 +230,16 @@ MISTAKES = {
     "a continuation: NaN": (lambda g: Continuation(g.c, np.nan), "continuation: expected an easy value above 0"),
     # evolutions
     "steps: none": (lambda g: heat(g, num_steps=0), "num_steps: expected a whole number of at least 1"),
-    "steps: a fraction": (lambda g: heat(g, num_steps=2.0), "num_steps"),
+    "steps: a fraction": (
+        lambda g: heat(g, num_steps=2.0),
+        "num_steps: expected a whole number of at least 1, got 2.0",
+    ),
     "dt: negative": (lambda g: heat(g, dt=-0.1), "dt: expected a finite length above 0"),
     "dt: NaN": (lambda g: heat(g, dt=np.nan), "dt: expected a finite length above 0"),
     "dt: None": (lambda g: theta(g, dt=None), "dt: expected a finite length above 0"),
-    "theta: text": (lambda g: heat(g, theta="x"), "theta"),
-    "theta: 2": (lambda g: theta(g, theta=2.0), "theta"),
-    "theta: NaN": (lambda g: theta(g, theta=np.nan), "theta"),
+    "theta: text": (lambda g: heat(g, theta="x"), "theta: expected a number above 0 and at most 1, or"),
+    "theta: 2": (lambda g: theta(g, theta=2.0), "theta: expected a number above 0 and at most 1, or"),
+    "theta: NaN": (lambda g: theta(g, theta=np.nan), "theta: expected a number above 0 and at most 1, or"),
     "an initial state: another space": (
         lambda g: theta(g, initial=g.other),
         "initial: a Function must be in the space of the step's state",
@@ -256,7 +276,10 @@ MISTAKES = {
     "degree: 0": (lambda g: pdes.poisson.diffusion(g.mesh, degree=0), "poisson: degree: expected a whole number of at"),
     "degree: -1": (lambda g: pdes.poisson.source(g.mesh, degree=-1), "poisson: degree"),
     "degree: 50": (lambda g: pdes.poisson.source(g.mesh, degree=50), "degree: expected a whole number from 1 to 12"),
-    "degree: a fraction": (lambda g: heat(g, degree=1.5), "heat: degree"),
+    "degree: a fraction": (
+        lambda g: heat(g, degree=1.5),
+        "heat: degree: expected a whole number of at least 1, got 1.5",
+    ),
     "degree: of a wave": (lambda g: wave(g, degree=0), "degree: expected"),
     "a source: text": (
         lambda g: pdes.poisson.diffusion(g.mesh, source="x"),
@@ -282,12 +305,18 @@ MISTAKES = {
         lambda g: pdes.poisson.diffusion(g.mesh, dirichlet=["left"]),
         "poisson: dirichlet: expected a table of tag -> value, such a",
     ),
-    "dirichlet: a tag": (lambda g: pdes.poisson.diffusion(g.mesh, dirichlet={"nowhere": 1.0}), "nowhere"),
+    "dirichlet: a tag": (
+        lambda g: pdes.poisson.diffusion(g.mesh, dirichlet={"nowhere": 1.0}),
+        "the mesh has no facet tag 'nowhere'; it has 1 ('left'), 2",
+    ),
     "neumann: text": (
         lambda g: pdes.poisson.diffusion(g.mesh, neumann={"left": "x"}),
         "expected a finite number, a function of x, a UFL expression,",
     ),
-    "controls: of heat": (lambda g: heat(g, controls="colour"), "controls"),
+    "controls: of heat": (
+        lambda g: heat(g, controls="colour"),
+        "heat: controls: expected names of controls, got 'colour';",
+    ),
     "controls: of nothing": (
         lambda g: heat(g, controls=[]),
         "heat: controls: expected at least one of initial, source, so",
@@ -296,13 +325,25 @@ MISTAKES = {
         lambda g: pdes.burgers.evolution(g.line, viscosity=-1.0, dt=0.1, num_steps=2),
         "burgers: expected a viscosity above 0 everywhere",
     ),
-    "supg: a word": (lambda g: pdes.burgers.evolution(g.line, viscosity=1.0, dt=0.1, num_steps=2, supg="x"), "supg"),
-    "beta: 0": (lambda g: viscous(g, beta=0.0), "beta"),
-    "beta: infinite": (lambda g: viscous(g, beta=np.inf), "beta"),
-    "t: negative": (lambda g: viscous(g, t=-1.0), "t: "),
-    "a route: a word": (lambda g: viscous(g, route="scenic"), "route"),
+    "supg: a word": (
+        lambda g: pdes.burgers.evolution(g.line, viscosity=1.0, dt=0.1, num_steps=2, supg="x"),
+        "burgers: supg: expected True, False or 'auto', got 'x'",
+    ),
+    "beta: 0": (lambda g: viscous(g, beta=0.0), "hamilton_jacobi: beta: expected a finite number above 0, got"),
+    "beta: infinite": (
+        lambda g: viscous(g, beta=np.inf),
+        "hamilton_jacobi: beta: expected a finite number above 0, got",
+    ),
+    "t: negative": (lambda g: viscous(g, t=-1.0), "hamilton_jacobi: t: expected a finite number above 0, got"),
+    "a route: a word": (
+        lambda g: viscous(g, route="scenic"),
+        "hamilton_jacobi: route: expected 'direct', 'cole_hopf' or",
+    ),
     "f: text": (lambda g: viscous(g, f="x"), "expected a finite number, a function of x, a UFL expression,"),
-    "discount: 0": (lambda g: pdes.hamilton_jacobi.viscous(g.mesh, 1.0, beta=1.0, discount=0.0), "discount"),
+    "discount: 0": (
+        lambda g: pdes.hamilton_jacobi.viscous(g.mesh, 1.0, beta=1.0, discount=0.0),
+        "hamilton_jacobi_steady: with discount = 0 and no clamped",
+    ),
     "eigenstates: none": (
         lambda g: pdes.schrodinger.eigenstates(g.line, 0.0, 0),
         "k: expected a number of states of at least 1",
@@ -315,10 +356,13 @@ MISTAKES = {
         lambda g: pdes.schrodinger.eigenstates(g.line, np.nan, 1),
         "expected a finite number, a function of x, a UFL expression,",
     ),
-    "a wave: its direction": (lambda g: wave(g, direction=3), "direction"),
+    "a wave: its direction": (lambda g: wave(g, direction=3), "direction: expected a coordinate from 0 to 0, got 3"),
     "a wave: its initial state": (
         lambda g: wave(g, initial=0),
         "initial: expected the number of an eigenstate, 1 for the gro",
     ),
-    "an absorber: its width": (lambda g: pdes.schrodinger.absorbing_layer(g.line, width=-1.0, strength=1.0), "width"),
+    "an absorber: its width": (
+        lambda g: pdes.schrodinger.absorbing_layer(g.line, width=-1.0, strength=1.0),
+        "absorbing_layer: expected a width and a strength above 0,",
+    ),
 }

@@ -71,14 +71,20 @@ MISTAKES = {
     "a layer: NaN": (lambda g: layer(g, torch.full((g.G.size_in,), torch.nan)), "NaN or infinite"),
     "a layer: too long": (lambda g: layer(g, torch.ones(g.G.size_in + 1)), "expected shape (..., "),
     "a layer: no axis": (lambda g: layer(g, torch.tensor(1.0)), "expected shape (..., "),
-    "a layer: meta": (lambda g: layer(g, torch.ones(g.G.size_in, device="meta")), "a meta tensor"),
+    "a layer: meta": (
+        lambda g: layer(g, torch.ones(g.G.size_in, device="meta")),
+        "SolutionLayer: expected a tensor with values, got a meta",
+    ),
     "a layer: teams": (lambda g: layer(g, torch.ones(g.G.size_in), teams=3), "teams: expected relax.Teams"),
     "a layer: teams of another size": (
         lambda g: SolutionLayer(g.G, teams=Teams(COMM, 1)),
         "SolutionLayer: expected a map with the replicated layout on",
     ),
     "a layer: dense": (lambda g: SolutionLayer(g.G, dense=True), "DenseMap: expected a mesh on one rank"),
-    "a layer: pickled": (lambda g: pickle.dumps(SolutionLayer(g.G)), "state_dict"),
+    "a layer: pickled": (
+        lambda g: pickle.dumps(SolutionLayer(g.G)),
+        "ReducedMap: cannot be pickled or sent to another process:",
+    ),
     "a complex layer: odd": (
         lambda g: ComplexLayer(g.odd),
         "ComplexLayer: expected an even size_out, real and imaginary",
@@ -87,19 +93,40 @@ MISTAKES = {
     # optimisers
     "weights: none": (lambda g: SGLD([], beta=1.0), "SGLD: expected parameters, or groups of them: optimizer"),
     "weights: a module": (lambda g: SGLD(torch.nn.Linear(2, 2), beta=1.0), "SGLD: expected parameters"),
-    "lr: negative": (lambda g: SGLD(weights(), lr=-1.0, beta=1.0), "lr"),
-    "lr: NaN": (lambda g: EntropySGD(weights(), lr=np.nan, t=1.0, beta=1.0), "lr"),
-    "beta: 0": (lambda g: SGLD(weights(), beta=0.0), "beta"),
-    "beta: text": (lambda g: SGLD(weights(), beta="hot"), "beta"),
-    "t: negative": (lambda g: EntropySGD(weights(), t=-1.0, beta=1.0), "t: expected"),
-    "inner steps: 0": (lambda g: ProximalPoint(weights(), t=1.0, inner_steps=0), "inner_steps"),
+    "lr: negative": (
+        lambda g: SGLD(weights(), lr=-1.0, beta=1.0),
+        "SGLD: lr: expected a finite number of at least 0, got -1.0",
+    ),
+    "lr: NaN": (
+        lambda g: EntropySGD(weights(), lr=np.nan, t=1.0, beta=1.0),
+        "EntropySGD: lr: expected a finite number of at least 0, got",
+    ),
+    "beta: 0": (lambda g: SGLD(weights(), beta=0.0), "SGLD: beta: expected an inverse temperature > 0 (inf for no"),
+    "beta: text": (
+        lambda g: SGLD(weights(), beta="hot"),
+        "SGLD: beta: expected an inverse temperature > 0 (inf for no",
+    ),
+    "t: negative": (lambda g: EntropySGD(weights(), t=-1.0, beta=1.0), "EntropySGD: t: expected a time >= 0, got -1.0"),
+    "inner steps: 0": (
+        lambda g: ProximalPoint(weights(), t=1.0, inner_steps=0),
+        "ProximalPoint: inner_steps: expected a whole number of at",
+    ),
     "inner lr: too large": (
         lambda g: EntropySGD(weights(), t=0.01, beta=1.0, inner_lr=1.0).step(lambda: 0.0),
-        "inner_lr",
+        "EntropySGD: expected inner_lr / t < 2, else the spring",
     ),
-    "momentum: 1": (lambda g: HamiltonJacobi(weights(), t=0.1, momentum=1.0), "momentum"),
-    "nesterov: alone": (lambda g: HeatSmoothing(weights(), t=0.1, beta=1.0, nesterov=True), "momentum > 0"),
-    "samples: odd": (lambda g: HeatSmoothing(weights(), t=0.1, beta=1.0, samples=3, antithetic=True), "even number"),
+    "momentum: 1": (
+        lambda g: HamiltonJacobi(weights(), t=0.1, momentum=1.0),
+        "HamiltonJacobi: momentum: expected a number in [0, 1), got",
+    ),
+    "nesterov: alone": (
+        lambda g: HeatSmoothing(weights(), t=0.1, beta=1.0, nesterov=True),
+        "HeatSmoothing: expected momentum > 0 with nesterov=True, got",
+    ),
+    "samples: odd": (
+        lambda g: HeatSmoothing(weights(), t=0.1, beta=1.0, samples=3, antithetic=True),
+        "HeatSmoothing: expected an even number of samples with",
+    ),
     "a group: misspelt": (lambda g: SGLD([{"params": weights(), "moment": 0.5}], beta=1.0), "did you mean 'momentum'"),
     "a seed and a generator": (
         lambda g: SGLD(weights(), beta=1.0, seed=1, generator=torch.Generator()),
@@ -125,18 +152,36 @@ MISTAKES = {
         lambda g: Parle(weights(), t=1.0, comm=3),
         "comm: expected a communicator, such as MPI.COMM_WORLD",
     ),
-    "replicas: rho": (lambda g: ElasticSGD(weights(), rho=-1.0), "rho"),
+    "replicas: rho": (
+        lambda g: ElasticSGD(weights(), rho=-1.0),
+        "ElasticSGD: rho: expected a finite number of at least 0, got",
+    ),
     "a state: another's": (
         lambda g: SGLD(weights(), beta=1.0).load_state_dict(torch.optim.SGD(weights()).state_dict()),
         "expected the state of",
     ),
     "eps: negative": (lambda g: beta_from_eps(-1.0), "beta_from_eps: expected a finite eps"),
     # half-inverse gradients
-    "power: 2": (lambda g: HalfInverse(weights(), power=2.0), "power"),
-    "rcond: negative": (lambda g: HalfInverse(weights(), rcond=-1.0), "rcond"),
-    "a method: a word": (lambda g: HalfInverse(weights(), method="magic"), "method"),
-    "cap: 0": (lambda g: HalfInverse(weights(), cap=0.0), "cap"),
-    "half-inverse: no closure": (lambda g: HalfInverse(weights()).step(None), "closure"),
+    "power: 2": (
+        lambda g: HalfInverse(weights(), power=2.0),
+        "HalfInverse: power: expected a number from -1 to 1, got 2.0",
+    ),
+    "rcond: negative": (
+        lambda g: HalfInverse(weights(), rcond=-1.0),
+        "HalfInverse: rcond: expected a number in [0, 1), got -1.0",
+    ),
+    "a method: a word": (
+        lambda g: HalfInverse(weights(), method="magic"),
+        "HalfInverse: method: expected 'auto', 'gram', 'svd' or",
+    ),
+    "cap: 0": (
+        lambda g: HalfInverse(weights(), cap=0.0),
+        "HalfInverse: cap: expected a finite number above 0, or None,",
+    ),
+    "half-inverse: no closure": (
+        lambda g: HalfInverse(weights()).step(None),
+        "HalfInverse.step: expected a closure that returns (y, loss),",
+    ),
     "half-inverse: a loss alone": (
         lambda g: HalfInverse(weights()).step(lambda: torch.tensor(1.0)),
         "HalfInverse.step: expected a closure that returns (y, loss)",
@@ -151,8 +196,14 @@ MISTAKES = {
         lambda g: gauss_newton_inverse(g.problem),
         "gauss_newton_inverse: expected a map, such as relax.ReducedM",
     ),
-    "an inverse: steps": (lambda g: gauss_newton_inverse(g.G, steps=0), "steps"),
-    "an inverse: damping": (lambda g: gauss_newton_inverse(g.G, damping=-1.0), "damping"),
+    "an inverse: steps": (
+        lambda g: gauss_newton_inverse(g.G, steps=0),
+        "gauss_newton_inverse: steps: expected a whole number of at",
+    ),
+    "an inverse: damping": (
+        lambda g: gauss_newton_inverse(g.G, damping=-1.0),
+        "gauss_newton_inverse: damping: expected a finite number of",
+    ),
     "an inverse: lbfgs": (
         lambda g: lbfgs_inverse(g.G, noise=1.0, prior=g.prior, colour=3),
         "lbfgs_inverse: colour: expected memory, atol or max_halvings",
@@ -161,7 +212,10 @@ MISTAKES = {
         lambda g: heat_inverse(g.G),
         "heat_inverse: expected a map of an evolution whose one contr",
     ),
-    "an inverse: modes": (lambda g: heat_inverse(g.H, modes=0), "modes"),
+    "an inverse: modes": (
+        lambda g: heat_inverse(g.H, modes=0),
+        "heat_inverse: modes: expected a whole number of at least 1,",
+    ),
     "an inverse: of Poisson": (
         lambda g: poisson_inverse(g.H),
         "poisson_inverse: expected a map of a stationary problem that",
@@ -170,18 +224,33 @@ MISTAKES = {
         lambda g: gradient(g, x=g.m, y=g.y),
         "physical_gradient: x: expected a tensor of floating point nu",
     ),
-    "a target: too short": (lambda g: gradient(g, target=np.ones(2)), "target"),
+    "a target: too short": (
+        lambda g: gradient(g, target=np.ones(2)),
+        "physical_gradient: expected y and target of one shape, got",
+    ),
     "a target: NaN": (
         lambda g: gradient(g, target=np.full(g.G.size_out, np.nan)),
         "physical_gradient: target: 16 of 16 entries are NaN or infin",
     ),
-    "a step: negative": (lambda g: gradient(g, step=-1.0), "step"),
-    "a proxy: a word": (lambda g: gradient(g, proxy="l3"), "proxy"),
-    "a weight: text": (lambda g: gradient(g, weight="x"), "weight"),
+    "a step: negative": (
+        lambda g: gradient(g, step=-1.0),
+        "physical_gradient: step: expected one finite number above 0,",
+    ),
+    "a proxy: a word": (
+        lambda g: gradient(g, proxy="l3"),
+        "physical_gradient: proxy: expected 'l2' or 'l1', got 'l3';",
+    ),
+    "a weight: text": (lambda g: gradient(g, weight="x"), "physical_gradient: weight: expected finite numbers of at"),
     # landscapes
-    "a landscape: beta": (lambda g: landscape(g, beta=-1.0), "beta"),
-    "a landscape: no times": (lambda g: landscape(g, times=[]), "times"),
-    "a landscape: time NaN": (lambda g: landscape(g, times=[np.nan]), "times"),
+    "a landscape: beta": (lambda g: landscape(g, beta=-1.0), "beta: expected a finite number above 0, got -1.0"),
+    "a landscape: no times": (
+        lambda g: landscape(g, times=[]),
+        "times: expected different finite times of at least 0, got []",
+    ),
+    "a landscape: time NaN": (
+        lambda g: landscape(g, times=[np.nan]),
+        "times: expected different finite times of at least 0, got",
+    ),
     "a landscape: f": (lambda g: landscape(g, f="x"), "expected a finite number, a function of x, a UFL expression,"),
     "a landscape: f is NaN": (
         lambda g: landscape(g, f=lambda x: np.nan * x[0]),
@@ -195,9 +264,15 @@ MISTAKES = {
         lambda g: landscape(g, f=lambda x: x[4]),
         "a function of x failed: IndexError: index 4 is out of bounds",
     ),
-    "a landscape: steps": (lambda g: landscape(g, num_steps=0), "num_steps"),
-    "a landscape: a route": (lambda g: landscape(g, route="x"), "route"),
-    "a landscape: theta": (lambda g: landscape(g, theta=3.0), "theta"),
+    "a landscape: steps": (
+        lambda g: landscape(g, num_steps=0),
+        "num_steps: expected a whole number of at least 1, got 0",
+    ),
+    "a landscape: a route": (
+        lambda g: landscape(g, route="x"),
+        "hamilton_jacobi: route: expected 'direct', 'cole_hopf' or",
+    ),
+    "a landscape: theta": (lambda g: landscape(g, theta=3.0), "theta: expected a number above 0 and at most 1, or"),
     "a landscape: no mesh": (
         lambda g: landscape(g, mesh=None),
         "RelaxedLandscape: mesh: expected a mesh, such as relax.meshe",
@@ -226,30 +301,54 @@ MISTAKES = {
         lambda g: g.landscape.descend([[9.0]], [0.5, 0.1]),
         "1 of 1 points lie outside the mesh: 0: (9.0,). relax.observe",
     ),
-    "a descent: steps": (lambda g: g.landscape.descend([[0.0]], [0.1], steps=0), "steps"),
-    "a descent: rate": (lambda g: g.landscape.descend([[0.0]], [0.1], rate=np.nan), "rate"),
+    "a descent: steps": (
+        lambda g: g.landscape.descend([[0.0]], [0.1], steps=0),
+        "steps: expected a whole number of at least 1, got 0",
+    ),
+    "a descent: rate": (
+        lambda g: g.landscape.descend([[0.0]], [0.1], rate=np.nan),
+        "rate: expected a finite number above 0, got nan",
+    ),
     "a descent: a schedule": (
         lambda g: g.landscape.descend([[0.0]], []),
         "schedule: expected times between 0 and 0.5, the last of the",
     ),
     "a misfit: of a field": (lambda g: misfit(g, G=g.G), "relax_misfit: expected a control of 1 to 3 numbers"),
-    "a misfit: a box": (lambda g: misfit(g, box=[[1.5, 0.5]]), "box"),
+    "a misfit: a box": (
+        lambda g: misfit(g, box=[[1.5, 0.5]]),
+        "box: expected finite bounds, each lower one below its upper",
+    ),
     "a misfit: another box": (
         lambda g: misfit(g, box=[[0.0, 1.0], [0.0, 1.0]]),
         "box: expected a lower and an upper bound for each of 1 numbe",
     ),
-    "a misfit: data": (lambda g: misfit(g, data=np.ones(2)), "data"),
-    "a misfit: noise": (lambda g: misfit(g, noise=-1.0), "noise"),
-    "a misfit: num": (lambda g: misfit(g, num=0), "num"),
-    "a misfit: starts": (lambda g: misfit(g, starts=[[9.0]]), "starts"),
-    "a misfit: a box of NaN": (lambda g: misfit(g, box=[[np.nan, 1.0]]), "box"),
-    "hopf_lax: t": (lambda g: lax(t=-1.0), "t"),
-    "hopf_lax: a box": (lambda g: lax(box=[[1.0, -1.0]]), "box"),
-    "hopf_lax: num": (lambda g: lax(num=1), "num"),
+    "a misfit: data": (lambda g: misfit(g, data=np.ones(2)), "data: expected shape (..., 16), got"),
+    "a misfit: noise": (lambda g: misfit(g, noise=-1.0), "noise: expected positive standard deviations, got -1; it"),
+    "a misfit: num": (lambda g: misfit(g, num=0), "num: expected a whole number of at least 2, got 0"),
+    "a misfit: starts": (
+        lambda g: misfit(g, starts=[[9.0]]),
+        "starts: expected points in the box [[0.5, 1.5]], got some",
+    ),
+    "a misfit: a box of NaN": (
+        lambda g: misfit(g, box=[[np.nan, 1.0]]),
+        "box: expected finite bounds, each lower one below its upper",
+    ),
+    "hopf_lax: t": (lambda g: lax(t=-1.0), "t: expected a finite number above 0, got -1.0"),
+    "hopf_lax: a box": (
+        lambda g: lax(box=[[1.0, -1.0]]),
+        "box: expected finite bounds, each lower one below its upper",
+    ),
+    "hopf_lax: num": (lambda g: lax(num=1), "hopf_lax: num: expected a whole number of at least 3, got 1"),
     "hopf_lax: f": (lambda g: lax(f="x"), "hopf_lax: box, num and gradient are for a function f at poin"),
     "hopf_lax: x": (lambda g: lax(x="x"), "x: expected points, an array of shape (n, d): could not conv"),
-    "cole_hopf: beta": (lambda g: cole_hopf.value(lambda x: x[0], [[0.0]], 0.1, beta=-1.0), "beta"),
-    "cole_hopf: t": (lambda g: cole_hopf.heat(lambda x: x[0], [[0.0]], np.nan, beta=1.0), "t"),
+    "cole_hopf: beta": (
+        lambda g: cole_hopf.value(lambda x: x[0], [[0.0]], 0.1, beta=-1.0),
+        "beta: expected a finite number above 0, got -1.0",
+    ),
+    "cole_hopf: t": (
+        lambda g: cole_hopf.heat(lambda x: x[0], [[0.0]], np.nan, beta=1.0),
+        "t: expected a finite number above 0, got nan",
+    ),
 }
 
 
