@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import CodeType, TracebackType
 from typing import Any, NoReturn
 
@@ -25,6 +27,8 @@ PATIENCE = 4.0
 #: The launcher has this many seconds to read what a rank said before that rank ends the job: MPICH's Hydra drops what
 #: it has not read when it hears of the abort (a traceback in 2 of 600 runs on a busy machine, with 0.2 s in none).
 _HEARD = 0.5
+# A rank that leaves well waits so many seconds for the others to come to their end: one may still draw a figure.
+_LAST_WORDS = 120.0
 # One of the numbers of tools that watch a program which Python has given to nobody.
 _TOOL = 4
 _NOBODY = np.iinfo(np.int32).max
@@ -78,7 +82,7 @@ def run(action: Callable[[], int], comm: MPI.Comm, *, debug: bool = False) -> in
         _tell(error, comm, with_trace=True)
         abort(status or FAILED)
 
-    agreed = parallel.smallest_or(private, mine, PATIENCE if alone_is_fatal else np.inf, alone)
+    agreed = parallel.smallest_or(private, mine, *([(PATIENCE, alone)] if alone_is_fatal else []))
     private.Free()
     if error is not None and comm.rank == agreed[1]:
         _tell(error, comm, with_trace=debug or not isinstance(error, RelaxError | SystemExit))
@@ -108,43 +112,74 @@ def end_job_on_exception() -> None:
 
     Collective. Without this a rank that dies leaves the others waiting in their next collective for ever. Replaces
     ``sys.excepthook`` when more than one rank runs. SystemExit does not pass by that hook, be it raised, or by
-    ``sys.exit``, ``exit`` or ``quit``: with another status than 0 on some ranks alone it ends the job, too. With status
-    0 it does not: ranks that have nothing left to do may leave while another one still draws a figure, and what a rank
-    waits for that is late cannot be told from outside. Harmless when called twice.
+    ``sys.exit``, ``exit`` or ``quit``: on some ranks alone it ends the job, too, in words. With status 0 that takes two
+    minutes, in which the others may come to their end. Python 3.11 does not tell what leaves a script: there it is
+    ``sys.exit`` with another status than 0 alone. Harmless when called twice.
     """
     if MPI.COMM_WORLD.size == 1 or sys.excepthook is _end_job:
         return
-    private = MPI.COMM_WORLD.Dup()
-
-    def leave_together(error: SystemExit) -> None:
-        status = status_of(error)
-
-        def alone() -> None:
-            sys.stderr.write(f"[rank {MPI.COMM_WORLD.rank}] SystemExit({error.code!r}) on this rank and not on all\n")
-            abort(status)
-
-        if status != OK:
-            parallel.smallest_or(private, np.array([status], dtype=np.int32), PATIENCE, alone)
-
-    def unwound(code: CodeType, offset: int, error: BaseException) -> None:
-        is_last = sys._getframe(1).f_back is None and threading.current_thread() is threading.main_thread()
-        if is_last and isinstance(error, SystemExit):
-            leave_together(error)
-
-    def leave(status: Any = None, /) -> NoReturn:
-        error = SystemExit(status)
-        leave_together(error)
-        raise error
-
     sys.excepthook = _end_job
+    last = _LastMeeting()
     if sys.version_info >= (3, 12):
+
+        def unwound(code: CodeType, offset: int, error: BaseException) -> None:
+            is_last = sys._getframe(1).f_back is None and threading.current_thread() is threading.main_thread()
+            if is_last and isinstance(error, SystemExit):
+                last.leave(error)
+
         # Nothing is called unless an exception leaves a function.
         sys.monitoring.use_tool_id(_TOOL, "relax")
         sys.monitoring.register_callback(_TOOL, sys.monitoring.events.PY_UNWIND, unwound)
         sys.monitoring.set_events(_TOOL, sys.monitoring.events.PY_UNWIND)
+        # Before MPI is finalised, which waits for all ranks, too.
+        atexit.register(last.end)
     else:
-        # Python 3.11 does not say what leaves a script.
+
+        def leave(status: Any = None, /) -> NoReturn:
+            error = SystemExit(status)
+            if status_of(error) != OK:
+                last.leave(error)
+            raise error
+
         sys.exit = leave
+
+
+class _LastMeeting:
+    """Where the ranks of a script meet once, at its end, whichever way it ends. Collective to make."""
+
+    def __init__(self) -> None:
+        self._comm = MPI.COMM_WORLD.Dup()
+        self._process = os.getpid()
+        self._is_over = False
+
+    def leave(self, error: SystemExit) -> None:
+        """A rank leaves by SystemExit: after a while alone it ends the job."""
+        status = status_of(error)
+        told = f"[rank {self._comm.rank}] SystemExit({error.code!r}) on this rank and not on all"
+
+        def alone() -> None:
+            sys.stderr.write(f"{told}\n")
+            abort(status or FAILED)
+
+        def later() -> None:
+            sys.stderr.write(f"{told}: if the others have not ended in {_LAST_WORDS:.0f} s the job is ended\n")
+            sys.stderr.flush()
+
+        if status == OK:
+            self._meet(OK, [(PATIENCE, later), (_LAST_WORDS, alone)])
+        else:
+            self._meet(status, [(PATIENCE, alone)])
+
+    def end(self) -> None:
+        """A rank has come to the end."""
+        # A forked process ends by itself.
+        if os.getpid() == self._process and not MPI.Is_finalized():
+            self._meet(OK, [])
+
+    def _meet(self, status: int, otherwise: Sequence[tuple[float, Callable[[], None]]]) -> None:
+        if not self._is_over:
+            self._is_over = True
+            parallel.smallest_or(self._comm, np.array([status], dtype=np.int32), *otherwise)
 
 
 def _end_job(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

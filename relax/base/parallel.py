@@ -140,18 +140,18 @@ def extremes(comm: MPI.Comm, values: npt.NDArray[Any]) -> tuple[Array, Array]:
 
 
 def smallest_or(
-    comm: MPI.Comm, values: npt.NDArray[Any], seconds: float, otherwise: Callable[[], None]
+    comm: MPI.Comm, values: npt.NDArray[Any], *otherwise: tuple[float, Callable[[], None]]
 ) -> npt.NDArray[Any]:
-    """Elementwise minimum over the ranks, unless some rank has not come after ``seconds``: then ``otherwise()``.
+    """Elementwise minimum over the ranks; what to do when some rank has not come after so many seconds.
 
     Collective. ``comm`` is one that nothing else is sent over.
     """
     result = np.empty_like(values)
     request = comm.Iallreduce(values, result, op=MPI.MIN)
-    deadline = time.monotonic() + seconds
+    began, waiting = time.monotonic(), list(otherwise)
     while not request.Test():
-        if time.monotonic() > deadline:
-            otherwise()
+        if waiting and time.monotonic() - began > waiting[0][0]:
+            waiting.pop(0)[1]()
         time.sleep(0.002)
     return result
 

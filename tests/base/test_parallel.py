@@ -348,6 +348,36 @@ def test_a_rank_that_leaves_alone_ends_a_script(tmp_path, how):
     assert f"[rank 1] SystemExit({'3' if '3' in how or how == 'raise' else repr('three')}) on this rank" in ended.stderr
 
 
+LEAVING_WELL = """
+import sys, time
+import relax
+relax.init(sys.argv)
+from mpi4py import MPI
+from relax.base import ending
+ending._LAST_WORDS = 7.0
+if MPI.COMM_WORLD.rank == 1:
+    exec(sys.argv[1])
+if sys.argv[2] == "waits":
+    MPI.COMM_WORLD.Barrier()
+time.sleep(5.5)
+print("FIGURE", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_that_leaves_well_does_not_leave_another_waiting(tmp_path):
+    ended = scripts.run(tmp_path, LEAVING_WELL, "raise SystemExit", "waits", ranks=2, timeout=25.0)
+    assert ended.returncode != 0
+    assert ended.stderr.count("[rank 1] SystemExit(None) on this rank and not on all") == 2
+
+
+@pytest.mark.slow
+def test_a_rank_that_leaves_well_lets_another_end(tmp_path):
+    ended = scripts.run(tmp_path, LEAVING_WELL, "sys.exit(0)", "goes on", ranks=2, timeout=25.0)
+    assert ended.returncode == 0 and ended.stdout.count("FIGURE") == 1
+    assert "not on all: if the others have not ended in 7 s" in ended.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "status"), [("sys.exit(0)", 0), ("exit()", 0), ("sys.exit(3)", 3)])
 def test_ranks_that_leave_together(tmp_path, how, status):

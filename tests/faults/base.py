@@ -38,6 +38,18 @@ MUTANTS = [
         "a problem that does not fit together has the status of a failed solve",
     ),
     Mutant(
+        "self._meet(OK, [(PATIENCE, later), (_LAST_WORDS, alone)])",
+        "self._meet(OK, [(PATIENCE, later)])",
+        "base/test_parallel.py -k leaves_well",
+        "a rank that has left well is waited for without end",
+    ),
+    Mutant(
+        "atexit.register(last.end)",
+        "pass",
+        "base/test_parallel.py -k leaves_well",
+        "a rank that has left well ends the job although the others have come to their end",
+    ),
+    Mutant(
         "with parallel.together(self._comm):",
         "if True:",
         "base/test_checkpoint.py -k fails_on_one",
