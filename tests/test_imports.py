@@ -308,6 +308,7 @@ PUBLIC = {
         "beta_from_eps refresh_batch_norm t_from_spring",
     },
     "relax.train": {
+        "relax.train.closed_loop": "ClosedLoop LoopReport OneStep one_step",
         "relax.train.half_inverse": "HalfInverse StepReport",
         "relax.train.inverses": "MapInverse gauss_newton_inverse heat_inverse lbfgs_inverse over_teams poisson_inverse",
         "relax.train.physical": "LocalInverse physical_gradient",

@@ -1,3 +1,7 @@
+from relax.train.closed_loop import ClosedLoop as ClosedLoop
+from relax.train.closed_loop import LoopReport as LoopReport
+from relax.train.closed_loop import OneStep as OneStep
+from relax.train.closed_loop import one_step as one_step
 from relax.train.half_inverse import HalfInverse as HalfInverse
 from relax.train.half_inverse import StepReport as StepReport
 from relax.train.inverses import MapInverse as MapInverse

@@ -5,9 +5,58 @@ from __future__ import annotations
 from faults.mutant import Mutant
 
 LAYER = "test_layer.py::TestDiffusion"
+LOOP = "test_closed_loop.py"
 FORMULA = "test_half_inverse.py -k 'formula and (dense or fewer or positions) or damping or powers or points_down'"
 
 MUTANTS = [
+    Mutant(
+        '"physics": (True, False)',
+        '"physics": (True, True)',
+        LOOP + " -k autograd",
+        "the gradient of physics goes into what the controller sees",
+    ),
+    Mutant(
+        "memories[i] = grads[1:held] if by_physics",
+        "memories[i] = tuple(map(torch.zeros_like, grads[1:held])) if by_physics",
+        LOOP + " -k memory",
+        "a memory without gradient",
+    ),
+    Mutant(
+        "seeds.append((by_control + of_control,",
+        "seeds.append((by_control,",
+        LOOP + " -k autograd",
+        "a loss of the control without gradient",
+    ),
+    Mutant(
+        "return not any(bool(g[B:].any()) for g in swept)",
+        "return True",
+        LOOP + " -k know_of_each_other",
+        "a step that mixes samples is taken with the batch twice",
+    ),
+    Mutant(
+        "                raise NotByRows",
+        "                pass",
+        LOOP + " -k know_of_each_other",
+        "a controller that mixes samples is taken for all steps at once",
+    ),
+    Mutant(
+        "return seeded(seed) if self._repeats else nullcontext()",
+        "return nullcontext()",
+        LOOP + " -k draw",
+        "a step that is made again draws other numbers",
+    ),
+    Mutant(
+        "torch.where(p.sign() == f.sign(), p, 0.0)",
+        "torch.where(p.sign() == f.sign(), f, 0.0)",
+        LOOP + " -k signs_agree",
+        "the combination of flows with the magnitudes of the full gradient",
+    ),
+    Mutant(
+        "values_of(evolution.time)[...] = evolution.time_at(t + 1)",
+        "values_of(evolution.time)[...] = evolution.time_at(t)",
+        LOOP + " -k knows_its_time",
+        "a step at the time of its start",
+    ),
     Mutant(
         "for_dm = _Hvp.apply(m, dy, w, ctx.call) if ctx.needs_input_grad[2]",
         "for_dm = torch.zeros_like(dm) if ctx.needs_input_grad[2]",

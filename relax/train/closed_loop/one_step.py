@@ -1,0 +1,144 @@
+"""One step of an equation in time as a function of the state and a control: the physics of a closed loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from dolfinx import fem
+from torch import Tensor
+
+from relax.base.checks import of_kind
+from relax.base.fem.coefficients import interpolated
+from relax.base.fem.forms import Control, given_back, values_of
+from relax.base.fem.layout import SpaceLayout
+from relax.base.la.options import Options
+from relax.base.teams import Teams
+from relax.base.types import Array
+from relax.engine.reduced import ReducedMap
+from relax.engine.solve.state import Newton
+from relax.errors import BadInput, BadProblem
+from relax.layer.layer import SolutionLayer
+from relax.observe import FieldValues, Observable
+from relax.problem.evolution import Evolution
+
+
+class OneStep(torch.nn.Module):
+    """(u_t, c_t, t) -> u_{t+1}, for tensors; made by :func:`one_step`. It has no parameters of its own.
+
+    Attributes:
+        G: the map of one step: of u_t and c_t, in this order.
+        size_state, size_control: the lengths of u and c.
+    """
+
+    def __init__(
+        self, evolution: Evolution, G: ReducedMap, fixed: Mapping[Control, Array], teams: Teams | None
+    ) -> None:
+        super().__init__()
+        self.G = G
+        self.size_state = G.size_out
+        self.size_control = G.size_in - G.size_out
+        self._evolution = evolution
+        self._fixed = fixed
+        self._layer = SolutionLayer(G, teams=teams)
+
+    def forward(self, s: Tensor, c: Tensor, t: int = 0) -> Tensor:
+        """The state after the step from time t dt: (..., n), (..., k) -> (..., n). Collective.
+
+        Args:
+            s: u_t, in the order of ``FieldValues``.
+            c: c_t, in the order of ``relax.control_values``.
+            t: the number of the step, from 0: sets the time of the equation, where it knows one.
+        """
+        if s.shape[-1:] != (self.size_state,) or c.shape[-1:] != (self.size_control,):
+            raise BadInput(
+                f"one_step: expected a state (..., {self.size_state}) and a control (..., {self.size_control}), got "
+                f"{tuple(s.shape)} and {tuple(c.shape)}"
+            )
+        evolution = self._evolution
+        held = list(self._fixed) + ([] if evolution.time is None else [evolution.time])
+        with given_back(held):
+            for control, values in self._fixed.items():
+                values_of(control)[...] = values
+            if evolution.time is not None:
+                values_of(evolution.time)[...] = evolution.time_at(t + 1)
+            y: Tensor = self._layer(torch.cat([s, c.to(s)], dim=-1))
+        return y
+
+    def seen_by(self, observable: Observable) -> Array:
+        """The matrix (p, n) of a linear observable, for states in this order. Collective."""
+        u = self._evolution.state
+        observable.check_state(u)
+        rows = np.array([observable.adjoint(u, row) for row in np.eye(observable.size)])
+        return SpaceLayout(u.function_space).gather(rows)
+
+
+def one_step(
+    evolution: Evolution,
+    *,
+    control: Control,
+    fixed: Mapping[Control, Any] | None = None,
+    solver: Newton = Newton(),
+    options: Options | str | None = None,
+    teams: Teams | None = None,
+) -> OneStep:
+    """One step of an equation in time, for :class:`ClosedLoop` and other networks in a loop with it.
+
+    Collective. ``OneStep`` is a torch module, (s, c, t=0) -> s, with (batch, n), (batch, k) -> (batch, n): s is the
+    state at its nodes, in the order of ``FieldValues``, c the control's entries. An operator that does not change with
+    them is factored once, for all steps of all runs.
+
+    Args:
+        evolution: the equation; its initial state and ``num_steps`` do not matter.
+        control: the one control of its steps that the loop sets: a field or a Constant.
+        fixed: values of the other controls, as :func:`relax.control_values` takes them; what is not named keeps the
+            values that it has now.
+        solver: as of ``ReducedMap``.
+        options: as of ``ReducedMap``.
+        teams: as of ``SolutionLayer``.
+
+    Raises:
+        BadProblem: for an evolution whose steps are those of another unknown (a substitution).
+        BadInput: for something else than a control of its steps.
+    """
+    of_kind(evolution, Evolution, "a relax.Evolution", "one_step: evolution")
+    if evolution.substitution is not None:
+        raise BadProblem("one_step: the steps of this evolution are those of another unknown, by its substitution")
+    step = evolution.single_step
+    others = [c for c in step.controls[1:] if c is not control]
+    if len(others) == len(step.controls) - 1:
+        raise BadInput(f"one_step: control: expected one of the controls of the steps, {_names(others)}, got {control}")
+    given = dict(fixed or {})
+    strange = [f for f in given if not any(f is c for c in others)]
+    if strange:
+        raise BadInput(
+            f"one_step: fixed: expected controls of the steps but for the one that is set, {_names(others)}, got "
+            f"{strange[0]}"
+        )
+    here = {f: _values(f, given.get(f)) for f in others}
+    V = step.state.function_space
+    seen = FieldValues(V)
+    G = ReducedMap(replace(step, controls=[evolution.previous, control]), seen, solver=solver, options=options)
+    return OneStep(evolution, G, here, teams)
+
+
+def _values(control: Control, given: Any) -> Array:
+    """Local values of a control: those that are given, or what it holds now. Collective."""
+    if given is None:
+        return values_of(control).copy()
+    if isinstance(control, fem.Function):
+        return interpolated(given, control.function_space).x.array
+    try:
+        return np.broadcast_to(np.asarray(given, dtype=np.float64), control.value.shape).copy()
+    except (TypeError, ValueError) as cause:
+        raise BadInput(
+            f"one_step: fixed: expected a number or an array of shape {control.value.shape} for {control}, got "
+            f"{given!r}"
+        ) from cause
+
+
+def _names(controls: Sequence[Control]) -> str:
+    return ", ".join(str(c) for c in controls) or "none"
