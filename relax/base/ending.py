@@ -151,9 +151,11 @@ class _LastMeeting:
         self._comm = MPI.COMM_WORLD.Dup()
         self._process = os.getpid()
         self._is_over = False
+        # What to do at the end when the others have not come.
+        self._alone: list[tuple[float, Callable[[], None]]] = []
 
     def leave(self, error: SystemExit) -> None:
-        """A rank leaves by SystemExit: after a while alone it ends the job."""
+        """A rank leaves by SystemExit: after a while alone it ends the job, with status 0 from ``end`` on."""
         status = status_of(error)
         told = f"[rank {self._comm.rank}] SystemExit({error.code!r}) on this rank and not on all"
 
@@ -166,18 +168,18 @@ class _LastMeeting:
             sys.stderr.flush()
 
         if status == OK:
-            self._meet(OK, [(PATIENCE, later), (_LAST_WORDS, alone)])
+            # What the user has registered for the end comes before, and may be collective.
+            self._alone = [(PATIENCE, later), (_LAST_WORDS, alone)]
         else:
             self._meet(status, [(PATIENCE, alone)])
 
     def end(self) -> None:
         """A rank has come to the end."""
-        # A forked process ends by itself.
-        if os.getpid() == self._process and not MPI.Is_finalized():
-            self._meet(OK, [])
+        self._meet(OK, self._alone)
 
     def _meet(self, status: int, otherwise: Sequence[tuple[float, Callable[[], None]]]) -> None:
-        if not self._is_over:
+        # A forked process ends by itself, and nothing is sent any more where the user has finalised MPI.
+        if not self._is_over and os.getpid() == self._process and not MPI.Is_finalized():
             self._is_over = True
             parallel.smallest_or(self._comm, np.array([status], dtype=np.int32), *otherwise)
 

@@ -18,7 +18,7 @@ from mpi4py import MPI
 
 import relax
 from relax import FieldValues, IdentityPrior, PointValues, ReducedMap, gauss_newton, meshes, pdes
-from relax.base import parallel, start
+from relax.base import ending, parallel, start
 from relax.errors import BadInput, CheckFailed, RelaxError, SolveFailed
 from relax.relaxation import hopf_lax
 
@@ -376,6 +376,41 @@ def test_a_rank_that_leaves_well_lets_another_end(tmp_path):
     ended = scripts.run(tmp_path, LEAVING_WELL, "sys.exit(0)", "goes on", ranks=2, timeout=25.0)
     assert ended.returncode == 0 and ended.stdout.count("FIGURE") == 1
     assert "not on all: if the others have not ended in 7 s" in ended.stderr
+
+
+LAST_RITES = """
+import atexit, sys
+import relax
+relax.init(sys.argv)
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+atexit.register(lambda: print("TOGETHER", world.allreduce(1), flush=True))
+if world.rank == 1:
+    sys.exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_that_leaves_well_takes_part_in_what_is_registered_for_the_end(tmp_path):
+    try:
+        ended = scripts.run(tmp_path, LAST_RITES, ranks=2, timeout=20.0)
+    except subprocess.TimeoutExpired:
+        pytest.fail("a rank waits for ever")
+    assert ended.returncode == 0 and ended.stdout.count("TOGETHER 2") == 2, ended
+
+
+def test_a_forked_process_does_not_stand_for_its_parent(monkeypatch):
+    met = []
+    last = ending._LastMeeting()
+    monkeypatch.setattr(parallel, "smallest_or", lambda *given: met.append(given))
+    with monkeypatch.context() as child:
+        child.setattr(ending.os, "getpid", lambda: -1)
+        last.leave(SystemExit(3))
+        last.end()
+        assert met == []
+    last.end()
+    assert len(met) == 1
+    last._comm.Free()
 
 
 @pytest.mark.slow

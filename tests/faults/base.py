@@ -38,10 +38,22 @@ MUTANTS = [
         "a problem that does not fit together has the status of a failed solve",
     ),
     Mutant(
-        "self._meet(OK, [(PATIENCE, later), (_LAST_WORDS, alone)])",
-        "self._meet(OK, [(PATIENCE, later)])",
+        "self._alone = [(PATIENCE, later), (_LAST_WORDS, alone)]",
+        "self._alone = [(PATIENCE, later)]",
         "base/test_parallel.py -k leaves_well",
         "a rank that has left well is waited for without end",
+    ),
+    Mutant(
+        "self._alone = [(PATIENCE, later), (_LAST_WORDS, alone)]",
+        "self._meet(OK, [(PATIENCE, later), (_LAST_WORDS, alone)])",
+        "base/test_parallel.py -k registered_for_the_end",
+        "a rank that leaves well waits for another, which waits for it in what is registered for the end",
+    ),
+    Mutant(
+        "if not self._is_over and os.getpid() == self._process and not MPI.Is_finalized():",
+        "if not self._is_over and not MPI.Is_finalized():",
+        "base/test_parallel.py -k stand_for_its_parent",
+        "a forked process that ends stands for its parent",
     ),
     Mutant(
         "atexit.register(last.end)",
