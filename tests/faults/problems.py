@@ -10,6 +10,14 @@ SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
 STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
 MUTANTS = [
+    Mutant(
+        "if _holds_ufl(value):",
+        "if False:",
+        "test_bad_input.py -k mistakes",
+        "a Constant in a list is taken for the number that it is now",
+        ranks=2,
+    ),
+    Mutant("return numbers.ravel()", "return numbers", "test_boundary.py -k matrix", "no matrix for a boundary value"),
     Mutant("at(previous, 1.0)", "at(previous, 0.0)", THETA, "the load of the new time at the old state"),
     Mutant(
         "return at((state + previous) / 2, 0.5)",

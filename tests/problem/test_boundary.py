@@ -112,6 +112,12 @@ def test_numbers(domain, kind):
         assert gap(one_for_all, ufl.as_vector([5.0, 5.0]), meshes.ds(domain, 1)) == pytest.approx(0.0, abs=1e-24)
 
 
+def test_numbers_of_a_matrix(domain):
+    T, rows = fem.functionspace(domain, ("Lagrange", 1, (2, 2))), [[1.0, 2.0], [3.0, 4.0]]
+    u = written(T, boundary.clamp(T, "left", rows))
+    assert gap(u, ufl.as_matrix(rows), meshes.ds(domain, "left")) == pytest.approx(0.0, abs=1e-24)
+
+
 @pytest.mark.parametrize("kind", [*SCALAR, "vector"])
 def test_constants_are_live(domain, kind):
     W, V = spaces(domain, kind)

@@ -57,7 +57,7 @@ def interpolated(value: Coefficient, V: fem.FunctionSpace) -> fem.Function:
             return result
 
         def function(x: Array) -> Array:
-            return numbers
+            return numbers.ravel()
 
     size = int(np.prod(V.value_shape, dtype=np.int64))
     if V.num_sub_spaces > 0 and V.dofmap.bs == 1:
@@ -87,6 +87,9 @@ def _check_mesh(value: Expr, V: fem.FunctionSpace, least: int = 0) -> None:
 
 def _numbers(value: Any, shape: tuple[int, ...]) -> Array:
     """Finite numbers of this shape; a single one is repeated."""
+    if _holds_ufl(value):
+        # NumPy takes a scalar Constant for the number that it is now.
+        raise BadInput("expected numbers, got UFL among them; write ufl.as_vector([...]), or ufl.as_matrix")
     try:
         numbers = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -98,6 +101,12 @@ def _numbers(value: Any, shape: tuple[int, ...]) -> Array:
             f"got {value!r}"
         )
     return np.broadcast_to(numbers, shape).copy()
+
+
+def _holds_ufl(value: Any) -> bool:
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.tolist()
+    return isinstance(value, Expr) or (isinstance(value, list | tuple) and any(map(_holds_ufl, value)))
 
 
 def _values_at(function: Callable[[Array], Any], x: Array, size: int) -> Array:

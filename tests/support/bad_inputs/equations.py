@@ -160,6 +160,10 @@ MISTAKES = {
         lambda g: clamp(g.V, "left", [1.0, 2.0]),
         "expected a finite number, a function of x, a UFL expression,",
     ),
+    "a clamp: a Constant in a list": (
+        lambda g: clamp(g.V, "left", [fem.Constant(g.mesh, 1.0)]),
+        "expected numbers, got UFL among them; write ufl.as_vector([...]), or",
+    ),
     "a clamp: text": (
         lambda g: clamp_boundary(g.V, "zero"),
         "expected a finite number, a function of x, a UFL expression,",
