@@ -16,7 +16,7 @@ from relax.base import parallel
 from relax.base.fem.coefficients import Coefficient, as_coefficient, interpolated
 from relax.errors import BadInput
 from relax.pdes.shared.boundary_data import BoundaryData, check_positive, conditions
-from relax.pdes.shared.in_time import check_boundary_is_static, chosen, given_or_control, initial_state, with_controls
+from relax.pdes.shared.in_time import chosen, given_or_control, initial_state, with_controls
 from relax.pdes.shared.sizes import cell_diameters
 from relax.pdes.shared.spaces import lagrange
 from relax.problem.evolution import Evolution
@@ -71,18 +71,18 @@ def evolution(
         theta: 1 for backward Euler, ½ for Crank–Nicolson, "midpoint"; as in :func:`relax.theta_evolution`.
         degree: polynomial degree of u.
         force: f, as nu; ``time`` may stand in it.
-        dirichlet: tag -> g, the same in all steps; the whole boundary at 0 when not given, ``{}`` for no such part.
+        dirichlet: tag -> g, in which ``time`` may stand: each step ends with its value there. The whole boundary at 0
+            when not given, ``{}`` for no such part.
         supg: whether to stabilise; "auto" does where :func:`cell_peclet` of u_0, with its boundary values, is above 1.
             The choice is made here once: say True where a force or a control will make u much faster.
         controls: names, in the order of the control vector.
-        time: the scalar Constant that stands for t in a UFL expression of f: ``fem.Constant(mesh, 0.0)``.
+        time: the scalar Constant that stands for t in UFL expressions of f and g: ``fem.Constant(mesh, 0.0)``.
         start: the time of u_0.
 
     Raises:
         BadInput, BadProblem: on every rank, for what does not fit.
     """
     wanted = chosen("burgers", controls, ("initial", "force", "force_per_step"))
-    check_boundary_is_static("burgers", dirichlet, time)
     if supg not in (True, False, "auto"):
         raise BadInput(f"burgers: supg: expected True, False or 'auto', got {supg!r}")
     V = _space(mesh, degree)

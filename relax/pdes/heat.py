@@ -11,7 +11,7 @@ from dolfinx.mesh import Mesh
 
 from relax.base.fem.coefficients import Coefficient, as_coefficient
 from relax.pdes.shared.boundary_data import BoundaryData, check_positive, conditions, minus_fluxes
-from relax.pdes.shared.in_time import check_boundary_is_static, chosen, given_or_control, initial_state, with_controls
+from relax.pdes.shared.in_time import chosen, given_or_control, initial_state, with_controls
 from relax.pdes.shared.spaces import lagrange
 from relax.problem.evolution import Evolution
 from relax.problem.theta import theta_evolution
@@ -54,17 +54,17 @@ def evolution(
         num_steps: how many.
         theta: 1 for backward Euler, ½ for Crank–Nicolson, "midpoint"; as in :func:`relax.theta_evolution`.
         degree: polynomial degree of u.
-        dirichlet: tag -> g, the same in all steps; the whole boundary at 0 when not given, ``{}`` for no such part.
+        dirichlet: tag -> g, in which ``time`` may stand: each step ends with its value there. The whole boundary at 0
+            when not given, ``{}`` for no such part.
         neumann: tag -> q, in which ``time`` may stand.
         controls: names, in the order of the control vector.
-        time: the scalar Constant that stands for t in UFL expressions of s, q and k: ``fem.Constant(mesh, 0.0)``.
+        time: the scalar Constant that stands for t in UFL expressions of s, g, q and k: ``fem.Constant(mesh, 0.0)``.
         start: the time of u_0.
 
     Raises:
         BadInput, BadProblem: on every rank, for what does not fit.
     """
     wanted = chosen("heat", controls, ("initial", "source", "source_per_step"))
-    check_boundary_is_static("heat", dirichlet, time)
     V = lagrange("heat", mesh, degree)
     k = as_coefficient(conductivity, V)
     check_positive("heat: expected a conductivity", k, V)

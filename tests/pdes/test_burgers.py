@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import ufl
-from contract import COMM, BlocksOnRanks, MapContract
+from contract import COMM, BlocksOnRanks, MapContract, close
 from dolfinx import fem, la
 from unsteady import along_the_way, final_error, l2, last_state, orders
 
@@ -323,5 +323,20 @@ def test_time_where_it_cannot_be():
     t = fem.Constant(domain, 0.0)
     with pytest.raises(BadInput, match="without time"):
         burgers.evolution(domain, viscosity=1.0, force=ufl.sin(t), controls="force", time=t, **STEPS)
-    with pytest.raises(BadInput, match=r"dirichlet\['left'\]"):
-        burgers.evolution(domain, viscosity=1.0, dirichlet={"left": ufl.sin(t)}, time=t, **STEPS)
+
+
+@pytest.mark.parametrize("supg", [True, False])
+def test_boundary_values_that_change_with_time(supg):
+    """u = (1 + t) x, which the elements and backward Euler have without an error."""
+    domain = meshes.interval(4)
+    t, x = fem.Constant(domain, 0.0), ufl.SpatialCoordinate(domain)
+    force, sides = (1.0 + (1.0 + t) ** 2) * x[0], {"left": 0.0, "right": 1.0 + t}
+    equation = burgers.evolution(
+        domain, viscosity=1.0, initial=x[0], dirichlet=sides, force=force, theta=1.0, supg=supg, time=t, **STEPS
+    )
+    V = equation.state.function_space
+    G = ReducedMap(equation, FieldValues(V))
+    end = 1.0 + STEPS["dt"] * STEPS["num_steps"]
+    expected = fem.Function(V)
+    expected.interpolate(lambda x: end * x[0])
+    close(G(G.present_control()), FieldValues(V).value(expected))

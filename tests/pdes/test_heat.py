@@ -269,5 +269,22 @@ def test_time_where_it_cannot_be():
     t = fem.Constant(domain, 0.0)
     with pytest.raises(BadInput, match="without time"):
         heat.evolution(domain, source=ufl.sin(t), controls="source_per_step", time=t, **STEPS)
-    with pytest.raises(BadInput, match=r"dirichlet\['left'\]"):
-        heat.evolution(domain, dirichlet={"left": ufl.sin(t)}, time=t, **STEPS)
+
+
+@pytest.mark.parametrize("theta", [1.0, 0.5])
+def test_boundary_values_that_change_with_time(theta):
+    """u = 1 + x² + 3 y² + 1.2 t, which the elements and the steps have without an error, from a time that is not 0."""
+    domain = meshes.unit_square(2)
+    t, x = fem.Constant(domain, 0.0), ufl.SpatialCoordinate(domain)
+    exact = 1.0 + x[0] ** 2 + 3.0 * x[1] ** 2 + 1.2 * t
+    sides = dict.fromkeys(["left", "right", "bottom", "top"], exact)
+    t.value = 0.3
+    equation = heat.evolution(
+        domain, initial=exact, source=-6.8, dirichlet=sides, degree=2, theta=theta, time=t, start=0.3, **STEPS
+    )
+    V = equation.state.function_space
+    G = ReducedMap(equation, FieldValues(V))
+    seen = G(G.present_control())
+    expected = fem.Function(V)
+    expected.interpolate(lambda x: 1.0 + x[0] ** 2 + 3.0 * x[1] ** 2 + 1.2 * 0.45)
+    close(seen, FieldValues(V).value(expected))

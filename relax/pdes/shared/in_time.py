@@ -7,12 +7,11 @@ from dataclasses import replace
 
 from dolfinx import fem
 from ufl.core.expr import Expr
-from ufl.corealg.traversal import traverse_unique_terminals
 
 from relax.base.checks import nearest
 from relax.base.fem.coefficients import Coefficient, as_coefficient, interpolated
+from relax.base.fem.forms import terminals_of
 from relax.errors import BadInput
-from relax.pdes.shared.boundary_data import BoundaryData
 from relax.problem.evolution import Evolution
 
 
@@ -62,7 +61,7 @@ def given_or_control(
             f"{equation}: controls: {kinds[0]!r} is one {name} for all steps and {kinds[1]!r} one for each step; "
             "expected one of them"
         )
-    if depends_on(value, time):
+    if isinstance(value, Expr) and any(terminal is time for terminal in terminals_of(value)):
         raise BadInput(
             f"{equation}: {name}: as a control it starts from values without time, got {value}; "
             f"leave {kinds[0]!r} out of controls, or {name} without time"
@@ -70,27 +69,6 @@ def given_or_control(
     control = interpolated(value, V)
     control.name = kinds[0]
     return control, control
-
-
-def depends_on(value: object, time: fem.Constant | None) -> bool:
-    """Whether the Constant stands in what is given as a coefficient. Local."""
-    if time is None or not isinstance(value, Expr):
-        return False
-    return any(terminal is time for terminal in traverse_unique_terminals(value))
-
-
-def check_boundary_is_static(equation: str, dirichlet: BoundaryData | None, time: fem.Constant | None) -> None:
-    """Refuse boundary values that depend on time: they would stay at those of this moment. Local.
-
-    Raises:
-        BadInput: naming the tag.
-    """
-    for tag, value in (dirichlet or {}).items():
-        if depends_on(value, time):
-            raise BadInput(
-                f"{equation}: dirichlet[{tag!r}]: expected a value without time, got {value}; for values that differ "
-                "from step to step give theta_evolution a per-step control that is the value of a clamp"
-            )
 
 
 def with_controls(evolution: Evolution, wanted: Sequence[str], other: fem.Function | None) -> Evolution:
