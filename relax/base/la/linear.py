@@ -303,7 +303,8 @@ class LinearSolver:
         )
         if ksp.getPC().getType() in ("lu", "cholesky"):
             advice = (
-                "Look for coefficients that are NaN or out of range, and for a part of the mesh that nothing clamps"
+                "Look for coefficients and boundary values that are NaN or out of range, and for a part of the mesh "
+                "that nothing clamps"
             )
         return (
             f"the linear solve ({self.prefix}: {self._kind(ksp)}) {what}. Iterations: {ksp.getIterationNumber()}, last "
