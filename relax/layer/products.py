@@ -22,7 +22,7 @@ from relax.base.teams import Teams, by_teams
 from relax.base.types import Array
 from relax.engine.batch import KnownSamples, Product
 from relax.engine.reduced import ReducedMap
-from relax.errors import BadInput, RelaxError
+from relax.errors import BadInput
 
 # Shapes below: S sample axes, K an axis of directions, n = size_in, p = size_out.
 
@@ -225,7 +225,7 @@ class _Last(_Product):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
-        raise RelaxError(_THIRD)
+        raise BadInput(_THIRD)
 
     jvp = backward
 
@@ -284,4 +284,4 @@ def _bilinear(kind: type[_Product], ctx: Any, a_dot: Tensor | None, b_dot: Tenso
 def _refuse_third(ctx: Any) -> None:
     """Raise where the derivative in m is wanted: torch asks for all, and drops what is of no use."""
     if ctx.needs_input_grad[0] and torch._C._will_engine_execute_node(ctx.next_functions[0][0]):
-        raise RelaxError(_THIRD)
+        raise BadInput(_THIRD)
