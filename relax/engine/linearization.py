@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,17 @@ class Derivatives(Protocol):
 
     def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
         """d/dε of the gradients along directions[which]: (k, size_out), (l, size_in), (k,) -> (k, size_in)."""
+
+
+@runtime_checkable
+class StepDerivatives(Derivatives, Protocol):
+    """Those of a trajectory."""
+
+    def momenta(self, seed: Array) -> Iterator[tuple[int, Array]]:
+        """As ``Linearization.momenta``."""
+
+    def momentum_gaps(self, seed: Array, direction: Array) -> Array:
+        """As ``Linearization.momentum_gaps``."""
 
 
 class Linearization:
@@ -136,6 +148,43 @@ class Linearization:
         """How many solves ``matrix`` takes. The same on every rank."""
         G = self._G
         return G.size_out if G.layout.kind == "owned" else min(G.size_in, G.size_out)
+
+    # -- of an evolution -----------------------------------------------------------------------------------------------
+
+    def momenta(self, dy: npt.ArrayLike) -> Iterator[tuple[int, Array]]:
+        """(n, p_n) for n = N, ..., 0: p_n = d(dy · y)/du_n, how what is seen at step n and after it depends on u_n.
+
+        In the words of Ruseckas (arXiv:1909.03767) the momentum conjugate to u_n. A dual vector: p_n · du_n is how
+        dy · y changes when step n is left with u_n + du_n. Where u_0 is a control p_0 is its gradient, less what it
+        does elsewhere in the steps. Collective, as is each step of the iteration; one adjoint solve each.
+
+        Args:
+            dy: (size_out,).
+
+        Yields:
+            n and p_n, (n_state,) in the order of ``FieldValues``; under ``layout="owned"`` the values this rank owns.
+
+        Raises:
+            BadInput: for a point of a problem without steps.
+        """
+        derivatives = self._derivatives()
+        if not isinstance(derivatives, StepDerivatives):
+            raise BadInput("momenta: expected a point of an evolution, and this problem has no steps")
+        seed = self._checked_seed(dy)
+        if seed.ndim != 1:
+            raise BadInput(f"momenta: expected one cotangent, ({self._G.size_out},), got shape {seed.shape}")
+        return derivatives.momenta(seed)
+
+    def momentum_gaps(self, dy: Array, dm: Array) -> Array | None:
+        """How far p_n · du_n is from what the step before it makes of it, (N + 1,), relative; None without steps.
+
+        Zero up to rounding, at each n, for the discrete adjoint. Collective.
+        """
+        derivatives = self._derivatives()
+        if not isinstance(derivatives, StepDerivatives):
+            return None
+        direction = self._G.layout.checked(dm, "direction", compared=False)
+        return derivatives.momentum_gaps(self._checked_seed(dy), direction)
 
     def dot(self, a: Array, b: Array) -> float:
         """The map's inner product of two control vectors."""

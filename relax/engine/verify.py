@@ -47,6 +47,9 @@ class MapReport:
         first_remainders, second_remainders: the remainders behind the orders, ε halved from one to the next.
         forward_seconds: of one evaluation.
         tangent_ratio, adjoint_ratio, hessian_ratio: seconds of one product over those of one evaluation.
+        momentum_gap: of an evolution, the largest difference between p_n · du_n and what the step before makes of it,
+            relative to the largest |p_n| |du_n| (``Linearization.momenta``); None without steps.
+        momentum_step: the n where that is.
     """
 
     first_order: float
@@ -59,6 +62,8 @@ class MapReport:
     tangent_ratio: float
     adjoint_ratio: float
     hessian_ratio: float
+    momentum_gap: float | None = None
+    momentum_step: int = 0
 
     @property
     def failures(self) -> list[str]:
@@ -80,6 +85,12 @@ class MapReport:
             )
         if not self.hessian_gap < _GAP:
             failures.append(f"the Hessian is not symmetric: gap {self.hessian_gap:.1e}, expected below {_GAP:.0e}")
+        if self.momentum_gap is not None and not self.momentum_gap < _GAP:
+            failures.append(
+                f"the adjoint goes wrong at step {self.momentum_step}: p · du is not what the step before made of it, "
+                f"gap {self.momentum_gap:.1e}, expected below {_GAP:.0e} (an observable, or a step, whose adjoint is "
+                "not that of its tangent)"
+            )
         return failures
 
     def __str__(self) -> str:
@@ -93,6 +104,8 @@ class MapReport:
             ("vjp / forward", f"{self.adjoint_ratio:.2f}"),
             ("hvp / forward", f"{self.hessian_ratio:.2f}"),
         ]
+        if self.momentum_gap is not None:
+            rows.insert(4, ("p · du, step by step", f"{self.momentum_gap:.1e}"))
         return "\n".join(f"  {name:<26}{value}" for name, value in rows)
 
 
@@ -170,6 +183,7 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
         # The map was last solved elsewhere: products that are taken there, and not at their own point, show.
         Jd, g = lin.jvp(delta), lin.vjp(weights)
         Hd, Ho = lin.hvp(sums, delta)[0], lin.hvp(weights, other)
+        gaps = lin.momentum_gaps(weights, delta)
         # Everything has run once before.
         forward, *products = map(
             _seconds,
@@ -190,6 +204,8 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
         tangent_ratio=products[0] / forward,
         adjoint_ratio=products[1] / forward,
         hessian_ratio=products[2] / forward,
+        momentum_gap=None if gaps is None else float(gaps.max()),
+        momentum_step=0 if gaps is None else int(gaps.argmax()),
     )
 
 

@@ -16,6 +16,19 @@ EIGENMAP = "test_eigenmap.py -k 'derivatives_are or second_derivative or one_ran
 
 MUTANTS = [
     Mutant(
+        "substitution.unknown_slope(substitution.state(unknown))",
+        "substitution.state_slope(unknown)",
+        "test_momenta.py -k cole_hopf",
+        "a momentum of the unknown in place of the state",
+    ),
+    Mutant(
+        "if isinstance(control, fem.Function) or comm.rank == 0:",
+        "if True:",
+        "test_momenta.py -k schrodinger",
+        "a number's gradient is counted once a rank",
+        ranks=2,
+    ),
+    Mutant(
         "if left <= _NOTHING * y.norm():", "if False:", "test_kernel.py", "a pressure up to a constant is solved for"
     ),
     Mutant(
@@ -248,7 +261,13 @@ MUTANTS = [
     ),
     Mutant("_GAP = 1e-8", "_GAP = 1e-1", "test_verify.py", "wrong adjoints pass the check"),
     Mutant("with given_back(registers):", "if True:", "test_verify.py", "registers not given back by the check"),
-    Mutant("duals = gradients[0]", "duals = -gradients[0]", HEAT, "the sign of Cᵀ λ from one step to the one before"),
+    Mutant(
+        "duals = gradients[0]",
+        "duals = -gradients[0]",
+        HEAT,
+        "the sign of Cᵀ λ from one step to the one before",
+        below="gradients = runs.system.sensitivity.gradients(point, adjoints, duals)",
+    ),
     Mutant(
         "self._put(place, duals)", "self._put(place, -duals)", HEAT, "the sign of the gradient in the initial state"
     ),

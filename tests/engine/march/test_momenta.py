@@ -1,0 +1,143 @@
+"""The adjoint state of each step: against gradients of what is left of the run, and step by step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import evolutions
+import numpy as np
+import pytest
+from checkpoint_schedules import Revolve
+from contract import close, raised_everywhere, same
+
+from relax import (
+    AtSteps,
+    BadInput,
+    CheckFailed,
+    FieldValues,
+    ReducedMap,
+    Stack,
+    check_map,
+    control_values,
+    meshes,
+    pdes,
+)
+from relax.base.fem.layout import SpaceLayout
+
+pytestmark = pytest.mark.ranks(1, 2, 3)
+
+N = 4
+
+
+def heat():
+    return pdes.heat.evolution(
+        meshes.unit_square(4), initial=evolutions.bump, dt=0.02, num_steps=N, controls=["initial", "source_per_step"]
+    )
+
+
+def burgers():
+    return pdes.burgers.evolution(meshes.interval(12), initial=evolutions.bump, viscosity=0.05, dt=0.05, num_steps=N)
+
+
+def schrodinger():
+    return pdes.schrodinger.dipole(meshes.interval(10), num_steps=N, dt=0.05)
+
+
+def viscous(route):
+    return pdes.hamilton_jacobi.viscous_evolution(
+        meshes.unit_square(4), evolutions.bump, beta=3.0, t=0.2, num_steps=N, route=route
+    )
+
+
+MAKES = {
+    "heat": heat,
+    "burgers": burgers,
+    "schrodinger": schrodinger,
+    "direct": lambda: viscous("direct"),
+    "cole_hopf": lambda: viscous("cole_hopf"),
+}
+
+
+def looks(evolution):
+    field = FieldValues(evolution.state.function_space)
+    return Stack([field, AtSteps(field, [2])])
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_momenta_are_gradients_of_what_is_left(name):
+    """p_n · du_n step by step to rounding; p_0 the gradient in u_0; the same with states that are made again."""
+    evolution = MAKES[name]()
+    with ReducedMap(evolution, looks(evolution)) as G:
+        m, dy = G.present_control(), np.cos(np.arange(G.size_out))
+        report = check_map(G)
+        assert report.momentum_gap <= 1e-12
+        with G.linearize(m) as lin:
+            momenta = dict(lin.momenta(dy))
+            gradient = lin.vjp(dy)
+    assert list(momenta) == [4, 3, 2, 1, 0]
+    if name != "schrodinger":
+        close(momenta[0], gradient[: len(momenta[0])])
+    close(momenta[4], dy[: len(momenta[4])])
+    with ReducedMap(evolution, looks(evolution), storage=Revolve(N, 2)) as G, G.linearize(m) as lin:
+        for n, momentum in lin.momenta(dy):
+            same(momentum, momenta[n])
+
+
+def test_a_run_that_starts_later():
+    """p_2 is the gradient in the state of a run that starts there; the user may solve between two momenta."""
+    evolution = burgers()
+    V = evolution.state.function_space
+    with ReducedMap(evolution, FieldValues(V)) as G:
+        m, dy = G.present_control(), np.cos(np.arange(G.size_out))
+        states = [SpaceLayout(V).gather(G.problem.state.x.array[: SpaceLayout(V).num_owned]) for _ in G.trajectory(m)]
+        momenta = {}
+        with G.linearize(m) as lin:
+            for n, momentum in lin.momenta(dy):
+                momenta[n] = momentum
+                G(0.5 * m)
+    with ReducedMap(replace(evolution, num_steps=2), FieldValues(V)) as G, G.linearize(states[2]) as lin:
+        close(lin.vjp(dy), momenta[2])
+
+
+class Crooked(FieldValues):
+    """An adjoint by hand that is wrong."""
+
+    def adjoint(self, u, dy):
+        return 1.001 * super().adjoint(u, dy)
+
+
+def test_an_adjoint_by_hand_is_found_out_at_its_step():
+    evolution = heat()
+    V = evolution.state.function_space
+    with ReducedMap(evolution, Stack([FieldValues(V), AtSteps(Crooked(V), [2])])) as G:
+        error = raised_everywhere(CheckFailed, lambda: check_map(G))
+    assert error.report.momentum_step == 2 and "goes wrong at step 2" in str(error)
+
+
+def test_the_values_of_a_rank():
+    """Under the owned layout each rank gets its own."""
+    evolution = heat()
+    V, dy = evolution.state.function_space, None
+    whole = []
+    for layout in ("replicated", "owned"):
+        with ReducedMap(evolution, FieldValues(V), layout=layout) as G:
+            dy = np.cos(np.arange(G.size_out))
+            with G.linearize(control_values(G, evolutions.bump, [1.0] * N)) as lin:
+                momentum = dict(lin.momenta(dy))[1]
+        whole.append(SpaceLayout(V).gather(momentum) if layout == "owned" else momentum)
+    close(whole[1], whole[0])
+
+
+def test_what_has_no_steps_has_no_momenta():
+    problem = pdes.poisson.source(meshes.unit_square(3))
+    with ReducedMap(problem, FieldValues(problem.state.function_space)) as G:
+        assert check_map(G).momentum_gap is None
+        with G.linearize(np.zeros(G.size_in)) as lin:
+            error = raised_everywhere(BadInput, lambda: lin.momenta(np.ones(G.size_out)))
+    assert "no steps" in str(error)
+    evolution = heat()
+    with (
+        ReducedMap(evolution, FieldValues(evolution.state.function_space)) as G,
+        G.linearize(G.present_control()) as lin,
+    ):
+        raised_everywhere(BadInput, lambda: lin.momenta(np.ones((2, G.size_out))))
