@@ -1,4 +1,4 @@
-"""Training with physics: half-inverse gradients, and physical gradients with their inverses.
+"""Training with physics: half-inverse and physical gradients with their inverses, closed loops.
 
 Names are loaded when first used, so that torch is loaded only by those who use it.
 """
