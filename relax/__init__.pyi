@@ -37,6 +37,7 @@ from relax.invert.priors import BlockPrior as BlockPrior
 from relax.invert.priors import IdentityPrior as IdentityPrior
 from relax.invert.priors import SmoothnessPrior as SmoothnessPrior
 from relax.layer import ComplexLayer as ComplexLayer
+from relax.layer import ResidualLoss as ResidualLoss
 from relax.layer import SolutionLayer as SolutionLayer
 from relax.observe import AtSteps as AtSteps
 from relax.observe import FieldValues as FieldValues

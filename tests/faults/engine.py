@@ -233,6 +233,7 @@ MUTANTS = [
         "operator_key if residual.is_linear else",
         DIFFUSION,
         "a stale factor: one operator for all controls",
+        file="stationary.py",
     ),
     Mutant(
         "self.operator_key = Key()",

@@ -10,6 +10,24 @@ FORMULA = "test_half_inverse.py -k 'formula and (dense or fewer or positions) or
 
 MUTANTS = [
     Mutant(
+        "of - 0.5 * bend for of, bend",
+        "of + 0.5 * bend for of, bend",
+        "test_residual_loss.py -k conductivity",
+        "the sign of what the norm itself depends on a control",
+    ),
+    Mutant(
+        "of_state[residual.boundary.owned] = 0.0",
+        "pass",
+        "test_residual_loss.py -k derivatives",
+        "a derivative in values that are given",
+    ),
+    Mutant(
+        "residual.gradient(of_state if residual.boundary.has_controls else None, Key())",
+        "residual.gradient(None, Key())",
+        "test_residual_loss.py -k derivatives",
+        "a boundary value that is a control, without derivative",
+    ),
+    Mutant(
         '"physics": (True, False)',
         '"physics": (True, True)',
         LOOP + " -k autograd",
