@@ -78,7 +78,12 @@ def starts(n, batch=3):
     return torch.randn(batch, n, dtype=torch.float64)
 
 
-CASES = {"linear": (lambda: linear, 4, 2), "cart-pole": (lambda: cart_pole, 4, 1), "burgers": (burgers, 9, 9)}
+CASES = {
+    "linear": (lambda: linear, 4, 2),
+    "cart-pole": (lambda: cart_pole, 4, 1),
+    "burgers": (burgers, 9, 9),
+    "dipole": (dipole, 14, 1),
+}
 
 
 def squares(s):
