@@ -12,6 +12,13 @@ STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
 MUTANTS = [
     Mutant(
+        "if not _OF_AN_OBJECT.search(name)}",
+        "}",
+        "test_options.py -k own",
+        "the names of DOLFINx's solvers count as options that differ between ranks",
+        ranks=2,
+    ),
+    Mutant(
         "if self.ksp.getPC().getFailedReason():",
         "if False:",
         "test_linear.py -k not_factored",

@@ -114,6 +114,8 @@ _SNES_REASONS = {
 
 
 # Read when PETSc starts and never again: -log_view later on ends in an error when PETSc ends.
+# DOLFINx names its solvers by the ids of Python's objects, which are each rank's own.
+_OF_AN_OBJECT = re.compile(r"\d{9,}")
 _AT_START = re.compile(r"-(log|malloc|info|fp_trap|objects_dump|history|start_in_debugger|on_error_|memory_view)")
 
 
@@ -149,7 +151,8 @@ def same_on_all_ranks(comm: MPI.Comm, prefix: str, options: Options | str | None
         return
     given = options if isinstance(options, Mapping) else {"a preset": options} if isinstance(options, str) else {}
     mine = {str(key): str(value) for key, value in given.items()}
-    mine |= {f"-{name}": str(value) for name, value in _database().items() if name.startswith(prefix)}
+    database = {name: value for name, value in _database().items() if not _OF_AN_OBJECT.search(name)}
+    mine |= {f"-{name}": str(value) for name, value in database.items() if name.startswith(prefix)}
     first, *others = parallel.on_each_rank(comm, mine)
     for rank, theirs in enumerate(others, 1):
         if theirs != first:

@@ -285,3 +285,10 @@ def test_hypre_by_name_is_not_replaced(options, where):
     call = {"ksp_type": "gmres", "pc_type": "hypre"} if where == "call" else "amg_gmres"
     error = raised_everywhere(BadInput, lambda: kinds(map_of(advection("named"), call)))
     assert "relax_named_" in str(error) and "hypre" in str(error) and "relax info" in str(error)
+
+
+@pytest.mark.ranks(2)
+def test_names_that_are_a_ranks_own_are_no_difference(options):
+    """DOLFINx's LinearProblem leaves its options under a name with the id of a Python object in it."""
+    options(**{f"dolfinx_solve_{139871744275904 + COMM.rank}ksp_type": "preonly"})
+    petsc_options.insert_command_line([])
