@@ -65,6 +65,8 @@ from relax.train import HalfInverse as HalfInverse
 from relax.train import gauss_newton_inverse as gauss_newton_inverse
 from relax.train import lbfgs_inverse as lbfgs_inverse
 from relax.train import physical_gradient as physical_gradient
+from relax.train.aeqprop import Energy as Energy
+from relax.train.aeqprop import Misfit as Misfit
 
 __version__: str
 

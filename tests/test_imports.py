@@ -298,6 +298,7 @@ PUBLIC = {
         "relax.relaxation": "ElasticSGD EntropySGD HamiltonJacobi HeatSmoothing Parle ProximalPoint "
         "RelaxedLandscape SGLD",
         "relax.train": "HalfInverse gauss_newton_inverse lbfgs_inverse physical_gradient",
+        "relax.train.aeqprop": "Energy Misfit",
     },
     "relax.relaxation": {
         "relax.relaxation": "cole_hopf control gallery optim",
@@ -308,6 +309,7 @@ PUBLIC = {
         "beta_from_eps refresh_batch_norm t_from_spring",
     },
     "relax.train": {
+        "relax.train.aeqprop": "Aeqprop SettlingReport",
         "relax.train.closed_loop": "ClosedLoop LoopReport OneStep one_step",
         "relax.train.half_inverse": "HalfInverse StepReport",
         "relax.train.inverses": "MapInverse gauss_newton_inverse heat_inverse lbfgs_inverse over_teams poisson_inverse",

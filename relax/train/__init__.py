@@ -1,4 +1,4 @@
-"""Training with physics: half-inverse and physical gradients with their inverses, closed loops.
+"""Training with physics: half-inverse and physical gradients with their inverses, closed loops, settling.
 
 Names are loaded when first used, so that torch is loaded only by those who use it.
 """

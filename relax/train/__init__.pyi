@@ -1,3 +1,5 @@
+from relax.train.aeqprop import Aeqprop as Aeqprop
+from relax.train.aeqprop import SettlingReport as SettlingReport
 from relax.train.closed_loop import ClosedLoop as ClosedLoop
 from relax.train.closed_loop import LoopReport as LoopReport
 from relax.train.closed_loop import OneStep as OneStep

@@ -10,6 +10,24 @@ FORMULA = "test_half_inverse.py -k 'formula and (dense or fewer or positions) or
 
 MUTANTS = [
     Mutant(
+        "knobs = [t + self._rate * f for",
+        "knobs = [t - self._rate * f for",
+        "test_aeqprop.py -k 'order_in_the_nudging'",
+        "the sign of what holds the parameters",
+    ),
+    Mutant(
+        "rows[:, self._clamped] = 0.0",
+        "pass",
+        "test_aeqprop.py",
+        "observations of clamped values in Newton's step",
+    ),
+    Mutant(
+        "self._E = with_fixed_degrees(compat.one_subdomain_data(energy.E))",
+        "self._E = energy.E",
+        "test_aeqprop.py -k rise",
+        "derivatives by another quadrature than the energy's",
+    ),
+    Mutant(
         "of - 0.5 * bend for of, bend",
         "of + 0.5 * bend for of, bend",
         "test_residual_loss.py -k conductivity",

@@ -69,6 +69,26 @@ def interpolated(value: Coefficient, V: fem.FunctionSpace) -> fem.Function:
     return result
 
 
+def local_values(terminal: fem.Function | fem.Constant, value: Any, what: str) -> Array:
+    """What a Function (owned and ghosts) or a Constant is to hold.
+
+    Collective.
+
+    Args:
+        terminal: of which kind.
+        value: as :func:`interpolated` takes it; for a Constant a number, or an array of its shape.
+        what: the argument's name, for the message.
+    """
+    if isinstance(terminal, fem.Function):
+        return interpolated(value, terminal.function_space).x.array
+    try:
+        return np.broadcast_to(np.asarray(value, dtype=np.float64), terminal.value.shape).copy()
+    except (TypeError, ValueError) as cause:
+        raise BadInput(
+            f"{what}: expected a number or an array of shape {terminal.value.shape} for {terminal}, got {value!r:.80}"
+        ) from cause
+
+
 def _interpolate_ufl(result: fem.Function, value: Expr) -> None:
     V = result.function_space
     if tuple(value.ufl_shape) != tuple(V.value_shape):

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from dolfinx import fem
 from torch import Tensor
 
 from relax.base.checks import of_kind
-from relax.base.fem.coefficients import interpolated
+from relax.base.fem.coefficients import local_values
 from relax.base.fem.forms import Control, given_back, values_of
 from relax.base.fem.layout import SpaceLayout
 from relax.base.la.options import Options
@@ -118,26 +117,11 @@ def one_step(
             f"one_step: fixed: expected controls of the steps but for the one that is set, {_names(others)}, got "
             f"{strange[0]}"
         )
-    here = {f: _values(f, given.get(f)) for f in others}
+    here = {f: values_of(f).copy() if f not in given else local_values(f, given[f], "one_step: fixed") for f in others}
     V = step.state.function_space
     seen = FieldValues(V)
     G = ReducedMap(replace(step, controls=[evolution.previous, control]), seen, solver=solver, options=options)
     return OneStep(evolution, G, here, teams)
-
-
-def _values(control: Control, given: Any) -> Array:
-    """Local values of a control: those that are given, or what it holds now. Collective."""
-    if given is None:
-        return values_of(control).copy()
-    if isinstance(control, fem.Function):
-        return interpolated(given, control.function_space).x.array
-    try:
-        return np.broadcast_to(np.asarray(given, dtype=np.float64), control.value.shape).copy()
-    except (TypeError, ValueError) as cause:
-        raise BadInput(
-            f"one_step: fixed: expected a number or an array of shape {control.value.shape} for {control}, got "
-            f"{given!r}"
-        ) from cause
 
 
 def _names(controls: Sequence[Control]) -> str:

@@ -1,0 +1,177 @@
+"""Learning by settling, against the adjoint's gradient; Λ does not rise; what is steered is what the formula says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import ufl
+from contract import close, everyone_has, raised_everywhere
+from dolfinx import fem
+
+from relax import BadInput, BadProblem, Energy, Misfit, PointValues, Problem, ReducedMap, SolveFailed, clamp, meshes
+from relax.base.fem.layout import SpaceLayout
+from relax.train import Aeqprop
+
+pytestmark = pytest.mark.ranks(1, 2, 3)
+
+# One in a cell with clamped values.
+POINTS = [(0.05, 0.4), (0.5, 0.8), (0.6, 0.2)]
+Y = np.array([0.1, 0.6, 0.5])
+
+
+class Sheet:
+    """A sheet with the conductivity e^θ (1 + 0.2 |grad s|²), held at 0 and at x on two sides, seen at three points."""
+
+    def __init__(self, n=6, is_log=True, degree=1):
+        self.mesh = meshes.unit_square(n)
+        V, Q = (fem.functionspace(self.mesh, ("Lagrange", k)) for k in (1, degree))
+        self.s, self.theta, self.x = fem.Function(V), fem.Function(Q), fem.Constant(self.mesh, 1.0)
+        self.theta.interpolate(lambda x: 0.3 * x[0] + (0.0 if is_log else 0.5))
+        g, factor = ufl.inner(ufl.grad(self.s), ufl.grad(self.s)), ufl.exp(self.theta) if is_log else self.theta
+        source = 0.3 * self.x * self.s
+        self.E = (factor * (g / 2 + 0.05 * g**2) - source) * ufl.dx
+        self.bcs = [clamp(V, "left", 0.0), clamp(V, "right", 1.0)]
+        self.energy = Energy(E=self.E, state=self.s, parameters=[self.theta], bcs=self.bcs, name="sheet")
+        self.misfit = Misfit(PointValues(V, POINTS), Y, noise=0.5)
+        self.layout = SpaceLayout(Q)
+
+    def values(self):
+        return self.layout.gather(self.theta.x.array[: self.layout.num_owned])
+
+    def learner(self, **more):
+        return Aeqprop(self.energy, self.misfit, **{"rate": 1e-4, "nudging": 0.1, "metric": "euclidean", **more})
+
+
+def gradient():
+    """Of the cost in the values of θ, by the adjoint, and θ."""
+    sheet = Sheet()
+    problem = Problem(
+        residual=ufl.derivative(sheet.E, sheet.s),
+        state=sheet.s,
+        controls=[sheet.theta],
+        bcs=sheet.bcs,
+        name="sheet_adjoint",
+    )
+    with ReducedMap(problem, sheet.misfit.observable) as G, G.linearize(sheet.values()) as lin:
+        return lin.vjp(lin.value - Y) / 0.5**2
+
+
+def direction(**more):
+    """The step as a gradient: -(θ⁺ - θ)/(ε β)."""
+    sheet = Sheet()
+    learner, before = sheet.learner(**more), sheet.values()
+    report = learner.step()
+    assert report.lyapunov_after <= report.lyapunov_before + 1e-12
+    everyone_has(sheet.values())
+    return -(sheet.values() - before) / (more.get("rate", 1e-4) * more.get("nudging", 0.1))
+
+
+@pytest.mark.parametrize(("mode", "order"), [("optimistic", 1), ("pessimistic", 1), ("centred", 2)])
+def test_a_step_is_a_gradient_step_to_its_order_in_the_nudging(mode, order):
+    g = gradient()
+    errors = [np.linalg.norm(direction(mode=mode, nudging=beta) - g) / np.linalg.norm(g) for beta in (0.1, 0.05, 0.025)]
+    slopes = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert slopes == pytest.approx([order] * 2, abs=0.15)
+    if mode == "centred":
+        found = direction(nudging=0.1)
+        assert found @ g / np.linalg.norm(found) / np.linalg.norm(g) > 0.9999
+
+
+def test_it_is_of_first_order_in_the_rate():
+    g = gradient()
+    errors = [np.linalg.norm(direction(rate=rate, nudging=0.01) - g) for rate in (0.4, 0.1)]
+    assert np.log(errors[0] / errors[1]) / np.log(4.0) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(("mode", "rate"), [("optimistic", 1.0), ("pessimistic", 0.2), ("centred", 1.0)])
+def test_the_lyapunov_function_does_not_rise(mode, rate):
+    """Large steps, in the metric of the mesh; the cost falls. Pessimistic F bends downwards: 1/ε must be above that."""
+    sheet = Sheet()
+    learner = sheet.learner(rate=rate, nudging=0.5, mode=mode, metric="mass")
+    reports = [learner.step() for _ in range(25)]
+    assert all(r.lyapunov_after <= r.lyapunov_before + 1e-9 * abs(r.lyapunov_before) for r in reports)
+    assert reports[-1].loss < 0.5 * reports[0].loss
+    if mode == "optimistic":
+        assert all(r.lyapunov_before <= r.loss + 1e-12 for r in reports)
+    if mode == "pessimistic":
+        assert all(r.lyapunov_before >= r.loss - 1e-12 for r in reports)
+
+
+def test_steering_is_the_formula():
+    found = []
+    for homeostasis in ("formula", "steered"):
+        sheet = Sheet(4)
+        sheet.learner(rate=0.3, nudging=0.4, metric="mass", homeostasis=homeostasis).step(x={sheet.x: 2.0}, y=2 * Y)
+        found.append(sheet.values())
+        assert sheet.x.value == 2.0
+    close(found[1], found[0], 1e-8)
+
+
+def test_a_step_does_not_depend_on_the_mesh():
+    """By the mass metric the change of θ is a function; by the Euclidean one it shrinks with the cells."""
+    ratios = []
+    for metric in ("mass", "euclidean"):
+        changes = []
+        for n in (8, 16):
+            sheet = Sheet(n)
+            before = sheet.values()
+            away = Misfit(PointValues(sheet.s.function_space, [(0.3, 0.4), (0.5, 0.8)]), [0.2, 0.6], noise=0.5)
+            Aeqprop(sheet.energy, away, rate=0.5, nudging=0.5, metric=metric).step()
+            changes.append(np.abs(sheet.values() - before).mean())
+        ratios.append(changes[1] / changes[0])
+    assert ratios[0] == pytest.approx(1.0, abs=0.2) and ratios[1] < 0.5
+
+
+class Springs:
+    """A black box: E = ½ θ (s - x)² + ¼ s⁴, settled by bisection and by hand."""
+
+    def settle(self, u, theta, x, y, beta):
+        t, s = theta.copy(), np.zeros(1)
+        for _ in range(200):
+            for _ in range(50):
+                slope = t * (s - x) + s**3 + beta * (s - y)
+                s = s - slope / (t + 3 * s**2 + beta)
+            moved = u - 0.05 * 0.5 * (s - x) ** 2
+            if np.abs(moved - t).max() < 1e-15:
+                break
+            t = moved
+        return t, s
+
+
+def test_what_only_settles_learns():
+    learner = Aeqprop(Springs(), rate=0.05, nudging=0.5, homeostasis="steered", theta=[1.0])
+    seen = []
+    for _ in range(200):
+        report = learner.step(1.0, 0.5)
+        seen.append(learner.theta[0])
+    assert report.loss is None and report.iterations[1] == 1
+    # s = 0.5 is at rest where θ (0.5 - 1) + 0.125 = 0.
+    assert abs(seen[-1] - 0.25) < abs(seen[0] - 0.25) and all(np.diff(seen) < 0.0)
+
+
+def test_what_does_not_fit_is_said():
+    sheet = Sheet(3)
+    for change, words in (
+        ({"mode": "hopeful"}, "'optimistic', 'pessimistic' or 'centred'"),
+        ({"rate": 0.0}, "rate: expected"),
+        ({"nudging": -1.0}, "nudging: expected"),
+        ({"metric": "l1"}, "metric"),
+        ({"homeostasis": "x"}, "homeostasis"),
+    ):
+        assert words in str(raised_everywhere(BadInput, lambda change=change: sheet.learner(**change)))
+    assert "Misfit" in str(raised_everywhere(BadInput, lambda: Aeqprop(sheet.energy, rate=1.0, nudging=1.0)))
+    assert "steered" in str(raised_everywhere(BadInput, lambda: Aeqprop(Springs(), rate=1.0, nudging=1.0)))
+    learner = sheet.learner()
+    assert "x: expected" in str(raised_everywhere(BadInput, lambda: learner.step(x={sheet.s: 1.0})))
+    assert "3 finite numbers" in str(raised_everywhere(BadInput, lambda: learner.step(y=[1.0])))
+    with pytest.raises(BadProblem, match="parameters\\[0\\]"):
+        Energy(E=sheet.E, state=sheet.s, parameters=[sheet.s])
+    with pytest.raises(BadProblem, match="multiply by dx"):
+        Energy(E=ufl.inner(sheet.s, sheet.s), state=sheet.s, parameters=[sheet.theta])
+
+
+def test_a_phase_that_runs_away_says_so():
+    """E is linear in θ, F concave: 1/ε is less than what it bends."""
+    sheet = Sheet(4, is_log=False)
+    error = raised_everywhere(SolveFailed, lambda: sheet.learner(rate=1e4, nudging=1.0, metric="mass").step())
+    assert "logarithms" in str(error)
