@@ -16,6 +16,12 @@ EIGENMAP = "test_eigenmap.py -k 'derivatives_are or second_derivative or one_ran
 
 MUTANTS = [
     Mutant(
+        "        self._is_walked = True\n",
+        "        self._is_walked = False\n",
+        "test_momenta.py -k on_the_way",
+        "two sweeps at once share the states of a schedule",
+    ),
+    Mutant(
         "substitution.unknown_slope(substitution.state(unknown))",
         "substitution.state_slope(unknown)",
         "test_momenta.py -k cole_hopf",

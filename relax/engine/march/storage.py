@@ -147,6 +147,8 @@ class _Scheduled:
         self._fresh = schedule
         self._comm = comm
         self.most = 0
+        # Whether somebody is on the way back: the stores are his until he is done, or gone.
+        self._is_walked = False
         self._start()
 
     def _start(self) -> None:
@@ -182,6 +184,16 @@ class _Scheduled:
         return None
 
     def backward(self) -> Iterator[tuple[int, Array, Array]]:
+        if self._is_walked:
+            yield from _Scheduled(self.first, self._advance, self._num_steps, self._fresh, self._comm).backward()
+            return
+        self._is_walked = True
+        try:
+            yield from self._backward()
+        finally:
+            self._is_walked = False
+
+    def _backward(self) -> Iterator[tuple[int, Array, Array]]:
         from checkpoint_schedules import EndReverse, Reverse
 
         action = next(self._schedule, None) if self._forward_done else None

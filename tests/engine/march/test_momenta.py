@@ -7,7 +7,7 @@ from dataclasses import replace
 import evolutions
 import numpy as np
 import pytest
-from checkpoint_schedules import Revolve
+from checkpoint_schedules import Revolve, SingleDiskStorageSchedule, SingleMemoryStorageSchedule
 from contract import close, raised_everywhere, same
 
 from relax import (
@@ -97,6 +97,23 @@ def test_a_run_that_starts_later():
                 G(0.5 * m)
     with ReducedMap(replace(evolution, num_steps=2), FieldValues(V)) as G, G.linearize(states[2]) as lin:
         close(lin.vjp(dy), momenta[2])
+
+
+@pytest.mark.parametrize("storage", [lambda: Revolve(N, 2), SingleMemoryStorageSchedule, SingleDiskStorageSchedule])
+def test_other_products_on_the_way(storage):
+    """States that a schedule holds serve two sweeps at once, and one after a sweep that was left."""
+    evolution = burgers()
+    with ReducedMap(evolution, FieldValues(evolution.state.function_space), storage=storage()) as G:
+        dy = np.cos(np.arange(G.size_out))
+        with G.linearize(G.present_control()) as lin:
+            gradient, known, other = lin.vjp(dy), dict(lin.momenta(dy)), dict(lin.momenta(dy**2))
+            for (n, p), (k, q) in zip(lin.momenta(dy), lin.momenta(dy**2), strict=True):
+                same(p, known[n])
+                same(q, other[k])
+                same(lin.vjp(dy), gradient)
+            left = lin.momenta(dy)
+            next(left)
+            same(lin.vjp(dy), gradient)
 
 
 class Crooked(FieldValues):
