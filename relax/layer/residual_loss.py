@@ -9,7 +9,6 @@ import torch
 import ufl
 from mpi4py import MPI
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from relax.base import parallel
 from relax.base.checks import of_kind, one_of
@@ -19,6 +18,7 @@ from relax.base.teams import Teams, by_teams, check_teams
 from relax.base.types import Array
 from relax.engine.solve.dual_norm import DualNorm
 from relax.errors import BadInput
+from relax.layer.layer import around_graphs
 from relax.problem.problem import Problem
 
 
@@ -32,13 +32,13 @@ class ResidualLoss(torch.nn.Module):
     and with ``metric="riesz"`` by 1.
 
     Collective. Each rank hands over the same m and u, as for :class:`relax.SolutionLayer`, and gets the same loss and
-    the same, whole gradient. Differentiable once. One solve with R for each sample; R is factored once where it does
-    not depend on m.
+    the same, whole gradient. Differentiable once: a second derivative raises. One solve with R for each sample; R is
+    factored once where it does not depend on m. A copy shares the factors.
 
     Args:
         problem: the PDE, linear or not.
         riesz: R: "operator" for ∂F/∂u; "h1" for (grad u, grad v) + (u, v); or a symmetric bilinear form on the state's
-            space.
+            space, as it is when the loss is made.
         metric: "euclidean" for the derivative in the values of u; "riesz" hands back R⁻¹ of it instead: what a network
             is then moved by is the error's own direction, u - u_h for the operator.
         teams: share the samples of a batch among teams of ranks, as ``SolutionLayer``.
@@ -76,17 +76,39 @@ class ResidualLoss(torch.nn.Module):
 
     def forward(self, m: Tensor, u: Tensor) -> Tensor:
         """The loss of each sample: (..., size_in), (..., n) -> (...)."""
-        for what, tensor, size in (("m", m, self.size_in), ("u", u, self.size_state)):
-            if not isinstance(tensor, torch.Tensor) or tensor.shape[-1:] != (size,):
-                got = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-                raise BadInput(f"ResidualLoss: {what}: expected a tensor (..., {size}), got {got}")
-        lead = torch.broadcast_shapes(m.shape[:-1], u.shape[:-1])
+        around_graphs()
+        return self._found(m, u)
+
+    # torch.compile would follow it into DOLFINx.
+    @torch.compiler.disable  # type: ignore[misc,untyped-decorator,unused-ignore]
+    def _found(self, m: Tensor, u: Tensor) -> Tensor:
+        with parallel.together(self._comm):
+            lead = self._lead(m, u)
         loss: Tensor = _Loss.apply(
             m.to("cpu", torch.float64).expand(*lead, self.size_in),
             u.to("cpu", torch.float64).expand(*lead, self.size_state),
             self,
         )
         return loss.to(device=u.device, dtype=u.dtype)
+
+    def _lead(self, m: Any, u: Any) -> torch.Size:
+        """The leading axes of both together."""
+        for what, tensor, size in (("m", m, self.size_in), ("u", u, self.size_state)):
+            if not isinstance(tensor, torch.Tensor) or tensor.is_meta or not tensor.is_floating_point():
+                got = f"one of {tensor.dtype}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+                raise BadInput(f"ResidualLoss: {what}: expected a tensor of floating point numbers, got {got}")
+            if tensor.shape[-1:] != (size,):
+                raise BadInput(f"ResidualLoss: {what}: expected a tensor (..., {size}), got {tuple(tensor.shape)}")
+        try:
+            return torch.broadcast_shapes(m.shape[:-1], u.shape[:-1])
+        except RuntimeError as error:
+            raise BadInput(
+                f"ResidualLoss: leading axes of m {tuple(m.shape)} and u {tuple(u.shape)} do not fit together"
+            ) from error
+
+    def __deepcopy__(self, memo: dict[int, object]) -> ResidualLoss:
+        """There is nothing to train in it. Local."""
+        return self
 
     def sizes(self, m: Array, u: Array) -> Array:
         """(k, size_in), (k, n) -> (k, 1 + size_in + n): the loss, and its derivatives in m and u. Collective."""
@@ -116,11 +138,27 @@ class _Loss(torch.autograd.Function):
         rows = torch.from_numpy(loss.sizes(as_rows(m.detach().numpy()), as_rows(u.detach().numpy())))
         lead = m.shape[:-1]
         of_control, of_field = rows[:, 1 : 1 + loss.size_in], rows[:, 1 + loss.size_in :]
-        ctx.save_for_backward(of_control.reshape(m.shape), of_field.reshape(u.shape))
+        ctx.save_for_backward(m, u, of_control.reshape(m.shape), of_field.reshape(u.shape))
         return rows[:, 0].reshape(lead).clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
-        of_control, of_field = ctx.saved_tensors
+        m, u, of_control, of_field = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            of_control, of_field = _Once.apply(m, u, of_control, of_field)
         return dy[..., None] * of_control, dy[..., None] * of_field, None
+
+
+class _Once(torch.autograd.Function):
+    """The derivatives, which depend on m and u in a way that nobody knows here."""
+
+    @staticmethod
+    def forward(ctx: Any, m: Tensor, u: Tensor, of_control: Tensor, of_field: Tensor) -> tuple[Tensor, Tensor]:
+        return of_control.clone(), of_field.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *seeds: Tensor) -> tuple[Tensor, ...]:
+        raise BadInput(
+            "ResidualLoss: it is differentiable once, and a second derivative was asked for; try "
+            "relax.SolutionLayer, which is differentiable twice, or detach the gradient"
+        )

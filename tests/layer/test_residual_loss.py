@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
 import pytest
@@ -160,10 +163,28 @@ def test_what_does_not_fit_is_said():
         (v * ufl.dx, "a trial and a test function"),
     ):
         assert words in str(raised_everywhere(BadInput, lambda riesz=riesz: ResidualLoss(problem, riesz)))
+    for moving in (1.0 + problem.controls[0] ** 2, 1.0 + problem.state**2, ufl.exp(problem.controls[1])):
+        error = raised_everywhere(BadInput, lambda moving=moving: ResidualLoss(problem, moving * u * v * ufl.dx))
+        assert "neither the state nor a control" in str(error)
     loss = ResidualLoss(problem, "h1")
     m, field = torch.zeros(loss.size_in, dtype=torch.float64), torch.zeros(loss.size_state, dtype=torch.float64)
     assert "u: expected" in str(raised_everywhere(BadInput, lambda: loss(m, field[:-1])))
+    short = field[: len(field) - COMM.rank] if COMM.size > 1 else field[:-1]
+    assert "u: expected" in str(raised_everywhere(BadInput, lambda: loss(m, short)))
+    assert "floating point" in str(raised_everywhere(BadInput, lambda: loss(m, field.long())))
+    assert "leading axes" in str(raised_everywhere(BadInput, lambda: loss(m.expand(2, -1), field.expand(3, -1))))
+    u_once = tensor(field)
+    (slope,) = torch.autograd.grad(loss(m, u_once), u_once, create_graph=True)
+    assert "differentiable once" in str(raised_everywhere(BadInput, (slope.sum() + u_once.sum()).backward))
+    close(torch.compile(lambda x: copy.deepcopy(loss)(m, x), backend="eager")(field).numpy(), loss(m, field).numpy())
     negative = ResidualLoss(problem, (u * v - ufl.inner(ufl.grad(u), ufl.grad(v))) * ufl.dx)
     assert "positive" in str(raised_everywhere(SolveFailed, lambda: negative(m, field)))
+    helmholtz = pdes.poisson.source(mesh)
+    u, v = helmholtz.state, ufl.TestFunction(helmholtz.state.function_space)
+    indefinite = ResidualLoss(replace(helmholtz, residual=helmholtz.residual - 60.0 * u * v * ufl.dx))
+    smooth = np.sin(np.arange(indefinite.size_state))
+    assert "negative eigenvalues" in str(
+        raised_everywhere(SolveFailed, lambda: indefinite(torch.zeros(indefinite.size_in), torch.as_tensor(smooth)))
+    )
     loss.close()
     assert "closed" in str(raised_everywhere(BadInput, lambda: loss(m, field)))

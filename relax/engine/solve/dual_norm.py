@@ -81,14 +81,12 @@ class DualNorm:
             u[:] = state
             residual.boundary.apply(u)
             with self._factor() as factor:
+                _check_positive(factor)
                 r = residual.residual().copy()
                 w = _solve(factor, r)
                 value = 0.5 * parallel.dot(residual.comm, r, w)
                 if not value >= 0.0:
-                    raise SolveFailed(
-                        f"ResidualLoss: the residual has the square {2.0 * value:.3g} in the dual norm; expected an R "
-                        "that is positive: riesz='h1', or a form that is"
-                    )
+                    raise _not_positive(f"the residual has the square {2.0 * value:.3g} in the dual norm")
                 registers.install_adjoint(w)
                 of_state = residual.operator_adjoint_action().copy()
                 of_controls = residual.gradient(of_state if residual.boundary.has_controls else None, Key())
@@ -151,6 +149,12 @@ def _form_of(problem: Problem, riesz: str | ufl.Form) -> ufl.Form:
     if isinstance(riesz, ufl.Form):
         if [a.ufl_function_space() for a in riesz.arguments()] != [V, V]:
             raise BadInput("ResidualLoss: riesz: expected a form in a trial and a test function of the state's space")
+        for moving in (problem.state, *problem.controls):
+            if any(moving is c for c in (*riesz.coefficients(), *riesz.constants())):
+                raise BadInput(
+                    f"ResidualLoss: riesz: expected a form that depends on neither the state nor a control, got "
+                    f"{moving} in it; try 'operator', or a Function with values that stay"
+                )
         return riesz
     if riesz != "h1":
         raise BadInput(
@@ -158,6 +162,22 @@ def _form_of(problem: Problem, riesz: str | ufl.Form) -> ufl.Form:
         )
     u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
     return (ufl.inner(ufl.grad(u), ufl.grad(v)) + ufl.inner(u, v)) * ufl.dx
+
+
+def _check_positive(factor: Factor) -> None:
+    """Refuse an R whose factorisation has met negative pivots: some residuals would have a positive square still.
+
+    MUMPS may not count all of them on several ranks, but none that is not there.
+    """
+    pc = factor.solver.ksp.getPC()
+    if pc.getType() == "cholesky" and str(pc.getFactorSolverType()) == "mumps":
+        negative = pc.getFactorMatrix().getMumpsInfog(12)
+        if negative > 0:
+            raise _not_positive(f"R has negative eigenvalues, {negative} of them")
+
+
+def _not_positive(what: str) -> SolveFailed:
+    return SolveFailed(f"ResidualLoss: {what}; expected an R that is positive: riesz='h1', or a form that is")
 
 
 def _solve(factor: Factor, dual: Array) -> Array:
