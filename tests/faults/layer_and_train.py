@@ -66,14 +66,44 @@ MUTANTS = [
     Mutant(
         "return not any(bool(g[B:].any()) for g in swept)",
         "return True",
-        LOOP + " -k know_of_each_other",
+        LOOP + " -k hides_nothing",
         "a step that mixes samples is taken with the batch twice",
     ),
     Mutant(
         "                raise NotByRows",
         "                pass",
-        LOOP + " -k know_of_each_other",
+        LOOP + " -k hides_nothing",
         "a controller that mixes samples is taken for all steps at once",
+    ),
+    Mutant(
+        "self._unrolls[kind] = agree((loss, totals), known)",
+        "self._unrolls[kind] = True",
+        LOOP + " -k one_batch",
+        "a step that counts samples is taken with the batch twice",
+    ),
+    Mutant(
+        'or positional(step)[2:3] == ["t"]',
+        "or len(positional(step)) > 2",
+        LOOP + " -k third_argument",
+        "a step size that the step knows is overwritten by the number of the step",
+    ),
+    Mutant(
+        "like[t + 1] = kinds(after)",
+        "like.update(dict.fromkeys(range(1, self.steps + 1), kinds(after)))",
+        LOOP + " -k grows",
+        "a memory read in the shape of another step",
+    ),
+    Mutant(
+        "if torch.is_grad_enabled():\n            of_control, of_field = _Once",
+        "if False:\n            of_control, of_field = _Once",
+        "test_residual_loss.py -k does_not_fit",
+        "a second derivative that is zero without a word",
+    ),
+    Mutant(
+        "                _check_positive(factor)\n",
+        "",
+        "test_residual_loss.py -k does_not_fit",
+        "an indefinite operator taken for a norm where the residual's square is positive",
     ),
     Mutant(
         "return seeded(seed) if self._repeats else nullcontext()",

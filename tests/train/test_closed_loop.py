@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
 import pytest
 import torch
 import ufl
 from checkpoint_schedules import Revolve, SingleDiskStorageSchedule
-from contract import close, everyone_has
+from contract import close, everyone_has, raised_everywhere
 from dolfinx import fem
 from mpi4py import MPI
 
@@ -124,7 +126,10 @@ def test_flows_are_those_of_autograd(case):
         equal(found[flow], expected)
         equal(loop.gradients(s, [flow])[flow], expected)
         if flow != "stop":
-            equal(loop.gradients(s)[flow], expected)
+            for _ in range(2):  # the loop unrolled comes after what it is compared with
+                equal(loop.gradients(s)[flow], expected)
+                equal(loop.gradients(s, [flow])[flow], expected)
+            assert all(known == (case != "burgers") for known in loop._unrolls.values())
         assert loop.report.loss == pytest.approx(loss, rel=SAME)
     table = {2: squares, T: lambda s, c: squares(s) + 0.3 * squares(c)}
     again = ClosedLoop(step, net, steps=T, losses=table, storage=Revolve(T, 2))
@@ -171,6 +176,100 @@ def test_samples_that_know_of_each_other(step, layer):
         expected = unrolled(step, net, s, flow, lambda t, s, c: squares(s))[1]
         equal(loop.gradients(s)[flow], expected)
         equal(loop.gradients(s, [flow])[flow], expected)
+
+
+def physics_is_right(loop, step, net, s):
+    for flow in ("full", "physics"):
+        expected = unrolled(step, net, s, flow, lambda t, s, c: squares(s))[1]
+        equal(loop.gradients(s)[flow], expected)
+        equal(loop.gradients(s, [flow])[flow], expected)
+
+
+def without_last_layer(*layers):
+    net = torch.nn.Sequential(mlp(4, 7), *layers, torch.nn.Linear(7, 1).double())
+    torch.nn.init.zeros_(net[-1].weight)
+    torch.nn.init.zeros_(net[-1].bias)
+    return net
+
+
+def test_a_controller_that_does_nothing_yet_hides_nothing():
+    """Its values and its derivatives in s are zero, with and without others; later they are not."""
+    for step, layers in ((cart_pole, [torch.nn.BatchNorm1d(7).double()]), (mixed, [torch.nn.Tanh()])):
+        net, s = without_last_layer(*layers), starts(4)
+        loop = ClosedLoop(step, net, steps=T, losses=squares)
+        physics_is_right(loop, step, net, s)
+        torch.nn.init.ones_(net[-1].weight)
+        physics_is_right(loop, step, net, s)
+    norm = torch.nn.BatchNorm1d(7).double().eval()
+    net = torch.nn.Sequential(mlp(4, 7), norm, torch.nn.Linear(7, 1).double())
+    loop = ClosedLoop(cart_pole, net, steps=T, losses=squares)
+    physics_is_right(loop, cart_pole, net, s)
+    norm.train()
+    physics_is_right(loop, cart_pole, net, s)
+
+
+def test_steps_and_controllers_for_one_batch():
+    """A mass and a target for each sample; the number of samples in a step; one that others enter later."""
+    mass, s = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64), starts(4)
+
+    class Told(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp(5, 1)
+
+        def forward(self, s):
+            return self.net(torch.cat([s, mass], -1))
+
+    for step, net in (
+        (lambda s, c: cart_pole(s, mass * c), mlp(4, 1)),
+        (cart_pole, Told()),
+        (lambda s, c: cart_pole(s, c / len(s)), mlp(4, 1)),
+        (lambda s, c: cart_pole(s - 0.01 * s.detach().sum(0), c), mlp(4, 1)),
+    ):
+        physics_is_right(ClosedLoop(step, net, steps=T, losses=squares), step, net, s)
+
+
+def test_a_third_argument_is_the_time_where_it_says_so():
+    net, s = mlp(4, 1), starts(4)
+    expected = ClosedLoop(lambda s, c: cart_pole(s, 0.05 * c), net, steps=T, losses=squares).gradients(s, FLOWS)
+    for step in (lambda s, c, dt=0.05: cart_pole(s, dt * c), lambda s, c, t: cart_pole(s, (0.05 + 0 * t) * c)):
+        found = ClosedLoop(step, net, steps=T, losses=squares).gradients(s, FLOWS)
+        for flow in FLOWS:
+            equal(found[flow], expected[flow])
+    seen = []
+    step = lambda s, c, t=7: (seen.append(t), cart_pole(s, c))[1]  # noqa: E731
+    ClosedLoop(step, net, steps=2, losses=squares).gradients(s, ["stop"])
+    assert seen == [0, 1]
+
+
+def test_losses_and_steps_without_gradient():
+    net, s = mlp(4, 1), starts(4)
+    for step, loss in ((cart_pole, lambda s: torch.tensor(1.0)), (lambda s, c: 1.1 * s, squares)):
+        for flows in (["full"], ["physics"], FLOWS[:2], FLOWS):
+            loop = ClosedLoop(step, net, steps=T, losses=loss)
+            assert all(not g.any() for total in loop.gradients(s, flows).values() for g in total)
+            assert loop.report.loss > 0.0
+
+
+class Keeps(torch.nn.Module):
+    """All that it has seen, in a tuple of one tensor of another precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp(4, 1)
+
+    def forward(self, s, h=None):
+        h = (s[None].float(),) if h is None else (torch.cat([h[0], s[None].float()]),)
+        return self.net(s) + h[0].mean((0, 2)).double()[:, None], h
+
+
+@pytest.mark.parametrize("storage", [lambda: None, lambda: Revolve(T, 2), SingleDiskStorageSchedule])
+def test_a_memory_that_grows(storage):
+    net, s = Keeps(), starts(4)
+    found = ClosedLoop(cart_pole, net, steps=T, losses=squares, storage=storage()).gradients(s, FLOWS)
+    for flow in FLOWS:
+        for a, b in zip(found[flow], unrolled(cart_pole, net, s, flow, lambda t, s, c: squares(s))[1], strict=True):
+            close(a.numpy(), b.numpy(), 1e-6)
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
@@ -312,7 +411,44 @@ def test_teams_are_summed_before_signs_are_compared():
     loss = loop.backward(s[teams.mine(4)])
     equal([p.grad for p in net.parameters()], expected)
     assert float(loss) == pytest.approx(whole.report.loss, rel=SAME)
+    # What fails in one team fails in all.
+    sick = ClosedLoop(
+        cart_pole, net, steps=T, losses=lambda s: s.sum() * (1.0 if COMM.rank < COMM.size - 1 else np.nan), teams=teams
+    )
+    assert "is nan" in str(raised_everywhere(SolveFailed, lambda: sick.backward(s[teams.mine(4)])))
+    step = burgers()
+    if COMM.size > 1:
+        error = raised_everywhere(BadInput, lambda: ClosedLoop(step, mlp(9, 9), steps=T, losses=squares, teams=teams))
+        assert "teams.space" in str(error)
     teams.close()
+
+
+def test_what_one_step_does_not_take_is_said():
+    step, s, c = burgers(), starts(9), torch.ones(3, 9, dtype=torch.float64)
+    short = s[:, : 9 - COMM.rank] if COMM.size > 1 else s[:, :8]
+    for given, words in (
+        ((short, c), "expected a state"),
+        ((s, c[0]), "same leading axes"),
+        ((s, c[:2]), "same leading axes"),
+        ((s.numpy(), c), "state: expected a tensor"),
+        ((s, c.long()), "control: expected a tensor"),
+    ):
+        assert words in str(raised_everywhere(BadInput, lambda given=given: step(*given)))
+    assert copy.deepcopy(step).G is step.G
+    evolution = pdes.heat.evolution(meshes.interval(4), dt=0.02, num_steps=2, controls="source_per_step")
+    error = raised_everywhere(BadInput, lambda: one_step(evolution, control=evolution.per_step[0], fixed=[1.0]))
+    assert "{control: values}" in str(error)
+
+
+class Answers(torch.nn.Module):
+    """A controller that says anything."""
+
+    def __init__(self, net, answer):
+        super().__init__()
+        self.net, self.answer = net, answer
+
+    def forward(self, s):
+        return self.answer(s)
 
 
 def test_what_does_not_fit_is_said():
@@ -324,9 +460,16 @@ def test_what_does_not_fit_is_said():
         ({"steps": 0}, "steps: expected"),
         ({"storage": 3}, "checkpoint_schedules"),
         ({"observe": "x"}, "expected a function or a matrix"),
+        ({"observe": np.ones((2, 3))}, r"for states \(3, 4\), got \(2, 3\)"),
     ):
         with pytest.raises(BadInput, match=words):
-            ClosedLoop(cart_pole, net, **{"steps": T, "losses": squares, **change})
+            ClosedLoop(cart_pole, net, **{"steps": T, "losses": squares, **change}).backward(s)
+    for answer in (lambda s: (s[:, :1], torch.tensor(0)), lambda s: s.argmax(-1, keepdim=True), lambda s: [s]):
+        with pytest.raises(BadInput, match="memory, all of floating point numbers"):
+            ClosedLoop(cart_pole, Answers(net, answer), steps=T, losses=squares).backward(s)
+    for flows in ((), "full"):
+        with pytest.raises(BadInput, match="flows: expected a list"):
+            ClosedLoop(cart_pole, net, steps=T, losses=squares).gradients(s, flows)
     for step, loss, words in (
         (lambda s, c: s[..., :2], squares, "of the shape of the one before"),
         (cart_pole, lambda s: s**2, "expected one number at t = 1"),

@@ -28,6 +28,11 @@ def positional(function: Callable[..., Any], *, needed: bool = False) -> list[st
     return [a.name for a in arguments if a.kind in kinds and (a.default is a.empty or not needed)]
 
 
+def takes_time(step: Callable[..., Any]) -> bool:
+    """Whether a step is given t: as a third argument that it needs, or that it calls so."""
+    return len(positional(step, needed=True)) > 2 or positional(step)[2:3] == ["t"]
+
+
 def losses_by_step(losses: Any, steps: int) -> Callable[[int], tuple[Loss, bool] | None]:
     """ℓ_t, and whether it looks at the control, for each t; None where there is none."""
 
@@ -67,4 +72,12 @@ def observed(observe: Any, step: Any) -> Callable[[Tensor], Tensor]:
         raise BadInput(f"ClosedLoop: observe: expected a function or a matrix, got {observe!r:.80}") from cause
     if matrix.ndim != 2:
         raise BadInput(f"ClosedLoop: observe: expected a matrix (p, n), got shape {tuple(matrix.shape)}")
-    return lambda s: s @ matrix.to(s).T
+
+    def seen(s: Tensor) -> Tensor:
+        if s.ndim == 0 or s.shape[-1] != matrix.shape[1]:
+            raise BadInput(
+                f"ClosedLoop: observe: expected a matrix (p, n) for states {tuple(s.shape)}, got {tuple(matrix.shape)}"
+            )
+        return s @ matrix.to(s).T
+
+    return seen

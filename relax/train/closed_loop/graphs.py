@@ -102,12 +102,21 @@ def packed(tensors: Sequence[Tensor]) -> Array:
     return np.concatenate([t.double().cpu().numpy().ravel() for t in tensors])
 
 
-def unpacked(record: Array, like: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The state and the memory in a record; the first has no memory."""
-    parts, start = [], 0
-    for tensor in like:
-        if start < len(record):
-            values = torch.from_numpy(record[start : start + tensor.numel()].copy())
-            parts.append(values.reshape(tensor.shape).to(tensor))
-            start += tensor.numel()
+@dataclass(frozen=True)
+class Kind:
+    """What a tensor is, but for its values."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+def kinds(tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
+    return tuple(Kind(t.shape, t.dtype, t.device) for t in tensors)
+
+
+def unpacked(record: Array, like: Sequence[Kind]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The state and the memory in a record."""
+    values = torch.from_numpy(record.copy()).split([kind.shape.numel() for kind in like])
+    parts = [v.reshape(k.shape).to(device=k.device, dtype=k.dtype) for v, k in zip(values, like, strict=True)]
     return parts[0], tuple(parts[1:])

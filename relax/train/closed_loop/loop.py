@@ -21,12 +21,12 @@ from relax.base.checks import at_least, of_kind, one_of
 from relax.base.teams import Teams, check_teams
 from relax.base.types import Array
 from relax.engine.march.storage import Storage
-from relax.errors import BadInput, SolveFailed
+from relax.errors import BadInput, RelaxError, SolveFailed
 from relax.train.closed_loop import unrolled
-from relax.train.closed_loop.arguments import Loss, losses_by_step, observed, positional
-from relax.train.closed_loop.graphs import Products, Recorded, SweptOnce, packed, seeded, swept, unpacked
+from relax.train.closed_loop.arguments import Loss, losses_by_step, observed, takes_time
+from relax.train.closed_loop.graphs import Products, Recorded, SweptOnce, kinds, packed, seeded, swept, unpacked
 from relax.train.closed_loop.one_step import OneStep
-from relax.train.closed_loop.unrolled import Loop, NotByRows, is_by_rows
+from relax.train.closed_loop.unrolled import Loop, agree, is_by_rows
 
 # What of λ_{t+1} goes on to λ_t: by the physics, and by the controller's input.
 _PARTS = {"full": (True, True), "physics": (True, False), "stop": (False, False)}
@@ -76,7 +76,8 @@ class ClosedLoop:
 
     Args:
         step: (s, c) -> s or (s, c, t) -> s, differentiable by torch: (batch, n), (batch, k) -> (batch, n) with t the
-            number of the step; any shapes will do. :func:`one_step` makes one of an ``Evolution``.
+            number of the step; any shapes will do. A third argument with a default is t where that is its name. It
+            does not change its arguments in place. :func:`one_step` makes one of an ``Evolution``.
         controller: N, a torch module, with the parameters θ.
         steps: T.
         losses: {t: ℓ_t} with t from 1 to T, or one for all of them: functions of s_t, or of s_t and the control
@@ -111,9 +112,14 @@ class ClosedLoop:
             raise BadInput(f"ClosedLoop: step: expected a function of a state and a control, got {step!r:.80}")
         of_kind(controller, torch.nn.Module, "a torch module", "ClosedLoop: controller")
         check_teams(teams)
+        if teams is not None and isinstance(step, OneStep) and step.comm.size != teams.space.size:
+            raise BadInput(
+                "ClosedLoop: teams: expected a step on a mesh over teams.space, without teams of its own: each team "
+                "has samples of its own here"
+            )
         self.steps = at_least(steps, 1, "ClosedLoop: steps")
         self.report: LoopReport | None = None
-        self._step, self._takes_time = step, len(positional(step)) > 2
+        self._step, self._takes_time = step, takes_time(step)
         self._controller = controller
         self._losses = losses_by_step(losses, self.steps)
         self.observe = observed(observe, step)
@@ -121,9 +127,10 @@ class ClosedLoop:
         self._storage = Storage(storage, self.steps, comm)
         self._teams = teams
         self._of_step, self._of_controller = Products(), Products()
-        # Found out at the first sweep: whether the loop may be unrolled, a graph of the controller serves but once.
-        self._unrolls: bool | None = None
-        self._swept_once = False
+        # Found out at the first sweep: whether a graph of the controller serves but once, its memory is a tuple, and,
+        # by flows and the controller's mode, whether the loop may be unrolled.
+        self._swept_once = self._holds_tuple = False
+        self._unrolls: dict[tuple[frozenset[str], bool], bool] = {}
 
     def backward(self, s0: Tensor, flow: str = "combined") -> Tensor:
         """Add the gradient of a flow to ``p.grad`` of the controller's parameters; J, without graph.
@@ -158,18 +165,20 @@ class ClosedLoop:
         Returns:
             {flow: a tensor per parameter that requires a gradient}.
         """
+        if not flows or isinstance(flows, str):
+            raise BadInput(
+                f"ClosedLoop.gradients: flows: expected a list of 'full', 'physics' or 'stop', got {flows!r}"
+            )
         for flow in flows:
             one_of(flow, tuple(_PARTS), "ClosedLoop.gradients: flows")
         if not isinstance(s0, torch.Tensor) or not s0.is_floating_point() or s0.ndim == 0:
             raise BadInput(f"ClosedLoop: s0: expected a tensor of floating point numbers, (batch, n), got {s0!r:.80}")
         if not self._parameters():
             raise BadInput("ClosedLoop: controller: expected parameters that require a gradient, got none")
-        known = None if watch is not None else self._unrolled(s0.detach(), flows)
-        try:
-            loss, totals = known or self._sweep(s0.detach(), flows, watch)
-        except SweptOnce:
-            self._swept_once = True
-            loss, totals = self._sweep(s0.detach(), flows, watch)
+        # What fails in one team does in all: the others would wait for its part of the sum.
+        with nullcontext() if self._teams is None else parallel.together(self._teams.comm):
+            known = None if watch is not None else self._unrolled(s0.detach(), flows)
+            loss, totals = known or self._swept(s0.detach(), flows, watch)
         loss, totals = self._summed(loss, totals)
         self.report = _report(loss, dict(zip(flows, totals, strict=True)))
         return dict(zip(flows, totals, strict=True))
@@ -181,18 +190,19 @@ class ClosedLoop:
 
     def _control(self, seen: Tensor, held: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """c and the memory that the controller carries on."""
-        memory = () if not held else (held[0],) if len(held) == 1 else (held,)
+        memory = () if not held else (held,) if self._holds_tuple else (held[0],)
         answer = self._controller(self.observe(seen), *memory)
-        if isinstance(answer, torch.Tensor):
-            return answer, ()
-        fits = isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], torch.Tensor)
-        carried = answer[1] if fits and isinstance(answer[1], tuple) else (answer[1],) if fits else ()
-        if not fits or not all(isinstance(h, torch.Tensor) for h in carried):
-            raise BadInput(
-                "ClosedLoop: controller: expected a tensor, or (control, memory) with a tensor or a tuple of tensors "
-                f"for the memory, got {type(answer).__name__}"
-            )
-        return answer[0], carried
+        c, h = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, ())
+        self._holds_tuple = isinstance(h, tuple)
+        carried = h if isinstance(h, tuple) else (h,)
+        for tensor in (c, *carried):
+            if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+                got = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+                raise BadInput(
+                    "ClosedLoop: controller: expected a tensor, or (control, memory) with a tensor or a tuple of "
+                    f"tensors for the memory, all of floating point numbers, got {got}"
+                )
+        return c, carried
 
     def _stepped(self, s: Tensor, c: Tensor, t: int) -> Tensor:
         after = self._step(s, c, t) if self._takes_time else self._step(s, c)
@@ -228,17 +238,18 @@ class ClosedLoop:
             for t in reversed(range(self.steps)):
                 yield t, tape.pop()
             return
-        like: list[Tensor] = [s0]
+        like = {0: kinds([s0])}
 
         def advance(t: int, record: Array) -> Array:
-            one = self._recorded(t, *unpacked(record, like), seed)
-            like[:] = [one.after.detach(), *(h.detach() for h in one.carried)]
-            return packed(like)
+            one = self._recorded(t, *unpacked(record, like[t]), seed)
+            after = [one.after.detach(), *(h.detach() for h in one.carried)]
+            like[t + 1] = kinds(after)
+            return packed(after)
 
         walk = self._storage.walk(packed([s0]), advance)
         walk.forward(lambda n, record: None)
         for t, before, _ in walk.backward():
-            yield t, self._recorded(t, *unpacked(before, like), seed)
+            yield t, self._recorded(t, *unpacked(before, like[t]), seed)
 
     def _unrolled(self, s0: Tensor, flows: Sequence[str]) -> tuple[float, list[list[Tensor]]] | None:
         """As ``_sweep``, by one backward pass through the loop unrolled; None where that cannot be."""
@@ -246,18 +257,39 @@ class ClosedLoop:
         if not is_torchs or "stop" in flows or len(set(flows)) < len(flows) or s0.ndim < 2:
             return None
         loop = Loop(self._stepped, lambda s: self._control(s, ())[0], self._loss, self.steps)
-        if self._unrolls is None:
-            self._unrolls = not self._control(s0, ())[1] and is_by_rows(loop, s0)
-        if not self._unrolls:
-            return None
+        kind = frozenset(flows), self._controller.training
+        is_first = kind not in self._unrolls
         try:
+            if is_first and (self._control(s0, ())[1] or not is_by_rows(loop, s0)):
+                self._unrolls[kind] = False
+            if not self._unrolls.get(kind, True):
+                return None
             loss, found = unrolled.sweep(loop, s0, flows, self._parameters())
-        except NotByRows:
-            self._unrolls = False
+        except RelaxError:
+            raise
+        except Exception:
+            # A controller for a batch of this size alone, or what is wrong in any case: the sweep finds out.
+            self._unrolls[kind] = False
             return None
-        return loss, [list(found[flow]) for flow in flows]
+        totals = [list(found[flow]) for flow in flows]
+        if is_first:
+            # Derivatives that are zero at this point hide who looks at whose rows: both ways, once.
+            known = self._swept(s0, flows, None)
+            self._unrolls[kind] = agree((loss, totals), known)
+            return known
+        return loss, totals
 
     # -- the sweep -----------------------------------------------------------------------------------------------------
+
+    def _swept(
+        self, s0: Tensor, flows: Sequence[str], watch: Callable[[int, dict[str, Tensor]], None] | None
+    ) -> tuple[float, list[list[Tensor]]]:
+        """As ``_sweep``, once more where a graph turns out to serve but once."""
+        try:
+            return self._sweep(s0, flows, watch)
+        except SweptOnce:
+            self._swept_once = True
+            return self._sweep(s0, flows, watch)
 
     def _sweep(
         self, s0: Tensor, flows: Sequence[str], watch: Callable[[int, dict[str, Tensor]], None] | None

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from mpi4py import MPI
 from torch import Tensor
 
+from relax.base import parallel
 from relax.base.checks import of_kind
 from relax.base.fem.coefficients import local_values
 from relax.base.fem.forms import Control, given_back, values_of
@@ -52,11 +54,8 @@ class OneStep(torch.nn.Module):
             c: c_t, in the order of ``relax.control_values``.
             t: the number of the step, from 0: sets the time of the equation, where it knows one.
         """
-        if s.shape[-1:] != (self.size_state,) or c.shape[-1:] != (self.size_control,):
-            raise BadInput(
-                f"one_step: expected a state (..., {self.size_state}) and a control (..., {self.size_control}), got "
-                f"{tuple(s.shape)} and {tuple(c.shape)}"
-            )
+        with parallel.together(self.comm):
+            self._check(s, c)
         evolution = self._evolution
         held = list(self._fixed) + ([] if evolution.time is None else [evolution.time])
         with given_back(held):
@@ -66,6 +65,26 @@ class OneStep(torch.nn.Module):
                 values_of(evolution.time)[...] = evolution.time_at(t + 1)
             y: Tensor = self._layer(torch.cat([s, c.to(s)], dim=-1))
         return y
+
+    def _check(self, s: Any, c: Any) -> None:
+        for what, tensor in (("state", s), ("control", c)):
+            if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+                got = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+                raise BadInput(f"one_step: {what}: expected a tensor of floating point numbers, got {got}")
+        if s.shape[-1:] != (self.size_state,) or c.shape != (*s.shape[:-1], self.size_control):
+            raise BadInput(
+                f"one_step: expected a state (..., {self.size_state}) and a control (..., {self.size_control}) with "
+                f"the same leading axes, got {tuple(s.shape)} and {tuple(c.shape)}"
+            )
+
+    def __deepcopy__(self, memo: dict[int, object]) -> OneStep:
+        """A copy would share the map, and there is nothing else. Local."""
+        return self
+
+    @property
+    def comm(self) -> MPI.Comm:
+        """The ranks that call it together."""
+        return self._layer.comm
 
     def seen_by(self, observable: Observable) -> Array:
         """The matrix (p, n) of a linear observable, for states in this order. Collective."""
@@ -110,6 +129,8 @@ def one_step(
     others = [c for c in step.controls[1:] if c is not control]
     if len(others) == len(step.controls) - 1:
         raise BadInput(f"one_step: control: expected one of the controls of the steps, {_names(others)}, got {control}")
+    if fixed is not None:
+        of_kind(fixed, Mapping, "a dictionary {control: values}", "one_step: fixed")
     given = dict(fixed or {})
     strange = [f for f in given if not any(f is c for c in others)]
     if strange:
