@@ -16,8 +16,8 @@ EIGENMAP = "test_eigenmap.py -k 'derivatives_are or second_derivative or one_ran
 
 MUTANTS = [
     Mutant(
-        "        self._is_walked = True\n",
-        "        self._is_walked = False\n",
+        "self._is_walked = True",
+        "self._is_walked = False",
         "test_momenta.py -k on_the_way",
         "two sweeps at once share the states of a schedule",
     ),

@@ -242,6 +242,30 @@ def test_a_third_argument_is_the_time_where_it_says_so():
     assert seen == [0, 1]
 
 
+class Summed(torch.nn.Module):
+    """Two parameters whose sum alone counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (torch.nn.Parameter(torch.ones(4, 1, dtype=torch.float64)) for _ in range(2))
+
+    def forward(self, s):
+        return s @ (self.a + self.b)
+
+
+def test_parameters_have_gradients_of_their_own():
+    net, s = Summed(), starts(4)
+    loop = ClosedLoop(cart_pole, net, steps=T, losses=squares)
+    for flow in ("full", "physics", "stop", "combined"):
+        net.zero_grad()
+        loop.backward(s, flow)
+        net.zero_grad()
+        loop.backward(s, flow)
+        once = net.a.grad.clone()
+        loop.backward(s, flow)
+        equal([net.a.grad, net.b.grad], [2.0 * once, 2.0 * once])
+
+
 def test_losses_and_steps_without_gradient():
     net, s = mlp(4, 1), starts(4)
     for step, loss in ((cart_pole, lambda s: torch.tensor(1.0)), (lambda s, c: 1.1 * s, squares)):

@@ -271,7 +271,8 @@ class ClosedLoop:
             # A controller for a batch of this size alone, or what is wrong in any case: the sweep finds out.
             self._unrolls[kind] = False
             return None
-        totals = [list(found[flow]) for flow in flows]
+        # Autograd hands out one tensor for two parameters that are summed, and gradients are changed in place.
+        totals = [list(map(torch.clone, found[flow])) for flow in flows]
         if is_first:
             # Derivatives that are zero at this point hide who looks at whose rows: both ways, once.
             known = self._swept(s0, flows, None)
