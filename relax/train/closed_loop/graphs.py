@@ -103,7 +103,7 @@ def packed(tensors: Sequence[Tensor]) -> Array:
 
 
 @dataclass(frozen=True)
-class Kind:
+class TensorKind:
     """What a tensor is, but for its values."""
 
     shape: torch.Size
@@ -111,11 +111,11 @@ class Kind:
     device: torch.device
 
 
-def kinds(tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
-    return tuple(Kind(t.shape, t.dtype, t.device) for t in tensors)
+def kinds(tensors: Sequence[Tensor]) -> tuple[TensorKind, ...]:
+    return tuple(TensorKind(t.shape, t.dtype, t.device) for t in tensors)
 
 
-def unpacked(record: Array, like: Sequence[Kind]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def unpacked(record: Array, like: Sequence[TensorKind]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The state and the memory in a record."""
     values = torch.from_numpy(record.copy()).split([kind.shape.numel() for kind in like])
     parts = [v.reshape(k.shape).to(device=k.device, dtype=k.dtype) for v, k in zip(values, like, strict=True)]
