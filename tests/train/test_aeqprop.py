@@ -166,6 +166,10 @@ def test_what_does_not_fit_is_said():
     assert "3 finite numbers" in str(raised_everywhere(BadInput, lambda: learner.step(y=[1.0])))
     with pytest.raises(BadProblem, match="parameters\\[0\\]"):
         Energy(E=sheet.E, state=sheet.s, parameters=[sheet.s])
+    lazy = Energy(E=sheet.theta * sheet.s * ufl.dx, state=sheet.s, parameters=[sheet.theta])
+    assert "linear in it" in str(
+        raised_everywhere(BadProblem, lambda: Aeqprop(lazy, sheet.misfit, rate=1.0, nudging=1.0))
+    )
     with pytest.raises(BadProblem, match="multiply by dx"):
         Energy(E=ufl.inner(sheet.s, sheet.s), state=sheet.s, parameters=[sheet.theta])
 

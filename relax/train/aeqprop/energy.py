@@ -49,6 +49,8 @@ class Energy:
         for i, theta in enumerate(self.parameters):
             if not isinstance(theta, fem.Function) or theta not in self.E.coefficients() or theta is self.state:
                 raise BadProblem(f"Energy: parameters[{i}]: expected a Function of E but the state, got {theta!s:.80}")
+            if theta.function_space.mesh is not self.state.function_space.mesh:
+                raise BadProblem(f"Energy: parameters[{i}]: expected a Function on the mesh of the state")
 
 
 class Misfit:

@@ -18,7 +18,7 @@ from relax.base.fem.quadrature import with_fixed_degrees
 from relax.base.la.linear import LinearSolver
 from relax.base.la.options import DIRECT, DIRECT_SYMMETRIC
 from relax.base.types import Array
-from relax.errors import SolveFailed
+from relax.errors import BadProblem, SolveFailed
 from relax.train.aeqprop.energy import Energy, Misfit
 
 _MOST = 60
@@ -57,6 +57,10 @@ class Settling:
         self._value = fem.form(self._E)
         self._slopes = [fem.form(ufl.derivative(self._E, f)) for f in self._fields]
         self._bends = [[self._bend(a, b) for b in self._fields] for a in self._fields]
+        if self._bends[0][0] is None:
+            raise BadProblem(
+                "Energy: E: expected one that bends with the state, got one that is linear in it: no least value"
+            )
         self._masses = [self._mass(theta) for theta in energy.parameters]
         self._mass_solvers = []
         for M in self._masses:
@@ -112,7 +116,7 @@ class Settling:
     def _settle(self, count: int, y: Array, beta: float, knobs: list[Array] | None) -> Rest:
         """Over the first ``count`` fields."""
         self._clamp()
-        value = self._value_at(y, beta, knobs)
+        value, largest = self._value_at(y, beta, knobs), 0.0
         for iteration in range(_MOST):
             slope = self._slope_at(count, y, beta, knobs)
             step = self._newton_step(count, slope, beta)
@@ -123,8 +127,9 @@ class Settling:
                     "is linear take logarithms (exp(θ) in E), or a smaller rate, or less nudging"
                 )
             here = self.read(count)
-            size, length = self._norm(np.concatenate(here)), 1.0
-            if self._norm(step) <= _NOTHING * max(size, 1.0):
+            largest = max(largest, self._norm(np.concatenate(here)), self._norm(step))
+            length = 1.0
+            if self._norm(step) <= _NOTHING * largest:
                 return Rest(self.read(), value, iteration)
             while True:
                 self.write(self._moved(here, -length * step))
