@@ -22,6 +22,12 @@ MUTANTS = [
         "observations of clamped values in Newton's step",
     ),
     Mutant(
+        "matrix.zeroRowsLocal(self._clamped, 0.0)",
+        "pass",
+        "test_aeqprop.py",
+        "clamped rows of what state and parameters share",
+    ),
+    Mutant(
         "self._E = with_fixed_degrees(compat.one_subdomain_data(energy.E))",
         "self._E = energy.E",
         "test_aeqprop.py -k rise",

@@ -123,8 +123,19 @@ class Aeqprop:
         Args:
             x: the inputs: for an ``Energy`` {Function or Constant in E: values}; handed on to what only settles.
             y: the data, instead of those of the misfit; handed on to what only settles.
+
+        A step that fails leaves parameters and state as they were.
         """
-        return self._step_of_system(x, y) if self._energy is None else self._step_of_energy(x, y)
+        if self._energy is None:
+            return self._step_of_system(x, y)
+        fields = (self._energy.state, *self._energy.parameters)
+        before = [f.x.array.copy() for f in fields]
+        try:
+            return self._step_of_energy(x, y)
+        except BaseException:
+            for f, values in zip(fields, before, strict=True):
+                f.x.array[:] = values
+            raise
 
     def _step_of_energy(self, x: Mapping[Control, Any] | None, y: Any) -> SettlingReport:
         settling, energy = self._settling, self._energy

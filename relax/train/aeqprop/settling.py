@@ -190,11 +190,15 @@ class Settling:
 
     def _hessian(self, count: int) -> PETSc.Mat:
         """Of E, and of the knobs where parameters settle, too; clamped rows and columns the identity's."""
-        bcs = list(self.energy.bcs)
-        blocks = [
-            [None if (form := self._bends[i][j]) is None else _matrix(form, bcs) for j in range(count)]
-            for i in range(count)
-        ]
+        blocks: list[list[PETSc.Mat | None]] = [[None] * count for _ in range(count)]
+        for i in range(count):
+            for j in range(i, count):
+                form = self._bends[i][j]
+                if form is None:
+                    continue
+                blocks[i][j] = block = self._block(form, i, j)
+                if j > i:
+                    blocks[j][i] = block.transpose(PETSc.Mat())
         if count == 1:
             return blocks[0][0]
         for i, M in enumerate(self._masses):
@@ -213,6 +217,16 @@ class Settling:
             block.destroy()
         nest.destroy()
         return whole
+
+    def _block(self, form: fem.Form, i: int, j: int) -> PETSc.Mat:
+        """Of fields i and j. Conditions are for the state, also where parameters are in the very space of it."""
+        matrix = fem_petsc.assemble_matrix(form)
+        matrix.assemble()
+        if i == j == 0:
+            matrix.zeroRowsColumnsLocal(self._clamped, 1.0)
+        elif i == 0:
+            matrix.zeroRowsLocal(self._clamped, 0.0)
+        return matrix
 
     # -- registers -----------------------------------------------------------------------------------------------------
 
@@ -237,12 +251,6 @@ class Settling:
 
     def _norm(self, owned: Array) -> float:
         return float(np.sqrt(parallel.dot(self._comm, owned, owned)))
-
-
-def _matrix(form: fem.Form, bcs: list[fem.DirichletBC]) -> PETSc.Mat:
-    matrix = fem_petsc.assemble_matrix(form, bcs=bcs)
-    matrix.assemble()
-    return matrix
 
 
 def _times(M: PETSc.Mat, owned: Array) -> Array:
