@@ -70,6 +70,26 @@ def standing_in(bc: fem.DirichletBC) -> list[Control]:
     return terminals_of(bc.expression) if isinstance(bc, ExpressionCondition) else []
 
 
+def check_conditions(bcs: Sequence[fem.DirichletBC], state: fem.Function) -> None:
+    """Refuse what are no Dirichlet conditions on a state. Local.
+
+    Raises:
+        BadProblem: saying which.
+    """
+    V = state.function_space
+    for bc in bcs:
+        if not isinstance(bc, fem.DirichletBC):
+            raise BadProblem(f"bcs: expected Dirichlet conditions of relax.clamp or dolfinx, got {type(bc).__name__}")
+        space = bc.function_space
+        if space is not V._cpp_object and not V._cpp_object.contains(space):
+            raise BadProblem("bcs: a condition is on another space than the state's")
+        if gives(state, bc):
+            raise BadProblem(
+                "bcs: the state stands in the value that it is held at; expected known values, or a boundary term in "
+                "the residual"
+            )
+
+
 def _check(problem: Problem) -> None:
     residual, state = problem.residual, problem.state
     if not isinstance(problem.name, str) or not problem.name.replace("_", "").isalnum():
@@ -109,17 +129,7 @@ def _check(problem: Problem) -> None:
         raise BadProblem("residual: its test function is of another space than the state")
     if state not in residual.coefficients():
         raise BadProblem(f"state: the Function {state.name!r} does not stand in the residual")
-    for bc in problem.bcs:
-        if not isinstance(bc, fem.DirichletBC):
-            raise BadProblem(f"bcs: expected Dirichlet conditions of relax.clamp or dolfinx, got {type(bc).__name__}")
-        space = bc.function_space
-        if space is not V._cpp_object and not V._cpp_object.contains(space):
-            raise BadProblem("bcs: a condition is on another space than the state's")
-        if any(t is state for t in standing_in(bc)):
-            raise BadProblem(
-                "bcs: the state stands in the value that it is held at; expected known values, or a boundary term in "
-                "the residual"
-            )
+    check_conditions(problem.bcs, state)
     if not problem.controls:
         raise BadProblem("controls: expected at least one Function or Constant of the residual, got none")
     terminals = [*residual.coefficients(), *residual.constants()]

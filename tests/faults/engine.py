@@ -173,10 +173,11 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
-        "                bc.refresh()",
-        "                pass",
+        "bc.refresh()",
+        "pass",
         FOLLOWED + " -k 'parameters or at_hand'",
         "a boundary value that keeps its first value",
+        file="clamped.py",
     ),
     Mutant(
         "bent = self.operator_adjoint_action() - dual",

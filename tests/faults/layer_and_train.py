@@ -22,6 +22,13 @@ MUTANTS = [
         "observations of clamped values in Newton's step",
     ),
     Mutant(
+        "bc.refresh()",
+        "pass",
+        "test_aeqprop.py -k follow",
+        "a boundary value of an energy that keeps its first value",
+        file="settling.py",
+    ),
+    Mutant(
         "matrix.zeroRowsLocal(self._clamped, 0.0)",
         "pass",
         "test_aeqprop.py",

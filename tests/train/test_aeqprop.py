@@ -176,6 +176,24 @@ def test_what_does_not_fit_is_said():
         Energy(E=ufl.inner(sheet.s, sheet.s), state=sheet.s, parameters=[sheet.theta])
 
 
+def test_boundary_values_that_follow_an_input():
+    """An expression of x on the boundary is that of the step, as a Function with its values is."""
+    found = []
+    for follows in (True, False):
+        sheet = Sheet(4)
+        V = sheet.s.function_space
+        held = fem.Function(V)
+        held.x.array[:] = 1.2
+        bcs = [clamp(V, "left", 0.0), clamp(V, "right", 0.6 * sheet.x if follows else held)]
+        energy = Energy(E=sheet.E, state=sheet.s, parameters=[sheet.theta], bcs=bcs)
+        Aeqprop(energy, sheet.misfit, rate=0.3, nudging=0.4).step(x={sheet.x: 2.0})
+        found.append(sheet.values())
+    close(found[0], found[1])
+    with pytest.raises(BadProblem, match="gives boundary values"):
+        bcs = [clamp(V, "left", 2.0 * sheet.theta)]
+        Energy(E=sheet.E, state=sheet.s, parameters=[sheet.theta], bcs=bcs)
+
+
 def test_a_phase_that_runs_away_says_so():
     """E is linear in θ, F concave: 1/ε is less than what it bends."""
     sheet = Sheet(4, is_log=False)

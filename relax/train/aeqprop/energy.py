@@ -14,6 +14,7 @@ from relax.base.checks import of_kind, positive, several
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
 from relax.observe.base import Observable
+from relax.problem.problem import check_conditions, gives
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +45,7 @@ class Energy:
             raise BadProblem("Energy: E: expected a functional, a UFL form without test function; multiply by dx")
         if not isinstance(self.state, fem.Function) or self.state not in self.E.coefficients():
             raise BadProblem("Energy: state: expected a Function that stands in E")
+        check_conditions(self.bcs, self.state)
         if not self.parameters:
             raise BadProblem("Energy: parameters: expected at least one Function, got none")
         for i, theta in enumerate(self.parameters):
@@ -51,6 +53,8 @@ class Energy:
                 raise BadProblem(f"Energy: parameters[{i}]: expected a Function of E but the state, got {theta!s:.80}")
             if theta.function_space.mesh is not self.state.function_space.mesh:
                 raise BadProblem(f"Energy: parameters[{i}]: expected a Function on the mesh of the state")
+            if any(gives(theta, bc) for bc in self.bcs):
+                raise BadProblem(f"Energy: parameters[{i}] gives boundary values of the state; expected it in E alone")
 
 
 class Misfit:

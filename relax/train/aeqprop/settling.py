@@ -19,6 +19,7 @@ from relax.base.la.linear import LinearSolver
 from relax.base.la.options import DIRECT, DIRECT_SYMMETRIC
 from relax.base.types import Array
 from relax.errors import BadProblem, SolveFailed
+from relax.problem.boundary import ExpressionCondition
 from relax.train.aeqprop.energy import Energy, Misfit
 
 _MOST = 60
@@ -232,6 +233,8 @@ class Settling:
 
     def _clamp(self) -> None:
         for bc in self.energy.bcs:
+            if isinstance(bc, ExpressionCondition):
+                bc.refresh()
             bc.set(self.energy.state.x.array)
 
     def read(self, count: int | None = None) -> list[Array]:
