@@ -47,25 +47,25 @@ MUTANTS = [
     Mutant(
         "self._alone = [(PATIENCE, later), (_LAST_WORDS, alone)]",
         "self._alone = [(PATIENCE, later)]",
-        "base/test_parallel.py -k leaves_well",
+        "test_ending.py -k leaves_well",
         "a rank that has left well is waited for without end",
     ),
     Mutant(
         "self._alone = [(PATIENCE, later), (_LAST_WORDS, alone)]",
         "self._meet(OK, [(PATIENCE, later), (_LAST_WORDS, alone)])",
-        "base/test_parallel.py -k registered_for_the_end",
+        "test_ending.py -k registered_for_the_end",
         "a rank that leaves well waits for another, which waits for it in what is registered for the end",
     ),
     Mutant(
         "if not self._is_over and os.getpid() == self._process and not MPI.Is_finalized():",
         "if not self._is_over and not MPI.Is_finalized():",
-        "base/test_parallel.py -k stand_for_its_parent",
+        "test_ending.py -k stand_for_its_parent",
         "a forked process that ends stands for its parent",
     ),
     Mutant(
         "atexit.register(last.end)",
         "pass",
-        "base/test_parallel.py -k leaves_well",
+        "test_ending.py -k leaves_well",
         "a rank that has left well ends the job although the others have come to their end",
     ),
     Mutant(
@@ -266,7 +266,7 @@ MUTANTS = [
     Mutant(
         "if is_last and isinstance(error, SystemExit):",
         "if False:",
-        "test_parallel.py -k leaves_alone",
+        "test_ending.py -k leaves_alone",
         "a rank that raises SystemExit leaves the others waiting",
     ),
     Mutant("database.delValue(name)", "pass", "test_options.py", "options stay in the database"),

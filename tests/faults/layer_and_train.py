@@ -139,7 +139,7 @@ MUTANTS = [
     Mutant(
         "values_of(evolution.time)[...] = evolution.time_at(t + 1)",
         "values_of(evolution.time)[...] = evolution.time_at(t)",
-        LOOP + " -k knows_its_time",
+        "test_one_step.py -k knows_its_time",
         "a step at the time of its start",
     ),
     Mutant(

@@ -1,0 +1,99 @@
+"""Faults of equations in time: the steps, their derivatives, what is kept of a trajectory."""
+
+from __future__ import annotations
+
+from faults.mutant import Mutant
+
+HEAT = "test_heat.py::TestEverything"
+THETA = "test_heat.py test_evolution.py -k 'by_hand or order_in_time or theta'"
+SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
+
+MUTANTS = [
+    Mutant(
+        "self._is_walked = True",
+        "self._is_walked = False",
+        "test_momenta.py -k on_the_way",
+        "two sweeps at once share the states of a schedule",
+    ),
+    Mutant(
+        "substitution.unknown_slope(substitution.state(unknown))",
+        "substitution.state_slope(unknown)",
+        "test_momenta.py -k cole_hopf",
+        "a momentum of the unknown in place of the state",
+    ),
+    Mutant(
+        "if isinstance(control, fem.Function) or comm.rank == 0:",
+        "if True:",
+        "test_momenta.py -k schrodinger",
+        "a number's gradient is counted once a rank",
+        ranks=2,
+    ),
+    Mutant(
+        "duals = gradients[0]",
+        "duals = -gradients[0]",
+        HEAT,
+        "the sign of Cᵀ λ from one step to the one before",
+        below="gradients = runs.system.sensitivity.gradients(point, adjoints, duals)",
+    ),
+    Mutant(
+        "self._put(place, duals)", "self._put(place, -duals)", HEAT, "the sign of the gradient in the initial state"
+    ),
+    Mutant("return duals * bent", "return -duals * bent", SUBSTITUTED, "the sign of the initial state's curvature"),
+    Mutant(
+        "observation.add_seconds(0, first[0], seeds, first[1:][which], second)",
+        "pass",
+        "test_evolution_edges.py -k corners",
+        "the curvature of what is seen of the initial state",
+    ),
+    Mutant(
+        "registers.install_state_tangent(owned[i])",
+        "registers.tangent_state.x.array[: owned.shape[1]] = owned[i]",
+        HEAT + " -k 'derivatives or layouts'",
+        "a missing ghost update of tangents in time",
+        ranks=2,
+    ),
+    Mutant(
+        "with system.registers.lent():",
+        "if True:",
+        "test_evolution.py::Test_bilinear test_evolution.py::Test_heat -k 'parameters or many'",
+        "parameters not given back by derivatives in time",
+    ),
+    Mutant("self.tell_time(n + 1)", "self.tell_time(n)", THETA, "the load of the step before"),
+    Mutant(
+        "if self._changes or self._run is not run:",
+        "if self._run is not run:",
+        THETA,
+        "a stale load: that of the first step",
+    ),
+    Mutant(
+        "if self._stamp is None or self._stamp() is not stamp:",
+        "if self._stamp is None:",
+        "test_evolution_edges.py -k old_points",
+        "a stale matrix: the terms of other parameters",
+    ),
+    Mutant(
+        "+= look.weight * look.observable.tangent(",
+        "+= look.observable.tangent(",
+        "test_evolution.py::Test_heat -k derivatives",
+        "tangents without the weight of their step",
+    ),
+    Mutant(
+        "bent = self._substitution.state_curvature(state) * tangents[i]",
+        "bent = -self._substitution.state_curvature(state) * tangents[i]",
+        SUBSTITUTED,
+        "the sign of the curvature of what is seen",
+    ),
+    Mutant(
+        "self._here = (n, item.start)",
+        "self._here = (n, self.first)",
+        "test_storage.py -k 'same_bits and nonlinear and Revolve'",
+        "steps are made again from the first state",
+    ),
+    Mutant(
+        "self.everything_key = Key()",
+        "pass",
+        "test_contract.py::TestSource test_evolution_edges.py -k parameters",
+        "stale matrices: parameters that stand in them have changed",
+        below="            self.operator_key = Key()",
+    ),
+]
