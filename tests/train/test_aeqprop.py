@@ -7,6 +7,7 @@ import pytest
 import ufl
 from contract import close, everyone_has, raised_everywhere
 from dolfinx import fem
+from mpi4py import MPI
 
 from relax import BadInput, BadProblem, Energy, Misfit, PointValues, Problem, ReducedMap, SolveFailed, clamp, meshes
 from relax.base.fem.layout import SpaceLayout
@@ -14,6 +15,7 @@ from relax.train import Aeqprop
 
 pytestmark = pytest.mark.ranks(1, 2, 3)
 
+COMM = MPI.COMM_WORLD
 # One in a cell with clamped values.
 POINTS = [(0.05, 0.4), (0.5, 0.8), (0.6, 0.2)]
 Y = np.array([0.1, 0.6, 0.5])
@@ -165,6 +167,11 @@ def test_what_does_not_fit_is_said():
     assert "steered" in str(raised_everywhere(BadInput, lambda: Aeqprop(Springs(), rate=1.0, nudging=1.0)))
     learner = sheet.learner()
     assert "x: expected" in str(raised_everywhere(BadInput, lambda: learner.step(x={sheet.s: 1.0})))
+    one = [1.0] if COMM.rank == COMM.size - 1 else Y
+    raised_everywhere(BadInput, lambda: learner.step(y=one))
+    raised_everywhere(BadInput, lambda: learner.step(x=3.0 if COMM.rank == COMM.size - 1 else None))
+    if COMM.size > 1:
+        assert "the same" in str(raised_everywhere(BadInput, lambda: learner.step(y=Y * (1 + COMM.rank))))
     assert "3 finite numbers" in str(raised_everywhere(BadInput, lambda: learner.step(y=[1.0])))
     with pytest.raises(BadProblem, match="parameters\\[0\\]"):
         Energy(E=sheet.E, state=sheet.s, parameters=[sheet.s])

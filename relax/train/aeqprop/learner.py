@@ -11,11 +11,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from relax.base import parallel
 from relax.base.checks import one_of, positive
 from relax.base.fem.coefficients import local_values
 from relax.base.fem.forms import Control, values_of
 from relax.base.types import Array
 from relax.errors import BadInput, SolveFailed
+from relax.problem.problem import standing_in
 from relax.train.aeqprop.energy import Energy, Misfit
 from relax.train.aeqprop.settling import Settling
 
@@ -140,8 +142,14 @@ class Aeqprop:
     def _step_of_energy(self, x: Mapping[Control, Any] | None, y: Any) -> SettlingReport:
         settling, energy = self._settling, self._energy
         assert energy is not None
-        data = self._misfit.data_of(y)
-        self._input(energy, x)
+        comm = energy.state.function_space.mesh.comm
+        data: Array = np.empty(0)
+        with parallel.together(comm):
+            data = self._misfit.data_of(y)
+            _check_input(energy, x)
+        data = parallel.checked_on_all(comm, data, len(data), "Aeqprop: data")
+        for terminal, values in (x or {}).items():
+            values_of(terminal)[...] = local_values(terminal, values, "Aeqprop: x")
         low, high = self._betas
         theta = settling.parameters()
         free = settling.state(theta, data, 0.0)
@@ -184,20 +192,6 @@ class Aeqprop:
             f"Aeqprop: the parameters were not steered back in {_MOST_STEERING} settlings; try a smaller rate"
         )
 
-    def _input(self, energy: Energy, x: Any) -> None:
-        if x is None:
-            return
-        if not isinstance(x, Mapping):
-            raise BadInput(f"Aeqprop: x: expected {{Function or Constant of E: values}}, got {x!r:.80}")
-        own = (energy.state, *energy.parameters)
-        for terminal, values in x.items():
-            standing = (*energy.E.coefficients(), *energy.E.constants())
-            if not any(terminal is t for t in standing) or any(terminal is t for t in own):
-                raise BadInput(
-                    f"Aeqprop: x: expected Functions and Constants of E besides state and parameters, got {terminal}"
-                )
-            values_of(terminal)[...] = local_values(terminal, values, "Aeqprop: x")
-
     def _step_of_system(self, x: Any, y: Any) -> SettlingReport:
         system, theta = self._system, self.theta
         assert system is not None
@@ -214,3 +208,17 @@ class Aeqprop:
             knobs, steps = knobs + gap, steps + 1
         self.theta = np.asarray(system.settle(knobs, theta, x, y, high)[0], dtype=np.float64)
         return SettlingReport(None, None, None, float(np.linalg.norm(self.theta - theta)), (steps, 1))
+
+
+def _check_input(energy: Energy, x: Any) -> None:
+    if x is None:
+        return
+    if not isinstance(x, Mapping):
+        raise BadInput(f"Aeqprop: x: expected {{Function or Constant of E: values}}, got {x!r:.80}")
+    standing = (*energy.E.coefficients(), *energy.E.constants(), *(t for bc in energy.bcs for t in standing_in(bc)))
+    own = (energy.state, *energy.parameters)
+    for terminal in x:
+        if not any(terminal is t for t in standing) or any(terminal is t for t in own):
+            raise BadInput(
+                f"Aeqprop: x: expected Functions and Constants of E besides state and parameters, got {terminal}"
+            )

@@ -118,6 +118,10 @@ class Settling:
         """Over the first ``count`` fields."""
         self._clamp()
         value, largest = self._value_at(y, beta, knobs), 0.0
+        if not np.isfinite(value):
+            raise SolveFailed(
+                f"Aeqprop: the energy is {value}; look for inputs and boundary values that are not finite"
+            )
         for iteration in range(_MOST):
             slope = self._slope_at(count, y, beta, knobs)
             step = self._newton_step(count, slope, beta)
