@@ -125,7 +125,7 @@ import relax
 relax.init(sys.argv)
 from mpi4py import MPI
 world = MPI.COMM_WORLD
-atexit.register(lambda: print("TOGETHER", world.allreduce(1), flush=True))
+atexit.register(lambda: print(f"TOGETHER {world.allreduce(1)}", flush=True))
 if world.rank == 1:
     sys.exit(0)
 """
