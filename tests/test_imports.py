@@ -284,6 +284,7 @@ PUBLIC = {
         "relax.base.la.options": "AMG_CG AMG_GMRES DIRECT DIRECT_SYMMETRIC NEWTON",
         "relax.base.teams": "Teams",
         "relax.engine.controls": "control_values",
+        "relax.engine.dual_weighted": "ErrorEstimate dual_weighted_residual",
         "relax.engine.eigen": "EigenMap",
         "relax.engine.linearization": "Linearization",
         "relax.engine.reduced": "ReducedMap",

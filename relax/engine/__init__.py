@@ -15,6 +15,8 @@ a factor made too often, or kept too long                  ``solve/factored.py``
 ∂F/∂m for many directions                                  ``solve/sensitivity.py``
 tangents, adjoints, Hessian actions of a state             ``stationary.py``
 the same through time                                      ``march/derivatives.py``; what lasts: ``march/system.py``
+the adjoint state at each step                             ``march/momenta.py``; its step: ``march/sweeps.py``
+the error that the mesh makes of a functional              ``dual_weighted.py``
 which part of a control goes to which step                 ``march/plan.py``
 checkpoints of a trajectory                                ``march/storage.py``
 batches of small systems                                   ``dense/points.py``; their matrices: ``dense/assembly.py``

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +11,7 @@ from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.fem.layout import ControlLayout, as_rows
+from relax.base.la.factors import Key
 from relax.base.types import Array
 from relax.errors import BadInput
 
@@ -63,6 +64,20 @@ class StepDerivatives(Derivatives, Protocol):
     def momentum_gaps(self, seed: Array, direction: Array) -> Array:
         """As ``Linearization.momentum_gaps``."""
 
+    def hamiltonians(self, seed: Array) -> Array:
+        """As ``Linearization.hamiltonians``."""
+
+
+@runtime_checkable
+class PointsInSteps(Derivatives, Protocol):
+    """Those of which the points can be looked at, one after the other."""
+
+    def points(self) -> Generator[tuple[int, Key]]:
+        """(n, the name of ∂F/∂u there) for n = N, ..., 1, with u_n, u_{n-1}, controls and time of step n in the
+        problem's Functions and Constants until the next is asked for; then 0, with u_0. A stationary problem has step 1
+        alone.
+        """
+
 
 class Linearization:
     """G at one control m. It owns its states: what is evaluated elsewhere, in whatever order, does not change it.
@@ -73,18 +88,19 @@ class Linearization:
 
     Attributes:
         value: G(m), (size_out,).
+        map: G.
     """
 
     def __init__(self, G: ControlSpace, derivatives: Derivatives, value: Array) -> None:
         self.value = value
-        self._G = G
+        self.map = G
         self._open: Derivatives | None = derivatives
 
     # -- products ------------------------------------------------------------------------------------------------------
 
     def jvp(self, dm: npt.ArrayLike) -> Array:
         """The tangent G'(m) dm: (..., size_in) -> (..., size_out). Leading axes are directions, for one factor."""
-        G, derivatives = self._G, self._derivatives()
+        G, derivatives = self.map, self._derivatives()
         directions = G.layout.checked(dm, "direction", compared=False)
         rows = as_rows(directions)
         blocks = [derivatives.tangents(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
@@ -95,7 +111,7 @@ class Linearization:
 
         The result is a derivative (a dual vector): ``G.dot(vjp(dy), dm) == dy @ jvp(dm)``.
         """
-        G, derivatives = self._G, self._derivatives()
+        G, derivatives = self.map, self._derivatives()
         seeds = self._checked_seed(dy)
         rows = as_rows(seeds)
         blocks = [derivatives.gradients(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
@@ -106,7 +122,7 @@ class Linearization:
 
         The leading axes of ``dy`` and ``dm`` are broadcast against each other.
         """
-        G, derivatives = self._G, self._derivatives()
+        G, derivatives = self.map, self._derivatives()
         seeds = self._checked_seed(dy)
         directions = G.layout.checked(dm, "direction", compared=False)
         try:
@@ -128,7 +144,7 @@ class Linearization:
 
         Under ``layout="owned"`` each rank gets the columns of the control values that it owns.
         """
-        G = self._G
+        G = self.map
         if G.layout.kind == "owned" or G.size_out <= G.size_in:
             return self.vjp(np.eye(G.size_out))
         return np.ascontiguousarray(self.jvp(np.eye(G.size_in)).T)
@@ -139,14 +155,14 @@ class Linearization:
 
     def jvp_of_many(self, dm: Array) -> Array:
         """``jvp`` of rows (k, size_in): through the matrix, where that takes fewer solves than k."""
-        if self._G.layout.kind == "owned" or len(dm) <= self._fewest:
+        if self.map.layout.kind == "owned" or len(dm) <= self._fewest:
             return self.jvp(dm)
-        return np.asarray(self._G.layout.checked(dm, "direction", compared=False) @ self.matrix().T)
+        return np.asarray(self.map.layout.checked(dm, "direction", compared=False) @ self.matrix().T)
 
     @property
     def _fewest(self) -> int:
         """How many solves ``matrix`` takes. The same on every rank."""
-        G = self._G
+        G = self.map
         return G.size_out if G.layout.kind == "owned" else min(G.size_in, G.size_out)
 
     # -- of an evolution -----------------------------------------------------------------------------------------------
@@ -172,7 +188,7 @@ class Linearization:
             raise BadInput("momenta: expected a point of an evolution, and this problem has no steps")
         seed = self._checked_seed(dy)
         if seed.ndim != 1:
-            raise BadInput(f"momenta: expected one cotangent, ({self._G.size_out},), got shape {seed.shape}")
+            raise BadInput(f"momenta: expected one cotangent, ({self.map.size_out},), got shape {seed.shape}")
         return derivatives.momenta(seed)
 
     def momentum_gaps(self, dy: Array, dm: Array) -> Array | None:
@@ -183,12 +199,23 @@ class Linearization:
         derivatives = self._derivatives()
         if not isinstance(derivatives, StepDerivatives):
             return None
-        direction = self._G.layout.checked(dm, "direction", compared=False)
+        direction = self.map.layout.checked(dm, "direction", compared=False)
         return derivatives.momentum_gaps(self._checked_seed(dy), direction)
+
+    def hamiltonians(self, dy: Array) -> Array | None:
+        """dt times p_n · du/dt, n = 1, ..., N - 1, by differences of states; None without steps. Collective."""
+        derivatives = self._derivatives()
+        return derivatives.hamiltonians(self._checked_seed(dy)) if isinstance(derivatives, StepDerivatives) else None
+
+    def points(self) -> Generator[tuple[int, Key]]:
+        """Each step's point, held in the problem's registers, backwards, as ``PointsInSteps.points``. Collective."""
+        derivatives = self._derivatives()
+        assert isinstance(derivatives, PointsInSteps), "of a map that solves a residual"
+        return derivatives.points()
 
     def dot(self, a: Array, b: Array) -> float:
         """The map's inner product of two control vectors."""
-        return self._G.dot(a, b)
+        return self.map.dot(a, b)
 
     @property
     def is_everywhere_the_same(self) -> bool:
@@ -215,7 +242,7 @@ class Linearization:
         return self._open
 
     def _checked_seed(self, dy: npt.ArrayLike) -> Array:
-        G = self._G
+        G = self.map
         return parallel.from_rank_0(G.comm, parallel.checked(G.comm, dy, G.size_out, "observation"))
 
 

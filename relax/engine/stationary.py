@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -185,6 +185,11 @@ class StationaryDerivatives:
             for i, k in enumerate(which):
                 result[i] = self._hessian_action(factor, seeds[i], parts[k], tangents[k])
         return result
+
+    def points(self) -> Generator[tuple[int, Key]]:
+        """As ``PointsInSteps.points``."""
+        with self._solution.residual.registers.holding(self._point):
+            yield 1, self._point.key
 
     @contextmanager
     def _installed(self) -> Iterator[Factor]:

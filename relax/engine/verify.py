@@ -12,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from relax.base.checks import at_least
-from relax.base.fem.forms import given_back
+from relax.base.fem.forms import given_back, holds
 from relax.base.fem.layout import as_rows
 from relax.base.log import logger
 from relax.base.parallel import from_rank_0, rank_0_prints
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.protocols import Map, check_is_map
+from relax.engine.reduced import ReducedMap
 from relax.errors import CheckFailed, SolveFailed
 from relax.problem.evolution import Evolution
+from relax.problem.problem import gives
 
 # How often steps are halved: at least, and at most, where orders do not show yet.
 _STEPS, _MOST_STEPS = 6, 12
@@ -33,6 +35,8 @@ _GAP = 1e-8
 # Below this, relative to the size of what is expanded, a Taylor remainder is rounding and shows no order.
 _ROUNDING = 1e-12
 _CLEAR = 30.0
+# Of a Hamiltonian that varies or not.
+_FEWEST_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ class MapReport:
         momentum_gap: of an evolution, the largest difference between p_n · du_n and what the step before makes of it,
             relative to the largest |p_n| |du_n| (``Linearization.momenta``); None without steps.
         momentum_step: the n where that is.
+        hamiltonian_drift: of an evolution whose steps do not depend on time, and seen at its end alone, by how much
+            p_n · du/dt varies over the steps, relative to its largest value: rounding for linear steps, O(dt²) for
+            those of the midpoint rule (Ruseckas, arXiv:1909.03767). A measure of the time step, not of the derivatives;
+            None for other problems.
     """
 
     first_order: float
@@ -64,6 +72,7 @@ class MapReport:
     hessian_ratio: float
     momentum_gap: float | None = None
     momentum_step: int = 0
+    hamiltonian_drift: float | None = None
 
     @property
     def failures(self) -> list[str]:
@@ -106,6 +115,8 @@ class MapReport:
         ]
         if self.momentum_gap is not None:
             rows.insert(4, ("p · du, step by step", f"{self.momentum_gap:.1e}"))
+        if self.hamiltonian_drift is not None:
+            rows.insert(5, ("p · du/dt, over the steps", f"{self.hamiltonian_drift:.1e}"))
         return "\n".join(f"  {name:<26}{value}" for name, value in rows)
 
 
@@ -184,6 +195,7 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
         Jd, g = lin.jvp(delta), lin.vjp(weights)
         Hd, Ho = lin.hvp(sums, delta)[0], lin.hvp(weights, other)
         gaps = lin.momentum_gaps(weights, delta)
+        drift = _drift(lin, weights) if _is_autonomous(G) else None
         # Everything has run once before.
         forward, *products = map(
             _seconds,
@@ -206,7 +218,26 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
         hessian_ratio=products[2] / forward,
         momentum_gap=None if gaps is None else float(gaps.max()),
         momentum_step=0 if gaps is None else int(gaps.argmax()),
+        hamiltonian_drift=drift,
     )
+
+
+def _is_autonomous(G: Map) -> bool:
+    """Whether all steps are the same, several of them, and only the last state is seen. Local."""
+    evolution = G.problem
+    if not isinstance(evolution, Evolution) or not isinstance(G, ReducedMap) or evolution.num_steps < _FEWEST_STEPS:
+        return False
+    step = evolution.step
+    in_time = evolution.time is not None and (
+        holds(step.residual, evolution.time) or any(gives(evolution.time, bc) for bc in step.bcs)
+    )
+    looks = G.observable.looks(evolution.num_steps)
+    return not in_time and not evolution.per_step and all(look.step == evolution.num_steps for look in looks)
+
+
+def _drift(lin: Linearization, weights: Array) -> float | None:
+    values = lin.hamiltonians(weights)
+    return None if values is None else float(np.ptp(values) / max(np.abs(values).max(), 1e-300))
 
 
 class _Taylor(NamedTuple):

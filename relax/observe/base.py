@@ -101,6 +101,19 @@ class Observable(ABC):
         """Functions and Constants besides the state that B depends on: part of a linearisation point. Local."""
         return []
 
+    def on(self, state: fem.Function, other: fem.Function) -> Observable:
+        """The same observable of ``other``, a Function of a larger space on the same mesh, instead of ``state``.
+
+        Collective.
+
+        Raises:
+            BadInput: where there is none, as by default.
+        """
+        raise BadInput(
+            f"{type(self).__name__}: expected an observable that states of other spaces have, too, such as a "
+            "Functional or PointValues; one of your own gives `on(state, other)`"
+        )
+
     def check_state(self, state: fem.Function) -> None:  # noqa: B027 - a hook that need not be given
         """Raise ``BadProblem`` when this observation is not one of ``state``. The default accepts all."""
 
@@ -162,6 +175,9 @@ class Stack(Observable):
     @property
     def parameters(self) -> list[fem.Function | fem.Constant]:
         return [p for part in self.parts for p in part.parameters]
+
+    def on(self, state: fem.Function, other: fem.Function) -> Observable:
+        return Stack([part.on(state, other) for part in self.parts])
 
     def check_state(self, state: fem.Function) -> None:
         for part in self.parts:

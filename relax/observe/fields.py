@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dolfinx.fem.petsc as fem_petsc
 import numpy as np
 import numpy.typing as npt
 from dolfinx import fem
@@ -10,7 +11,7 @@ from relax.base.fem.forms import num_owned
 from relax.base.fem.layout import SpaceLayout
 from relax.base.fem.subspace import StatePart
 from relax.base.types import Array
-from relax.observe.base import LinearObservable
+from relax.observe.base import LinearObservable, Observable
 
 
 class FieldValues(LinearObservable):
@@ -45,5 +46,41 @@ class FieldValues(LinearObservable):
         dual[self._owned] = self._layout.spread(dy)[: self._part.num_owned]
         return dual
 
+    def on(self, state: fem.Function, other: fem.Function) -> Observable:
+        if self._part.space is not state.function_space or self._part.space.num_sub_spaces > self._part.space.dofmap.bs:
+            return super().on(state, other)
+        return _NodalValues(self, state.function_space, other.function_space)
+
     def check_state(self, state: fem.Function) -> None:
         self._part.check(state, "FieldValues")
+
+
+class _NodalValues(LinearObservable):
+    """The values of a field of W at the degrees of freedom of V.
+
+    Args:
+        values: those of a field of V.
+        V: its space.
+        W: a space on the same mesh, of the same components.
+    """
+
+    def __init__(self, values: FieldValues, V: fem.FunctionSpace, W: fem.FunctionSpace) -> None:
+        self._values = values
+        self._low = fem.Function(V)
+        self._matrix = fem_petsc.interpolation_matrix(W, V)
+        self._matrix.assemble()
+        self.size = values.size
+
+    def value(self, u: fem.Function) -> Array:
+        self._low.interpolate(u)
+        return self._values.value(self._low)
+
+    def adjoint(self, u: fem.Function, dy: Array) -> Array:
+        dual = self._values.adjoint(self._low, dy)
+        x, y = self._matrix.createVecs()
+        y.array[:] = dual
+        self._matrix.multTranspose(y, x)
+        result = np.array(x.array_r)
+        x.destroy()
+        y.destroy()
+        return result

@@ -31,6 +31,7 @@ class Functional(Observable):
     def __init__(self, form: ufl.Form) -> None:
         if not isinstance(form, ufl.Form) or form.arguments():
             raise BadProblem("Functional: expected a UFL form without test or trial functions, multiplied by a measure")
+        self._given = form
         self.form = with_fixed_degrees(compat.one_subdomain_data(form))
         self._value = fem.form(self.form)
         self._state: fem.Function | None = None
@@ -74,6 +75,9 @@ class Functional(Observable):
     def parameters(self) -> list[fem.Function | fem.Constant]:
         terminals = (*self.form.coefficients(), *self.form.constants())
         return [t for t in terminals if t is not self._state]
+
+    def on(self, state: fem.Function, other: fem.Function) -> Observable:
+        return Functional(ufl.replace(self._given, {state: other}))
 
     def check_state(self, state: fem.Function) -> None:
         if state not in self.form.coefficients():

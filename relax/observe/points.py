@@ -15,7 +15,7 @@ from relax.base.fem.points import CellFinder, as_points, check_found
 from relax.base.fem.subspace import StatePart
 from relax.base.types import Array
 from relax.errors import BadProblem
-from relax.observe.base import LinearObservable
+from relax.observe.base import LinearObservable, Observable
 
 
 class PointValues(LinearObservable):
@@ -41,7 +41,7 @@ class PointValues(LinearObservable):
 
     def __init__(self, V: fem.FunctionSpace, points: npt.ArrayLike) -> None:
         self._part = StatePart(V)
-        self._dofmap = V.dofmap
+        self._dofmap, self._component = V.dofmap, V.component()
         if self._part.space.num_sub_spaces > 0 and self._part.space.dofmap.bs == 1:
             raise BadProblem(
                 "PointValues: a mixed space has no value at a point; name a field of it, such as "
@@ -119,6 +119,12 @@ class PointValues(LinearObservable):
         dual.array[:] = np.bincount(self.columns.T.ravel(), weights.T.ravel(), minlength=dual.array.size)
         dual.scatter_reverse(la.InsertMode.add)
         return dual.array[: num_owned(u.function_space)].copy()
+
+    def on(self, state: fem.Function, other: fem.Function) -> Observable:
+        V = other.function_space
+        for i in self._component:
+            V = V.sub(i)
+        return PointValues(V, self.points[:, : V.mesh.geometry.dim])
 
     def check_state(self, state: fem.Function) -> None:
         self._part.check(state, "PointValues")

@@ -12,6 +12,12 @@ STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
 MUTANTS = [
     Mutant(
+        "held &= on_boundary[:, entity]",
+        "pass",
+        "test_richer.py -k clamped",
+        "an inner facet between two vertices of the boundary is not clamped",
+    ),
+    Mutant(
         "if not _OF_AN_OBJECT.search(name)}",
         "}",
         "test_options.py -k own",

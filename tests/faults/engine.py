@@ -13,6 +13,42 @@ EIGENMAP = "test_eigenmap.py -k 'derivatives_are or second_derivative or one_ran
 
 MUTANTS = [
     Mutant(
+        "weight = (self._z.x.array - self._lifted.x.array)[:n]",
+        "weight = self._z.x.array[:n]",
+        "test_dual_weighted.py -k reaction",
+        "residuals of the mesh's own functions count, which a solve leaves at rounding but for quadrature",
+    ),
+    Mutant(
+        "share = dual * self._initial_error()",
+        "share = 0.0 * dual",
+        "test_dual_weighted.py -k heat",
+        "what interpolating the initial state leaves out",
+    ),
+    Mutant(
+        "dual -= assembled(self._back, self._dual)",
+        "dual += assembled(self._back, self._dual)",
+        "test_dual_weighted.py -k heat",
+        "the step after does not reach the one before",
+    ),
+    Mutant(
+        "self._matrix.zeroRowsColumnsLocal(self._clamped, 1.0)",
+        "self._matrix.zeroRowsColumnsLocal(self._clamped[:0], 1.0)",
+        "test_dual_weighted.py -k reaction",
+        "the adjoint state vanishes where the state is given",
+    ),
+    Mutant(
+        "low, high = (middle, high) if is_enough else (low, middle)",
+        "low, high = (low, middle) if is_enough else (middle, high)",
+        "test_dual_weighted.py -k marked",
+        "the fewest cells that make the fraction",
+    ),
+    Mutant(
+        "values[n + 1] = 0.5 * (duals[0] @ (later - before)[: duals.shape[1]])",
+        "values[n + 1] = duals[0] @ (later - after)[: duals.shape[1]]",
+        "test_momenta.py -k hamiltonian",
+        "a difference to one side is of first order",
+    ),
+    Mutant(
         "if left <= _NOTHING * y.norm():", "if False:", "test_kernel.py", "a pressure up to a constant is solved for"
     ),
     Mutant(

@@ -21,6 +21,7 @@ from mpi4py import MPI
 
 from relax.base import parallel
 from relax.base.fem import compat
+from relax.base.fem.cells import cell_numbers
 from relax.base.fem.forms import Control, num_owned
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -64,7 +65,7 @@ def _keys(V: fem.FunctionSpace, share: float = 1.0) -> Array:
     coordinates = V.tabulate_dof_coordinates()
     num_cells = len(V.dofmap.list)
     cell = np.zeros(num_local)
-    original = np.asarray(V.mesh.topology.original_cell_index[:num_cells], dtype=np.float64)
+    original = cell_numbers(V.mesh)[:num_cells].astype(np.float64)
     # Where dofs of several cells meet in a point (discontinuous spaces) each dof has one cell. Where cells share one
     # dof the coordinate decides already, and whichever cell is written last is of no consequence.
     cell[V.dofmap.list.ravel()] = np.repeat(original, V.dofmap.list.shape[1])

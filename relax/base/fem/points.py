@@ -8,6 +8,7 @@ from dolfinx import geometry, mesh
 
 from relax.base import parallel
 from relax.base.checks import array_like
+from relax.base.fem.cells import cell_numbers
 from relax.base.types import Array
 from relax.errors import BadInput, PointsOutsideMesh
 
@@ -100,7 +101,7 @@ class CellFinder:
             return mine, original
         candidates = geometry.compute_collisions_points(self._tree, points)
         colliding = geometry.compute_colliding_cells(self._domain, candidates, points)
-        numbers = self._domain.topology.original_cell_index
+        numbers = cell_numbers(self._domain)
         count = np.diff(colliding.offsets)
         touched = np.flatnonzero(count)
         if len(touched):

@@ -7,8 +7,10 @@ from dataclasses import replace
 import evolutions
 import numpy as np
 import pytest
+import ufl
 from checkpoint_schedules import Revolve, SingleDiskStorageSchedule, SingleMemoryStorageSchedule
 from contract import close, raised_everywhere, same
+from dolfinx import fem
 
 from relax import (
     AtSteps,
@@ -21,6 +23,7 @@ from relax import (
     control_values,
     meshes,
     pdes,
+    theta_evolution,
 )
 from relax.base.fem.layout import SpaceLayout
 
@@ -158,3 +161,42 @@ def test_what_has_no_steps_has_no_momenta():
         G.linearize(G.present_control()) as lin,
     ):
         raised_everywhere(BadInput, lambda: lin.momenta(np.ones((2, G.size_out))))
+
+
+def pendulum(num_steps):
+    """u'' = -sin u as two numbers, in one cell: autonomous and not linear."""
+    domain = meshes.interval(1)
+    V = fem.functionspace(domain, ("DG", 0, (2,)))
+    u, v, k = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, 1.0)
+    F = (-u[1] * v[0] + k * ufl.sin(u[0]) * v[1]) * ufl.dx
+    return theta_evolution(
+        F, u, initial=lambda x: np.array([1.0 + 0.0 * x[0], 0.5 + 0.0 * x[0]]), dt=5.0 / num_steps,
+        num_steps=num_steps, controls=[k],
+    )  # fmt: skip
+
+
+def drift(evolution):
+    with ReducedMap(evolution, FieldValues(evolution.state.function_space)) as G:
+        return check_map(G).hamiltonian_drift
+
+
+@pytest.mark.ranks(1, 2)
+def test_the_hamiltonian_of_midpoint_steps():
+    """Constant to second order in the step, and up to rounding where the steps are linear."""
+    drifts = []
+    for n in (40, 80):
+        swing = pendulum(n)
+        with ReducedMap(swing, FieldValues(swing.state.function_space)) as G, G.linearize([1.0]) as lin:
+            values = lin.hamiltonians(np.array([1.0, 0.3]))
+        drifts.append(np.ptp(values) / np.abs(values).max())
+    assert np.log2(drifts[0] / drifts[1]) == pytest.approx(2.0, abs=0.1)
+    assert drift(pendulum(8)) > drifts[0]
+    evolution = pdes.heat.evolution(
+        meshes.unit_square(4), initial=evolutions.bump, dt=0.02, num_steps=5, controls=["initial"]
+    )
+    assert drift(evolution) <= 1e-10
+    free = pdes.schrodinger.evolution(
+        meshes.interval(12), initial=lambda x: np.sin(np.pi * x[0]) * np.exp(5j * x[0]), dt=0.02, num_steps=5
+    )
+    assert drift(free) <= 1e-10
+    assert drift(heat()) is None, "a source of its own in each step"

@@ -1,0 +1,125 @@
+"""The adjoint state of each step: the momentum conjugate to the state."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import numpy as np
+from dolfinx import fem
+
+from relax.base import parallel
+from relax.base.fem.layout import SpaceLayout
+from relax.base.la.factors import Key
+from relax.base.types import Array
+from relax.engine.march.sweeps import Sweeps
+
+
+class Momenta(Sweeps):
+    """Adjoint states of a run. Collective, as are all methods."""
+
+    def momenta(self, seed: Array) -> Iterator[tuple[int, Array]]:
+        """(n, d(dy · y)/du_n) for n = N, ..., 0, as ``Linearization.momenta``."""
+        runs, observation = self._runs, self._runs.observation
+        whole = SpaceLayout(runs.evolution.state.function_space).gather if runs.layout.kind == "replicated" else np.copy
+        seeds = seed[None, :]
+        duals: Array = np.zeros((1, runs.residual.num_owned))
+        steps = self._walk.backward()
+        while True:
+            # The parameters are the user's while he looks at a momentum.
+            with self._parameters():
+                step = next(steps, None)
+                if step is None:
+                    break
+                n, before, after = step
+                observation.add_adjoints(n + 1, after, seeds, duals)
+            yield n + 1, whole(self._of_state(duals[0], after))
+            with self._parameters(), self._step(n, before, after) as point:
+                duals = runs.system.sensitivity.gradients(point, self._adjoints(point, duals), duals, which=(0,))[0]
+        with self._parameters():
+            observation.add_adjoints(0, self._run.initial, seeds, duals)
+        runs.note(self._walk)
+        yield 0, whole(self._of_state(duals[0], self._run.initial))
+
+    def points(self) -> Generator[tuple[int, Key]]:
+        """As ``PointsInSteps.points``."""
+        runs = self._runs
+        with self._parameters():
+            for n, before, after in self._walk.backward():
+                with self._step(n, before, after) as point:
+                    yield n + 1, point.key
+            runs.note(self._walk)
+            runs.observation.show(0, self._run.initial)
+            yield 0, Key()
+
+    def hamiltonians(self, seed: Array) -> Array:
+        """p_n · (u_{n+1} - u_{n-1})/2 for n = 1, ..., N - 1, of what the steps solve for: (N - 1,).
+
+        Along autonomous steps this is dt p_n · du/dt, the conserved Hamiltonian of Ruseckas (arXiv:1909.03767), as far
+        as steps of the length dt tell it; of linear ones it is constant up to rounding.
+        """
+        runs, observation = self._runs, self._runs.observation
+        duals: Array = np.zeros((1, runs.residual.num_owned))
+        values = np.zeros(runs.evolution.num_steps + 1)
+        with self._parameters():
+            later: Array | None = None
+            for n, before, after in self._walk.backward():
+                observation.add_adjoints(n + 1, after, seed[None, :], duals)
+                if later is not None:
+                    values[n + 1] = 0.5 * (duals[0] @ (later - before)[: duals.shape[1]])
+                later = after
+                with self._step(n, before, after) as point:
+                    duals = runs.system.sensitivity.gradients(point, self._adjoints(point, duals), duals, which=(0,))[0]
+            runs.note(self._walk)
+        return parallel.sum_over_ranks(runs.residual.comm, values)[1:-1]
+
+    def _of_state(self, dual: Array, unknown: Array) -> Array:
+        """A dual vector of what the steps solve for as one of the state: (owned,). Local."""
+        substitution = self._runs.evolution.substitution
+        if substitution is None:
+            return dual
+        return dual * substitution.unknown_slope(substitution.state(unknown))[: len(dual)]
+
+    def momentum_gaps(self, seed: Array, direction: Array) -> Array:
+        """How far p_n · du_n is, at each step, from what the step before and the controls make of it: (N + 1,).
+
+        The discrete adjoint has p_{n+1} · du_{n+1} = (p_n - b_n) · du_n + g_n · dm, with b_n what is seen at step n and
+        g_n the gradient in the controls of the step; and b_n · du_n is the tangent of what is seen. Relative to the
+        largest |p_n| |du_n|.
+        """
+        runs, observation = self._runs, self._runs.observation
+        seeds, N, comm = seed[None, :], runs.evolution.num_steps, runs.residual.comm
+        duals: Array = np.zeros((1, runs.residual.num_owned))
+        # Sums over ranks, taken at the end: of the step, of what is seen; |p|², |du|².
+        terms = np.zeros((N + 1, 4))
+        shown = np.zeros(N + 1)
+
+        def see(n: int, record: Array) -> None:
+            without = duals[0].copy()
+            observation.add_adjoints(n, record[0], seeds, duals)
+            change = np.zeros((1, observation.size))
+            observation.add_tangents(n, record[0], record[1:], change)
+            du = record[1][: duals.shape[1]]
+            terms[n, 1] = (duals[0] - without) @ du
+            shown[n] = seed @ change[0]
+            terms[n, 2:] = duals[0] @ duals[0], du @ du
+
+        with self._parameters():
+            parts = [runs.layout.split(direction)]
+            walk = self._walk_with_tangents(parts)
+            for n, before, after in walk.backward():
+                see(n + 1, after)
+                with self._step(n, before[0], after[0]) as point:
+                    gradients = runs.system.sensitivity.gradients(point, self._adjoints(point, duals), duals)
+                owned = duals.shape[1]
+                terms[n + 1, 0] = duals[0] @ after[1][:owned] - gradients[0][0] @ before[1][:owned]
+                controls = zip(runs.residual.controls[1:], gradients[1:], strict=True)
+                for part, (control, gradient) in zip(runs.system.plan.of_step(parts[0], n), controls, strict=True):
+                    # A number's gradient is whole on every rank.
+                    if isinstance(control, fem.Function) or comm.rank == 0:
+                        terms[n + 1, 0] -= gradient[0] @ part[: gradient.shape[1]]
+                duals = gradients[0]
+            see(0, walk.first)
+        summed = parallel.sum_over_ranks(comm, terms)
+        sizes = np.sqrt(summed[:, 2] * summed[:, 3])
+        gaps = np.abs(summed[:, 0]) + np.abs(summed[:, 1] - shown)
+        return gaps / max(float(sizes.max()), 1e-300)
