@@ -95,7 +95,7 @@ import relax
 relax.init(sys.argv)
 from mpi4py import MPI
 from relax.base import ending, parallel
-ending._LAST_WORDS = 7.0
+ending._LAST_WORDS = float(sys.argv[3])
 if MPI.COMM_WORLD.rank == 1:
     exec(sys.argv[1])
 if sys.argv[2] == "waits":
@@ -107,16 +107,16 @@ print("FIGURE", flush=True)
 
 @pytest.mark.slow
 def test_a_rank_that_leaves_well_does_not_leave_another_waiting(tmp_path):
-    ended = scripts.run(tmp_path, LEAVING_WELL, "raise SystemExit", "waits", ranks=2, timeout=25.0)
+    ended = scripts.run(tmp_path, LEAVING_WELL, "raise SystemExit", "waits", 6.0, ranks=2, timeout=25.0)
     assert ended.returncode != 0
     assert ended.stderr.count("[rank 1] SystemExit(None) on this rank and not on all") == 2
 
 
 @pytest.mark.slow
 def test_a_rank_that_leaves_well_lets_another_end(tmp_path):
-    ended = scripts.run(tmp_path, LEAVING_WELL, "sys.exit(0)", "goes on", ranks=2, timeout=25.0)
+    ended = scripts.run(tmp_path, LEAVING_WELL, "sys.exit(0)", "goes on", 20.0, ranks=2, timeout=25.0)
     assert ended.returncode == 0 and ended.stdout.count("FIGURE") == 1
-    assert "not on all: if the others have not ended in 7 s" in ended.stderr
+    assert "not on all: if the others have not ended in 20 s" in ended.stderr
 
 
 LAST_RITES = """
