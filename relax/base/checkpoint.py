@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from mpi4py import MPI
 
-from relax.base import checkpoint_files, parallel
+from relax.base import checkpoint_files, ending, parallel, sigusr1
 from relax.base.checks import as_number, at_least, nearest, of_kind
 from relax.base.log import logger
 from relax.errors import BadInput
@@ -38,6 +38,12 @@ class Checkpoint:
     is the same on all ranks there is one copy, rank 0's, and any number of ranks can go on from it; what differs
     between ranks is kept for each, and can be gone on from by as many. Fields are read on any number of ranks, on the
     same mesh. A file never holds code: reading one runs nothing.
+
+    SIGUSR1, which batch systems send before the time of a job is over, ends the program: once a rank has heard it the
+    next ``save`` writes a checkpoint, due or not, and every rank leaves with status 75 by SystemExit, so that the same
+    command goes on when it is started again. It is heard from when a checkpoint has been made in the main thread for as
+    long as one is there, and only where it would have killed the process: a handler of your own stays. In another
+    thread than the main one SystemExit would not end the program, and ``save`` ends the job by ``MPI_Abort``.
 
     Args:
         path: a folder for these checkpoints alone; it is made when the first is written.
@@ -69,6 +75,7 @@ class Checkpoint:
         self._objects: dict[str, _Object] = {}
         self.add(**objects)
         self._last = time.monotonic()
+        self._ear = sigusr1.Ear()
 
     def add(self, **objects: Any) -> None:
         """Keep more objects. Collective.
@@ -83,7 +90,7 @@ class Checkpoint:
                 self._objects[name] = _object(value, name)
 
     def save(self, step: int, *, now: bool = False) -> bool:
-        """Write a checkpoint when one is due.
+        """Write a checkpoint when one is due; leave the program when SIGUSR1 has come.
 
         Collective.
 
@@ -97,8 +104,11 @@ class Checkpoint:
         Raises:
             BadInput: on every rank, for a state that cannot be kept, with its place.
             SolveFailed: on every rank, when the disk does not take it; the one before is whole.
+            SystemExit: on every rank, with status 75, when a rank has heard SIGUSR1 and the checkpoint is on disk. With
+                ``now``, too, since nobody knows how long what comes after it takes: started again, that alone is left.
         """
-        is_due = now or time.monotonic() - self._last >= self._every
+        why = next(filter(None, parallel.on_each_rank(self._comm, self._why_to_end(now))), "")
+        is_due = now or bool(why) or time.monotonic() - self._last >= self._every
         # Rank 0's clock and step are everyone's.
         is_due, step = parallel.of_rank_0(self._comm, (is_due, step))
         if not is_due:
@@ -112,7 +122,21 @@ class Checkpoint:
         chances = _random_states() if self.keeps_random_states else None
         checkpoint_files.write(self.path, self._comm, step, states, chances)
         self._last = time.monotonic()
+        if why:
+            sigusr1.answered()
+            self._end(why, step)
         return True
+
+    def _why_to_end(self, now: bool) -> str:
+        """In a word; empty where the program goes on. Local."""
+        return "SIGUSR1" if self._ear.has_heard() else ""
+
+    def _end(self, why: str, step: int) -> NoReturn:
+        """Collective."""
+        ending.stop(
+            f"{why}: the program ends after step {step}, which is kept in {self.path}; started again it goes on",
+            self._comm,
+        )
 
     def restore(self) -> int:
         """Give the objects and the random generators the states of the last good checkpoint.

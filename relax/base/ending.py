@@ -89,6 +89,18 @@ def run(action: Callable[[], int], comm: MPI.Comm, *, debug: bool = False) -> in
     return int(-agreed[0])
 
 
+def stop(words: str, comm: MPI.Comm) -> NoReturn:
+    """Leave the program with status 75, since it can be gone on with: by SystemExit. The lowest rank says why.
+
+    Collective. Where SystemExit would end a thread alone the whole job is ended.
+    """
+    if comm.rank == 0:
+        _tell(Stopped(words), comm, with_trace=False)
+    if threading.current_thread() is not threading.main_thread():
+        abort(STOPPED)
+    sys.exit(STOPPED)
+
+
 def _tell(error: BaseException | None, comm: MPI.Comm, *, with_trace: bool) -> None:
     if error is None:
         return
@@ -112,9 +124,9 @@ def end_job_on_exception() -> None:
 
     Collective. Without this a rank that dies leaves the others waiting in their next collective for ever. Replaces
     ``sys.excepthook`` when more than one rank runs. SystemExit does not pass by that hook, be it raised, or by
-    ``sys.exit``, ``exit`` or ``quit``: on some ranks alone it ends the job, too, in words. With status 0 that takes two
-    minutes, in which the others may come to their end. Python 3.11 does not tell what leaves a script: there it is
-    ``sys.exit`` with another status than 0 alone. Harmless when called twice.
+    ``sys.exit``, ``exit`` or ``quit``: on some ranks alone it ends the job, too, in words. With status 0 or 75 that
+    takes two minutes, in which the others may come to their end. Python 3.11 does not tell what leaves a script: there
+    it is ``sys.exit`` with another status than 0 alone. Harmless when called twice.
     """
     if MPI.COMM_WORLD.size == 1 or sys.excepthook is _end_job:
         return
@@ -170,6 +182,9 @@ class _LastMeeting:
         if status == OK:
             # What the user has registered for the end comes before, and may be collective.
             self._alone = [(PATIENCE, later), (_LAST_WORDS, alone)]
+        elif status == STOPPED:
+            # Others that were asked to stop may be in longer steps.
+            self._meet(status, [(PATIENCE, later), (_LAST_WORDS, alone)])
         else:
             self._meet(status, [(PATIENCE, alone)])
 

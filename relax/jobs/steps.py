@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from mpi4py import MPI
@@ -17,6 +17,7 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.checkpoint import Checkpoint
 from relax.base.checkpoint_files import Kept, number_of
+from relax.base.ending import Stopped
 from relax.base.fem import stored_fields
 from relax.base.files import in_words, plain, remove, write_bytes, write_text
 from relax.base.log import logger
@@ -31,7 +32,7 @@ EVERY = "1min"
 
 
 class JobCheckpoint(Checkpoint):
-    """Of a job, in whose steps there is no chance; ends the run when that is to stop.
+    """Of a job, in whose steps there is no chance; ``save`` raises ``Stopped`` on every rank when the run is to stop.
 
     Args:
         session: the run.
@@ -43,20 +44,14 @@ class JobCheckpoint(Checkpoint):
 
     def __init__(self, session: Session, part: str = "", every: str | float = 0) -> None:
         super().__init__(session.folder / CHECKPOINT / part, every=every, comm=session.comm)
-        self._ranks = session.comm
         self._stopping = session.stopping
 
-    def save(self, step: int, *, now: bool = False) -> bool:
-        """Write a checkpoint when one is due, or the run is to stop.
+    def _why_to_end(self, now: bool) -> str:
+        # With ``now`` the run is at its end, and its results are what is left to write.
+        return "" if now else self._stopping.after_step()
 
-        Raises:
-            Stopped: on every rank, in the latter case.
-        """
-        stop = not now and parallel.any_rank(self._ranks, self._stopping.after_step())
-        is_written = super().save(step, now=now or stop)
-        if stop:
-            raise self._stopping.stopped(f"step {step}")
-        return is_written
+    def _end(self, why: str, step: int) -> NoReturn:
+        raise Stopped(f"{why}: the run ends after step {step}, which is kept; the same command with --resume goes on")
 
 
 def checkpoint_of(session: Session, part: str = "", every: str | float = 0, *, fields: bool) -> JobCheckpoint | None:

@@ -347,4 +347,23 @@ MUTANTS = [
         "test_start.py",
         "the wheel is prepared after DOLFINx has been found",
     ),
+    Mutant(
+        'return "SIGUSR1" if self._ear.has_heard() else ""',
+        'return ""',
+        "test_sigusr1.py -k one_rank_hears",
+        "a checkpoint does not care for SIGUSR1",
+    ),
+    Mutant(
+        "if takes or old is signal.SIG_DFL:",
+        "if True:",
+        "test_sigusr1.py -k somebody",
+        "SIGUSR1 is taken from a handler of the user's",
+    ),
+    Mutant("if _EARS:", "if True:", "test_sigusr1.py -k kills_again", "SIGUSR1 is swallowed where nothing is kept"),
+    Mutant(
+        "elif status == STOPPED:",
+        "elif False:",
+        "test_sigusr1.py -k whole_program",
+        "a rank that was asked to stop ends those that are in a longer step",
+    ),
 ]

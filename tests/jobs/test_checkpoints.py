@@ -42,7 +42,9 @@ def cut_short(where: Path, text: str = JOB, after: int = 2) -> Path:
     """A run that stopped after some steps; its folder. Collective."""
     with pytest.MonkeyPatch.context() as patched:
         steps = iter(range(after))
-        patched.setattr("relax.jobs.stopping.Stopping.after_step", lambda *_: next(steps, None) is None)
+        patched.setattr(
+            "relax.jobs.stopping.Stopping.after_step", lambda *_: "asked" if next(steps, None) is None else ""
+        )
         with pytest.raises(Stopped, match=f"after step {after}, which is kept"):
             run(where, text)
     return where / "out" / folder.UNFINISHED
