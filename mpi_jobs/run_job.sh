@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What the .sbatch files share. Each sources it, in the checkout, and calls run_job; or begin, launch and finish.
+# What the .sbatch files share. Each sources it, in the checkout, and calls run_job or run_script; or begin, launch and
+# finish.
 #
 #   OUT=folder              for the results; each task of an array has a folder of its own in it
 #   LAUNCH="mpirun -n 4"    what starts the ranks, in place of srun, and what they run in, as "srun environment/enter"
@@ -25,7 +26,7 @@ pass_on() {
 trap 'pass_on USR1' USR1
 trap 'pass_on TERM' TERM INT         # what runs in the background does not hear Ctrl-C
 
-# begin NAME LANDMARK ARGUMENT...: sets `out`, the same after a requeue, and `arguments` for `relax run`, in which %a is the
+# begin NAME LANDMARK ARGUMENT...: sets `out`, the same after a requeue, and `arguments` for the program, in which %a is the
 # number of the task in its array, as in the names of Slurm's logs. A new file whose path ends with LANDMARK is progress.
 begin() {
     local each
@@ -46,13 +47,13 @@ begin() {
 # Files that another step, or another finished run, adds to.
 done_so_far() { [ ! -d "$out" ] || find "$out" -path "*/$landmark" | sort; }
 
-# launch ARGUMENT...: has the launcher start `relax run` with these arguments. Sets `status`.
+# launch COMMAND...: has the launcher start it where there is a command `relax`, whose Python a script takes. Sets `status`.
 # It is the ranks that look for the command: they may be in a container, and srun would try to execute the folder `relax` of
 # the checkout. When one fails launchers end the others: those that say nothing wait for the one that speaks.
 launch() {
     status=75
     [ -z "$asked" ] || return 0
-    "${launcher[@]}" sh -c 'command -v relax >/dev/null && exec relax run "$@"
+    "${launcher[@]}" sh -c 'command -v relax >/dev/null && exec "$@"
         [ "${PMIX_RANK:-${PMI_RANK:-${SLURM_PROCID:-0}}}" = 0 ] || { sleep 2; exit 127; }
         echo "relax: there is no command relax here: put it on the PATH in the .sbatch file (module load, or activate a" \
             "virtual environment), or let LAUNCH end with environment/enter" >&2
@@ -93,6 +94,13 @@ run_job() {
     begin "$1" 'checkpoint/*' "${@:2}"
     local again=''
     [ ! -d "$out/unfinished" ] || again=--resume
-    launch "mpi_jobs/$1.toml" --output "$out" $again "${arguments[@]}"
+    launch relax run "mpi_jobs/$1.toml" --output "$out" $again "${arguments[@]}"
+    finish
+}
+
+# run_script NAME ARGUMENT...: mpi_jobs/NAME.py, which by its relax.Checkpoint goes on from where it was left; exits.
+run_script() {
+    begin "$1" 'checkpoint/*' "${@:2}"
+    launch python3 "mpi_jobs/$1.py" --output "$out" "${arguments[@]}"
     finish
 }

@@ -201,6 +201,8 @@ small=(
     "poisson_scaling --set mesh.n=64"
     "quantum_control --set pde.num_steps=40 --set method.atol=0.05"
     "relax_misfit --set mesh.n=16 --set misfit.num=12 --set misfit.starts=2"
+    "train_closed_loop --n 16 --batch 4 --steps 4"
+    "train_half_inverse --n 6 --batch 4 --steps 4"
 )
 ids=()
 for each in "${small[@]}"; do
@@ -211,7 +213,10 @@ for i in "${!small[@]}"; do
     name=${small[i]%% *}
     folder=$name
     [ "$name" != poisson_scaling ] || folder=$name/2
-    check "$name" is_done "${ids[i]}" "$folder"
+    case $name in
+        train_*) check "$name" ended_with "${ids[i]}" 0 ;;
+        *) check "$name" is_done "${ids[i]}" "$folder" ;;
+    esac
 done
 check "poisson_scaling prints its table" grep -q "speed-up" "$(log_of "${ids[4]}")"
 
@@ -244,6 +249,14 @@ id=$(LAUNCH="mpirun -n 2" submit poisson_inverse shell)
 check "it takes steps" within 60 takes_steps shell
 scancel --batch --signal=USR1 "$id" || true
 check "to the shell, which starts mpirun: it is requeued and goes on" went_on "$id" shell
+
+id=$(submit train_half_inverse script -- --n 24 --steps 60)
+check "it takes steps" within 60 test -s results/script/curve.csv
+scancel --signal=USR1 "$id" || true
+check "a script that trains: it is requeued" within 60 restarts "$id" 1
+sleep 5
+within 30 scontrol update jobid="$id" StartTime=now || true
+check "it goes on to the end" eval 'ended_with "$id" 0 && [ "$(wc -l <results/script/curve.csv)" = 60 ]'
 
 say "an array"
 id=$(submit poisson_inverse array --array=3,4 -- --set data.seed=%a)

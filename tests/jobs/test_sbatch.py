@@ -12,6 +12,7 @@ import scripts
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "mpi_jobs").glob("*.sbatch"))
 POISSON, SCALING = "poisson_inverse.sbatch", "poisson_scaling.sbatch"
+TRAINING = "train_half_inverse.sbatch"
 
 # As srun and mpirun: passes its words on, and signals, being replaced by them.
 LAUNCHER = """#!/bin/sh
@@ -37,6 +38,11 @@ seconds='{"build": 1, "invert": 1, "write": 1}'
 echo listening
 for ((i = 0; i < 600; i++)); do sleep 0.1; done
 """
+# What trains is a script, and ends alike.
+PYTHON = """#!/bin/bash
+case $1 in mpi_jobs/train_*) exec relax "$@" ;; esac
+exec /usr/bin/python3 "$@"
+"""
 
 
 class Cluster:
@@ -45,7 +51,9 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.out, self._calls, self._bin = folder / "out", folder / "calls", folder / "bin"
         self._bin.mkdir()
-        for name, text in (("srun", LAUNCHER), ("mpirun", LAUNCHER), ("scontrol", SCONTROL), ("relax", RELAX)):
+        for name in ("srun", "mpirun"):
+            self.has(name, LAUNCHER)
+        for name, text in (("scontrol", SCONTROL), ("relax", RELAX), ("python3", PYTHON)):
             self.has(name, text)
 
     def has(self, name: str, text: str) -> None:
@@ -100,6 +108,15 @@ def test_a_requeued_job_goes_on_and_other_statuses_are_passed_on(cluster: Cluste
     for wanted in ("0", "3"):
         status, errors, calls = cluster.submit(POISSON, STATUS=wanted, SLURM_RESTART_COUNT="1")
         assert (status, errors, calls) == (int(wanted), "", ["srun ...", f"{first} --resume"])
+
+
+def test_a_script_is_started_again_as_it_was(cluster: Cluster) -> None:
+    for restarts, idle, requeues in (("0", "", True), ("1", "", True), ("2", "1", False)):
+        status, _, calls = cluster.submit(
+            TRAINING, "--seed", "%a", STATUS="75", IDLE=idle, SLURM_RESTART_COUNT=restarts, SLURM_ARRAY_TASK_ID="3"
+        )
+        assert (status, "scontrol requeue 7" in calls) == (75, requeues)
+        assert calls[:2] == ["srun ...", "relax mpi_jobs/train_half_inverse.py --output OUT/3 --seed 3"]
 
 
 def test_a_requeue_that_leads_nowhere_ends(cluster: Cluster) -> None:

@@ -72,6 +72,6 @@ def with_word(word: object) -> list[int]:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if str(word).encode() in words and not words[0].endswith(b"mpirun"):
+        if str(word).encode() in words and not words[0].endswith((b"mpirun", b"prterun")):
             found.append(int(process.name))
     return sorted(found)
