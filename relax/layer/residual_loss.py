@@ -32,8 +32,9 @@ class ResidualLoss(torch.nn.Module):
     and with ``metric="riesz"`` by 1.
 
     Collective. Each rank hands over the same m and u, as for :class:`relax.SolutionLayer`, and gets the same loss and
-    the same, whole gradient. Differentiable once: a second derivative raises. One solve with R for each sample; R is
-    factored once where it does not depend on m. A copy shares the factors.
+    the same, whole gradient. Differentiable once: a second derivative raises. One solve with R for each sample, in
+    blocks of samples where it does not depend on m, and is factored once; a second one for ``metric="riesz"`` with
+    another R than the operator. A copy shares the factors.
 
     Args:
         problem: the PDE, linear or not.
@@ -110,19 +111,26 @@ class ResidualLoss(torch.nn.Module):
         """There is nothing to train in it. Local."""
         return self
 
-    def sizes(self, m: Array, u: Array) -> Array:
-        """(k, size_in), (k, n) -> (k, 1 + size_in + n): the loss, and its derivatives in m and u. Collective."""
+    def sizes(self, m: Array, u: Array, *, with_controls: bool) -> Array:
+        """(k, size_in), (k, n) -> (k, 1 + n) or (k, 1 + n + size_in): the loss, and its derivatives in u and m.
+
+        Collective. Those in m where a rank asks for them.
+        """
         controls = parallel.checked_on_all(self._comm, m, self.size_in, "ResidualLoss: control")
         fields = parallel.checked_on_all(self._comm, u, self.size_state, "ResidualLoss: field")
+        with_controls = parallel.any_rank(self._comm, with_controls)
 
         def rows_of(mine: slice) -> Array:
-            rows = np.empty((len(controls[mine]), 1 + self.size_in + self.size_state))
-            for row, i in zip(rows, range(len(controls))[mine], strict=True):
-                parts, values = self._controls.split(controls[i]), self._field.spread(fields[i])
-                size = self._norm.at(parts, values, as_primal=self.metric == "riesz")
+            points = [
+                (self._controls.split(controls[i]), self._field.spread(fields[i])) for i in range(len(controls))[mine]
+            ]
+            rows = np.empty((len(points), 1 + self.size_state + (self.size_in if with_controls else 0)))
+            sizes = self._norm.at(points, as_primal=self.metric == "riesz", with_controls=with_controls)
+            for row, size in zip(rows, sizes, strict=True):
                 row[0] = size.value
-                row[1 : 1 + self.size_in] = self._controls.join(size.of_controls)
-                row[1 + self.size_in :] = self._field.gather(size.of_state)
+                row[1 : 1 + self.size_state] = self._field.gather(size.of_state)
+                if with_controls:
+                    row[1 + self.size_state :] = self._controls.join(size.of_controls)
             return rows
 
         return by_teams(self._teams, len(controls), rows_of)
@@ -135,26 +143,29 @@ class ResidualLoss(torch.nn.Module):
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, m: Tensor, u: Tensor, loss: ResidualLoss) -> Tensor:
-        rows = torch.from_numpy(loss.sizes(as_rows(m.detach().numpy()), as_rows(u.detach().numpy())))
-        lead = m.shape[:-1]
-        of_control, of_field = rows[:, 1 : 1 + loss.size_in], rows[:, 1 + loss.size_in :]
-        ctx.save_for_backward(m, u, of_control.reshape(m.shape), of_field.reshape(u.shape))
-        return rows[:, 0].reshape(lead).clone()
+        needed = ctx.needs_input_grad[0]
+        values = (as_rows(tensor.detach().numpy()) for tensor in (m, u))
+        rows = torch.from_numpy(loss.sizes(*values, with_controls=needed))
+        of_field, of_control = rows[:, 1 : 1 + loss.size_state], rows[:, 1 + loss.size_state :]
+        ctx.save_for_backward(m, u, of_control.reshape(m.shape) if needed else None, of_field.reshape(u.shape))
+        return rows[:, 0].reshape(m.shape[:-1]).clone()
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, None]:
         m, u, of_control, of_field = ctx.saved_tensors
         if torch.is_grad_enabled():
             of_control, of_field = _Once.apply(m, u, of_control, of_field)
-        return dy[..., None] * of_control, dy[..., None] * of_field, None
+        return None if of_control is None else dy[..., None] * of_control, dy[..., None] * of_field, None
 
 
 class _Once(torch.autograd.Function):
     """The derivatives, which depend on m and u in a way that nobody knows here."""
 
     @staticmethod
-    def forward(ctx: Any, m: Tensor, u: Tensor, of_control: Tensor, of_field: Tensor) -> tuple[Tensor, Tensor]:
-        return of_control.clone(), of_field.clone()
+    def forward(
+        ctx: Any, m: Tensor, u: Tensor, of_control: Tensor | None, of_field: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        return None if of_control is None else of_control.clone(), of_field.clone()
 
     @staticmethod
     def backward(ctx: Any, *seeds: Tensor) -> tuple[Tensor, ...]:

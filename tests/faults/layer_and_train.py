@@ -47,6 +47,18 @@ MUTANTS = [
         "the sign of what the norm itself depends on a control",
     ),
     Mutant(
+        "length = BLOCK if is_shared else 1",
+        "length = BLOCK",
+        "test_residual_loss.py -k batches_and_teams",
+        "a norm that depends on the control is that of one sample for all",
+    ),
+    Mutant(
+        "of_state = w if is_known else factor.solver.solve_many(of_state)",
+        "of_state = w",
+        "test_residual_loss.py -k one_by_one",
+        "the representer of the residual, not of the derivative",
+    ),
+    Mutant(
         "of_state[residual.boundary.owned] = 0.0",
         "pass",
         "test_residual_loss.py -k derivatives",

@@ -131,6 +131,50 @@ def test_a_step_along_the_representer_is_the_solution():
     close((u - u.grad).detach().numpy(), solution)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "riesz"])
+def test_the_operator_is_what_its_form_is(metric):
+    """Of the former more is known: no adjoint action, no second solve, no derivative in m where none is asked for."""
+    problem = pdes.poisson.source(meshes.unit_square(4))
+    V = problem.state.function_space
+    form = ufl.inner(ufl.grad(ufl.TrialFunction(V)), ufl.grad(ufl.TestFunction(V))) * ufl.dx
+    rng = np.random.default_rng(4)
+    m, u = rng.uniform(-1.0, 1.0, (2, 3, FieldValues(V).size))
+    found = []
+    for riesz in ("operator", form):
+        loss = ResidualLoss(problem, riesz, metric=metric)
+        given, alone = (tensor(m), tensor(u)), tensor(u)
+        values = loss(*given)
+        values.sum().backward()
+        loss(torch.as_tensor(m), alone).sum().backward()
+        found.append(torch.cat([values[:, None], given[0].grad, given[1].grad, alone.grad], dim=1).detach().numpy())
+    close(*found)
+    close(given[1].grad.numpy(), alone.grad.numpy())
+
+
+def test_a_batch_is_its_samples_one_by_one():
+    """Where R is shared, and what it is applied to is not; the representer p of a derivative g has gᵀ p = pᵀ R p."""
+    problem = nonlinear(meshes.unit_square(3))
+    V = problem.state.function_space
+    w, v, f = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
+    of_norm = Problem(
+        residual=(ufl.inner(ufl.grad(w), ufl.grad(v)) + (w - f) * v) * ufl.dx, state=w, controls=[f], bcs=[]
+    )
+    losses = [ResidualLoss(problem, "h1", metric=metric) for metric in ("euclidean", "riesz")]
+    rng = np.random.default_rng(5)
+    m, u = (rng.uniform(0.1, 1.0, (3, size)) for size in (losses[0].size_in, losses[0].size_state))
+    grads = []
+    for loss in losses:
+        together, alone = (tensor(m), tensor(u)), (tensor(m), tensor(u))
+        loss(*together).sum().backward()
+        for i in range(3):
+            loss(alone[0][i], alone[1][i]).backward()
+        for one, other in zip(together, alone, strict=True):
+            close(one.grad.numpy(), other.grad.numpy())
+        grads.append(together[1].grad.numpy())
+    for g, p in zip(*grads, strict=True):
+        close(0.5 * g @ p, energy(of_norm, p))
+
+
 def test_batches_and_teams():
     problem = pdes.poisson.diffusion(meshes.unit_square(3))
     loss = ResidualLoss(problem)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
@@ -16,10 +16,14 @@ from relax.base.la.factors import Factor, Key
 from relax.base.la.linear import LinearSolver
 from relax.base.la.options import DIRECT_SYMMETRIC, Options, merged
 from relax.base.types import Array
+from relax.engine.linearization import BLOCK
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
 from relax.errors import BadInput, BadProblem, SolveFailed
 from relax.problem.problem import Problem
+
+#: The parts of a control, and a state: owned and ghost values, entries of constants.
+Point: TypeAlias = tuple[list[Array], Array]
 
 # Rounding of a matrix that is symmetric.
 _SYMMETRY = 1e-10
@@ -62,41 +66,75 @@ class DualNorm:
         else:
             self._fixed = self._factored(_form_of(problem, riesz), problem, options)
 
-    def at(self, parts: list[Array], state: Array, *, as_primal: bool) -> Size:
-        """The size of the residual of a field.
+    def at(self, points: Sequence[Point], *, as_primal: bool, with_controls: bool) -> list[Size]:
+        """The size of the residual of some fields, by block solves where R is the same for all of them.
 
         Args:
-            parts: the controls: owned and ghost values, entries of constants.
-            state: u, owned and ghost values.
+            points: the controls, owned and ghost values or entries of constants, and u, owned and ghost values.
             as_primal: the derivative in u as its representer, R⁻¹ of it.
+            with_controls: the derivatives in the controls, too; there are none otherwise.
 
         Raises:
             SolveFailed: when R cannot be factored, or is not positive.
         """
+        is_shared = self._operators is None or self.residual.operator_is_constant
+        length = BLOCK if is_shared else 1
+        blocks = [points[i : i + length] for i in range(0, len(points), length)]
+        return [size for block in blocks for size in self._sizes(block, as_primal, with_controls)]
+
+    def _sizes(self, points: Sequence[Point], as_primal: bool, with_controls: bool) -> list[Size]:
+        """Of fields with one R."""
         residual, registers = self.residual, self.residual.registers
+        # What is symmetric takes R⁻¹ r back to r; clamped values have no part in either.
+        is_known = self._is_operator and not (with_controls and residual.boundary.has_controls)
         with registers.lent():
-            registers.install_controls(parts)
-            residual.parameters.snapshot()
-            u = residual.state.x.array
-            u[:] = state
-            residual.boundary.apply(u)
+            r: Array = np.empty((len(points), residual.num_owned))
+            for i, point in enumerate(points):
+                self._install(point)
+                r[i] = residual.residual()
             with self._factor() as factor:
                 _check_positive(factor)
-                r = residual.residual().copy()
-                w = _solve(factor, r)
-                value = 0.5 * parallel.dot(residual.comm, r, w)
-                if not value >= 0.0:
-                    raise _not_positive(f"the residual has the square {2.0 * value:.3g} in the dual norm")
-                registers.install_adjoint(w)
-                of_state = residual.operator_adjoint_action().copy()
-                of_controls = residual.gradient(of_state if residual.boundary.has_controls else None, Key())
-                of_state[residual.boundary.owned] = 0.0
+                w = factor.solver.solve_many(r)
+                values = [0.5 * parallel.dot(residual.comm, r[i], w[i]) for i in range(len(points))]
+                for value in values:
+                    if not value >= 0.0:
+                        raise _not_positive(f"the residual has the square {2.0 * value:.3g} in the dual norm")
+                of_state, of_controls = r, list[list[Array]]([[]] * len(points))
+                if with_controls or not is_known:
+                    slopes = [
+                        self._slopes(point, r[i], w[i], is_known, with_controls) for i, point in enumerate(points)
+                    ]
+                    of_state, of_controls = np.array([of[0] for of in slopes]), [of[1] for of in slopes]
                 if as_primal:
-                    of_state = _solve(factor, of_state)
+                    of_state = w if is_known else factor.solver.solve_many(of_state)
+        return [Size(values[i], of_state[i], of_controls[i]) for i in range(len(points))]
+
+    def _install(self, point: Point) -> None:
+        """Have the registers hold it."""
+        residual = self.residual
+        parts, state = point
+        residual.registers.install_controls(parts)
+        residual.parameters.snapshot()
+        u = residual.state.x.array
+        u[:] = state
+        residual.boundary.apply(u)
+
+    def _slopes(
+        self, point: Point, r: Array, w: Array, is_known: bool, with_controls: bool
+    ) -> tuple[Array, list[Array]]:
+        """The derivatives in u and in the controls."""
+        residual = self.residual
+        self._install(point)
+        residual.registers.install_adjoint(w)
+        of_state = r if is_known else residual.operator_adjoint_action().copy()
+        of_controls: list[Array] = []
+        if with_controls:
+            of_controls = residual.gradient(of_state if residual.boundary.has_controls else None, Key())
             if self._is_operator and not residual.operator_is_constant:
                 bent = self._bent(w)
                 of_controls = [of - 0.5 * bend for of, bend in zip(of_controls, bent, strict=True)]
-        return Size(value, of_state, of_controls)
+        of_state[residual.boundary.owned] = 0.0
+        return of_state, of_controls
 
     @contextmanager
     def _factor(self) -> Iterator[Factor]:
@@ -178,9 +216,3 @@ def _check_positive(factor: Factor) -> None:
 
 def _not_positive(what: str) -> SolveFailed:
     return SolveFailed(f"ResidualLoss: {what}; expected an R that is positive: riesz='h1', or a form that is")
-
-
-def _solve(factor: Factor, dual: Array) -> Array:
-    factor.rhs.array[:] = dual
-    factor.solver.solve(factor.rhs, factor.solution)
-    return np.array(factor.solution.array_r)
