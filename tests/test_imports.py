@@ -306,6 +306,7 @@ PUBLIC = {
         "relax.relaxation.envelope": "HopfLax hopf_lax",
         "relax.relaxation.landscape": "Descent Minimisers RelaxedLandscape",
         "relax.relaxation.misfit": "RelaxedMisfit relax_misfit",
+        "relax.relaxation.posterior": "Posterior",
         "relax.relaxation.optim": "ElasticSGD EntropySGD HamiltonJacobi HeatSmoothing Parle ProximalPoint SGLD "
         "beta_from_eps refresh_batch_norm t_from_spring",
     },

@@ -19,3 +19,4 @@ from relax.relaxation.optim import ProximalPoint as ProximalPoint
 from relax.relaxation.optim import beta_from_eps as beta_from_eps
 from relax.relaxation.optim import refresh_batch_norm as refresh_batch_norm
 from relax.relaxation.optim import t_from_spring as t_from_spring
+from relax.relaxation.posterior import Posterior as Posterior

@@ -33,7 +33,7 @@ _STARTS = 5
 # Steps of the descent at each time, and of the equation between two times.
 _DESCENT_STEPS, _MARCH_STEPS = 4, 4
 # exp(-beta f) keeps its digits for beta (max f - min f) up to this.
-_COLE_HOPF = 24.0
+COLE_HOPF = 24.0
 # The weak prior's standard deviation, in units of the longest side of the box.
 _WEAK = 10.0
 # Descents that end this close, as a part of the box, go on as one.
@@ -190,7 +190,7 @@ def relax_misfit(
         checkpoint.restore()
     samples = np.array(sampled.each(points, checkpoint)).reshape(shape)
     unit, scale = _normalised(samples)
-    landscape = _relaxed(comm, unit, beta, times)
+    landscape = relaxed_lattice(comm, unit, beta, times)
     descent = landscape.descend(to_unit(first, bounds), landscape.times[:0:-1], steps=_DESCENT_STEPS, path=True)
     which, distinct = _merged(descent.x)
     results = runs.each(from_unit(distinct, bounds), checkpoint)
@@ -314,16 +314,27 @@ def _normalised(samples: Array) -> tuple[Array, float]:
     return np.where(np.isfinite(samples), (samples - least) / scale, 1.0), scale
 
 
-def _relaxed(comm: MPI.Comm, values: Array, beta: float, times: npt.ArrayLike) -> RelaxedLandscape:
-    """The landscape of values on a lattice of the unit box, linear in each cell. Collective."""
+def relaxed_lattice(
+    comm: MPI.Comm,
+    values: Array,
+    beta: float,
+    times: npt.ArrayLike,
+    *,
+    num_steps: int = _MARCH_STEPS,
+    theta: float | None = 1.0,
+) -> RelaxedLandscape:
+    """The landscape of values on a lattice of the unit box, linear in each cell. Collective.
+
+    Samples may be rough: by default steps are implicit, which damps that, and with a lumped mass keeps exp(-beta u)
+    positive.
+    """
     cells = np.array(values.shape) - 1
     domain = _unit_box([n - 1 for n in values.shape], comm)
     f = fem.Function(fem.functionspace(domain, ("Lagrange", 1)), name="misfit")
     f.interpolate(lambda x: values[tuple(np.rint(x[: len(cells)] * cells[:, None]).astype(int))])
-    route = "cole_hopf" if beta <= _COLE_HOPF else "direct"
-    # Samples may be rough: implicit steps damp that, and with a lumped mass keep exp(-beta u) positive.
+    route = "cole_hopf" if beta * np.ptp(values) <= COLE_HOPF else "direct"
     return RelaxedLandscape(
-        domain, f, beta=beta, times=times, num_steps=_MARCH_STEPS, route=route, degree=1, theta=1.0
+        domain, f, beta=beta, times=times, num_steps=num_steps, route=route, degree=1, theta=theta
     )  # fmt: skip
 
 

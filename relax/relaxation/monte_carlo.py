@@ -66,6 +66,19 @@ class Paths:
         drawn = [g.standard_normal((n, dim)) for g, n in zip(self._generators, self._sizes, strict=True)]
         return np.concatenate([np.empty((0, dim)), *drawn])
 
+    def uniform(self, dim: int) -> Array:
+        """Independent numbers in [0, 1), as :meth:`normal`. Local."""
+        drawn = [g.random((n, dim)) for g, n in zip(self._generators, self._sizes, strict=True)]
+        return np.concatenate([np.empty((0, dim)), *drawn])
+
+    def gathered(self, values: Array) -> Array:
+        """This rank's values, (count, ...), with those of all others, (num, ...), in one order. Collective."""
+        whole = np.zeros((self._num, *values.shape[1:]))
+        ends = np.cumsum([0, *self._sizes])
+        for b, start, end in zip(self._mine, ends[:-1], ends[1:], strict=True):
+            whole[b * _BLOCK : b * _BLOCK + end - start] = values[start:end]
+        return parallel.sum_over_ranks(self._comm, whole)
+
     def estimate(self, values: Array) -> Estimate:
         """The mean over all paths of this rank's values, (count, ...). Collective."""
         shape = values.shape[1:]

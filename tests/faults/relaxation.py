@@ -6,6 +6,24 @@ from faults.mutant import Mutant
 
 MUTANTS = [
     Mutant(
+        "return -np.asarray(RegularGridInterpolator",
+        "return np.asarray(RegularGridInterpolator",
+        "test_posterior.py -k gaussian",
+        "paths go up the relaxed misfit",
+    ),
+    Mutant(
+        "- float(everywhere.mean()) - log_mass",
+        "- float(everywhere.mean())",
+        "test_posterior.py -k gaussian",
+        "a Gaussian prior has mass 1 in the box",
+    ),
+    Mutant(
+        "z = _reflected(heun_step(",
+        "z = (heun_step(",
+        "test_posterior.py -k moments",
+        "walls reflect paths",
+    ),
+    Mutant(
         "higher.x.scatter_reverse(la.InsertMode.add)",
         "pass",
         "test_landscape_descent.py -k minim",
