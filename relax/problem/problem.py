@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import ufl
 from dolfinx import fem, mesh
+from ufl.domain import extract_unique_domain
 
 from relax.base.checks import of_kind, several
 from relax.base.fem.forms import Control, terminals_of, values_of
@@ -90,24 +91,48 @@ def check_conditions(bcs: Sequence[fem.DirichletBC], state: fem.Function) -> Non
             )
 
 
+def check_name(name: object) -> None:
+    """Refuse what PETSc's options could not be named by. Local.
+
+    Raises:
+        BadProblem: then.
+    """
+    if not isinstance(name, str) or not name.replace("_", "").isalnum():
+        raise BadProblem(f"name: expected letters, digits and underscores, got {name!r}")
+
+
+def check_form(form: ufl.Form, state: fem.Function, what: str) -> None:
+    """Refuse a form in a state that DOLFINx cannot compile, or not differentiate. Local.
+
+    Raises:
+        BadProblem: saying what stands in the way in ``what``.
+    """
+    if state.x.array.dtype != np.float64:
+        raise BadProblem(f"state: expected numbers of float64, on a mesh of float64, got {state.x.array.dtype}")
+    if operators := form.base_form_operators():
+        raise BadProblem(
+            f"{what}: {operators[0]} is an external operator, whose derivative DOLFINx does not know; expected UFL "
+            "of Functions and Constants"
+        )
+    for terminal in (*form.coefficients(), *form.constants()):
+        if (kind := values_of(terminal).dtype) != np.float64:
+            raise BadProblem(f"{what}: expected numbers of float64, got {terminal} of {kind}; write 1.0, not 1")
+    domain = state.function_space.mesh.ufl_domain()
+    for terminal in (*form.coefficients(), *form.constants()):
+        if extract_unique_domain(terminal) != domain:
+            raise BadProblem(f"{what}: expected all on the mesh of the state, got {terminal} on another one")
+    if any(other != domain for other in form.ufl_domains()):
+        raise BadProblem(f"{what}: expected integrals over the mesh of the state, got one over another mesh")
+
+
 def _check(problem: Problem) -> None:
     residual, state = problem.residual, problem.state
-    if not isinstance(problem.name, str) or not problem.name.replace("_", "").isalnum():
-        raise BadProblem(f"name: expected letters, digits and underscores, got {problem.name!r}")
+    check_name(problem.name)
     if not isinstance(residual, ufl.Form):
         raise BadProblem(f"residual: expected a UFL form, got {type(residual).__name__}; did you multiply by dx?")
     if not isinstance(state, fem.Function):
         raise BadProblem(f"state: expected a dolfinx.fem.Function, got {type(state).__name__}")
-    if state.x.array.dtype != np.float64:
-        raise BadProblem(f"state: expected numbers of float64, on a mesh of float64, got {state.x.array.dtype}")
-    if operators := residual.base_form_operators():
-        raise BadProblem(
-            f"residual: {operators[0]} is an external operator, whose derivative DOLFINx does not know; expected UFL "
-            "of Functions and Constants"
-        )
-    for terminal in (*residual.coefficients(), *residual.constants()):
-        if (kind := values_of(terminal).dtype) != np.float64:
-            raise BadProblem(f"residual: expected numbers of float64, got {terminal} of {kind}; write 1.0, not 1")
+    check_form(residual, state, "residual")
     arguments = residual.arguments()
     if any(argument.part() is not None for argument in arguments):
         raise BadProblem(
@@ -119,13 +144,7 @@ def _check(problem: Problem) -> None:
             f"residual: expected a form in one test function, got {len(arguments)} arguments; "
             "the unknown is a Function, not a TrialFunction"
         )
-    V = state.function_space
-    for terminal in (*residual.coefficients(), *residual.constants()):
-        if terminal.ufl_domain() != V.mesh.ufl_domain():
-            raise BadProblem(f"residual: expected all on the mesh of the state, got {terminal} on another one")
-    if any(domain != V.mesh.ufl_domain() for domain in residual.ufl_domains()):
-        raise BadProblem("residual: expected integrals over the mesh of the state, got one over another mesh")
-    if arguments[0].ufl_function_space() != V:
+    if arguments[0].ufl_function_space() != state.function_space:
         raise BadProblem("residual: its test function is of another space than the state")
     if state not in residual.coefficients():
         raise BadProblem(f"state: the Function {state.name!r} does not stand in the residual")

@@ -5,45 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import ufl
-from contract import close, everyone_has, raised_everywhere
+from contract import COMM, close, everyone_has, raised_everywhere
 from dolfinx import fem
-from mpi4py import MPI
+from sheet import Sheet, Springs, Y
 
-from relax import BadInput, BadProblem, Energy, Misfit, PointValues, Problem, ReducedMap, SolveFailed, clamp, meshes
-from relax.base.fem.layout import SpaceLayout
+from relax import BadInput, BadProblem, Energy, Misfit, PointValues, Problem, ReducedMap, SolveFailed, clamp
 from relax.train import Aeqprop
 
 pytestmark = pytest.mark.ranks(1, 2, 3)
-
-COMM = MPI.COMM_WORLD
-# One in a cell with clamped values.
-POINTS = [(0.05, 0.4), (0.5, 0.8), (0.6, 0.2)]
-Y = np.array([0.1, 0.6, 0.5])
-
-
-class Sheet:
-    """A sheet with the conductivity e^θ (1 + 0.2 |grad s|²), held at 0 and at x on two sides, seen at three points."""
-
-    def __init__(self, n=6, is_log=True, degree=1):
-        self.mesh = meshes.unit_square(n)
-        V = fem.functionspace(self.mesh, ("Lagrange", 1))
-        # In the very space of the state, or in another one.
-        Q = V if degree == 1 else fem.functionspace(self.mesh, ("DG", 0))
-        self.s, self.theta, self.x = fem.Function(V), fem.Function(Q), fem.Constant(self.mesh, 1.0)
-        self.theta.interpolate(lambda x: 0.3 * x[0] + (0.0 if is_log else 0.5))
-        g, factor = ufl.inner(ufl.grad(self.s), ufl.grad(self.s)), ufl.exp(self.theta) if is_log else self.theta
-        source = 0.3 * self.x * self.s
-        self.E = (factor * (g / 2 + 0.05 * g**2) - source) * ufl.dx
-        self.bcs = [clamp(V, "left", 0.0), clamp(V, "right", 1.0)]
-        self.energy = Energy(E=self.E, state=self.s, parameters=[self.theta], bcs=self.bcs, name="sheet")
-        self.misfit = Misfit(PointValues(V, POINTS), Y, noise=0.5)
-        self.layout = SpaceLayout(Q)
-
-    def values(self):
-        return self.layout.gather(self.theta.x.array[: self.layout.num_owned])
-
-    def learner(self, **more):
-        return Aeqprop(self.energy, self.misfit, **{"rate": 1e-4, "nudging": 0.1, "metric": "euclidean", **more})
 
 
 def gradient():
@@ -87,6 +56,7 @@ def test_it_is_of_first_order_in_the_rate():
     assert np.log(errors[0] / errors[1]) / np.log(4.0) == pytest.approx(1.0, abs=0.15)
 
 
+@pytest.mark.ranks(1)
 @pytest.mark.parametrize(("mode", "rate"), [("optimistic", 1.0), ("pessimistic", 0.2), ("centred", 1.0)])
 def test_the_lyapunov_function_does_not_rise(mode, rate):
     """Large steps, in the metric of the mesh; the cost falls. Pessimistic F bends downwards: 1/ε must be above that."""
@@ -126,22 +96,7 @@ def test_a_step_does_not_depend_on_the_mesh():
     assert ratios[0] == pytest.approx(1.0, abs=0.2) and ratios[1] < 0.5
 
 
-class Springs:
-    """A black box: E = ½ θ (s - x)² + ¼ s⁴, settled by bisection and by hand."""
-
-    def settle(self, u, theta, x, y, beta):
-        t, s = theta.copy(), np.zeros(1)
-        for _ in range(200):
-            for _ in range(50):
-                slope = t * (s - x) + s**3 + beta * (s - y)
-                s = s - slope / (t + 3 * s**2 + beta)
-            moved = u - 0.05 * 0.5 * (s - x) ** 2
-            if np.abs(moved - t).max() < 1e-15:
-                break
-            t = moved
-        return t, s
-
-
+@pytest.mark.ranks(1)
 def test_what_only_settles_learns():
     learner = Aeqprop(Springs(), rate=0.05, nudging=0.5, homeostasis="steered", theta=[1.0])
     seen = []

@@ -96,6 +96,18 @@ def given_back(terminals: Iterable[Control]) -> Iterator[None]:
             value[...] = kept
 
 
+@contextmanager
+def given_back_on_failure(terminals: Sequence[Control]) -> Iterator[None]:
+    """Functions and Constants hold what they held before a block that fails, ghosts included. Local."""
+    before = [values_of(terminal).copy() for terminal in terminals]
+    try:
+        yield
+    except BaseException:
+        for terminal, kept in zip(terminals, before, strict=True):
+            values_of(terminal)[...] = kept
+        raise
+
+
 def assembled(form: fem.Form, dual: fem.Function) -> Array:
     """The owned values of a vector form, a view of ``dual``, which is overwritten. Collective."""
     dual.x.array[:] = 0.0

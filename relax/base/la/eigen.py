@@ -15,7 +15,7 @@ from relax.base import parallel
 from relax.base.la import kinds
 from relax.base.la.linear import LinearSolver, work_vectors
 from relax.base.la.options import (
-    DIRECT_SYMMETRIC,
+    DIRECT_COUNTING,
     Merged,
     Options,
     first_line,
@@ -43,8 +43,6 @@ SHIFT_AND_INVERT: Options = {
     "st_pc_type": "cholesky",
     "st_pc_factor_mat_solver_type": "mumps",
 }
-# Sequential at the root of the elimination tree, and null pivots apart: MUMPS counts negative pivots only then.
-_COUNTING: Options = {**DIRECT_SYMMETRIC, "mat_mumps_icntl_13": 1, "mat_mumps_icntl_24": 1}
 #: Neighbours closer than this fraction of the scale are one cluster: their vectors are determined together only.
 SAME_EIGENVALUE = 1e-6
 # |A x - λ M x| over λ |M x|. Rounding alone leaves the condition number of A times 1e-16, on fine meshes 1e-9.
@@ -271,14 +269,14 @@ class LowestPairs:
             return default
         shifted = self._A.copy()
         shifted.axpy(-tau, self._M, PETSc.Mat.Structure.SAME_NONZERO_PATTERN)
-        solver = LinearSolver(self.comm, PREFIX + "count_", _COUNTING, self_adjoint=True)
+        solver = LinearSolver(self.comm, PREFIX + "count_", DIRECT_COUNTING, self_adjoint=True)
         try:
             solver.factor(shifted)
-            negative, _, _ = solver.ksp.getPC().getFactorMatrix().getInertia()
+            negative = solver.negative_pivots()
         finally:
             shifted.destroy()
             solver.destroy()
-        return int(negative)
+        return default if negative is None else negative
 
     def _accurate(self, pairs: Pairs, count: int) -> Pairs:
         """The first ``count`` pairs, once their residuals have been looked at."""

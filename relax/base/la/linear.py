@@ -132,6 +132,16 @@ class LinearSolver:
         except PETSc.Error as error:
             raise SolveFailed(self._sentence(ksp, f"could not be set up ({first_line(error)})")) from error
 
+    def negative_pivots(self) -> int | None:
+        """How many eigenvalues of a symmetric matrix are negative, by Sylvester's law; None where no factor tells.
+
+        For options such as ``DIRECT_COUNTING``: MUMPS' L D L^T.
+        """
+        if not self.is_direct or self._package() != ("cholesky", "mumps"):
+            return None
+        pc = self.ksp.getPC()
+        return None if pc.getFailedReason() else int(pc.getFactorMatrix().getInertia()[0])
+
     def factor_bytes(self) -> int:
         """About how much memory of this rank the factor or the preconditioner holds."""
         entries = self._matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"] * 36

@@ -38,6 +38,9 @@ DIRECT: Options = {
 }
 #: L D L^T by MUMPS, half the work and memory of LU: symmetric operators, definite or not.
 DIRECT_SYMMETRIC: Options = {**DIRECT, "pc_type": "cholesky"}
+# Sequential at the root of the elimination tree, and null pivots apart: MUMPS counts negative pivots only then.
+#: The same, and a count of negative eigenvalues with it.
+DIRECT_COUNTING: Options = {**DIRECT_SYMMETRIC, "mat_mumps_icntl_13": 1, "mat_mumps_icntl_24": 1}
 
 
 def has(package: str) -> bool:

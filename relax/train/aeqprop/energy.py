@@ -10,11 +10,11 @@ import numpy as np
 import ufl
 from dolfinx import fem
 
-from relax.base.checks import of_kind, positive, several
+from relax.base.checks import array_like, of_kind, positive, several
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
 from relax.observe.base import Observable
-from relax.problem.problem import check_conditions, gives
+from relax.problem.problem import check_conditions, check_form, check_name, gives
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,9 +24,9 @@ class Energy:
     Args:
         E: a UFL functional, one number.
         state: s, a ``fem.Function`` that stands in it.
-        parameters: θ, fields that stand in it, on the mesh of s. What else stands in it is an input x.
+        parameters: θ, fields that stand in it. What else stands in it, or gives boundary values, is an input x.
         bcs: Dirichlet conditions on s, of :func:`relax.clamp`.
-        name: part of the PETSc options prefix ``relax_<name>_``.
+        name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
 
     Raises:
         BadProblem: when these do not fit together.
@@ -41,18 +41,20 @@ class Energy:
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", several(self.parameters, "Functions", "parameters"))
         object.__setattr__(self, "bcs", several(self.bcs, "Dirichlet conditions", "bcs"))
+        check_name(self.name)
         if not isinstance(self.E, ufl.Form) or self.E.arguments():
             raise BadProblem("Energy: E: expected a functional, a UFL form without test function; multiply by dx")
         if not isinstance(self.state, fem.Function) or self.state not in self.E.coefficients():
             raise BadProblem("Energy: state: expected a Function that stands in E")
+        check_form(self.E, self.state, "Energy: E")
         check_conditions(self.bcs, self.state)
         if not self.parameters:
             raise BadProblem("Energy: parameters: expected at least one Function, got none")
         for i, theta in enumerate(self.parameters):
             if not isinstance(theta, fem.Function) or theta not in self.E.coefficients() or theta is self.state:
                 raise BadProblem(f"Energy: parameters[{i}]: expected a Function of E but the state, got {theta!s:.80}")
-            if theta.function_space.mesh is not self.state.function_space.mesh:
-                raise BadProblem(f"Energy: parameters[{i}]: expected a Function on the mesh of the state")
+            if any(theta is other for other in self.parameters[:i]):
+                raise BadProblem(f"Energy: parameters[{i}] is an earlier parameter again")
             if any(gives(theta, bc) for bc in self.bcs):
                 raise BadProblem(f"Energy: parameters[{i}] gives boundary values of the state; expected it in E alone")
 
@@ -61,7 +63,8 @@ class Misfit:
     """C = ½ |G(s) - y|² / σ².
 
     Args:
-        G: an observable of the state.
+        G: an observable of the state. Each of its numbers costs a solve in each of Newton's steps, which take G for
+            linear about where they are.
         data: y, (size,); None where each step brings its own.
         noise: σ.
 
@@ -73,16 +76,34 @@ class Misfit:
         of_kind(G, Observable, "a relax.Observable", "Misfit: G")
         self.observable = G
         self.noise = positive(noise, "Misfit: noise")
-        self.data = None if data is None else self._checked(data)
+        self.data = None if data is None else data_of(data, G.size, "Misfit: data")
+        if self.data is not None and self.data.ndim != 1:
+            raise BadInput(f"Misfit: data: expected {G.size} finite numbers, got shape {self.data.shape}")
 
-    def _checked(self, data: Any) -> Array:
-        y = np.asarray(data, dtype=np.float64)
-        if y.shape != (self.observable.size,) or not np.isfinite(y).all():
-            raise BadInput(f"Misfit: data: expected {self.observable.size} finite numbers, got shape {y.shape}")
-        return y
+    def check_energy(self, energy: Energy) -> None:
+        """Refuse an energy that this is no cost of. Local.
 
-    def data_of(self, y: Any) -> Array:
-        """The data of a step."""
-        if y is None and self.data is None:
-            raise BadInput("Misfit: expected data, in the step or when it was made, got none")
-        return self.data if y is None else self._checked(y)  # type: ignore[return-value]
+        Raises:
+            BadProblem: then.
+        """
+        self.observable.check_state(energy.state)
+        if self.observable.needs_steps:
+            raise BadProblem("Misfit: G looks at the steps of an Evolution; expected an observable of a single state")
+        if any(theta is p for theta in energy.parameters for p in self.observable.parameters):
+            raise BadProblem("Misfit: G holds a parameter of the energy; expected an observable of the state alone")
+
+
+def data_of(data: Any, size: int, what: str) -> Array:
+    """Data as an array, (size,), or (k, size) of several samples. Local.
+
+    Raises:
+        BadInput: for another length, for what is not real, and for what is not finite.
+    """
+    try:
+        y = np.asarray(array_like(data, what))
+        y = y if np.iscomplexobj(y) else np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as cause:
+        raise BadInput(f"{what}: expected {size} finite numbers for each sample, got {data!r:.80}") from cause
+    if y.shape[-1:] != (size,) or np.iscomplexobj(y) or not np.isfinite(y).all():
+        raise BadInput(f"{what}: expected {size} finite numbers for each sample, got {y.dtype} of shape {y.shape}")
+    return y

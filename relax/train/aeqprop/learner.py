@@ -5,33 +5,26 @@ Scellier, Mishra, Bengio and Ollivier, "Agnostic Physics-Driven Deep Learning", 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from relax.base import parallel
 from relax.base.checks import one_of, positive
-from relax.base.fem.coefficients import local_values
-from relax.base.fem.forms import Control, values_of
+from relax.base.fem.forms import given_back_on_failure
+from relax.base.teams import Teams, check_teams
 from relax.base.types import Array
 from relax.errors import BadInput, SolveFailed
-from relax.problem.problem import standing_in
+from relax.train.aeqprop.box import box_of
+from relax.train.aeqprop.device import MOST_STEERING, NOT_STEERED, STEERED, Device, Settles
 from relax.train.aeqprop.energy import Energy, Misfit
-from relax.train.aeqprop.settling import Settling
+from relax.train.aeqprop.metric import Metric
+from relax.train.aeqprop.samples import Batch, samples_of
+from relax.train.aeqprop.settling import Rest, Settling
+from relax.train.aeqprop.shares import Shares
 
 _MODES = {"optimistic": (0.0, 1.0), "pessimistic": (-1.0, 0.0), "centred": (-0.5, 0.5)}
-# Steering ends where the parameter is where it is wanted, relative to its size.
-_STEERED, _MOST_STEERING = 1e-11, 500
-
-
-@runtime_checkable
-class Settles(Protocol):
-    """Anything that can be settled: a network of resistors, a device, a program."""
-
-    def settle(self, u: Array, theta: Array, x: Any, y: Any, beta: float) -> tuple[Array, Array]:
-        """Parameters and state at rest under knobs u and nudging beta, from parameters theta."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +32,12 @@ class SettlingReport:
     """What a step has done.
 
     Attributes:
-        loss: C at rest without nudging, before the step; None for what only settles.
-        lyapunov_before, lyapunov_after: Λ = (F_β₂ - F_β₁)/(β₂ - β₁) of the step's own sample, with F_β the least value
-            of E + β C; None for what only settles. A rise says that a phase has found another minimum, or none.
+        loss: C at rest without nudging, before the step, the mean over samples; None for what only settles.
+        lyapunov_before, lyapunov_after: Λ = (F_β₂ - F_β₁)/(β₂ - β₁) of the step's own samples, with F_β the least value
+            of E + β C; None for what only settles. A rise says that a phase has found another minimum.
         change: |θ⁺ - θ|, the Euclidean norm of the change of the values.
-        iterations: of the homeostatic and the clamped phase: Newton's steps, or settlings of what is steered.
+        iterations: of the homeostatic and the clamped phase: Newton's steps, in the former those of all samples, or
+            settlings of what is steered.
     """
 
     loss: float | None
@@ -58,28 +52,37 @@ class Aeqprop:
 
     In the homeostatic phase s settles under the nudging β₁ while knobs u hold θ where it is, u = θ + ε ∂E/∂θ; in the
     clamped phase u is held and θ and s settle together under β₂ > β₁. To first order that is a gradient step of rate
-    ε β on C(s(θ)); it is an implicit one, without an adjoint, and by it Λ of the step's sample does not rise where both
-    phases find the least value.
+    ε β on C(s(θ)); it is an implicit one, without an adjoint, and by it Λ of the step's samples does not rise where
+    both phases find the least value. Several samples share θ, and E and C are means over them; they settle sample by
+    sample, and a factor of each is kept.
 
-    Collective. The parameters are learned in place: the energy's Functions hold them.
+    Collective. The parameters are learned in place: the energy's Functions hold them. Its state is left where the
+    (last) sample rests at the end of the clamped phase.
 
     Args:
-        energy: an ``Energy``; or whatever has ``settle(u, theta, x, y, beta) -> (theta, s)``, which is then steered.
+        energy: an ``Energy``; or whatever has ``settle(u, theta, x, y, beta) -> (theta, s)``, which is then steered: on
+            each rank by itself, or together over the communicator that it has as ``comm``.
         misfit: the cost of an ``Energy``; None otherwise.
         rate: ε.
         nudging: β, of which "optimistic" takes (0, β), "pessimistic" (-β, 0), "centred" (-β/2, β/2) for (β₁, β₂).
         mode: one of these; centred is of second order in β.
         metric: "mass": |θ - u|² is the integral of the square, so that a step does not depend on the mesh; "euclidean":
             the sum of squared values.
+        bounds: (lower, upper) for all values of all parameters, or {parameter: (lower, upper)}; each a number, a
+            Function, a function of x or a UFL expression, as it is now, or None for none. The clamped phase keeps to
+            them exactly. What only settles has bounds of its own.
         homeostasis: "formula" as above, or "steered": u is moved by what θ is short of where it is wanted, until it is
             there; nothing of E is asked for then.
         theta: where the parameters of what only settles begin, an array.
+        teams: share the samples of a step among teams of ranks; the energy is then on a mesh over ``teams.space``, and
+            every rank gives all samples. Parameters are the same in all teams.
 
     Attributes:
         theta: the parameters of what only settles.
 
     Raises:
         BadInput: for arguments that do not fit.
+        BadProblem: for a misfit that is none of the energy.
         SolveFailed: when a phase does not come to rest, with what to try.
     """
 
@@ -92,133 +95,107 @@ class Aeqprop:
         nudging: float,
         mode: str = "centred",
         metric: str = "mass",
+        bounds: Any = None,
         homeostasis: str = "formula",
         theta: Any = None,
+        teams: Teams | None = None,
     ) -> None:
-        self._rate, beta = positive(rate, "Aeqprop: rate"), positive(nudging, "Aeqprop: nudging")
+        rate, beta = positive(rate, "Aeqprop: rate"), positive(nudging, "Aeqprop: nudging")
         one_of(mode, tuple(_MODES), "Aeqprop: mode")
         one_of(metric, ("mass", "euclidean"), "Aeqprop: metric")
         one_of(homeostasis, ("formula", "steered"), "Aeqprop: homeostasis")
+        check_teams(teams)
         self._betas = tuple(beta * part for part in _MODES[mode])
         self._is_steered = homeostasis == "steered"
-        self._energy = self._system = None
+        self._energy: Energy | None = None
         if isinstance(energy, Energy):
-            if not isinstance(misfit, Misfit):
-                raise BadInput(f"Aeqprop: misfit: expected a relax.Misfit for an Energy, got {misfit!r:.80}")
-            misfit.observable.check_state(energy.state)
-            self._energy, self._misfit = energy, misfit
-            self._settling = Settling(energy, misfit, self._rate, is_mass=metric == "mass")
-        elif isinstance(energy, Settles):
-            if not self._is_steered or misfit is not None or theta is None:
+            if not isinstance(misfit, Misfit) or theta is not None:
+                raise BadInput(f"Aeqprop: expected a relax.Misfit and no theta= for an Energy, got {misfit!r:.80}")
+            misfit.check_energy(energy)
+            comm = energy.state.function_space.mesh.comm
+            if teams is not None and comm.size != teams.space.size:
                 raise BadInput(
-                    "Aeqprop: expected homeostasis='steered', theta= and no misfit for what only settles; a "
-                    "relax.Energy knows its own"
+                    f"Aeqprop: teams: expected an energy on a mesh over teams.space ({teams.space.size} ranks), got "
+                    f"one over {comm.size}"
                 )
-            self._system = energy
-            self.theta = np.array(theta, dtype=np.float64)
+            self._energy, self._misfit = energy, misfit
+            self._shares = Shares(comm, teams)
+            self._box = box_of(energy, bounds)
+            of_parameters = Metric(energy.parameters, rate, is_mass=metric == "mass", name=energy.name)
+            self._settling = Settling(energy, misfit, of_parameters, self._box, self._shares)
+        elif isinstance(energy, Settles):
+            if not self._is_steered or theta is None or any(given is not None for given in (misfit, bounds, teams)):
+                raise BadInput(
+                    "Aeqprop: expected homeostasis='steered', theta= and no misfit, bounds or teams for what only "
+                    "settles: it has its own; a relax.Energy is given them"
+                )
+            self._device = Device(energy, theta)
         else:
             raise BadInput(f"Aeqprop: expected a relax.Energy, or what has `settle`, got {energy!r:.80}")
 
+    @property
+    def theta(self) -> Array:
+        """The parameters of what only settles. Local."""
+        return self._device.theta
+
     def step(self, x: Any = None, y: Any = None) -> SettlingReport:
-        """Learn from one sample.
+        """Learn from one sample, or from several at once.
 
         Args:
-            x: the inputs: for an ``Energy`` {Function or Constant in E: values}; handed on to what only settles.
-            y: the data, instead of those of the misfit; handed on to what only settles.
+            x: the inputs: for an ``Energy`` {Function or Constant: values}, what stands in E, in boundary values or in
+                the observable; for k samples a list of k of them; handed on to what only settles.
+            y: the data, instead of those of the misfit: (size,), for k samples (k, size); handed on to what only
+                settles.
 
-        A step that fails leaves parameters and state as they were.
+        A step that fails leaves parameters, state and inputs as they were.
         """
         if self._energy is None:
-            return self._step_of_system(x, y)
-        fields = (self._energy.state, *self._energy.parameters)
-        before = [f.x.array.copy() for f in fields]
-        try:
-            return self._step_of_energy(x, y)
-        except BaseException:
-            for f, values in zip(fields, before, strict=True):
-                f.x.array[:] = values
-            raise
+            change, steps = self._device.step(x, y, *self._betas)
+            return SettlingReport(None, None, None, change, (steps, 1))
+        samples = samples_of(self._energy, self._misfit, x, y)
+        inputs = [terminal for terminal, _ in samples[0].inputs]
+        with given_back_on_failure([self._energy.state, *self._energy.parameters, *inputs]):
+            return self._step(Batch(samples[self._shares.mine(len(samples))], len(samples)))
 
-    def _step_of_energy(self, x: Mapping[Control, Any] | None, y: Any) -> SettlingReport:
-        settling, energy = self._settling, self._energy
-        assert energy is not None
-        comm = energy.state.function_space.mesh.comm
-        data: Array = np.empty(0)
-        with parallel.together(comm):
-            data = self._misfit.data_of(y)
-            _check_input(energy, x)
-        data = parallel.checked_on_all(comm, data, len(data), "Aeqprop: data")
-        for terminal, values in (x or {}).items():
-            values_of(terminal)[...] = local_values(terminal, values, "Aeqprop: x")
+    def _step(self, batch: Batch) -> SettlingReport:
+        settling, shares = self._settling, self._shares
         low, high = self._betas
-        theta = settling.parameters()
-        free = settling.state(theta, data, 0.0)
-        loss = settling.cost(data)
-        rest = settling.state(theta, data, low)
-        before = rest.value
+        theta = settling.terms.parameters()
+        self._check(theta)
+        free = settling.states(batch, [settling.terms.state()] * len(batch.mine), theta, 0.0)
+        loss, _ = settling.means(batch, free, 0.0)
+        rest = settling.states(batch, free.states, theta, low) if low else free
+        before = settling.states(batch, rest.states, theta, high).value - rest.value
+        steps = free.iterations
         if self._is_steered:
-            knobs, steps = self._steered_knobs(theta, data)
+            knobs, steered = self._steered_knobs(batch, rest)
+            steps += steered
         else:
-            knobs = [t + self._rate * f for t, f in zip(theta, settling.force(), strict=True)]
-            steps = rest.iterations
-        start = settling.read()
-        top = settling.state(theta, data, high).value
-        settling.write(start)
-        clamped = settling.both(knobs, data, high)
-        new = settling.parameters()
-        bottom = [settling.state(new, data, beta).value for beta in self._betas]
-        span = high - low
-        change = settling.norm([a - b for a, b in zip(new, theta, strict=True)])
-        return SettlingReport(
-            loss,
-            (top - before) / span,
-            (bottom[1] - bottom[0]) / span,
-            change,
-            (free.iterations + steps, clamped.iterations),
-        )
+            knobs = settling.knobs(batch, rest)
+            steps += rest.iterations
+        clamped = settling.both(batch, rest, knobs, high)
+        after = clamped.value - settling.states(batch, clamped.states, clamped.theta, low).value
+        settling.show(batch, clamped)
+        d = clamped.theta - theta
+        span, change = high - low, float(np.sqrt(shares.dot(d, d)))
+        return SettlingReport(loss, before / span, after / span, change, (steps, clamped.iterations))
 
-    def _steered_knobs(self, theta: list[Array], data: Array) -> tuple[list[Array], int]:
-        """u with θ(u) = θ, by what θ is short of it; state and parameters are at rest there."""
-        settling = self._settling
-        knobs = [t.copy() for t in theta]
-        size = max(settling.norm(theta), 1.0)
-        for steps in range(1, _MOST_STEERING):
-            settling.both(knobs, data, self._betas[0])
-            gap = [t - now for t, now in zip(theta, settling.parameters(), strict=True)]
-            if settling.norm(gap) <= _STEERED * size:
+    def _check(self, theta: Array) -> None:
+        low, high = self._box
+        comm = self._shares.comm
+        if not self._shares.agree(theta):
+            raise BadInput("Aeqprop: expected the same parameters in all teams, got others in some")
+        if parallel.any_rank(comm, bool((theta < low).any() or (theta > high).any())):
+            raise BadInput("Aeqprop: bounds: expected parameters within them to begin with, got some beyond; clip them")
+
+    def _steered_knobs(self, batch: Batch, rest: Rest) -> tuple[Array, int]:
+        """u with θ(u) = θ, by what θ is short of it."""
+        dot, theta = self._shares.dot, rest.theta
+        knobs, size = theta.copy(), max(np.sqrt(dot(theta, theta)), 1.0)
+        for steps in range(1, MOST_STEERING + 1):
+            rest = self._settling.both(batch, rest, knobs, self._betas[0], is_bounded=False)
+            gap = theta - rest.theta
+            if np.sqrt(dot(gap, gap)) <= STEERED * size:
                 return knobs, steps
-            knobs = [u + g for u, g in zip(knobs, gap, strict=True)]
-        raise SolveFailed(
-            f"Aeqprop: the parameters were not steered back in {_MOST_STEERING} settlings; try a smaller rate"
-        )
-
-    def _step_of_system(self, x: Any, y: Any) -> SettlingReport:
-        system, theta = self._system, self.theta
-        assert system is not None
-        low, high = self._betas
-        knobs, size = theta.copy(), max(float(np.linalg.norm(theta)), 1.0)
-        steps, gap = 0, np.full_like(theta, np.inf)
-        while np.linalg.norm(gap) > _STEERED * size:
-            if steps == _MOST_STEERING:
-                raise SolveFailed(
-                    f"Aeqprop: the parameters were not steered back in {steps} settlings; try a smaller rate"
-                )
-            now, _ = system.settle(knobs, theta, x, y, low)
-            gap = theta - np.asarray(now, dtype=np.float64)
-            knobs, steps = knobs + gap, steps + 1
-        self.theta = np.asarray(system.settle(knobs, theta, x, y, high)[0], dtype=np.float64)
-        return SettlingReport(None, None, None, float(np.linalg.norm(self.theta - theta)), (steps, 1))
-
-
-def _check_input(energy: Energy, x: Any) -> None:
-    if x is None:
-        return
-    if not isinstance(x, Mapping):
-        raise BadInput(f"Aeqprop: x: expected {{Function or Constant of E: values}}, got {x!r:.80}")
-    standing = (*energy.E.coefficients(), *energy.E.constants(), *(t for bc in energy.bcs for t in standing_in(bc)))
-    own = (energy.state, *energy.parameters)
-    for terminal in x:
-        if not any(terminal is t for t in standing) or any(terminal is t for t in own):
-            raise BadInput(
-                f"Aeqprop: x: expected Functions and Constants of E besides state and parameters, got {terminal}"
-            )
+            knobs = knobs + gap
+        raise SolveFailed(NOT_STEERED)
