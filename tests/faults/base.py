@@ -298,7 +298,7 @@ MUTANTS = [
     ),
     Mutant("_SLACK = 1e-10", "_SLACK = 0.0", "test_observe.py", "points of the boundary are outside"),
     Mutant(
-        "return int(negative)",
+        "return default if negative is None else negative",
         "return default",
         "test_eigenstates.py -k passed_over",
         "a state that was passed over is not looked for",

@@ -62,19 +62,29 @@ def test_the_lyapunov_function_does_not_rise(mode, rate):
     """Large steps, in the metric of the mesh; the cost falls. Pessimistic F bends downwards: 1/ε must be above that."""
     sheet = Sheet()
     learner = sheet.learner(rate=rate, nudging=0.5, mode=mode, metric="mass")
-    reports = [learner.step() for _ in range(25)]
+    reports = [learner.step() for _ in range(12)]
     assert all(r.lyapunov_after <= r.lyapunov_before + 1e-9 * abs(r.lyapunov_before) for r in reports)
-    assert reports[-1].loss < 0.5 * reports[0].loss
+    assert reports[-1].loss < 0.7 * reports[0].loss
     if mode == "optimistic":
         assert all(r.lyapunov_before <= r.loss + 1e-12 for r in reports)
     if mode == "pessimistic":
         assert all(r.lyapunov_before >= r.loss - 1e-12 for r in reports)
 
 
+@pytest.mark.ranks(1)
+def test_the_lyapunov_function_falls_by_what_a_short_step_is_long():
+    """By |θ⁺ - θ|²/(ε β), for small ε: what is followed is the slope of the very energy that is reported."""
+    sheet, rate, nudging = Sheet(2), 1e-6, 0.5
+    sheet.theta.interpolate(lambda x: 2.0 * np.sin(5.0 * x[0]) - x[1])
+    report = sheet.learner(rate=rate, nudging=nudging).step()
+    fall = report.lyapunov_before - report.lyapunov_after
+    assert fall == pytest.approx(report.change**2 / (rate * nudging), rel=1e-4)
+
+
 def test_steering_is_the_formula():
     found = []
     for homeostasis in ("formula", "steered"):
-        sheet = Sheet(4, degree=0)
+        sheet = Sheet(3, degree=0)
         sheet.learner(rate=0.3, nudging=0.4, metric="mass", homeostasis=homeostasis).step(x={sheet.x: 2.0}, y=2 * Y)
         found.append(sheet.values())
         assert sheet.x.value == 2.0
@@ -100,7 +110,7 @@ def test_a_step_does_not_depend_on_the_mesh():
 def test_what_only_settles_learns():
     learner = Aeqprop(Springs(), rate=0.05, nudging=0.5, homeostasis="steered", theta=[1.0])
     seen = []
-    for _ in range(200):
+    for _ in range(60):
         report = learner.step(1.0, 0.5)
         seen.append(learner.theta[0])
     assert report.loss is None and report.iterations[1] == 1

@@ -10,7 +10,7 @@ from relax.base.la.linear import LinearSolver
 from relax.base.la.options import DIRECT_COUNTING
 from relax.base.types import Array
 from relax.errors import SolveFailed
-from relax.train.aeqprop.terms import Terms
+from relax.train.aeqprop.terms import EnergyTerms
 
 # What is added to the diagonal, relative to it, where the curvature is not positive: at first, and how it grows.
 _FIRST, _GROWTH, _MOST = 1e-2, 8.0, 16
@@ -23,7 +23,7 @@ class StateFactor:
     with options for which there is no such count δ is always 0. Collective, as are all methods.
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: EnergyTerms) -> None:
         self._terms = terms
         prefix = f"relax_{terms.energy.name}_"
         self._solver = LinearSolver(terms.comm, prefix, DIRECT_COUNTING, self_adjoint=True)

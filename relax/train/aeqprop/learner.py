@@ -20,11 +20,13 @@ from relax.train.aeqprop.box import box_of
 from relax.train.aeqprop.device import MOST_STEERING, NOT_STEERED, STEERED, Device, Settles
 from relax.train.aeqprop.energy import Energy, Misfit
 from relax.train.aeqprop.metric import Metric
+from relax.train.aeqprop.newton import DOWNWARDS
 from relax.train.aeqprop.samples import Batch, samples_of
 from relax.train.aeqprop.settling import Rest, Settling
 from relax.train.aeqprop.shares import Shares
 
 _MODES = {"optimistic": (0.0, 1.0), "pessimistic": (-1.0, 0.0), "centred": (-0.5, 0.5)}
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class SettlingReport:
     Attributes:
         loss: C at rest without nudging, before the step, the mean over samples; None for what only settles.
         lyapunov_before, lyapunov_after: Λ = (F_β₂ - F_β₁)/(β₂ - β₁) of the step's own samples, with F_β the least value
-            of E + β C; None for what only settles. A rise says that a phase has found another minimum.
+            of E + β C; None for what only settles. A rise says that a phase has found another minimum; where it comes
+            of knobs that hold nothing, 1/ε being less than what F bends downwards, the step fails.
         change: |θ⁺ - θ|, the Euclidean norm of the change of the values.
         iterations: of the homeostatic and the clamped phase: Newton's steps, in the former those of all samples, or
             settlings of what is steered.
@@ -175,6 +178,11 @@ class Aeqprop:
             steps += rest.iterations
         clamped = settling.both(batch, rest, knobs, high)
         after = clamped.value - settling.states(batch, clamped.states, clamped.theta, low).value
+        if after > before + _ROUNDING * abs(before) and not settling.is_held(batch, rest, knobs, low, high):
+            raise SolveFailed(
+                f"{DOWNWARDS}. The knobs do not hold the parameters, and the Lyapunov function rose from "
+                f"{before / (high - low):.3e} to {after / (high - low):.3e}"
+            )
         settling.show(batch, clamped)
         d = clamped.theta - theta
         span, change = high - low, float(np.sqrt(shares.dot(d, d)))

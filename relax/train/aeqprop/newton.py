@@ -17,13 +17,14 @@ _NOTHING, _ROUNDING = 1e-11, 1e-7
 # What of the promised decrease is enough; where energies differ by less than this of their size, slopes tell.
 _ARMIJO, _BLURRED, _SHORTEST = 1e-4, 1e-6, 1e-10
 
-_DOWNWARDS = (
+#: What bends downwards, and the remedy.
+DOWNWARDS = (
     "Aeqprop: the energy has no least value near here: it bends downwards. For parameters in which it is linear take "
     "logarithms (exp(θ) in E), or a smaller rate, less nudging, or bounds"
 )
 
 
-class Step(NamedTuple):
+class NewtonStep(NamedTuple):
     """Where Newton's method goes: x - parts; whether the curvature is positive without being made so."""
 
     parts: Parts
@@ -37,7 +38,7 @@ class Energetic(Protocol):
 
     def slope(self, x: Parts) -> Parts: ...
 
-    def step(self, x: Parts, slope: Parts) -> Step:
+    def step(self, x: Parts, slope: Parts) -> NewtonStep:
         """A step whose product with the slope is not negative."""
 
     def moved(self, x: Parts, step: Parts, length: float) -> Parts:
@@ -73,14 +74,14 @@ def least(f: Energetic, x: Parts, scales: Array, *, begins_convex: bool = False)
         try:
             step = f.step(x, slope)
         except SolveFailed as error:
-            raise SolveFailed(_DOWNWARDS) if has_bent else error from error
+            raise SolveFailed(DOWNWARDS) if has_bent else error from error
         end = f.moved(x, step.parts, 1.0)
         norms = f.sizes(_less(x, end))
         scales = np.max([scales, norms, f.sizes(x)], axis=0)
         ratio = f.largest(norms / np.maximum(scales, 1e-300))
         has_bent |= not step.is_convex
         if has_bent and begins_convex and iteration == 0:
-            raise SolveFailed(_DOWNWARDS)
+            raise SolveFailed(DOWNWARDS)
         if ratio <= _NOTHING or 0.5 * last <= ratio <= _ROUNDING:
             if not step.is_convex:
                 raise SolveFailed(
@@ -91,7 +92,7 @@ def least(f: Energetic, x: Parts, scales: Array, *, begins_convex: bool = False)
         x, value, length = _search(f, x, step.parts, slope, value, has_bent)
         last = ratio if length == 1.0 and step.is_convex else np.inf
     raise SolveFailed(
-        _DOWNWARDS
+        DOWNWARDS
         if has_bent
         else f"Aeqprop: not at rest after {_MOST} steps of Newton's method; try less nudging, or a smaller rate"
     )
@@ -116,7 +117,7 @@ def _search(
                 return there, tried, length
         length *= 0.5
     raise SolveFailed(
-        _DOWNWARDS if has_bent else "Aeqprop: Newton's method found no smaller energy along its step; try less nudging"
+        DOWNWARDS if has_bent else "Aeqprop: Newton's method found no smaller energy along its step; try less nudging"
     )
 
 

@@ -12,10 +12,10 @@ from relax.base import parallel
 from relax.base.types import Array
 from relax.train.aeqprop.factor import StateFactor
 from relax.train.aeqprop.metric import Metric
-from relax.train.aeqprop.newton import Parts, Step
+from relax.train.aeqprop.newton import NewtonStep, Parts
 from relax.train.aeqprop.samples import Batch, Sample
 from relax.train.aeqprop.shares import Shares
-from relax.train.aeqprop.terms import Coupling, Terms
+from relax.train.aeqprop.terms import Coupling, EnergyTerms
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
@@ -25,7 +25,7 @@ _RTOL, _MOST = 1e-10, 1000
 class OneState:
     """E + β C in the state of one sample: x = [s]. Collective over the team."""
 
-    def __init__(self, terms: Terms, factor: StateFactor, sample: Sample, beta: float) -> None:
+    def __init__(self, terms: EnergyTerms, factor: StateFactor, sample: Sample, beta: float) -> None:
         self._terms, self._factor, self._sample, self._beta = terms, factor, sample, beta
 
     def value(self, x: Parts) -> float:
@@ -36,10 +36,10 @@ class OneState:
         self._terms.write_state(x[0])
         return [self._terms.state_slope(self._sample.data, self._beta)]
 
-    def step(self, x: Parts, slope: Parts) -> Step:
+    def step(self, x: Parts, slope: Parts) -> NewtonStep:
         self._terms.write_state(x[0])
         self._factor.update(self._beta)
-        return Step([self._factor.solve(slope[0])], self._factor.shift == 0.0)
+        return NewtonStep([self._factor.solve(slope[0])], self._factor.shift == 0.0)
 
     def moved(self, x: Parts, step: Parts, length: float) -> Parts:
         return [x[0] - length * step[0]]
@@ -54,7 +54,7 @@ class OneState:
         return float(ratios.max())
 
 
-class Together:
+class StatesAndParameters:
     """The mean over samples of E + β C, and ½ |θ - u|²/ε, in all states and θ: x = [s_1, ..., s_k, θ], θ within bounds.
 
     Newton's steps by the Schur complement onto θ: states are solved for sample by sample, each team its own, and
@@ -75,7 +75,7 @@ class Together:
 
     def __init__(
         self,
-        terms: Terms,
+        terms: EnergyTerms,
         factors: Sequence[StateFactor],
         batch: Batch,
         metric: Metric,
@@ -104,7 +104,7 @@ class Together:
                 of_theta += self._share * self._terms.parameter_slope()
         return [*slopes, self._shares.sum(of_theta) + self._metric.pull(x[-1] - self._knobs)]
 
-    def step(self, x: Parts, slope: Parts) -> Step:
+    def step(self, x: Parts, slope: Parts) -> NewtonStep:
         couplings: list[Coupling] = []
         theta, zero = x[-1], np.zeros_like(x[-1])
         try:
@@ -123,7 +123,7 @@ class Together:
             def curved(p: Array) -> Array:
                 found = np.zeros_like(p)
                 with self._shares.alone():
-                    for factor, coupling in zip(self._factors, couplings, strict=False):
+                    for factor, coupling in zip(self._factors, couplings, strict=True):
                         found += self._share * coupling.to_parameters(-factor.solve(coupling.to_state(p)), p)
                 return self._metric.pull(p) + self._shares.sum(found)
 
@@ -139,7 +139,7 @@ class Together:
                 for i, coupling in enumerate(couplings):
                     settled[i] = settled[i] - self._factors[i].solve(coupling.to_state(dtheta))
                     is_convex = is_convex and self._factors[i].shift == 0.0
-            return Step([*settled, dtheta], self._shares.largest(float(not is_convex)) == 0.0)
+            return NewtonStep([*settled, dtheta], self._shares.largest(float(not is_convex)) == 0.0)
         finally:
             for coupling in couplings:
                 coupling.destroy()

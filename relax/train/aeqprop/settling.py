@@ -12,10 +12,10 @@ from relax.train.aeqprop.energy import Energy, Misfit
 from relax.train.aeqprop.factor import StateFactor
 from relax.train.aeqprop.metric import Metric
 from relax.train.aeqprop.newton import least
-from relax.train.aeqprop.phases import OneState, Together
+from relax.train.aeqprop.phases import OneState, StatesAndParameters
 from relax.train.aeqprop.samples import Batch, Sample
 from relax.train.aeqprop.shares import Shares
-from relax.train.aeqprop.terms import Terms
+from relax.train.aeqprop.terms import EnergyTerms
 
 
 class Rest(NamedTuple):
@@ -43,7 +43,7 @@ class Settling:
     def __init__(
         self, energy: Energy, misfit: Misfit, metric: Metric, box: tuple[Array, Array], shares: Shares
     ) -> None:
-        self.terms = Terms(energy, misfit)
+        self.terms = EnergyTerms(energy, misfit)
         self._metric, self._box, self._shares = metric, box, shares
         self._factors: list[StateFactor] = []
 
@@ -74,13 +74,22 @@ class Settling:
 
     def both(self, batch: Batch, rest: Rest, knobs: Array, beta: float, *, is_bounded: bool = True) -> Rest:
         """States and parameters at rest for these knobs, from where they are at rest without."""
-        box = self._box if is_bounded else (np.full_like(knobs, -np.inf), np.full_like(knobs, np.inf))
-        factors = self._factors_for(batch)
-        f = Together(self.terms, factors, batch, self._metric, knobs, box, beta, self._shares)
+        f = self._together(batch, knobs, beta, is_bounded=is_bounded)
         away = f.sizes([*rest.states, rest.theta - knobs])
         [*states, theta], _, steps = least(f, [*rest.states, rest.theta], away, begins_convex=True)
         there = Rest(states, theta, np.nan, steps)
         return there._replace(value=self.means(batch, there, beta)[1])
+
+    def is_held(self, batch: Batch, rest: Rest, knobs: Array, low: float, high: float) -> bool:
+        """Whether the knobs hold θ under ``low``: along what follows from ``high``, nothing bends downwards there."""
+        x = [*rest.states, rest.theta]
+        return self._together(batch, knobs, low).step(x, self._together(batch, knobs, high).slope(x)).is_convex
+
+    def _together(self, batch: Batch, knobs: Array, beta: float, *, is_bounded: bool = True) -> StatesAndParameters:
+        box = self._box if is_bounded else (np.full_like(knobs, -np.inf), np.full_like(knobs, np.inf))
+        return StatesAndParameters(
+            self.terms, self._factors_for(batch), batch, self._metric, knobs, box, beta, self._shares
+        )
 
     def knobs(self, batch: Batch, rest: Rest) -> Array:
         """u = θ + ε ∂E/∂θ at rest."""

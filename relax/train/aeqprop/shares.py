@@ -41,7 +41,7 @@ class Shares:
 
     def dot(self, a: Array, b: Array) -> float:
         """The inner product of two vectors of owned parameters, the same on all ranks. Collective."""
-        found = np.array([parallel.dot(self.comm, a, b)])
+        found = parallel.sum_over_ranks(self.comm, np.array([np.dot(a, b)]))
         return float(found[0] if self.teams is None else parallel.from_rank_0(self.teams.batch, found)[0])
 
     def largest(self, value: float) -> float:

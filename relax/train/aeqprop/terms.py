@@ -21,7 +21,7 @@ from relax.problem.boundary import ExpressionCondition
 from relax.train.aeqprop.energy import Energy, Misfit
 
 
-class Terms:
+class EnergyTerms:
     """E + β C of one sample, whose inputs, state s and parameters θ are what the registers hold.
 
     Collective over the ranks of the mesh, as are all methods. States and slopes are arrays of owned values, those of
@@ -146,7 +146,7 @@ class Coupling:
     """∂²E/∂s∂θ and ∂²E/∂θ² of one sample. Products are collective."""
 
     def __init__(
-        self, terms: Terms, across: Sequence[PETSc.Mat | None], within: dict[tuple[int, int], PETSc.Mat]
+        self, terms: EnergyTerms, across: Sequence[PETSc.Mat | None], within: dict[tuple[int, int], PETSc.Mat]
     ) -> None:
         self._terms, self._across, self._within = terms, across, within
 
