@@ -47,6 +47,12 @@ MUTANTS = [
         "steps of learning past the bounds",
     ),
     Mutant(
+        "self._betas[0], is_bounded=False",
+        "self._betas[0], is_bounded=True",
+        "test_aeqprop_bounds.py -k steering",
+        "knobs that are steered by the bounds",
+    ),
+    Mutant(
         "((theta <= self._low) & (downhill > 0.0))",
         "((theta <= self._low) & (downhill < 0.0))",
         "test_aeqprop_bounds.py",

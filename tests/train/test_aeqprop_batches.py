@@ -8,7 +8,7 @@ import ufl
 from contract import COMM, close, everyone_has, raised_everywhere
 from dolfinx import fem
 from mpi4py import MPI
-from sheet import Sheet, Y
+from settling_sheet import Sheet, Y
 
 from relax import BadInput, SolveFailed, Teams
 from relax.train import Aeqprop

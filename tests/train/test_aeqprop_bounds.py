@@ -7,7 +7,7 @@ import pytest
 import ufl
 from contract import close, raised_everywhere
 from dolfinx import fem
-from sheet import Sheet, Springs
+from settling_sheet import Sheet, Springs
 
 from relax import BadInput, Energy, Problem, ReducedMap
 from relax.base.fem.layout import SpaceLayout
@@ -65,6 +65,20 @@ def test_learning_ends_at_bounds_and_leaves_them_again(mode):
     assert np.abs(seen).max() == 0.01
     held = np.abs(seen[5]) == 0.01
     assert held.any() and not held.all() and (seen[-1][held] != seen[5][held]).any()
+
+
+@pytest.mark.ranks(1)
+def test_steering_within_bounds_is_the_formula():
+    """Knobs are steered without the bounds: else what is at one is held there by any knobs, and never leaves it."""
+    found = []
+    for homeostasis in ("formula", "steered"):
+        sheet = Sheet(4, degree=0)
+        sheet.theta.x.array[:] = 0.1
+        sheet.theta.x.array[:16] = 0.12
+        sheet.learner(rate=0.3, nudging=0.4, metric="mass", bounds=(0.09, 0.12), homeostasis=homeostasis).step()
+        found.append(sheet.values())
+    close(found[1], found[0], 1e-8)
+    assert (found[0] == 0.12).any() and (found[0] == 0.09).any()
 
 
 @pytest.mark.ranks(1, 2)

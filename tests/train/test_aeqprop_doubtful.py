@@ -7,7 +7,7 @@ import pytest
 import ufl
 from contract import COMM, close, raised_everywhere
 from dolfinx import fem
-from sheet import POINTS, Sheet, Springs, Y
+from settling_sheet import POINTS, Sheet, Springs, Y
 
 from relax import AtSteps, BadInput, BadProblem, Energy, Functional, Misfit, PointValues, SolveFailed, clamp, meshes
 from relax.train import Aeqprop

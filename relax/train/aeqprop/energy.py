@@ -26,7 +26,8 @@ class Energy:
         state: s, a ``fem.Function`` that stands in it.
         parameters: θ, fields that stand in it. What else stands in it, or gives boundary values, is an input x.
         bcs: Dirichlet conditions on s, of :func:`relax.clamp`.
-        name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
+        name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores. With another solver
+            than the factor of MUMPS that is there without options, nobody sees a state at rest at a maximum.
 
     Raises:
         BadProblem: when these do not fit together.

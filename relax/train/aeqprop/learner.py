@@ -56,8 +56,9 @@ class Aeqprop:
     In the homeostatic phase s settles under the nudging β₁ while knobs u hold θ where it is, u = θ + ε ∂E/∂θ; in the
     clamped phase u is held and θ and s settle together under β₂ > β₁. To first order that is a gradient step of rate
     ε β on C(s(θ)); it is an implicit one, without an adjoint, and by it Λ of the step's samples does not rise where
-    both phases find the least value. Several samples share θ, and E and C are means over them; they settle sample by
-    sample, and a factor of each is kept.
+    both phases find the least value. It takes a 1/ε above what F bends downwards: long steps are stable by much nudging
+    in the mode "optimistic", with a small ε. Several samples share θ, and E and C are means over them; they settle
+    sample by sample, and a factor of each is kept.
 
     Collective. The parameters are learned in place: the energy's Functions hold them. Its state is left where the
     (last) sample rests at the end of the clamped phase.
