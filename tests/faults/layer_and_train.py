@@ -10,6 +10,12 @@ FORMULA = "test_half_inverse.py -k 'formula and (dense or fewer or positions) or
 
 MUTANTS = [
     Mutant(
+        "enough = max(STEERED * size, _BY_CHANCE * self._noise * np.sqrt(theta.size))",
+        "enough = max(STEERED * size, self._noise)",
+        "test_aeqprop.py -k noise",
+        "when what is measured with noise has been steered back",
+    ),
+    Mutant(
         "return rest.theta + self._metric.moved(",
         "return rest.theta - self._metric.moved(",
         "test_aeqprop.py -k 'order_in_the_nudging'",

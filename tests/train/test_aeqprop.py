@@ -128,6 +128,41 @@ def test_what_only_settles_learns():
     assert abs(seen[-1] - 0.25) < abs(seen[0] - 0.25) and all(np.diff(seen) < 0.0)
 
 
+class Meter:
+    """θ pulled to u by springs, to 0 by others and by nudging to y, read with noise."""
+
+    def __init__(self, noise):
+        self.noise, self.random = noise, np.random.default_rng(0)
+
+    def settle(self, u, theta, x, y, beta):
+        rest = (u / 0.1 + beta * y) / (1.0 / 0.1 + 1.0 + beta)
+        return rest + self.noise * self.random.standard_normal(len(u)), rest
+
+
+def test_what_is_read_with_noise_learns_once_that_is_said():
+    """A step is that without noise, but for some of it; without a word of it steering has no end, and says why."""
+    start, y = np.ones(50), np.linspace(0.0, 2.0, 50)
+    exact, noisy = (
+        Aeqprop(Meter(noise), rate=0.1, nudging=0.5, homeostasis="steered", noise=noise, theta=start)
+        for noise in (0.0, 1e-3)
+    )
+    exact.step(None, y)
+    report = noisy.step(None, y)
+    assert report.iterations[0] < 10
+    assert 1e-3 < np.linalg.norm(noisy.theta - exact.theta) / np.sqrt(50) < 3e-3
+    deaf = Aeqprop(Meter(1e-3), rate=0.1, nudging=0.5, homeostasis="steered", theta=start)
+    assert "noise" in str(raised_everywhere(SolveFailed, lambda: deaf.step(None, y)))
+    np.testing.assert_array_equal(deaf.theta, start)
+    for noise in (-1.0, np.inf):
+        raised_everywhere(
+            BadInput,
+            lambda noise=noise: Aeqprop(
+                Meter(0.0), rate=0.1, nudging=0.5, homeostasis="steered", noise=noise, theta=start
+            ),
+        )
+    assert "exactly" in str(raised_everywhere(BadInput, lambda: Sheet(3).learner(homeostasis="steered", noise=1e-3)))
+
+
 def test_what_does_not_fit_is_said():
     sheet = Sheet(3)
     for change, words in (

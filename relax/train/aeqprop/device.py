@@ -14,6 +14,8 @@ from relax.errors import BadInput, SolveFailed
 
 # Steering ends where the parameter is where it is wanted, relative to its size.
 STEERED, MOST_STEERING = 1e-11, 500
+# What is noise: a gap is that of two measurements, √2 of the noise in one, and by chance somewhat more.
+_BY_CHANCE = 2.0
 NOT_STEERED = f"Aeqprop: the parameters were not steered back in {MOST_STEERING} settlings; try a smaller rate"
 
 
@@ -35,10 +37,11 @@ class Device:
     Args:
         system: what settles.
         theta: where its parameters begin.
+        noise: the standard deviation with which it returns each of them.
     """
 
-    def __init__(self, system: Settles, theta: Any) -> None:
-        self._system = system
+    def __init__(self, system: Settles, theta: Any, noise: float) -> None:
+        self._system, self._noise = system, noise
         self._comm: MPI.Comm = getattr(system, "comm", MPI.COMM_SELF)
         parallel.check_comm(self._comm)
         theta = np.atleast_1d(array_like(theta, "Aeqprop: theta"))
@@ -53,13 +56,18 @@ class Device:
         """
         theta = self.theta
         knobs, size = theta.copy(), max(float(np.linalg.norm(theta)), 1.0)
+        enough = max(STEERED * size, _BY_CHANCE * self._noise * np.sqrt(theta.size))
+        short = np.inf
         for steps in range(1, MOST_STEERING + 1):
             gap = theta - self._settled(knobs, x, y, low)
             knobs = knobs + gap
-            if np.linalg.norm(gap) <= STEERED * size:
+            short = float(np.linalg.norm(gap))
+            if short <= enough:
                 self.theta = self._settled(knobs, x, y, high)
                 return float(np.linalg.norm(self.theta - theta)), steps
-        raise SolveFailed(NOT_STEERED)
+        raise SolveFailed(
+            f"{NOT_STEERED}; the last time they were short by {short:.1e}: where they are measured, say with what noise"
+        )
 
     def _settled(self, knobs: Array, x: Any, y: Any, beta: float) -> Array:
         found: Any = None

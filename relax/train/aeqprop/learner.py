@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from relax.base import parallel
-from relax.base.checks import one_of, positive
+from relax.base.checks import AT_LEAST_0, number_in, one_of, positive
 from relax.base.fem.forms import given_back_on_failure
 from relax.base.teams import Teams, check_teams
 from relax.base.types import Array
@@ -77,6 +77,9 @@ class Aeqprop:
             them exactly. What only settles has bounds of its own.
         homeostasis: "formula" as above, or "steered": u is moved by what θ is short of where it is wanted, until it is
             there; nothing of E is asked for then.
+        noise: the standard deviation with which what only settles returns each parameter. Steering then ends where
+            they cannot be told from where they are wanted. Each step moves them by some √2 of it at random, whatever
+            the nudging, beside ε β times the gradient.
         theta: where the parameters of what only settles begin, an array.
         teams: share the samples of a step among teams of ranks; the energy is then on a mesh over ``teams.space``, and
             every rank gives all samples. Parameters are the same in all teams.
@@ -101,6 +104,7 @@ class Aeqprop:
         metric: str = "mass",
         bounds: Any = None,
         homeostasis: str = "formula",
+        noise: float = 0.0,
         theta: Any = None,
         teams: Teams | None = None,
     ) -> None:
@@ -108,6 +112,7 @@ class Aeqprop:
         one_of(mode, tuple(_MODES), "Aeqprop: mode")
         one_of(metric, ("mass", "euclidean"), "Aeqprop: metric")
         one_of(homeostasis, ("formula", "steered"), "Aeqprop: homeostasis")
+        noise = number_in(noise, AT_LEAST_0, "Aeqprop: noise")
         check_teams(teams)
         self._betas = tuple(beta * part for part in _MODES[mode])
         self._is_steered = homeostasis == "steered"
@@ -115,6 +120,8 @@ class Aeqprop:
         if isinstance(energy, Energy):
             if not isinstance(misfit, Misfit) or theta is not None:
                 raise BadInput(f"Aeqprop: expected a relax.Misfit and no theta= for an Energy, got {misfit!r:.80}")
+            if noise:
+                raise BadInput("Aeqprop: noise: expected none with a relax.Energy, which settles exactly")
             misfit.check_energy(energy)
             comm = energy.state.function_space.mesh.comm
             if teams is not None and comm.size != teams.space.size:
@@ -133,7 +140,7 @@ class Aeqprop:
                     "Aeqprop: expected homeostasis='steered', theta= and no misfit, bounds or teams for what only "
                     "settles: it has its own; a relax.Energy is given them"
                 )
-            self._device = Device(energy, theta)
+            self._device = Device(energy, theta, noise)
         else:
             raise BadInput(f"Aeqprop: expected a relax.Energy, or what has `settle`, got {energy!r:.80}")
 
