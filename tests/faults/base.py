@@ -12,11 +12,21 @@ STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
 MUTANTS = [
     Mutant(
-        "held &= on_boundary[:, entity]",
+        "held &= are_inside if dim == tdim else are_inside | outer_facets[:, entity]",
         "pass",
         "test_richer.py -k clamped",
         "an inner facet between two vertices of the boundary is not clamped",
     ),
+    Mutant(
+        "are_inside | outer_facets[:, entity]",
+        "outer_facets[:, entity]",
+        "test_richer.py -k within",
+        "a line that is held within the mesh is held between its vertices, too",
+    ),
+    Mutant(
+        "for dim in {tdim, tdim - 1, 0}:", "for dim in {tdim - 1, 0}:", "test_richer.py -k within", "a cell is held"
+    ),
+    Mutant("marks.x.scatter_reverse(la.InsertMode.add)", "pass", "test_richer.py", "what another rank marks", ranks=3),
     Mutant(
         "if not _OF_AN_OBJECT.search(name)}",
         "}",

@@ -18,7 +18,8 @@ def richer(V: fem.FunctionSpace) -> fem.FunctionSpace:
     """The space of the same elements, of one order more, on the same mesh. Collective.
 
     Raises:
-        BadInput: for elements that have no order: bubbles, quadrature points, elements of one's own.
+        BadInput: for elements that have no order: bubbles, quadrature points, elements of one's own; or no higher one,
+            such as those of Crouzeix and Raviart.
     """
     return fem.functionspace(V.mesh, _richer(V.ufl_element()))
 
@@ -35,15 +36,18 @@ def _richer(element: Any) -> Any:
         return basix.ufl.blocked_element(part, element.reference_value_shape)
     if element.is_quadrature or element.is_custom_element or not isinstance(element.degree, int):
         raise BadInput(f"expected a space of elements that there are of each order, such as Lagrange, got {element}")
-    return basix.ufl.element(
-        element.element_family,
-        element.cell_type,
-        element.degree + 1,
-        element.lagrange_variant,
-        element.dpc_variant,
-        element.discontinuous,
-        dtype=element.dtype,
-    )
+    try:
+        return basix.ufl.element(
+            element.element_family,
+            element.cell_type,
+            element.degree + 1,
+            element.lagrange_variant,
+            element.dpc_variant,
+            element.discontinuous,
+            dtype=element.dtype,
+        )
+    except RuntimeError as refusal:
+        raise BadInput(f"expected a space of elements that there are of one order more, got {element}") from refusal
 
 
 def interpolate(source: fem.Function, target: fem.Function) -> None:
@@ -58,37 +62,50 @@ def interpolate(source: fem.Function, target: fem.Function) -> None:
 
 
 def clamped_in(W: fem.FunctionSpace, V: fem.FunctionSpace, clamped: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The degrees of freedom of W on those facets and vertices where all those of V are clamped: owned and ghosts.
+    """The degrees of freedom of W on vertices, facets and in cells where all those of V are clamped: owned and ghosts.
 
-    Where V has no degree of freedom within a facet only those of the outer boundary count: an inner facet may lie
-    between two vertices of it. Collective.
+    Where V has no degree of freedom within an inner facet or a cell, some of those around it have to be off the outer
+    boundary: else it may lie between two sides of the mesh. Collective.
 
     Args:
         W: ``richer(V)``.
         V: the space of the conditions.
         clamped: local degrees of freedom of V, components counted.
     """
-    topology = V.mesh.topology
-    tdim = topology.dim
-    is_clamped = np.zeros((V.dofmap.index_map.size_local + V.dofmap.index_map.num_ghosts) * V.dofmap.index_map_bs, bool)
-    is_clamped[clamped] = True
+    tdim = V.mesh.topology.dim
     cell = basix.topology(V.ufl_element().cell_type)
-    on_boundary = _outer_facets(V.mesh).reshape(-1, len(cell[tdim - 1]))
-    marks = fem.Function(W)
+    outer_facets = _outer_facets(V.mesh).reshape(-1, len(cell[tdim - 1]))
+    boundary, marks = fem.Function(V), fem.Function(W)
+    for v in _leaves(V):
+        for facet, are_outer in enumerate(outer_facets.T):
+            _mark(boundary, v, tdim - 1, facet, are_outer)
+    is_outer = _known_to_all(boundary)
+    is_clamped = np.zeros(len(is_outer), bool)
+    is_clamped[clamped] = True
     for v, w in zip(_leaves(V), _leaves(W), strict=True):
-        low, high = v.dofmap.dof_layout, w.dofmap.dof_layout
-        for dim in {tdim - 1, 0}:
+        for dim in {tdim, tdim - 1, 0}:
             for entity in range(len(cell[dim])):
-                closure = low.entity_closure_dofs(dim, entity)
-                if len(closure) == 0:
+                dofs = v.dofmap.list[:, v.dofmap.dof_layout.entity_closure_dofs(dim, entity)]
+                if dofs.shape[1] == 0:
                     continue
-                held = is_clamped[v.dofmap.list[:, closure]].all(axis=1)
-                if dim > 0 and len(low.entity_dofs(dim, entity)) == 0:
-                    held &= on_boundary[:, entity]
-                marks.x.array[w.dofmap.list[held][:, high.entity_closure_dofs(dim, entity)]] = 1.0
+                held = is_clamped[dofs].all(axis=1)
+                if dim > 0 and len(v.dofmap.dof_layout.entity_dofs(dim, entity)) == 0:
+                    are_inside = ~is_outer[dofs].all(axis=1)
+                    held &= are_inside if dim == tdim else are_inside | outer_facets[:, entity]
+                _mark(marks, w, dim, entity, held)
+    return np.flatnonzero(_known_to_all(marks)).astype(np.int32)
+
+
+def _mark(marks: fem.Function, V: fem.FunctionSpace, dim: int, entity: int, cells: npt.NDArray[np.bool_]) -> None:
+    """Set 1 in one entity of some local cells, its own boundary included; V is a part of the space. Local."""
+    marks.x.array[V.dofmap.list[cells][:, V.dofmap.dof_layout.entity_closure_dofs(dim, entity)]] = 1.0
+
+
+def _known_to_all(marks: fem.Function) -> npt.NDArray[np.bool_]:
+    """What any rank has marked: owned and ghosts."""
     marks.x.scatter_reverse(la.InsertMode.add)
     marks.x.scatter_forward()
-    return np.flatnonzero(marks.x.array).astype(np.int32)
+    return np.asarray(marks.x.array > 0.0)
 
 
 def _leaves(V: fem.FunctionSpace) -> Iterator[fem.FunctionSpace]:

@@ -8,6 +8,7 @@ import pytest
 from dolfinx import fem, mesh
 
 from relax import clamp_boundary, meshes
+from relax.base import parallel
 from relax.base.fem.forms import num_owned
 from relax.base.fem.richer import clamped_in, interpolate, richer
 
@@ -23,6 +24,12 @@ SPACES = {
 }
 
 
+def _all_on(space, dim, entities):
+    space.mesh.topology.create_connectivity(dim, 2)
+    blocks = fem.locate_dofs_topological(space, dim, entities)
+    return np.sort((blocks[:, None] * space.dofmap.bs + np.arange(space.dofmap.bs)).ravel())
+
+
 # The diagonal of a corner cell joins two sides, so that both its ends are clamped.
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
 @pytest.mark.parametrize("name", SPACES)
@@ -33,13 +40,23 @@ def test_what_is_clamped(name, cell):
     assert W.ufl_element().embedded_superdegree > V.ufl_element().embedded_superdegree
     domain.topology.create_connectivity(1, 2)
     outer = mesh.exterior_facet_indices(domain.topology)
+    found = clamped_in(W, V, _all_on(V, 1, outer))
+    assert (found == _all_on(W, 1, outer)).all()
 
-    def on_boundary(space):
-        blocks = fem.locate_dofs_topological(space, 1, outer)
-        return np.sort((blocks[:, None] * space.dofmap.bs + np.arange(space.dofmap.bs)).ravel())
 
-    found = clamped_in(W, V, on_boundary(V))
-    assert (found == on_boundary(W)).all()
+@pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
+@pytest.mark.parametrize("name", SPACES)
+def test_what_is_clamped_within(name, cell):
+    """A line that ends within the mesh, and a cell: a pressure that jumps is held in one."""
+    domain = meshes.unit_square(4, cell=cell)
+    V = fem.functionspace(domain, SPACES[name](cell))
+    W = richer(V)
+    line = mesh.locate_entities(domain, 1, lambda x: (np.abs(x[0] - 0.5) < 0.1) & (np.abs(x[1] - 0.5) < 0.3))
+    corner = mesh.locate_entities(domain, 2, lambda x: (x[0] < 0.6) & (x[0] > 0.2) & (x[1] < 0.3) & (x[1] > -0.1))
+    for dim, entities in (1, line), (2, corner[:0] if name != "DG" else corner):
+        low, high = (_all_on(space, dim, entities) for space in (V, W))
+        assert (clamped_in(W, V, low) == high).all()
+    assert name != "DG" or parallel.total(domain.comm, len(high)) > 0
 
 
 def test_parts_of_a_mixed_space():
