@@ -16,12 +16,13 @@ import ufl
 from dolfinx import fem, la
 from dolfinx.fem.petsc import assemble_matrix
 from petsc4py import PETSc
+from ufl.algorithms import expand_derivatives
 
 from relax.base import parallel
 from relax.base.checks import number_in, of_kind
 from relax.base.fem import compat
 from relax.base.fem.coefficients import interpolated
-from relax.base.fem.forms import assembled, cell_dofs, compiled, nonzero, num_owned
+from relax.base.fem.forms import assembled, cell_dofs, compiled, holds, nonzero, num_owned
 from relax.base.fem.richer import clamped_in, interpolate, richer
 from relax.base.la.factors import Key
 from relax.base.la.linear import LinearSolver
@@ -30,12 +31,14 @@ from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
-from relax.observe.base import Observable, by_step
+from relax.observe.base import Look, Observable
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
 
 # Halvings of the threshold of ``marked``.
 _HALVINGS = 60
+# Of an initial state, beside its largest value: rounding.
+_SAME = 1e-10
 
 
 @dataclass(frozen=True)
@@ -70,20 +73,25 @@ class ErrorEstimate:
             middle = 0.5 * (low + high)
             is_enough = parallel.sum_over_ranks(comm, np.array([sizes[sizes >= middle].sum()]))[0] >= wanted
             low, high = (middle, high) if is_enough else (low, middle)
-        return np.flatnonzero(sizes >= low).astype(np.int32)
+        return np.flatnonzero((sizes >= low) & (sizes > 0.0)).astype(np.int32)
 
 
 def dual_weighted_residual(lin: Linearization, cotangent: npt.ArrayLike) -> ErrorEstimate:
     """The error of J = cotangent · y that the mesh makes: J(u) - J(u_h) ≈ -F(u_h; z - i_h z), z the adjoint state.
 
-    z is solved for in the space of one order more, along the states of the point: ∂F/∂u(u_h)ᵀ z = J'(u_h), step by step
-    backwards for an evolution. What is neglected is of second order in the error. Compared are the same controls and
-    the same time steps on an endlessly fine mesh; errors of the time scheme, of the domain's shape, and of boundary
-    values are not seen. An initial state that is no Function counts with what its interpolation leaves out. Every
-    F(u_h; φ_i) z_i is divided among the cells of the degree of freedom i of the richer space.
+    z is solved for in the space of one order more: ∂F/∂u(w)ᵀ z = J'(w). For a stationary problem w lies half way from
+    u_h to the solution in that space, which one step of Newton's method finds, and what is neglected is of third order
+    in the error. For an evolution w = u_h, step by step backwards, and it is of second order: little for mean values or
+    at points, as much as the estimate itself where gradients of u are squared. Compared are the same controls and the
+    same time steps on an endlessly fine mesh; errors of the time scheme, of the domain's shape, and of boundary values
+    are not seen. An initial state that is no Function counts with what its interpolation leaves out. Every F(u_h; φ_i)
+    (z - i_h z)_i is divided among the cells of the degree of freedom i of the richer space.
 
-    Collective. One assembly and factorisation in the richer space for each operator of the point: for P1 about four
-    times as many unknowns in two dimensions, eight in three.
+    The residual has to be that of the equation in the richer space, too: one of finite volumes, whose fluxes are
+    differences of the means of cells, is not.
+
+    Collective. One assembly and factorisation in the richer space for each operator of the point, two for a stationary
+    equation that is not linear: for P1 about four times as many unknowns in two dimensions, eight in three.
 
     Args:
         lin: a point of a ``ReducedMap``. Its observable must be one that other spaces have, too: a ``Functional``,
@@ -108,26 +116,28 @@ def dual_weighted_residual(lin: Linearization, cotangent: npt.ArrayLike) -> Erro
             "dual_weighted_residual: its steps are solved for another unknown than the state; expected an evolution "
             "without a substitution, such as route='direct' of Hamilton-Jacobi"
         )
-    return _Estimator(G.problem, G.observable).estimate(points, seed)
+    if seed.ndim != 1:
+        raise BadInput(f"dual_weighted_residual: cotangent: expected one, ({G.size_out},), got shape {seed.shape}")
+    return _Estimator(G.problem).estimate(points, seed)
 
 
 class _Estimator:
     """z in the richer space, and what the residual makes of it. Collective, as are all methods."""
 
-    def __init__(self, problem: Problem | Evolution, observable: Observable) -> None:
+    def __init__(self, problem: Problem | Evolution) -> None:
         self._evolution = problem if isinstance(problem, Evolution) else None
         self._step = step = problem.step if isinstance(problem, Evolution) else problem
         self._num_steps = 1 if self._evolution is None else self._evolution.num_steps
         V = step.state.function_space
         self._low, self._space = fem.Function(V), richer(V)
         self._state, self._before, self._z, self._dual, self._lifted = (fem.Function(self._space) for _ in range(5))
-        seen = observable.on(step.state, self._state)
-        self._looks = by_step(seen.looks(self._num_steps))
+        self._seen: dict[Observable, Observable] = {}
         swapped = {step.residual.arguments()[0]: ufl.TestFunction(self._space), step.state: self._state}
         if self._evolution is not None:
             swapped[self._evolution.previous] = self._before
         F = ufl.replace(compat.one_subdomain_data(step.residual), swapped)
-        self._F, self._J = fem.form(F), fem.form(ufl.derivative(F, self._state))
+        J = expand_derivatives(ufl.derivative(F, self._state))
+        self._F, self._J, self._is_linear = fem.form(F), fem.form(J), not holds(J, self._state)
         C = nonzero(ufl.derivative(F, self._before))
         self._back = compiled(None if C is None else ufl.action(ufl.adjoint(C), self._z))
         given = [bc.dof_indices()[0] for bc in step.bcs]
@@ -136,25 +146,32 @@ class _Estimator:
         self._solver = LinearSolver(step.mesh.comm, f"relax_{step.name}_dual_", DIRECT, self_adjoint=False)
         self._matrix: PETSc.Mat | None = None
 
-    def estimate(self, points: Generator[tuple[int, Key]], seed: Array) -> ErrorEstimate:
+    def estimate(self, points: Generator[tuple[int, Key, list[Look]]], seed: Array) -> ErrorEstimate:
         """Backwards through the points."""
         steps, shares = np.zeros(self._num_steps + 1), np.zeros(self._num_owned)
         dual, factored = np.zeros(self._num_owned), None
         try:
             with closing(points):
-                for n, key in points:
+                for n, key, looks in points:
                     interpolate(self._step.state, self._state)
-                    for look in self._looks.get(n, []):
-                        dual += look.observable.adjoint(self._state, look.weight * seed[look.part])
+                    if self._evolution is not None and n > 0:
+                        interpolate(self._evolution.previous, self._before)
+                    residual = assembled(self._F, self._dual).copy() if n > 0 else np.zeros_like(dual)
+                    seen_linearly = all(look.observable.is_linear for look in looks)
+                    if self._evolution is None and not (self._is_linear and seen_linearly):
+                        self._go_half_way(residual)
+                        factored = key if self._is_linear else None
+                    for look in looks:
+                        seen = self._seen.get(look.observable) or look.observable.on(self._step.state, self._state)
+                        self._seen[look.observable] = seen
+                        dual += seen.adjoint(self._state, look.weight * seed[look.part])
                     if n == 0:
                         share = dual * self._initial_error()
                     else:
-                        if self._evolution is not None:
-                            interpolate(self._evolution.previous, self._before)
                         if key is not factored:
                             self._factor()
                             factored = key
-                        share = self._residual_weighted(dual)
+                        share = self._weighted(residual, dual)
                         dual = np.zeros_like(dual)
                         if self._back is not None:
                             dual -= assembled(self._back, self._dual)
@@ -176,23 +193,45 @@ class _Estimator:
         self._matrix.zeroRowsColumnsLocal(self._clamped, 1.0)
         self._solver.factor(self._matrix)
 
-    def _residual_weighted(self, dual: Array) -> Array:
+    def _go_half_way(self, residual: Array) -> None:
+        """Move the state towards the solution of the richer space, by half a step of Newton's method.
+
+        Derivatives half way make differences right to third order.
+        """
+        self._factor()
+        self._state.x.array[: self._num_owned] -= 0.5 * self._solved(residual, adjoint=False)
+        self._state.x.scatter_forward()
+
+    def _solved(self, rhs: Array, *, adjoint: bool) -> Array:
+        """What solves with a right-hand side, and zero where the state is given: (owned,)."""
+        free = rhs.copy()
+        free[self._clamped[self._clamped < self._num_owned]] = 0.0
+        return self._solver.solve_many(free[None, :], adjoint=adjoint)[0]
+
+    def _weighted(self, residual: Array, dual: Array) -> Array:
         """-F(u_h; φ_i) (z - i_h z)_i for each own degree of freedom i, z kept: (owned,)."""
-        rhs, n = dual.copy(), self._num_owned
-        rhs[self._clamped[self._clamped < n]] = 0.0
-        self._z.x.array[:n] = self._solver.solve_many(rhs[None, :], adjoint=True)[0]
+        n = self._num_owned
+        self._z.x.array[:n] = self._solved(dual, adjoint=True)
         self._z.x.scatter_forward()
         interpolate(self._z, self._low)
         interpolate(self._low, self._lifted)
         weight = (self._z.x.array - self._lifted.x.array)[:n]
-        return np.asarray(-assembled(self._F, self._dual) * weight)
+        return np.asarray(-residual * weight)
 
     def _initial_error(self) -> Array:
         """What the initial state of the mesh, in the registers, is short of the given one: (owned,)."""
         assert self._evolution is not None
-        given = self._evolution.initial
+        given, here = self._evolution.initial, self._step.state
         if isinstance(given, fem.Function):
             return np.zeros(self._num_owned)
+        change = interpolated(given, here.function_space).x.array - here.x.array
+        comm = self._step.mesh.comm
+        size = parallel.largest(comm, float(np.abs(here.x.array).max(initial=0.0)))
+        if parallel.largest(comm, float(np.abs(change).max(initial=0.0))) > _SAME * size:
+            raise BadInput(
+                "dual_weighted_residual: initial: gives other values now than when the evolution was made, which took "
+                "them as they were; expected what stands in it to stay, or a Function as initial state"
+            )
         return np.asarray((interpolated(given, self._space).x.array - self._state.x.array)[: self._num_owned])
 
     def _of_cells(self, shares: Array) -> fem.Function:

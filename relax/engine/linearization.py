@@ -14,6 +14,7 @@ from relax.base.fem.layout import ControlLayout, as_rows
 from relax.base.la.factors import Key
 from relax.base.types import Array
 from relax.errors import BadInput
+from relax.observe.base import Look
 
 # Directions that go through one block solve; more are taken in turns, so that memory stays a few states.
 BLOCK = 64
@@ -72,10 +73,10 @@ class StepDerivatives(Derivatives, Protocol):
 class PointsInSteps(Derivatives, Protocol):
     """Those of which the points can be looked at, one after the other."""
 
-    def points(self) -> Generator[tuple[int, Key]]:
-        """(n, the name of ∂F/∂u there) for n = N, ..., 1, with u_n, u_{n-1}, controls and time of step n in the
-        problem's Functions and Constants until the next is asked for; then 0, with u_0. A stationary problem has step 1
-        alone.
+    def points(self) -> Generator[tuple[int, Key, list[Look]]]:
+        """(n, the name of ∂F/∂u there, what is seen there) for n = N, ..., 1, with u_n, u_{n-1}, controls and time of
+        step n in the problem's Functions and Constants until the next is asked for; then 0, with u_0. A stationary
+        problem has step 1 alone.
         """
 
 
@@ -207,7 +208,7 @@ class Linearization:
         derivatives = self._derivatives()
         return derivatives.hamiltonians(self._checked_seed(dy)) if isinstance(derivatives, StepDerivatives) else None
 
-    def points(self) -> Generator[tuple[int, Key]]:
+    def points(self) -> Generator[tuple[int, Key, list[Look]]]:
         """Each step's point, held in the problem's registers, backwards, as ``PointsInSteps.points``. Collective."""
         derivatives = self._derivatives()
         assert isinstance(derivatives, PointsInSteps), "of a map that solves a residual"

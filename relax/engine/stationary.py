@@ -20,7 +20,7 @@ from relax.engine.solve.factored import FactoredOperator
 from relax.engine.solve.sensitivity import Sensitivity
 from relax.engine.solve.state import ForwardSolver, Newton
 from relax.errors import BadProblem
-from relax.observe.base import Observable, observed
+from relax.observe.base import Look, Observable, observed
 from relax.problem.problem import Problem
 
 
@@ -186,10 +186,10 @@ class StationaryDerivatives:
                 result[i] = self._hessian_action(factor, seeds[i], parts[k], tangents[k])
         return result
 
-    def points(self) -> Generator[tuple[int, Key]]:
+    def points(self) -> Generator[tuple[int, Key, list[Look]]]:
         """As ``PointsInSteps.points``."""
         with self._solution.residual.registers.holding(self._point):
-            yield 1, self._point.key
+            yield 1, self._point.key, self._solution.observable.looks(1)
 
     @contextmanager
     def _installed(self) -> Iterator[Factor]:

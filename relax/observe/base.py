@@ -104,7 +104,7 @@ class Observable(ABC):
     def on(self, state: fem.Function, other: fem.Function) -> Observable:
         """The same observable of ``other``, a Function of a larger space on the same mesh, instead of ``state``.
 
-        Collective.
+        Collective. One of several steps is asked for those that it looks with.
 
         Raises:
             BadInput: where there is none, as by default.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dolfinx.fem.petsc as fem_petsc
 import numpy as np
 import numpy.typing as npt
-from dolfinx import fem
+from dolfinx import fem, la
 
 from relax.base.fem.forms import num_owned
 from relax.base.fem.layout import SpaceLayout
+from relax.base.fem.richer import interpolate
 from relax.base.fem.subspace import StatePart
 from relax.base.types import Array
 from relax.observe.base import LinearObservable, Observable
@@ -47,40 +47,40 @@ class FieldValues(LinearObservable):
         return dual
 
     def on(self, state: fem.Function, other: fem.Function) -> Observable:
-        if self._part.space is not state.function_space or self._part.space.num_sub_spaces > self._part.space.dofmap.bs:
+        V = self._part.space
+        if V.num_sub_spaces > V.dofmap.bs:
             return super().on(state, other)
-        return _NodalValues(self, state.function_space, other.function_space)
+        return _NodalValues(self, state, StatePart(self._part.of(other.function_space)))
 
     def check_state(self, state: fem.Function) -> None:
         self._part.check(state, "FieldValues")
 
 
 class _NodalValues(LinearObservable):
-    """The values of a field of W at the degrees of freedom of V.
+    """The values of a field of a larger space at the degrees of freedom of the state's.
 
     Args:
-        values: those of a field of V.
-        V: its space.
-        W: a space on the same mesh, of the same components.
+        values: those of a field of the state.
+        state: in whose space it is.
+        part: the field of the larger space.
     """
 
-    def __init__(self, values: FieldValues, V: fem.FunctionSpace, W: fem.FunctionSpace) -> None:
-        self._values = values
-        self._low = fem.Function(V)
-        self._matrix = fem_petsc.interpolation_matrix(W, V)
-        self._matrix.assemble()
+    def __init__(self, values: FieldValues, state: fem.Function, part: StatePart) -> None:
+        self._values, self._part = values, part
+        self._low = fem.Function(state.function_space)
+        # No matrix of PETSc: those that nobody destroys stay.
+        matrix = fem.interpolation_matrix(part.space, values._part.space)
+        self._matrix = matrix.to_scipy()
+        self._dual = la.vector(matrix.index_map(1), matrix.block_size[1])
         self.size = values.size
 
     def value(self, u: fem.Function) -> Array:
-        self._low.interpolate(u)
+        interpolate(u, self._low)
         return self._values.value(self._low)
 
     def adjoint(self, u: fem.Function, dy: Array) -> Array:
-        dual = self._values.adjoint(self._low, dy)
-        x, y = self._matrix.createVecs()
-        y.array[:] = dual
-        self._matrix.multTranspose(y, x)
-        result = np.array(x.array_r)
-        x.destroy()
-        y.destroy()
+        self._dual.array[:] = self._matrix.T @ self._values.adjoint(self._low, dy)[self._values._owned]
+        self._dual.scatter_reverse(la.InsertMode.add)
+        result, n = np.zeros(num_owned(u.function_space)), self._part.num_owned
+        result[self._part.in_state(np.arange(n, dtype=np.int32))] = self._dual.array[:n]
         return result

@@ -41,7 +41,7 @@ class PointValues(LinearObservable):
 
     def __init__(self, V: fem.FunctionSpace, points: npt.ArrayLike) -> None:
         self._part = StatePart(V)
-        self._dofmap, self._component = V.dofmap, V.component()
+        self._dofmap = V.dofmap
         if self._part.space.num_sub_spaces > 0 and self._part.space.dofmap.bs == 1:
             raise BadProblem(
                 "PointValues: a mixed space has no value at a point; name a field of it, such as "
@@ -121,9 +121,7 @@ class PointValues(LinearObservable):
         return dual.array[: num_owned(u.function_space)].copy()
 
     def on(self, state: fem.Function, other: fem.Function) -> Observable:
-        V = other.function_space
-        for i in self._component:
-            V = V.sub(i)
+        V = self._part.of(other.function_space)
         return PointValues(V, self.points[:, : V.mesh.geometry.dim])
 
     def check_state(self, state: fem.Function) -> None:

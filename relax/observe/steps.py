@@ -67,9 +67,6 @@ class AtSteps(_InTime):
         self.steps = tuple(int(n) for n in given)
         self.size = observable.size * len(self.steps)
 
-    def on(self, state: fem.Function, other: fem.Function) -> Observable:
-        return AtSteps(self.observable.on(state, other), self.steps)
-
     def looks(self, num_steps: int, start: int = 0) -> list[Look]:
         wrong = [n for n in self.steps if not -num_steps - 1 <= n <= num_steps]
         if wrong:
@@ -107,9 +104,6 @@ class TimeIntegral(_InTime):
         """The weight of each step."""
         length, ends = number_now(self.dt), (0, num_steps)
         return [length * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
-
-    def on(self, state: fem.Function, other: fem.Function) -> Observable:
-        return TimeIntegral(self.observable.on(state, other), self.dt)
 
     def looks(self, num_steps: int, start: int = 0) -> list[Look]:
         return [Look(n, self.observable, start, weight) for n, weight in enumerate(self.weights(num_steps))]

@@ -29,6 +29,25 @@ def reaction(domain, order):
     return problem, relax.Stack([relax.Functional(u**2 * ufl.dx), relax.PointValues(V, POINT)])
 
 
+def energy(domain, order):
+    """A linear equation, of which its own energy is seen: to first order it has no error at all."""
+    V = fem.functionspace(domain, ("Lagrange", order))
+    u, v, f = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, 5.0)
+    F = (ufl.inner(ufl.grad(u), ufl.grad(v)) - f * ufl.exp(ufl.SpatialCoordinate(domain)[0]) * v) * ufl.dx
+    problem = relax.Problem(residual=F, state=u, controls=[f], bcs=[relax.clamp_boundary(V)])
+    return problem, relax.Functional(ufl.inner(ufl.grad(u), ufl.grad(u)) * ufl.dx)
+
+
+def bending(domain, order):
+    """A diffusion that grows with the gradient: the operator of the error is that half way."""
+    V = fem.functionspace(domain, ("Lagrange", order))
+    u, v, f = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, 20.0)
+    slope = ufl.grad(u)
+    F = ((1.0 + ufl.inner(slope, slope)) * ufl.inner(slope, ufl.grad(v)) - f * v) * ufl.dx
+    problem = relax.Problem(residual=F, state=u, controls=[f], bcs=[relax.clamp_boundary(V)])
+    return problem, relax.Functional(u * ufl.dx)
+
+
 def heat(domain, order):
     """What is seen on the way and integrated; u_0 is not one of the mesh."""
     V = fem.functionspace(domain, ("Lagrange", order))
@@ -72,6 +91,8 @@ def stokes(domain, order):
 CASES = {
     "reaction": (reaction, 1, 2, 8, 0.1),
     "reaction, P2": (reaction, 2, 3, 8, 0.1),
+    "energy": (energy, 1, 2, 8, 0.05),
+    "bending": (bending, 1, 2, 8, 0.1),
     "heat": (heat, 1, 2, 8, 0.1),
     "burgers": (burgers, 1, 2, 8, 0.1),
     "stokes": (stokes, 1, 2, 4, 0.2),
@@ -118,6 +139,8 @@ def test_cells_are_marked_where_the_error_comes_from():
     assert parallel.sum_over_ranks(comm, np.array([len(estimate.marked(1.0))]))[0] == np.count_nonzero(every)
     error = raised_everywhere(relax.BadInput, lambda: estimate.marked(0.0))
     assert "fraction" in str(error)
+    estimate.cells.x.array[:] = 0.0
+    assert len(estimate.marked(0.5)) == 0, "no error, nothing to refine"
 
 
 def test_values_of_the_field():
@@ -130,6 +153,42 @@ def test_values_of_the_field():
     by_field = relax.dual_weighted_residual(G.linearize([20.0]), np.eye(G.size_out)[node])
     there = relax.ReducedMap(problem, relax.PointValues(V, [[0.5, 0.5]])).linearize([20.0])
     close(by_field.total, relax.dual_weighted_residual(there, [1.0]).total)
+
+
+def test_values_of_one_field_of_several():
+    """A component of the velocity, as the value at the node."""
+    problem, _ = stokes(relax.meshes.unit_square(2), 1)
+    V = problem.state.function_space.sub(0)
+    values = relax.FieldValues(V)
+    node = int(np.argmin(np.linalg.norm(values.coordinates - [0.5, 0.5, 0.0], axis=1)))
+    lin = relax.ReducedMap(problem, relax.Stack([values, relax.PointValues(V, [[0.5, 0.5]])])).linearize([1.0])
+    seed = np.zeros(values.size + 2)
+    seed[[node, values.size]] = 1.0, -1.0
+    assert lin.value @ seed == pytest.approx(0.0, abs=1e-10)
+    first = relax.dual_weighted_residual(lin, np.eye(len(seed))[node]).total
+    assert abs(first) > 1e-6
+    assert relax.dual_weighted_residual(lin, seed).total == pytest.approx(0.0, abs=1e-8 * abs(first))
+
+
+def test_a_point_keeps_what_the_map_was_made_with():
+    """The weights of an integral, and the initial state: what stood in them has changed since."""
+    domain = relax.meshes.unit_square(3)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v, k = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, 0.5)
+    dt, size, x = fem.Constant(domain, 0.02), fem.Constant(domain, 1.0), ufl.SpatialCoordinate(domain)
+    evolution = relax.theta_evolution(
+        k * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx, u, initial=size * ufl.exp(x[0]), dt=dt, num_steps=2,
+        controls=[k], bcs=[relax.clamp_boundary(V)],
+    )  # fmt: skip
+    lin = relax.ReducedMap(evolution, relax.TimeIntegral(relax.Functional(u * ufl.dx), dt)).linearize([0.5])
+    before = relax.dual_weighted_residual(lin, [1.0]).total
+    dt.value = 0.1
+    close(relax.dual_weighted_residual(lin, [1.0]).total, before)
+    assert dt.value == 0.1
+    size.value = 2.0
+    error = raised_everywhere(relax.BadInput, lambda: relax.dual_weighted_residual(lin, [1.0]))
+    assert "initial" in str(error)
+    assert dt.value == 0.1
 
 
 def test_discontinuous_elements():
@@ -167,6 +226,8 @@ def test_what_it_cannot_be_done_for():
     point = relax.ReducedMap(problem, relax.Functional(u * ufl.dx)).linearize([20.0])
     error = raised_everywhere(relax.BadInput, lambda: relax.dual_weighted_residual(point, [1.0, 2.0]))
     assert "cotangent" in str(error)
+    error = raised_everywhere(relax.BadInput, lambda: relax.dual_weighted_residual(point, [[1.0]]))
+    assert "expected one" in str(error)
     point.close()
     error = raised_everywhere(relax.BadInput, lambda: relax.dual_weighted_residual(point, [1.0]))
     assert "closed" in str(error)
@@ -181,9 +242,10 @@ def test_what_it_cannot_be_done_for():
     bubble = basix.ufl.enriched_element(
         [basix.ufl.element("Lagrange", "triangle", 1), basix.ufl.element("Bubble", "triangle", 3)]
     )
-    V = fem.functionspace(domain, bubble)
-    u, v, f = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, 1.0)
-    F = (ufl.inner(ufl.grad(u), ufl.grad(v)) - f * v) * ufl.dx + u * v * ufl.ds
-    G = relax.ReducedMap(relax.Problem(residual=F, state=u, controls=[f]), relax.Functional(u * ufl.dx))
-    error = raised_everywhere(relax.BadInput, lambda: relax.dual_weighted_residual(G.linearize([1.0]), [1.0]))
-    assert "of each order" in str(error)
+    for element, why in (bubble, "of each order"), (basix.ufl.element("CR", "triangle", 1), "of one order more"):
+        V = fem.functionspace(domain, element)
+        u, v, f = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, 1.0)
+        F = (ufl.inner(ufl.grad(u), ufl.grad(v)) - f * v) * ufl.dx + u * v * ufl.ds
+        G = relax.ReducedMap(relax.Problem(residual=F, state=u, controls=[f]), relax.Functional(u * ufl.dx))
+        error = raised_everywhere(relax.BadInput, lambda G=G: relax.dual_weighted_residual(G.linearize([1.0]), [1.0]))
+        assert why in str(error)

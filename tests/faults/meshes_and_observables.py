@@ -6,6 +6,13 @@ from faults.mutant import Mutant
 
 MUTANTS = [
     Mutant(
+        "self._dual.scatter_reverse(la.InsertMode.add)",
+        "pass",
+        "test_dual_weighted.py -k values_of",
+        "what a value at a degree of freedom does to those of other ranks",
+        ranks=2,
+    ),
+    Mutant(
         "*([self.dt] if isinstance(self.dt, fem.Constant) else [])",
         "*[]",
         "test_evolution_looks.py -k step_length",

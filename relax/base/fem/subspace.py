@@ -35,6 +35,12 @@ class StatePart:
         """Values of the part that this rank owns."""
         return num_owned(self.space)
 
+    def of(self, W: fem.FunctionSpace) -> fem.FunctionSpace:
+        """The same part of another space of such fields, a subspace of it."""
+        for i in self._given.component():
+            W = W.sub(i)
+        return W
+
     def in_state(self, dofs: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Local indices of the state for local indices of the part."""
         return dofs if self._parents is None else self._parents[dofs]

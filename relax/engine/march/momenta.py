@@ -12,6 +12,7 @@ from relax.base.fem.layout import SpaceLayout
 from relax.base.la.factors import Key
 from relax.base.types import Array
 from relax.engine.march.sweeps import Sweeps
+from relax.observe.base import Look
 
 
 class Momenta(Sweeps):
@@ -40,16 +41,16 @@ class Momenta(Sweeps):
         runs.note(self._walk)
         yield 0, whole(self._of_state(duals[0], self._run.initial))
 
-    def points(self) -> Generator[tuple[int, Key]]:
+    def points(self) -> Generator[tuple[int, Key, list[Look]]]:
         """As ``PointsInSteps.points``."""
-        runs = self._runs
+        runs, observation = self._runs, self._runs.observation
         with self._parameters():
             for n, before, after in self._walk.backward():
                 with self._step(n, before, after) as point:
-                    yield n + 1, point.key
+                    yield n + 1, point.key, observation.looks(n + 1)
             runs.note(self._walk)
-            runs.observation.show(0, self._run.initial)
-            yield 0, Key()
+            observation.show(0, self._run.initial)
+            yield 0, Key(), observation.looks(0)
 
     def hamiltonians(self, seed: Array) -> Array:
         """p_n · (u_{n+1} - u_{n-1})/2 for n = 1, ..., N - 1, of what the steps solve for: (N - 1,).

@@ -30,8 +30,12 @@ class Observation:
         self.is_linear = observable.is_linear and self._substitution is None
         self._looks = by_step(observable.looks(system.evolution.num_steps))
 
+    def looks(self, n: int) -> list[Look]:
+        """What is looked at in u_n, with the weights that the map was made with. Local."""
+        return self._looks.get(n, [])
+
     def _at(self, n: int, state: Array) -> list[Look]:
-        looks = self._looks.get(n, [])
+        looks = self.looks(n)
         if looks:
             self.show(n, state)
         return looks
