@@ -71,7 +71,7 @@ class _NodalValues(LinearObservable):
         # No matrix of PETSc: those that nobody destroys stay.
         matrix = fem.interpolation_matrix(part.space, values._part.space)
         self._matrix = matrix.to_scipy()
-        self._dual = la.vector(matrix.index_map(1), matrix.block_size[1])
+        self._columns = la.vector(matrix.index_map(1), matrix.block_size[1])
         self.size = values.size
 
     def value(self, u: fem.Function) -> Array:
@@ -79,8 +79,8 @@ class _NodalValues(LinearObservable):
         return self._values.value(self._low)
 
     def adjoint(self, u: fem.Function, dy: Array) -> Array:
-        self._dual.array[:] = self._matrix.T @ self._values.adjoint(self._low, dy)[self._values._owned]
-        self._dual.scatter_reverse(la.InsertMode.add)
+        self._columns.array[:] = self._matrix.T @ self._values.adjoint(self._low, dy)[self._values._owned]
+        self._columns.scatter_reverse(la.InsertMode.add)
         result, n = np.zeros(num_owned(u.function_space)), self._part.num_owned
-        result[self._part.in_state(np.arange(n, dtype=np.int32))] = self._dual.array[:n]
+        result[self._part.in_state(np.arange(n, dtype=np.int32))] = self._columns.array[:n]
         return result

@@ -77,6 +77,8 @@ class Functional(Observable):
         return [t for t in terminals if t is not self._state]
 
     def on(self, state: fem.Function, other: fem.Function) -> Observable:
+        if type(self) is not Functional:  # of one's own: it may have other values
+            return super().on(state, other)
         return Functional(ufl.replace(self._given, {state: other}))
 
     def check_state(self, state: fem.Function) -> None:

@@ -121,6 +121,8 @@ class PointValues(LinearObservable):
         return dual.array[: num_owned(u.function_space)].copy()
 
     def on(self, state: fem.Function, other: fem.Function) -> Observable:
+        if type(self) is not PointValues:  # of one's own: it may have other values
+            return super().on(state, other)
         V = self._part.of(other.function_space)
         return PointValues(V, self.points[:, : V.mesh.geometry.dim])
 

@@ -144,15 +144,16 @@ def test_cells_are_marked_where_the_error_comes_from():
 
 
 def test_values_of_the_field():
-    """J of the nodal values: as a Functional of the same number, at a node."""
-    domain = relax.meshes.unit_square(4)
-    problem, _ = reaction(domain, 1)
+    """Nodal values, of which some lie between those of the richer space: as values at the same points."""
+    problem, _ = reaction(relax.meshes.unit_square(3), 2)
     V = problem.state.function_space
-    G = relax.ReducedMap(problem, relax.FieldValues(V))
-    node = int(np.argmin(np.linalg.norm(relax.FieldValues(V).coordinates - [0.5, 0.5, 0.0], axis=1)))
-    by_field = relax.dual_weighted_residual(G.linearize([20.0]), np.eye(G.size_out)[node])
-    there = relax.ReducedMap(problem, relax.PointValues(V, [[0.5, 0.5]])).linearize([20.0])
-    close(by_field.total, relax.dual_weighted_residual(there, [1.0]).total)
+    values = relax.FieldValues(V)
+    seed = np.cos(np.arange(values.size))
+    by_field, at_points = (
+        relax.dual_weighted_residual(relax.ReducedMap(problem, B).linearize([20.0]), seed).total
+        for B in (values, relax.PointValues(V, values.coordinates[:, :2]))
+    )
+    assert by_field == pytest.approx(at_points, rel=1e-7)
 
 
 def test_values_of_one_field_of_several():
@@ -216,13 +217,18 @@ def test_what_it_cannot_be_done_for():
     domain = relax.meshes.unit_square(3)
 
     class Own(relax.Functional):
-        on = relax.Observable.on
+        """It may have other values than what it is made of."""
+
+    class OwnPoints(relax.PointValues):
+        pass
 
     problem, _ = reaction(domain, 1)
     u = problem.state
-    G = relax.ReducedMap(problem, Own(u * ufl.dx))
-    error = raised_everywhere(relax.BadInput, lambda: relax.dual_weighted_residual(G.linearize([20.0]), [1.0]))
-    assert "Own" in str(error) and "`on(state, other)`" in str(error)
+    for own in Own(u * ufl.dx), OwnPoints(u.function_space, POINT):
+        lin = relax.ReducedMap(problem, own).linearize([20.0])
+        error = raised_everywhere(relax.BadInput, lambda lin=lin: relax.dual_weighted_residual(lin, [1.0]))
+        assert "Own" in str(error) and "`on(state, other)`" in str(error)
+        lin.vjp([1.0])
     point = relax.ReducedMap(problem, relax.Functional(u * ufl.dx)).linearize([20.0])
     error = raised_everywhere(relax.BadInput, lambda: relax.dual_weighted_residual(point, [1.0, 2.0]))
     assert "cotangent" in str(error)

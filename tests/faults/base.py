@@ -26,7 +26,6 @@ MUTANTS = [
     Mutant(
         "for dim in {tdim, tdim - 1, 0}:", "for dim in {tdim - 1, 0}:", "test_richer.py -k within", "a cell is held"
     ),
-    Mutant("marks.x.scatter_reverse(la.InsertMode.add)", "pass", "test_richer.py", "what another rank marks", ranks=3),
     Mutant(
         "if not _OF_AN_OBJECT.search(name)}",
         "}",

@@ -6,7 +6,16 @@ from faults.mutant import Mutant
 
 MUTANTS = [
     Mutant(
-        "self._dual.scatter_reverse(la.InsertMode.add)",
+        "if type(self) is not Functional:",
+        "if False:",
+        "test_dual_weighted.py -k cannot",
+        "an observable of one's own is not taken for what it is made of",
+    ),
+    Mutant(
+        "if type(self) is not PointValues:", "if False:", "test_dual_weighted.py -k cannot", "as one of points is not"
+    ),
+    Mutant(
+        "self._columns.scatter_reverse(la.InsertMode.add)",
         "pass",
         "test_dual_weighted.py -k values_of",
         "what a value at a degree of freedom does to those of other ranks",

@@ -6,6 +6,7 @@ import basix.ufl
 import numpy as np
 import pytest
 from dolfinx import fem, mesh
+from mpi4py import MPI
 
 from relax import clamp_boundary, meshes
 from relax.base import parallel
@@ -25,7 +26,7 @@ SPACES = {
 
 
 def _all_on(space, dim, entities):
-    space.mesh.topology.create_connectivity(dim, 2)
+    space.mesh.topology.create_connectivity(dim, space.mesh.topology.dim)
     blocks = fem.locate_dofs_topological(space, dim, entities)
     return np.sort((blocks[:, None] * space.dofmap.bs + np.arange(space.dofmap.bs)).ravel())
 
@@ -57,6 +58,17 @@ def test_what_is_clamped_within(name, cell):
         low, high = (_all_on(space, dim, entities) for space in (V, W))
         assert (clamped_in(W, V, low) == high).all()
     assert name != "DG" or parallel.total(domain.comm, len(high)) > 0
+
+
+@pytest.mark.parametrize("family", ["Lagrange", "N1curl"])
+def test_what_is_clamped_of_a_cube(family):
+    """An edge of an outer facet may belong to a rank that has no such facet."""
+    domain = mesh.create_unit_cube(MPI.COMM_WORLD, 3, 3, 3)
+    V = fem.functionspace(domain, (family, 1))
+    W = richer(V)
+    domain.topology.create_connectivity(2, 3)
+    outer = mesh.exterior_facet_indices(domain.topology)
+    assert (clamped_in(W, V, _all_on(V, 2, outer)) == _all_on(W, 2, outer)).all()
 
 
 def test_parts_of_a_mixed_space():
