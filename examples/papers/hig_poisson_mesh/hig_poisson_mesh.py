@@ -66,7 +66,7 @@ class Physics:
         self.points = inside[random.choice(len(inside), POINTS, replace=False), : mesh.geometry.dim]
         self.G = relax.ReducedMap(problem, relax.PointValues(V, self.points))
         self.layer = relax.SolutionLayer(self.G)
-        self.modes = torch.from_numpy(_modes(V))
+        self.modes = torch.from_numpy(modes_of(V))
         draws = torch.randn(256, MODES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         seen = self.G(torch.exp(draws @ self.modes).numpy())
         self.scale = float(np.sqrt(np.mean(seen**2)))
@@ -101,7 +101,7 @@ class Physics:
         self.teams.close()
 
 
-def _modes(V: object) -> np.ndarray:
+def modes_of(V: object) -> np.ndarray:
     """The first principal components of draws of s: (10, nodes). Collective."""
     prior = relax.SmoothnessPrior(V, length=LENGTH, std=DEVIATION)
     draws = np.array([prior.sample(seed) for seed in range(400)])
