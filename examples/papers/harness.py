@@ -1,4 +1,4 @@
-"""Methods compared at equal cost: the same data and initial weights, a budget of CPU seconds, several seeds.
+"""Methods compared at equal cost: the same data and initial weights, a budget of CPU seconds or epochs, several seeds.
 
 Data are drawn and test losses computed off the clock. The clock is rank 0's: all ranks stop at the same step.
 """
@@ -84,6 +84,7 @@ class Run:
     Attributes:
         times: CPU seconds (rank 0's) spent in steps when a test loss was computed; the first is 0.
         losses: the test losses; infinite from where the run broke down.
+        counts: how many steps had been done by then.
         steps: how many.
         wall: seconds on the wall in steps.
         memory: growth of the peak of resident memory over the run, MB (rank 0's).
@@ -93,13 +94,27 @@ class Run:
     seed: int
     times: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
     steps: int = 0
     wall: float = 0.0
     memory: float = 0.0
 
     def loss_at(self, seconds: float) -> float:
         """The last loss computed by then; the initial one before the first step was done."""
-        return self.losses[max(i for i, t in enumerate(self.times) if t <= seconds or i == 0)]
+        return self._last(self.times, seconds)
+
+    def loss_after(self, steps: float) -> float:
+        """The same, by number of steps."""
+        return self._last(self.counts, steps)
+
+    def look(self, spent: float, loss: float) -> None:
+        """Note a test loss."""
+        self.times.append(spent)
+        self.losses.append(loss)
+        self.counts.append(self.steps)
+
+    def _last(self, at: Sequence[float], now: float) -> float:
+        return self.losses[max(i for i, mark in enumerate(at) if mark <= now or i == 0)]
 
     @property
     def step_time(self) -> float:
@@ -118,6 +133,7 @@ class Settings:
         quick: a test that everything runs, not an experiment.
         output: the folder for the figure.
         chosen: the script's own flags that were given, without dashes.
+        epochs: how often each method goes through the data; None where CPU seconds alone end a run.
     """
 
     budget: float
@@ -126,25 +142,34 @@ class Settings:
     quick: bool
     output: Path
     chosen: frozenset[str] = frozenset()
+    epochs: int | None = None
 
 
 def settings(
-    description: str, *, budget: float, seeds: int = 3, flags: Mapping[str, str] = MappingProxyType({})
+    description: str,
+    *,
+    budget: float = math.inf,
+    seeds: int = 3,
+    epochs: int | None = None,
+    flags: Mapping[str, str] = MappingProxyType({}),
 ) -> Settings:
     """Read the command line, with these defaults; ``flags`` are the script's own, without dashes, and what they do."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, default=budget, help=f"CPU seconds per method and seed ({budget:g})")
     parser.add_argument("--seeds", type=int, default=seeds, help=f"data and initial weights to try ({seeds})")
     parser.add_argument("--tune", type=float, default=0.0, metavar="SECONDS", help="try learning rates, so long each")
+    if epochs is not None:
+        parser.add_argument("--epochs", type=int, default=epochs, help=f"times through the data ({epochs})")
     parser.add_argument("--quick", action="store_true", help="a second each and one seed: whether it runs")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder for the figure (results)")
     for flag, what in flags.items():
         parser.add_argument(f"--{flag}", action="store_true", help=what)
     given = parser.parse_args()
     chosen = frozenset(flag for flag in flags if getattr(given, flag))
+    epochs = given.epochs if epochs is not None else None
     if given.quick:
-        return Settings(min(given.budget, 1.0), 1, 0.0, True, given.output, chosen)
-    return Settings(given.budget, given.seeds, given.tune, False, given.output, chosen)
+        return Settings(min(given.budget, 1.0), 1, 0.0, True, given.output, chosen, epochs)
+    return Settings(given.budget, given.seeds, given.tune, False, given.output, chosen, epochs)
 
 
 def say(text: str) -> None:
@@ -152,7 +177,9 @@ def say(text: str) -> None:
     parallel.rank_0_prints(COMM, text)
 
 
-def train(method: Method, *, seed: int, rate: float, budget: float, num_looks: int = LOOKS) -> Run:
+def train(
+    method: Method, *, seed: int, rate: float, budget: float, num_looks: int = LOOKS, steps: int | None = None
+) -> Run:
     """Run a method for ``budget`` CPU seconds, to the last step that is likely to end in time, and at least one.
 
     Collective. A run whose loss is not finite, or in which a solve fails, is over.
@@ -163,16 +190,17 @@ def train(method: Method, *, seed: int, rate: float, budget: float, num_looks: i
         rate: the learning rate.
         budget: CPU seconds.
         num_looks: how many test losses, the one at the start apart.
+        steps: where given, no more than these; test losses then come after equal numbers of steps.
     """
     run = Run(method.name, seed)
     training = method.begin(seed, rate)
     gc.collect()
     before = forget_peak()
-    looks = iter([*np.geomspace(budget / 300, budget, num_looks)[:-1], math.inf])
-    run.times.append(0.0)
-    run.losses.append(_finite(training.test_loss()))
+    marks = np.geomspace(budget / 300, budget, num_looks) if steps is None else np.linspace(0, steps, num_looks + 1)[1:]
+    looks = iter([*marks[:-1], math.inf])
+    run.look(0.0, _finite(training.test_loss()))
     spent, last, look = 0.0, 0.0, next(looks)
-    while not run.steps or spent + last < budget:
+    while not run.steps or (spent + last < budget and run.steps != steps):
         batch = next(training.batches)
         for group in training.falling.param_groups if training.falling else ():
             group["lr"] = 0.5 * rate * (1.0 + math.cos(math.pi * spent / budget))
@@ -180,17 +208,16 @@ def train(method: Method, *, seed: int, rate: float, budget: float, num_looks: i
         try:
             training.step(batch)
         except (RelaxError, torch.linalg.LinAlgError):
-            run.losses.append(math.inf)
-            run.times.append(spent)
+            run.look(spent, math.inf)
             break
         last = parallel.of_rank_0(COMM, time.process_time() - cpu)
         run.wall += time.perf_counter() - wall
         spent += last
         run.steps += 1
-        if spent + last >= min(look, budget):
-            run.times.append(spent)
-            run.losses.append(_finite(training.test_loss()))
-            while spent + last >= look:
+        reached = spent + last if steps is None else run.steps
+        if reached >= look or spent + last >= budget or run.steps == steps:
+            run.look(spent, _finite(training.test_loss()))
+            while reached >= look:
                 look = next(looks)
             if math.isinf(run.losses[-1]):
                 break
@@ -255,13 +282,16 @@ def median_at(runs: Sequence[Run], name: str, seconds: float) -> float:
     return statistics.median(run.loss_at(seconds) for run in of(runs, name))
 
 
-def table(title: str, runs: Sequence[Run], times: Sequence[float]) -> str:
-    """A table in Markdown: median over seeds, lowest and highest."""
+def table(title: str, runs: Sequence[Run], times: Sequence[float], epochs: Sequence[tuple[str, int]] = ()) -> str:
+    """A table in Markdown: median over seeds, lowest and highest; at CPU seconds, and after so many named steps."""
     seeds = len({run.seed for run in runs})
-    heads = ["method", *(f"at {t:g} s" for t in times), "steps", "CPU ms per step", "wall / CPU", "memory, MB"]
+    heads = [
+        "method", *(f"after {name}" for name, _ in epochs), *(f"at {t:.3g} s" for t in times), "steps",
+        "CPU ms per step", "wall / CPU", "memory, MB",
+    ]  # fmt: skip
     lines = [
-        f"{title}: test loss at CPU seconds, median (lowest to highest) of {seeds} seed{'s' if seeds > 1 else ''}, "
-        f"{COMM.size} rank{'s' if COMM.size > 1 else ''}",
+        f"{title}: test loss{' after epochs and' if epochs else ''} at CPU seconds, median (lowest to highest) of "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, {COMM.size} rank{'s' if COMM.size > 1 else ''}",
         "",
         "| " + " | ".join(heads) + " |",
         "|" + "---|" * len(heads),
@@ -269,8 +299,9 @@ def table(title: str, runs: Sequence[Run], times: Sequence[float]) -> str:
     for name in dict.fromkeys(run.name for run in runs):
         mine = of(runs, name)
         cells = [name]
-        for t in times:
-            losses = [run.loss_at(t) for run in mine]
+        found = [[run.loss_after(count) for run in mine] for _, count in epochs]
+        found += [[run.loss_at(t) for run in mine] for t in times]
+        for losses in found:
             spread = f" ({min(losses):.1e} to {max(losses):.1e})" if len(losses) > 1 else ""
             cells.append(f"{statistics.median(losses):.1e}{spread}")
         cpu = sum(run.times[-1] for run in mine)
@@ -288,22 +319,26 @@ def curves(path: Path, title: str, runs: Sequence[Run]) -> None:
     """Test loss against CPU seconds: the median over seeds, and all between the lowest and the highest. On one rank."""
     with style.pyplot() as plt:
         figure, axis = plt.subplots(figsize=(6.4, 4.2), constrained_layout=True)
-        for i, name in enumerate(dict.fromkeys(run.name for run in runs)):
-            mine, colour = of(runs, name), style.LINES[i % len(style.LINES)]
-            shared = max(run.times[1] if len(run.times) > 1 else 0.0 for run in mine)
-            times = np.geomspace(max(shared, 1e-3), max(run.times[-1] for run in mine), 200)
-            losses = np.array([[run.loss_at(t) for t in times] for run in mine])
-            losses[~np.isfinite(losses)] = np.nan
-            if np.isnan(losses).all():
-                continue
-            axis.plot(times, np.nanmedian(losses, axis=0), color=colour, label=name)
-            axis.fill_between(
-                times, np.nanmin(losses, axis=0), np.nanmax(losses, axis=0), color=colour, alpha=0.2, lw=0
-            )
-        axis.set(xscale="log", yscale="log", xlabel="CPU seconds in steps", ylabel="test loss", title=title)
+        draw(axis, runs)
+        axis.set(xscale="log", xlabel="CPU seconds in steps", ylabel="test loss", title=title)
         axis.legend(frameon=False, fontsize=8)
-        style.bare(axis)
         style.save(plt, figure, path)
+
+
+def draw(axis: Any, runs: Sequence[Run]) -> None:
+    """Lines and bands of ``curves``."""
+    for i, name in enumerate(dict.fromkeys(run.name for run in runs)):
+        mine, colour = of(runs, name), style.LINES[i % len(style.LINES)]
+        shared = max(run.times[1] if len(run.times) > 1 else 0.0 for run in mine)
+        times = np.geomspace(max(shared, 1e-3), max(run.times[-1] for run in mine), 200)
+        losses = np.array([[run.loss_at(t) for t in times] for run in mine])
+        losses[~np.isfinite(losses)] = np.nan
+        if np.isnan(losses).all():
+            continue
+        axis.plot(times, np.nanmedian(losses, axis=0), color=colour, label=name)
+        axis.fill_between(times, np.nanmin(losses, axis=0), np.nanmax(losses, axis=0), color=colour, alpha=0.2, lw=0)
+    axis.set(yscale="log")
+    style.bare(axis)
 
 
 def share(samples: int) -> slice:

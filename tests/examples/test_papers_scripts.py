@@ -12,7 +12,16 @@ pytest.importorskip("matplotlib")
 
 PAPERS = Path(__file__).resolve().parents[2] / "examples" / "papers"
 # Ranks, and how many methods are compared. Samples are shared among ranks alike in all of them.
-RUNS = {"oscillators": (2, 6), "hig_poisson": (1, 3), "hig_poisson_mesh": (2, 3), "quantum_dipole": (1, 2)}
+RUNS = {
+    "oscillators": (2, 6),
+    "hig_poisson": (1, 3),
+    "hig_poisson_mesh": (2, 3),
+    "quantum_dipole": (1, 2),
+    "cart_poles": (1, 4),
+    "quantum_closed_loop": (1, 4),
+    "hamilton_jacobi_feedback": (2, 4),
+    "guidance_by_repulsion": (1, 4),
+}
 
 
 @pytest.mark.parametrize("name", RUNS)
