@@ -98,7 +98,7 @@ def guidance(price: float) -> closed_loops.Experiment:
 
 def main() -> None:
     """Train by all flows at all prices."""
-    given = harness.settings(__doc__ or "", epochs=20)
+    given = harness.settings(__doc__ or "", epochs=5)
     prices = PRICES[-1:] if given.quick else PRICES
     closed_loops.compare("Guidance by repulsion", [guidance(price) for price in prices], given)
 

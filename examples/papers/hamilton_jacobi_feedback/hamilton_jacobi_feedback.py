@@ -127,7 +127,7 @@ def distance(net: Callable[[Tensor], Tensor], law: Callable[[Tensor], Tensor], s
 
 def main() -> None:
     """Train by all flows, then compare with the exact law."""
-    given = harness.settings(__doc__ or "", epochs=60)
+    given = harness.settings(__doc__ or "", epochs=20)
     losses = dict.fromkeys(range(1, STEPS), spent) | {STEPS: at_the_end}
     one = closed_loops.Experiment("Feedback law", step, STEPS, losses, starts, networks)
     (outcome,) = closed_loops.compare("Hamilton Jacobi feedback", [one], given)

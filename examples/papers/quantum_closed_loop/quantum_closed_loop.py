@@ -36,7 +36,7 @@ Tensor = torch.Tensor
 
 STEPS, DT = 128, 0.0625
 TARGETS = (3, 4, 5)
-TEST_SAMPLES = 64
+TEST_SAMPLES = 32
 
 
 class Box:
@@ -94,8 +94,9 @@ class Box:
         """The experiment with a target."""
         losses = dict.fromkeys(range(1, STEPS + 1), self.infidelity(target))
         return closed_loops.Experiment(
-            f"Target {target}", self, STEPS, losses, self.starts, self.networks, TEST_SAMPLES
-        )
+            f"Target {target}", self, STEPS, losses, self.starts, self.networks, TEST_SAMPLES,
+            flows=closed_loops.FLOWS if target == TARGETS[0] else ("full", "physics", "combined"),
+        )  # fmt: skip
 
     def costates(self, target: int, net: torch.nn.Module, s: Tensor) -> dict[str, float]:
         """The largest |λ_t| / |λ_T| of the loss at the end alone, in the norm dual to that of L2."""
@@ -114,7 +115,7 @@ class Box:
         loop.gradients(s, watch=watch)
         return {flow: max(of) / of[0] for flow, of in lengths.items()}
 
-    def unrolled(self, net: torch.nn.Module, psi: Tensor, target: int, *, sees: bool) -> None:
+    def unrolled(self, net: torch.nn.Module, psi: Tensor, target: int, *, sees: bool, steps: int = STEPS) -> None:
         """The published way to a gradient: dense Crank-Nicolson steps by finite differences, unrolled by torch.
 
         Args:
@@ -122,12 +123,13 @@ class Box:
             psi: (batch, inner points), complex, of norm 1 on the grid.
             target: the number of the eigenstate.
             sees: whether the gradient goes into what the controller sees: "full"; without it, "physics".
+            steps: how many.
         """
         eye = torch.eye(psi.shape[1], dtype=torch.complex128)
         off = torch.diag(torch.ones(psi.shape[1] - 1), 1)
         laplace, x = (2.0 * eye - off - off.T) / self.width**2, self.nodes[1:-1]
         phi, total = (self.width * self.eigenstate(target)[0][1:-1]).to(psi), torch.zeros((), dtype=torch.float64)
-        for _ in range(STEPS):
+        for _ in range(steps):
             seen = torch.view_as_real(psi if sees else psi.detach()).flatten(1)
             u = net(torch.nn.functional.pad(seen, (2, 2))[:, None])
             half = 0.5j * DT * (laplace + torch.diag_embed(u[:, 0] * x))
@@ -166,7 +168,7 @@ def gradients(box: Box, repeats: int) -> dict[str, float]:
 
 def main() -> None:
     """Train by all flows; then the ends, costates, and the time that a gradient takes."""
-    given = harness.settings(__doc__ or "", epochs=10)
+    given = harness.settings(__doc__ or "", epochs=4)
     box, targets = Box(), TARGETS[:1] if given.quick else TARGETS
     experiments = [box.control(target) for target in targets]
     outcomes = closed_loops.compare("Quantum closed loop", experiments, given)
