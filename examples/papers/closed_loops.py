@@ -91,6 +91,7 @@ class Experiment:
         test_samples: how many are tested, of 256.
         epochs: at most so many.
         flows: those that are compared.
+        rate: Adam's.
     """
 
     title: str
@@ -102,6 +103,7 @@ class Experiment:
     test_samples: int = SAMPLES
     epochs: int = 1_000_000
     flows: tuple[str, ...] = FLOWS
+    rate: float = RATE
 
     def data(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """To train and to test with, (samples, seeds, n)."""
@@ -161,7 +163,7 @@ def train(one: Experiment, flow: str, given: harness.Settings, clip: float | Non
         return harness.Training(step, batches(), test_loss, lambda: None if teams is None else teams.close())
 
     run = harness.train(
-        harness.Method(flow, begin, RATE), seed=0, rate=RATE, budget=given.budget,
+        harness.Method(flow, begin, one.rate), seed=0, rate=one.rate, budget=given.budget,
         num_looks=2 if given.quick else min(4 * epochs, 50), steps=epochs * SAMPLES // BATCH,
     )  # fmt: skip
     # A loop that ran away has no test loss at its end.

@@ -70,7 +70,7 @@ def swing_up(poles: int) -> closed_loops.Experiment:
 
     return closed_loops.Experiment(
         f"{poles} pole{'s' if poles > 1 else ''}", cart(poles), STEPS, {STEPS: fallen}, starts, networks,
-        epochs={1: 100, 2: 50}.get(poles, 20),
+        epochs={1: 100, 2: 40}.get(poles, 20),
         # Of a loss at the end "stop" sees the last control alone.
         flows=closed_loops.FLOWS if poles == 1 else ("full", "physics", "combined"),
     )  # fmt: skip

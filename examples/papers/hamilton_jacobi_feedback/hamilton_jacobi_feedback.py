@@ -1,11 +1,11 @@
 """Controllers trained by the flows of a closed loop against the exact feedback law, from a Hamilton-Jacobi equation.
 
 Run: python3 examples/papers/hamilton_jacobi_feedback/hamilton_jacobi_feedback.py, or mpirun -n 2 python3 ...; see
-README.md. Descent with noise under a control α, over a time of 1, dimensionless,
+README.md. Out of one well into the other with noise, under a control α, over a time of 1, dimensionless,
 
-    dx = -(f'(x) + α) ds + β^(-1/2) dW,   cost  E f(x(1)) + ½ E ∫ α² ds,   f = 0.73 + 0.3 x² + 0.8 sin 3x,   β = 3.
+    dx = -(f'(x) + α) ds + β^(-1/2) dW,   cost  E V(x(1)) + ½ E ∫ α² ds,   f = (x² - 1)²/4,   V = 2 (x - 1)²,   β = 3.
 
-With s the time to go the least cost u solves u_s = -½ u'² - f' u' + u''/(2β), u(., 0) = f, and α = u' is optimal:
+With s the time to go the least cost u solves u_s = -½ u'² - f' u' + u''/(2β), u(., 0) = V, and α = u' is optimal:
 ``relax.relaxation.control.OptimalControl``. Networks see x and s and are trained on sampled paths.
 """
 
@@ -34,14 +34,14 @@ Tensor = torch.Tensor
 
 BETA, STEPS = 3.0, 40
 DS = 1.0 / STEPS
-CELLS, ENDS = 400, (-5.0, 5.0)
+CELLS, ENDS = 400, (-4.0, 4.0)
 #: Paths that controllers are compared on, all from the same noise.
 PATHS = 20_000
 
 
 def descent(x: Tensor) -> Tensor:
     """f'."""
-    return 0.6 * x + 2.4 * torch.cos(3.0 * x)
+    return x * (x**2 - 1.0)
 
 
 def step(s: Tensor, c: Tensor) -> Tensor:
@@ -66,9 +66,8 @@ def spent(s: Tensor, c: Tensor) -> Tensor:
 
 
 def at_the_end(s: Tensor, c: Tensor) -> Tensor:
-    """The same, and f."""
-    x = s[..., 0]
-    return spent(s, c) + 0.73 + 0.3 * x**2 + 0.8 * torch.sin(3.0 * x)
+    """The same, and V."""
+    return spent(s, c) + 2.0 * (s[..., 0] - 1.0) ** 2
 
 
 def networks(seeds: Sequence[int]) -> closed_loops.Controllers:
@@ -80,8 +79,9 @@ def exact_law() -> tuple[Callable[[Tensor], Tensor], OptimalControl]:
     """α at states, and what it comes from. On each rank by itself."""
     mesh = relax.meshes.interval(CELLS, ENDS, comm=MPI.COMM_SELF)
     optimum = OptimalControl(
-        mesh, lambda x: 0.73 + 0.3 * x[0] ** 2 + 0.8 * np.sin(3.0 * x[0]), beta=BETA, t=1.0, num_steps=2 * STEPS
-    )
+        mesh, lambda x: 0.25 * (x[0] ** 2 - 1.0) ** 2, beta=BETA, t=1.0, num_steps=2 * STEPS,
+        V=lambda x: 2.0 * (x[0] - 1.0) ** 2,
+    )  # fmt: skip
 
     def law(s: Tensor) -> Tensor:
         x = s[..., 0].reshape(-1, 1).numpy()
@@ -129,7 +129,7 @@ def main() -> None:
     """Train by all flows, then compare with the exact law."""
     given = harness.settings(__doc__ or "", epochs=20)
     losses = dict.fromkeys(range(1, STEPS), spent) | {STEPS: at_the_end}
-    one = closed_loops.Experiment("Feedback law", step, STEPS, losses, starts, networks)
+    one = closed_loops.Experiment("Feedback law", step, STEPS, losses, starts, networks, rate=1e-2)
     (outcome,) = closed_loops.compare("Hamilton Jacobi feedback", [one], given)
     harness.say("\n".join(gaps(one, outcome, 200 if given.quick else PATHS)))
 
