@@ -209,10 +209,11 @@ def compare(
 
 def _figure(plt: Any, experiments: Sequence[Experiment], outcomes: Sequence[Mapping[str, Trained]]) -> Any:
     """Test losses against CPU seconds, a panel for each experiment."""
+    colours = dict(zip(FLOWS, style.LINES, strict=False))
     size = (1.6 + 2.4 * len(experiments), 3.2)
     figure, axes = plt.subplots(1, len(experiments), figsize=size, constrained_layout=True, squeeze=False, sharey=True)
     for axis, one, outcome in zip(axes[0], experiments, outcomes, strict=True):
-        harness.draw(axis, [run for found in outcome.values() for run in found.runs])
+        harness.draw(axis, [run for found in outcome.values() for run in found.runs], colours)
         axis.set(title=one.title, xlabel="CPU seconds, all seeds")
     axes[0, 0].set(ylabel="test loss")
     axes[0, 0].legend(frameon=False, fontsize=8)

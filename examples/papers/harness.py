@@ -166,10 +166,8 @@ def settings(
         parser.add_argument(f"--{flag}", action="store_true", help=what)
     given = parser.parse_args()
     chosen = frozenset(flag for flag in flags if getattr(given, flag))
-    epochs = given.epochs if epochs is not None else None
-    if given.quick:
-        return Settings(min(given.budget, 1.0), 1, 0.0, True, given.output, chosen, epochs)
-    return Settings(given.budget, given.seeds, given.tune, False, given.output, chosen, epochs)
+    budget, seeds, tuning = (min(given.budget, 1.0), 1, 0.0) if given.quick else (given.budget, given.seeds, given.tune)
+    return Settings(budget, seeds, tuning, given.quick, given.output, chosen, getattr(given, "epochs", None))
 
 
 def say(text: str) -> None:
@@ -286,9 +284,9 @@ def table(title: str, runs: Sequence[Run], times: Sequence[float], epochs: Seque
     """A table in Markdown: median over seeds, lowest and highest; at CPU seconds, and after so many named steps."""
     seeds = len({run.seed for run in runs})
     heads = [
-        "method", *(f"after {name}" for name, _ in epochs), *(f"at {t:.3g} s" for t in times), "steps",
-        "CPU ms per step", "wall / CPU", "memory, MB",
-    ]  # fmt: skip
+        *("method", *(f"after {name}" for name, _ in epochs), *(f"at {t:.3g} s" for t in times)),
+        *("steps", "CPU ms per step", "wall / CPU", "memory, MB"),
+    ]
     lines = [
         f"{title}: test loss{' after epochs and' if epochs else ''} at CPU seconds, median (lowest to highest) of "
         f"{seeds} seed{'s' if seeds > 1 else ''}, {COMM.size} rank{'s' if COMM.size > 1 else ''}",
@@ -325,10 +323,10 @@ def curves(path: Path, title: str, runs: Sequence[Run]) -> None:
         style.save(plt, figure, path)
 
 
-def draw(axis: Any, runs: Sequence[Run]) -> None:
-    """Lines and bands of ``curves``."""
+def draw(axis: Any, runs: Sequence[Run], colours: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Lines and bands of ``curves``, in the colours of methods that have one."""
     for i, name in enumerate(dict.fromkeys(run.name for run in runs)):
-        mine, colour = of(runs, name), style.LINES[i % len(style.LINES)]
+        mine, colour = of(runs, name), colours.get(name, style.LINES[i % len(style.LINES)])
         shared = max(run.times[1] if len(run.times) > 1 else 0.0 for run in mine)
         times = np.geomspace(max(shared, 1e-3), max(run.times[-1] for run in mine), 200)
         losses = np.array([[run.loss_at(t) for t in times] for run in mine])
