@@ -66,6 +66,14 @@ def test_guidance():
     np.testing.assert_allclose(found[0, 0].numpy(), expected, rtol=0, atol=1e-4)
 
 
+def test_evaders_that_meet_have_derivatives():
+    s = torch.rand(1, 1, 24, generator=torch.Generator().manual_seed(0))
+    s[..., 10:12] = s[..., 8:10]
+    s.requires_grad_()
+    (gradient,) = torch.autograd.grad(guidance.step(s, torch.zeros(1, 1, 4)).sum(), s)
+    assert bool(gradient.isfinite().all())
+
+
 class TestQuantum:
     def test_the_published_way_has_nearly_the_same_gradient(self):
         """Finite differences instead of elements: the gap falls with the square of the width."""

@@ -129,7 +129,9 @@ def main() -> None:
     """Train by all flows, then compare with the exact law."""
     given = harness.settings(__doc__ or "", epochs=20)
     losses = dict.fromkeys(range(1, STEPS), spent) | {STEPS: at_the_end}
-    one = closed_loops.Experiment("Feedback law", step, STEPS, losses, starts, networks, rate=1e-2)
+    one = closed_loops.Experiment(
+        "Feedback law", step, STEPS, losses, starts, networks, flows=closed_loops.FLOWS, rate=1e-2
+    )
     (outcome,) = closed_loops.compare("Hamilton Jacobi feedback", [one], given)
     harness.say("\n".join(gaps(one, outcome, 200 if given.quick else PATHS)))
 
