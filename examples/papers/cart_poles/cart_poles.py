@@ -79,7 +79,7 @@ def main() -> None:
     flags = {"unclipped": "gradients as they are, one and two poles"}
     given = harness.settings(__doc__ or "", epochs=100, flags=flags)
     unclipped = "unclipped" in given.chosen
-    numbers = (1,) if given.quick else (1, 2) if unclipped else (1, 2, 4)
+    numbers = (1,) if given.quick else (1, 2) if unclipped else (1, 2, 3, 4)
     closed_loops.compare(
         "Cart poles, unclipped" if unclipped else "Cart poles",
         [swing_up(n) for n in numbers],
