@@ -17,9 +17,9 @@ RUNS = {
     "hig_poisson": (1, 3),
     "hig_poisson_mesh": (2, 3),
     "quantum_dipole": (1, 2),
-    "cart_poles": (1, 3),
+    "cart_poles": (2, 3),
     "quantum_closed_loop": (1, 4),
-    "hamilton_jacobi_feedback": (2, 4),
+    "hamilton_jacobi_feedback": (1, 4),
     "guidance_by_repulsion": (1, 3),
 }
 

@@ -138,21 +138,21 @@ class Box:
         total.backward()
 
 
-def gradients(box: Box, repeats: int) -> dict[str, float]:
+def gradients(box: Box, *, repeats: int = 5, steps: int = STEPS) -> dict[str, float]:
     """CPU ms per gradient of one network, batch 8."""
     one, net, target = box.control(TARGETS[-1]), box.networks([0]), TARGETS[-1]
     s = one.data([0])[0][: closed_loops.BATCH]
     psi = torch.view_as_complex(s[:, 0].unflatten(-1, (-1, 2)))[:, 1:-1].clone()
-    losses = {t: lambda s, f=f: f(s).mean() for t, f in one.losses.items()}
-    together = relax.train.ClosedLoop(box, net, steps=STEPS, losses=losses)
-    singly = relax.train.ClosedLoop(box.one, net, steps=STEPS, losses=losses)
+    losses = {t: lambda s, f=f: f(s).mean() for t, f in one.losses.items() if t <= steps}
+    together = relax.train.ClosedLoop(box, net, steps=steps, losses=losses)
+    singly = relax.train.ClosedLoop(box.one, net, steps=steps, losses=losses)
     ways: dict[str, Callable[[], object]] = {
         "`ClosedLoop`, full": lambda: together.backward(s, "full"),
         "`ClosedLoop`, combined": lambda: together.backward(s, "combined"),
         "`ClosedLoop`, combined, a sparse solve for each sample": lambda: singly.backward(s, "combined"),
-        "dense, unrolled by torch, full": lambda: box.unrolled(net, psi, target, sees=True),
+        "dense, unrolled by torch, full": lambda: box.unrolled(net, psi, target, sees=True, steps=steps),
         "dense, unrolled by torch, full and physics": lambda: [
-            box.unrolled(net, psi, target, sees=sees) for sees in (True, False)
+            box.unrolled(net, psi, target, sees=sees, steps=steps) for sees in (True, False)
         ],
     }
     found = {}
@@ -183,7 +183,7 @@ def main() -> None:
                 + ", ".join(f"{name} {value:.12g}" for name, value in grown.items())
             )
     for cells in (33,) if given.quick else (33, 129):
-        for name, ms in gradients(Box(cells), 1 if given.quick else 5).items():
+        for name, ms in (gradients(Box(cells), repeats=1, steps=4) if given.quick else gradients(Box(cells))).items():
             harness.say(f"{cells} cells, {name}: {ms:.0f} CPU ms")
 
 
