@@ -23,6 +23,7 @@ RUNS = {
     "hamilton_jacobi_feedback": (1, 4),
     "guidance_by_repulsion": (1, 3),
     "settling_conductivity": (1, 4),
+    "settling_sheet": (1, 2),
 }
 
 
@@ -30,6 +31,8 @@ RUNS = {
 @pytest.mark.slow
 def test_script_runs(name, tmp_path):
     ranks, methods = RUNS[name]
+    if name == "settling_sheet":
+        pytest.importorskip("sklearn")
     path = PAPERS / name / f"{name}.py"
     text = f"import runpy, sys\nsys.argv[0] = {str(path)!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
     run = scripts.run(tmp_path, text, "--quick", "--budget", "0.3", ranks=ranks, timeout=240)
