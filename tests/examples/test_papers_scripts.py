@@ -24,6 +24,7 @@ RUNS = {
     "guidance_by_repulsion": (1, 3),
     "settling_conductivity": (1, 4),
     "settling_sheet": (1, 2),
+    "settling_digits": (1, 4),
 }
 
 
@@ -31,7 +32,7 @@ RUNS = {
 @pytest.mark.slow
 def test_script_runs(name, tmp_path):
     ranks, methods = RUNS[name]
-    if name == "settling_sheet":
+    if name in ("settling_sheet", "settling_digits"):
         pytest.importorskip("sklearn")
     path = PAPERS / name / f"{name}.py"
     text = f"import runpy, sys\nsys.argv[0] = {str(path)!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
