@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from checkpoint_schedules import Revolve, SingleDiskStorageSchedule
-from closed_loops import CASES, FLOWS, SAME, Remembers, T, burgers, cart_pole, equal, mlp, squares, starts, unrolled
 from contract import close
+from loop_cases import CASES, FLOWS, SAME, Remembers, T, burgers, cart_pole, equal, mlp, squares, starts, unrolled
 
 from relax import PointValues
 from relax.train import ClosedLoop

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import ufl
-from closed_loops import COMM, SAME, T, burgers, cart_pole, dipole, equal, mlp, squares, starts
 from contract import close, raised_everywhere
 from dolfinx import fem
+from loop_cases import COMM, SAME, T, burgers, cart_pole, dipole, equal, mlp, squares, starts
 
 from relax import BadInput, SolveFailed, Teams, meshes, pdes
 from relax.base.la.linear import LinearSolver
