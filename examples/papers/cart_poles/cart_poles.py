@@ -70,7 +70,6 @@ def swing_up(poles: int) -> closed_loops.Experiment:
 
     return closed_loops.Experiment(
         f"{poles} pole{'s' if poles > 1 else ''}", cart(poles), STEPS, {STEPS: fallen}, starts, networks,
-        epochs={1: 100, 2: 40}.get(poles, 10),
     )  # fmt: skip
 
 
