@@ -17,6 +17,7 @@ from typing import Any
 
 import relax
 import torch
+from outcomes import Run, draw, table
 from relax.base import parallel
 from relax.jobs.view import style
 
@@ -125,7 +126,7 @@ class Experiment:
 class Trained:
     """What a flow has come to: a run for each seed, with the time of all, and the controllers."""
 
-    runs: list[harness.Run]
+    runs: list[Run]
     net: Controllers
 
 
@@ -198,7 +199,7 @@ def compare(
         quickest = min(run.times[-1] for run in runs)
         named = sorted({max(epochs // 5, 1), max(epochs // 2, 1), epochs})
         columns = [(f"{n} epochs", n * SAMPLES // BATCH) for n in named]
-        harness.say(harness.table(one.title, runs, [quickest / 2, quickest], columns) + "\n")
+        harness.say(table(one.title, runs, [quickest / 2, quickest], columns) + "\n")
     given.output.mkdir(parents=True, exist_ok=True)
     path = given.output / f"{title.lower().replace(' ', '_')}.png"
     style.draw(harness.COMM, path, lambda plt: _figure(plt, experiments, outcomes))
@@ -211,7 +212,7 @@ def _figure(plt: Any, experiments: Sequence[Experiment], outcomes: Sequence[Mapp
     size = (1.6 + 2.4 * len(experiments), 3.2)
     figure, axes = plt.subplots(1, len(experiments), figsize=size, constrained_layout=True, squeeze=False, sharey=True)
     for axis, one, outcome in zip(axes[0], experiments, outcomes, strict=True):
-        harness.draw(axis, [run for found in outcome.values() for run in found.runs], colours)
+        draw(axis, [run for found in outcome.values() for run in found.runs], colours)
         axis.set(title=one.title, xlabel="CPU seconds, all seeds")
     axes[0, 0].set(ylabel="test loss")
     axes[0, 0].legend(frameon=False, fontsize=8)

@@ -16,10 +16,9 @@ import ctypes  # noqa: E402
 import gc  # noqa: E402
 import math  # noqa: E402
 import resource  # noqa: E402
-import statistics  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import MappingProxyType  # noqa: E402
 from typing import Any  # noqa: E402
@@ -27,6 +26,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
+from outcomes import Run, curves, table  # noqa: E402
 from relax.base import parallel  # noqa: E402
 from relax.errors import RelaxError  # noqa: E402
 from relax.jobs.view import style  # noqa: E402
@@ -75,51 +75,6 @@ class Method:
     begin: Callable[[int, float], Training]
     rate: float
     rates: tuple[float, ...] = ()
-
-
-@dataclass
-class Run:
-    """A method with one seed.
-
-    Attributes:
-        times: CPU seconds (rank 0's) spent in steps when a test loss was computed; the first is 0.
-        losses: the test losses; infinite from where the run broke down.
-        counts: how many steps had been done by then.
-        steps: how many.
-        wall: seconds on the wall in steps.
-        memory: growth of the peak of resident memory over the run, MB (rank 0's).
-    """
-
-    name: str
-    seed: int
-    times: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    steps: int = 0
-    wall: float = 0.0
-    memory: float = 0.0
-
-    def loss_at(self, seconds: float) -> float:
-        """The last loss computed by then; the initial one before the first step was done."""
-        return self._last(self.times, seconds)
-
-    def loss_after(self, steps: float) -> float:
-        """The same, by number of steps."""
-        return self._last(self.counts, steps)
-
-    def look(self, spent: float, loss: float) -> None:
-        """Note a test loss."""
-        self.times.append(spent)
-        self.losses.append(loss)
-        self.counts.append(self.steps)
-
-    def _last(self, at: Sequence[float], now: float) -> float:
-        return self.losses[max(i for i, mark in enumerate(at) if mark <= now or i == 0)]
-
-    @property
-    def step_time(self) -> float:
-        """CPU seconds per step."""
-        return self.times[-1] / max(self.steps, 1)
 
 
 @dataclass(frozen=True)
@@ -268,75 +223,6 @@ def compare(title: str, methods: Sequence[Method], given: Settings, *, times: Se
             given.output.mkdir(parents=True, exist_ok=True)
             curves(given.output / f"{title.lower().replace(' ', '_')}.png", title, runs)
     return runs
-
-
-def of(runs: Sequence[Run], name: str) -> list[Run]:
-    """The runs of one method."""
-    return [run for run in runs if run.name == name]
-
-
-def median_at(runs: Sequence[Run], name: str, seconds: float) -> float:
-    """The median over seeds of a method's test loss at a time."""
-    return statistics.median(run.loss_at(seconds) for run in of(runs, name))
-
-
-def table(title: str, runs: Sequence[Run], times: Sequence[float], epochs: Sequence[tuple[str, int]] = ()) -> str:
-    """A table in Markdown: median over seeds, lowest and highest; at CPU seconds, and after so many named steps."""
-    seeds = len({run.seed for run in runs})
-    heads = [
-        *("method", *(f"after {name}" for name, _ in epochs), *(f"at {t:.3g} s" for t in times)),
-        *("steps", "CPU ms per step", "wall / CPU", "memory, MB"),
-    ]
-    lines = [
-        f"{title}: test loss{' after epochs and' if epochs else ''} at CPU seconds, median (lowest to highest) of "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, {COMM.size} rank{'s' if COMM.size > 1 else ''}",
-        "",
-        "| " + " | ".join(heads) + " |",
-        "|" + "---|" * len(heads),
-    ]
-    for name in dict.fromkeys(run.name for run in runs):
-        mine = of(runs, name)
-        cells = [name]
-        found = [[run.loss_after(count) for run in mine] for _, count in epochs]
-        found += [[run.loss_at(t) for run in mine] for t in times]
-        for losses in found:
-            spread = f" ({min(losses):.1e} to {max(losses):.1e})" if len(losses) > 1 else ""
-            cells.append(f"{statistics.median(losses):.1e}{spread}")
-        cpu = sum(run.times[-1] for run in mine)
-        cells += [
-            f"{statistics.median(run.steps for run in mine):.0f}",
-            f"{1e3 * statistics.median(run.step_time for run in mine):.3g}",
-            f"{sum(run.wall for run in mine) / max(cpu, 1e-9):.1f}",
-            f"{max(run.memory for run in mine):.0f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def curves(path: Path, title: str, runs: Sequence[Run]) -> None:
-    """Test loss against CPU seconds: the median over seeds, and all between the lowest and the highest. On one rank."""
-    with style.pyplot() as plt:
-        figure, axis = plt.subplots(figsize=(6.4, 4.2), constrained_layout=True)
-        draw(axis, runs)
-        axis.set(xscale="log", xlabel="CPU seconds in steps", ylabel="test loss", title=title)
-        axis.legend(frameon=False, fontsize=8)
-        style.save(plt, figure, path)
-
-
-def draw(axis: Any, runs: Sequence[Run], colours: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Lines and bands of ``curves``, in the colours of methods that have one."""
-    for i, name in enumerate(dict.fromkeys(run.name for run in runs)):
-        mine, colour = of(runs, name), colours.get(name, style.LINES[i % len(style.LINES)])
-        shared = max(run.times[1] if len(run.times) > 1 else 0.0 for run in mine)
-        times = np.geomspace(max(shared, 1e-3), max(run.times[-1] for run in mine), 200)
-        losses = np.array([[run.loss_at(t) for t in times] for run in mine])
-        losses[~np.isfinite(losses)] = np.nan
-        if np.isnan(losses).all():
-            continue
-        axis.plot(times, np.nanmedian(losses, axis=0), color=colour, label=name)
-        axis.fill_between(times, np.nanmin(losses, axis=0), np.nanmax(losses, axis=0), color=colour, alpha=0.2, lw=0)
-    axis.set(yscale="log")
-    style.bare(axis)
 
 
 def share(samples: int) -> slice:

@@ -11,8 +11,7 @@ and |dtheta|^2 is the integral of the square, in all methods.
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import relax
@@ -100,18 +99,3 @@ def samples(count: int, seed: int, looked: Callable[[], float], losses: list[flo
         if len(losses) <= EPOCHS:
             losses.append(looked())
         yield from random.permutation(count)
-
-
-def epochs_table(title: str, losses: dict[tuple[str, int], list[float]], at: Sequence[int], form: str = ".1e") -> str:
-    """Losses of method and seed after epochs that all seeds saw, in Markdown: median, lowest and highest."""
-    lines = [f"{title}, median (lowest to highest)", "", "| method | " + " | ".join(f"epoch {n}" for n in at) + " |"]
-    lines.append("|---" * (1 + len(at)) + "|")
-    for name in dict.fromkeys(name for name, _ in losses):
-        mine = [of for (method, _), of in losses.items() if method == name]
-        cells = []
-        for n in at:
-            there = [of[n] for of in mine if len(of) > n]
-            spread = f" ({min(there):{form}} to {max(there):{form}})" if len(there) > 1 else ""
-            cells.append(f"{statistics.median(there):{form}}{spread}" if len(there) == len(mine) else "-")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)

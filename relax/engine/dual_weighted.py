@@ -63,9 +63,10 @@ class ErrorEstimate:
         Raises:
             BadInput: for a fraction that is not in (0, 1].
         """
-        share = number_in(fraction, (lambda x: 0.0 < x <= 1.0, "a number in (0, 1]"), "marked: fraction")
         V = self.cells.function_space
         comm = V.mesh.comm
+        fraction = parallel.of_rank_0(comm, fraction)
+        share = number_in(fraction, (lambda x: 0.0 < x <= 1.0, "a number in (0, 1]"), "marked: fraction")
         sizes = np.abs(self.cells.x.array[: num_owned(V)])
         wanted = share * parallel.sum_over_ranks(comm, np.array([sizes.sum()]))[0]
         low, high = 0.0, parallel.largest(comm, float(sizes.max(initial=0.0)))

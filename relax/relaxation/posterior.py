@@ -28,6 +28,8 @@ _TIMES, _STEPS = 48, 6
 _NOTHING = 24.0
 # Where Φ is this close to its least value it may change from node to node by so much.
 _MATTERS, _CHANGE = 6.0, 1.5
+# What of a prior lies in the box, at least.
+_LEAST_MASS = 1e-6
 
 
 class Posterior:
@@ -52,7 +54,8 @@ class Posterior:
         log_evidence: log of the integral of exp(-J) π, the prior's mass in the box being 1.
 
     Raises:
-        BadInput: where the lattice does not resolve exp(-J) π, with the cells that it takes.
+        BadInput: where the lattice does not resolve exp(-J) π, with the cells that it takes; for a prior of which next
+            to nothing lies in the box.
     """
 
     def __init__(self, landscape: RelaxedMisfit, prior: Any = None) -> None:
@@ -61,7 +64,7 @@ class Posterior:
         self._shape = landscape.samples.shape
         self._comm = landscape.landscape.mesh.comm
         energy = landscape.samples.copy()
-        log_mass = 0.0
+        log_mass, prior = 0.0, parallel.of_rank_0(self._comm, prior)
         if prior is not None:
             mean, std = _gaussian(prior, len(self.box))
             nodes = from_unit(lattice(self._shape), self.box)
@@ -82,8 +85,9 @@ class Posterior:
 
     def drift(self, x: npt.ArrayLike, t: float) -> Array:
         """The drift of dm = drift dt + L dB at points (n, d) of the box and a time t in [0, 3], L its sides: (n, d)."""
+        x, t = parallel.of_rank_0(self._comm, (x, t))
         time = number_in(t, (lambda v: 0.0 <= v <= _TIME, f"a time from 0 to {_TIME:g}"), "drift: t")
-        points = to_unit(parallel.of_rank_0(self._comm, as_points(x)), self.box)
+        points = to_unit(as_points(x), self.box)
         if points.shape[1] != len(self.box) or (points < 0.0).any() or (points > 1.0).any():
             raise BadInput(f"drift: x: expected points of the box {self.box.tolist()}, (n, {len(self.box)})")
         return self._drift(points, time) * (self.box[:, 1] - self.box[:, 0])
@@ -94,6 +98,7 @@ class Posterior:
         Steps are Heun's, shorter and shorter towards the end; what they leave of a mean or a share falls as they do.
         Paths are shared among the ranks, and the same on any number of them.
         """
+        num, seed, steps = parallel.of_rank_0(self._comm, (num, seed, steps))
         paths = Paths(num, seed, self._comm)
         d = len(self.box)
         to_go = np.geomspace(_TIME, self._times[1], at_least(steps, 2, "steps"))
@@ -129,9 +134,19 @@ def _gaussian(prior: Any, d: int) -> tuple[Array, Array]:
 
 
 def _log_mass(box: Array, mean: Array, std: Array) -> float:
-    """log of the mean over the box of exp(-½ |(m - mean)/std|²)."""
+    """log of the mean over the box of exp(-½ |(m - mean)/std|²).
+
+    Raises:
+        BadInput: where of a parameter's prior less than one part in a million lies in the box.
+    """
     low, high = ((box[:, i] - mean) / (np.sqrt(2.0) * std) for i in range(2))
-    means = std * np.sqrt(0.5 * np.pi) * (erf(high) - erf(low)) / (box[:, 1] - box[:, 0])
+    masses = 0.5 * (erf(high) - erf(low))
+    if (masses < _LEAST_MASS).any():
+        raise BadInput(
+            f"Posterior: prior: expected one that lies in the box {box.tolist()}, where the misfit is known, got "
+            f"one of which {masses.min():.1e} does; take another box, or another prior"
+        )
+    means = std * np.sqrt(2.0 * np.pi) * masses / (box[:, 1] - box[:, 0])
     return float(np.log(means).sum())
 
 

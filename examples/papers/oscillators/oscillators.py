@@ -26,6 +26,7 @@ import numpy.typing as npt  # noqa: E402
 import torch  # noqa: E402
 
 import relax  # noqa: E402
+from outcomes import median_at  # noqa: E402
 from relax.base import parallel  # noqa: E402
 
 Array = npt.NDArray[np.float64]
@@ -290,10 +291,10 @@ def main() -> None:
     runs = harness.compare("Oscillators", METHODS, given, times=(5.0, 15.0, 35.0))
     if given.budget < 60.0:
         return
-    tuned = harness.median_at(runs, TUNED, 60.0)
-    others = min(harness.median_at(runs, m.name, 60.0) for m in METHODS if m.name.startswith("Adam"))
-    assert harness.median_at(runs, TUNED, 15.0) <= 1e-3, "expected the half-inverse below 1e-3 after 15 s"
-    assert harness.median_at(runs, TUNED, 35.0) <= 1e-4, "expected the half-inverse below 1e-4 after 35 s"
+    tuned = median_at(runs, TUNED, 60.0)
+    others = min(median_at(runs, m.name, 60.0) for m in METHODS if m.name.startswith("Adam"))
+    assert median_at(runs, TUNED, 15.0) <= 1e-3, "expected the half-inverse below 1e-3 after 15 s"
+    assert median_at(runs, TUNED, 35.0) <= 1e-4, "expected the half-inverse below 1e-4 after 35 s"
     assert others >= 10.0 * tuned, f"expected Adam ten times above the half-inverse, got {others:.1e} and {tuned:.1e}"
 
 

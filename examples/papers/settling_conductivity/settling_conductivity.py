@@ -22,7 +22,8 @@ import numpy.typing as npt  # noqa: E402
 
 import relax  # noqa: E402
 from relax.errors import RelaxError  # noqa: E402
-from sheet import Sheet, epochs_table, samples  # noqa: E402
+from outcomes import epochs_table  # noqa: E402
+from sheet import Sheet, samples  # noqa: E402
 
 Array = npt.NDArray[np.float64]
 

@@ -27,7 +27,8 @@ from sklearn.datasets import load_digits  # noqa: E402
 
 import relax  # noqa: E402
 from relax.errors import SolveFailed  # noqa: E402
-from sheet import EPOCHS, epochs_table  # noqa: E402
+from outcomes import epochs_table  # noqa: E402
+from sheet import EPOCHS  # noqa: E402
 
 Array = npt.NDArray[np.float64]
 

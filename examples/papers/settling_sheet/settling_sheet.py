@@ -27,7 +27,8 @@ import relax  # noqa: E402
 from relax.errors import RelaxError  # noqa: E402
 from relax.jobs.view import style  # noqa: E402
 from device import Device  # noqa: E402
-from sheet import Sheet, epochs_table, samples  # noqa: E402
+from outcomes import epochs_table  # noqa: E402
+from sheet import Sheet, samples  # noqa: E402
 
 Array = npt.NDArray[np.float64]
 
