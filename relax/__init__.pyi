@@ -41,6 +41,7 @@ from relax.invert.priors import SmoothnessPrior as SmoothnessPrior
 from relax.layer import ComplexLayer as ComplexLayer
 from relax.layer import ResidualLoss as ResidualLoss
 from relax.layer import SolutionLayer as SolutionLayer
+from relax.layer import graph as graph
 from relax.observe import AtSteps as AtSteps
 from relax.observe import FieldValues as FieldValues
 from relax.observe import Functional as Functional

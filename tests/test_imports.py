@@ -293,7 +293,7 @@ PUBLIC = {
         "relax.errors": "BadInput BadProblem CheckFailed NotConverged PointsOutsideMesh RelaxError SolveFailed",
         "relax.invert": "Result Stats Status gauss_newton lbfgs",
         "relax.invert.priors": "BlockPrior IdentityPrior SmoothnessPrior",
-        "relax.layer": "ComplexLayer ResidualLoss SolutionLayer",
+        "relax.layer": "ComplexLayer ResidualLoss SolutionLayer graph",
         "relax.observe": "AtSteps FieldValues Functional Observable PointValues Stack TimeIntegral",
         "relax.problem": "Continuation Evolution Problem Substitution clamp clamp_boundary theta_evolution",
         "relax.relaxation": "ElasticSGD EntropySGD HamiltonJacobi HeatSmoothing Parle ProximalPoint "

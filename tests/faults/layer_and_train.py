@@ -10,6 +10,13 @@ FORMULA = "test_half_inverse.py -k 'formula and (dense or fewer or positions) or
 
 MUTANTS = [
     Mutant(
+        "ends = topology.connectivity(1, 0).array.reshape(-1, 2)[: topology.index_map(1).size_local]",
+        "ends = topology.connectivity(1, 0).array.reshape(-1, 2)",
+        "test_graph.py",
+        "edges of a mesh's graph that several ranks share, counted by each",
+        ranks=2,
+    ),
+    Mutant(
         "enough = max(STEERED * size, _BY_CHANCE * self._noise * np.sqrt(theta.size))",
         "enough = max(STEERED * size, self._noise)",
         "test_aeqprop.py -k noise",
