@@ -315,6 +315,7 @@ PUBLIC = {
         "relax.train.closed_loop": "ClosedLoop LoopReport OneStep one_step",
         "relax.train.half_inverse": "HalfInverse StepReport",
         "relax.train.inverses": "MapInverse gauss_newton_inverse heat_inverse lbfgs_inverse over_teams poisson_inverse",
+        "relax.train.paths": "PathPosterior SDELayer",
         "relax.train.physical": "LocalInverse physical_gradient",
     },
 }

@@ -23,6 +23,7 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.checks import at_least, positive
 from relax.base.fem.coefficients import Coefficient
+from relax.base.monte_carlo import Estimate, Paths, heun_step, starting
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
 from relax.observe import FieldValues
@@ -30,7 +31,6 @@ from relax.pdes.hamilton_jacobi import viscous_evolution
 from relax.relaxation.functions import Landscape, as_points, gradient_of, values_of
 from relax.relaxation.landscape.point_values import PointEvaluator
 from relax.relaxation.landscape.recovery import Recovery
-from relax.relaxation.monte_carlo import Estimate, Paths, heun_step, starting
 
 #: A control: points (n, d) and the time to go -> (n, d).
 Control = Callable[[Array, float], Any]

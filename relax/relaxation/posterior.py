@@ -12,13 +12,13 @@ from scipy.special import erf
 
 from relax.base import parallel
 from relax.base.checks import at_least, number_in, of_kind
+from relax.base.monte_carlo import Paths, heun_step
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.relaxation.box import from_unit, lattice, to_unit
 from relax.relaxation.functions import as_numbers, as_points
 from relax.relaxation.landscape.history import interpolation_weights
 from relax.relaxation.misfit import RelaxedMisfit, relaxed_lattice
-from relax.relaxation.monte_carlo import Paths, heun_step
 
 # How long a path is, in units of the box squared: of where it began no more is left than exp(-pi^2 T/2).
 _TIME = 3.0

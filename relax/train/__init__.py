@@ -1,4 +1,5 @@
-"""Training with physics: half-inverse and physical gradients with their inverses, closed loops, settling.
+"""Training with physics: half-inverse and physical gradients with their inverses, closed loops, settling,
+posteriors over paths.
 
 Names are loaded when first used, so that torch is loaded only by those who use it.
 """

@@ -12,5 +12,7 @@ from relax.train.inverses import heat_inverse as heat_inverse
 from relax.train.inverses import lbfgs_inverse as lbfgs_inverse
 from relax.train.inverses import over_teams as over_teams
 from relax.train.inverses import poisson_inverse as poisson_inverse
+from relax.train.paths import PathPosterior as PathPosterior
+from relax.train.paths import SDELayer as SDELayer
 from relax.train.physical import LocalInverse as LocalInverse
 from relax.train.physical import physical_gradient as physical_gradient

@@ -11,9 +11,9 @@ from mpi4py import MPI
 from relax import FieldValues, ReducedMap, meshes, theta_evolution
 from relax.base import parallel
 from relax.base.fem.coefficients import interpolated
+from relax.base.monte_carlo import Paths
 from relax.errors import BadInput
 from relax.relaxation import cole_hopf, control
-from relax.relaxation.monte_carlo import Paths
 
 COMM = MPI.COMM_WORLD
 

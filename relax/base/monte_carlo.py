@@ -44,20 +44,22 @@ class Paths:
         num: paths over all ranks.
         seed: of all streams.
         comm: whose ranks share the paths.
+        block: how many share a stream, and so a rank.
 
     Attributes:
         count: paths of this rank, which may be none.
     """
 
-    def __init__(self, num: int, seed: int, comm: MPI.Comm) -> None:
+    def __init__(self, num: int, seed: int, comm: MPI.Comm, block: int = _BLOCK) -> None:
         at_least(num, 2, "num_paths")
         self._comm = comm
-        starts = range(0, num, _BLOCK)
+        self._block = block
+        starts = range(0, num, block)
         streams = np.random.SeedSequence(at_least(seed, 0, "seed")).spawn(len(starts))
         self._num_blocks = len(starts)
         self._mine = range(comm.rank, self._num_blocks, comm.size)
         self._generators = [np.random.default_rng(streams[b]) for b in self._mine]
-        self._sizes = [min(_BLOCK, num - starts[b]) for b in self._mine]
+        self._sizes = [min(block, num - starts[b]) for b in self._mine]
         self._num = num
         self.count = sum(self._sizes)
 
@@ -76,7 +78,7 @@ class Paths:
         whole = np.zeros((self._num, *values.shape[1:]))
         ends = np.cumsum([0, *self._sizes])
         for b, start, end in zip(self._mine, ends[:-1], ends[1:], strict=True):
-            whole[b * _BLOCK : b * _BLOCK + end - start] = values[start:end]
+            whole[b * self._block : b * self._block + end - start] = values[start:end]
         return parallel.sum_over_ranks(self._comm, whole)
 
     def estimate(self, values: Array) -> Estimate:
