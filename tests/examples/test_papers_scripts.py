@@ -25,6 +25,7 @@ RUNS = {
     "settling_conductivity": (1, 4),
     "settling_sheet": (1, 2),
     "settling_digits": (1, 4),
+    "path_posterior": (2, 3),
 }
 
 

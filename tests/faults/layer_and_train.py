@@ -19,7 +19,7 @@ MUTANTS = [
     Mutant(
         "frozen(state[0], times[n])",
         "frozen(state[0].detach(), times[n])",
-        "test_paths.py -k unbiased",
+        "test_paths.py -k landing",
         "a path that is cut where parameters are held",
     ),
     Mutant(
