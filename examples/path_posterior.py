@@ -33,8 +33,7 @@ for _ in range(100):
 bound = float(posterior.elbo(lambda w: log_likelihood(w[:, 0]), num=4000))
 f, V1 = lambda x: (x[0] / sigma) ** 2 / 2, lambda x: -log_likelihood(torch.as_tensor(x[0])).numpy()
 mesh = relax.meshes.interval(200, (-5, 5), comm=teams.space)  # time is in units of the noise
-V = OptimalControl(mesh, f, V=V1, beta=1.0, t=sigma**2, num_steps=50)  # -log evidence, from w and the time to go
-evidence = -V.value([[0.0]], sigma**2)[0]
+evidence = -OptimalControl(mesh, f, V=V1, beta=1.0, t=sigma**2, num_steps=50).value([[0.0]], sigma**2)[0]
 if teams.comm.rank == 0:
     print(f"log evidence {evidence:.3f}, bound {bound:.3f}")
 assert -0.1 < bound - evidence < 0.01

@@ -6,6 +6,18 @@ from faults.mutant import Mutant
 
 MUTANTS = [
     Mutant(
+        "forces = self.metric(forces)",
+        "pass",
+        "test_optim.py -k 'metric and whitened'",
+        "gradients in the Euclidean norm beside a spring in the prior's",
+    ),
+    Mutant(
+        "lambda xi: prior.color(xi) - prior.mean",
+        "prior.color",
+        "test_optim.py -k 'metric and whitened'",
+        "noise that pulls towards the prior's mean",
+    ),
+    Mutant(
         "return -np.asarray(RegularGridInterpolator",
         "return np.asarray(RegularGridInterpolator",
         "test_posterior.py -k gaussian",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relax.errors import BadInput
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
+from relax.relaxation.optim.metric import Metric
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.step import (
     GroupStep,
@@ -26,7 +27,8 @@ class Chain:
     """y <- y - eta' (grad f(y) + (y - x)/t) + sqrt(2 eta'/beta) N(0, I), and mu <- a mu + (1 - a) y, from y = mu = x.
 
     Momentum acts on the sum of gradient, weight decay, spring and noise: only then is exp(-beta (f + |y - x|^2/(2t)))
-    what it samples. Its velocity starts at zero.
+    what it samples. Its velocity starts at zero. With a metric of the group grad f and noise go through it, and the
+    spring is of its norm.
     """
 
     def __init__(self, part: GroupStep) -> None:
@@ -37,6 +39,7 @@ class Chain:
         self.t = part.setting("t")
         self.beta = part.setting("beta") if "beta" in group else math.inf
         self.averaging = float(group.get("averaging", 0.0))
+        self.metric: Metric | None = group.get("metric")
         self._check_spring()
         self.velocity = [torch.zeros_like(x) for x in part.start] if momentum else []
         #: Without averaging mu is the last point.
@@ -57,6 +60,8 @@ class Chain:
         """One step of the chain with the gradients that the closure has left."""
         live, forces = self.part.forces()
         if live:
+            if self.metric is not None:
+                forces = self.metric(forces)
             y, x = chosen(self.part.points, live), chosen(self.part.start, live)
             if self.motion.momentum:
                 spring = torch._foreach_sub(y, x)
@@ -65,7 +70,8 @@ class Chain:
                 forces = spring
             else:
                 torch._foreach_lerp_(y, x, self.motion.lr / self.t)
-            descend_with_noise(y, forces, chosen(self.velocity, live), self.motion, noise, self.beta)
+            source = noise if self.metric is None else self.metric.coloured(noise)
+            descend_with_noise(y, forces, chosen(self.velocity, live), self.motion, source, self.beta)
         if self.averaging:
             torch._foreach_lerp_(self.mean, self.part.points, 1.0 - self.averaging)
 

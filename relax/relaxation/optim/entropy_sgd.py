@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from relax.invert.priors.base import Prior
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.chain import step_to_means
+from relax.relaxation.optim.metric import Metric
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.schedules import Scheduled
 
@@ -43,6 +45,15 @@ class EntropySGD(RelaxationOptimizer):
       as is done here.
     - Weight decay is part of f, in the inner loop; the Python code adds it in the outer step as well.
 
+    With ``metric``, a prior N(., C), |y - x|^2 is (y - x)^T C^-1 (y - x): for parameters of a PDE, whose Euclidean norm
+    depends on the mesh. t is then a variance in units of the prior's, and
+
+        y <- y - inner_lr (C (grad f(y) + weight_decay y) + (y - x)/t) + sqrt(2 inner_lr/beta) N(0, C),
+
+    which is the chain above in whitened parameters. The last axis of each parameter is a control vector in the
+    replicated order: those of several starts may be the rows of one parameter. Collective then, with the same
+    parameters and seed on each rank. A saved state does not hold the prior.
+
     Advice: choose t so that (x - mu)/t is about as large as a gradient. lr = 1 together with momentum 0.9 is a setting
     for networks with batch normalisation; plain networks diverge with it.
     What is not listed here is explained in :mod:`relax.relaxation.optim`.
@@ -51,6 +62,7 @@ class EntropySGD(RelaxationOptimizer):
         lr: the fraction of the way to mu, dimensionless.
         inner_steps: 5 to 20 in the papers.
         inner_lr: 0.1 to 1 in the papers.
+        metric: a prior, such as ``relax.SmoothnessPrior``; None for the Euclidean norm.
     """
 
     def __init__(
@@ -60,6 +72,7 @@ class EntropySGD(RelaxationOptimizer):
         *,
         t: Scheduled,
         beta: Scheduled,
+        metric: Prior | None = None,
         inner_steps: int = 20,
         inner_lr: float = 0.1,
         averaging: float = 0.75,
@@ -79,7 +92,18 @@ class EntropySGD(RelaxationOptimizer):
             noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, t=t, beta=beta,
             inner_steps=inner_steps, inner_lr=inner_lr, averaging=averaging, momentum=momentum,
             inner_momentum=inner_momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
+            metric=None if metric is None else Metric(metric),
         )  # fmt: skip
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As of every optimiser here; a group may have a metric of its own, or None.
+
+        Raises:
+            BadInput: for what is no prior, too.
+        """
+        if isinstance(param_group, dict) and not isinstance(metric := param_group.get("metric"), Metric | None):
+            param_group = {**param_group, "metric": Metric(metric)}
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from relax.errors import BadInput, NotConverged
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer, setting
-from relax.relaxation.optim.noise import Noise
+from relax.relaxation.optim.metric import Source
 
 
 def as_real(tensor: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ def descend_from_start(
 
 
 def descend_with_noise(
-    points: list[Tensor], forces: list[Tensor], velocity: list[Tensor], motion: Motion, noise: Noise, beta: float
+    points: list[Tensor], forces: list[Tensor], velocity: list[Tensor], motion: Motion, noise: Source, beta: float
 ) -> None:
     """``descend``, and noise of sqrt(2 (1 - m) lr/beta) N(0, I) per step, which then samples exp(-beta H).
 

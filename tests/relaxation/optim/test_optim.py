@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
+from dolfinx import fem
 from optim_common import CURVATURES, Trainer, equal, parameter, quadratic
 from optim_contract import OptimizerContract
 
+from relax import SmoothnessPrior, meshes
 from relax.errors import BadInput, NotConverged
 from relax.relaxation.optim import (
     SGLD,
@@ -319,3 +322,66 @@ class TestElasticSGD(OptimizerContract):
     make = making(ElasticSGD, lr=0.1, rho=0.5, inner_steps=4)
     calls = 4
     linear_in_lr = False
+
+
+# -- a metric ----------------------------------------------------------------------------------------------------------
+
+
+def prior_of(**how):
+    V = fem.functionspace(meshes.interval(6), ("Lagrange", 1))
+    return SmoothnessPrior(V, length=0.4, std=1.5, mean=0.3, **how)
+
+
+def rugged(x, optimizer, to_y=lambda x: x):
+    """A closure for rows of x."""
+
+    def closure():
+        optimizer.zero_grad()
+        y = to_y(x)
+        loss = (2.0 * (y - 0.5) ** 2 + torch.sin(3.0 * y)).sum()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+@pytest.mark.ranks(1, 2)
+@pytest.mark.parametrize("inner_momentum", [0.0, 0.6])
+def test_a_metric_is_the_euclidean_norm_of_whitened_parameters(inner_momentum):
+    prior = prior_of()
+    L = torch.from_numpy(prior.color(np.eye(prior.size)) - prior.mean)
+    z = parameter(np.random.default_rng(0).standard_normal((2, prior.size)))
+    y = parameter((z @ L).detach())
+    settings = {"t": 0.3, "beta": 5.0, "inner_lr": 0.05, "inner_steps": 4, "momentum": 0.5, "seed": 1}
+    settings["inner_momentum"] = inner_momentum
+    plain, metric = EntropySGD([z], **settings), EntropySGD([{"params": [y], "metric": prior}], **settings)
+    for _ in range(3):
+        plain.step(rugged(z, plain, lambda z: z @ L))
+        metric.step(rugged(y, metric))
+    assert (y.detach() - z.detach() @ L).abs().max() <= 1e-10 * y.detach().abs().max()
+    # A copy goes on with the same prior; so does an optimiser that loads what was saved.
+    twin = copy.deepcopy(metric)
+    other = EntropySGD([y], metric=prior, **settings)
+    other.load_state_dict(metric.state_dict())
+    assert twin.param_groups[0]["metric"] is metric.param_groups[0]["metric"]
+    start, ends = y.detach().clone(), []
+    for optimizer in (metric, other):
+        with torch.no_grad():
+            y.copy_(start)
+        optimizer.step(rugged(y, optimizer))
+        ends.append(y.detach().clone())
+    assert torch.equal(*ends)
+    with pytest.raises(BadInput, match=r"\(\.\.\., 7\)"):
+        short = EntropySGD([parameter(START)], t=0.3, beta=5.0, metric=prior)
+        short.step(quadratic(short.param_groups[0]["params"][0], short))
+    prior.close()
+
+
+@pytest.mark.ranks(1, 2)
+def test_a_metric_is_a_prior():
+    with pytest.raises(BadInput, match="expected a prior"):
+        EntropySGD([parameter(START)], t=0.3, beta=5.0, metric=torch.eye(3))
+    owned = prior_of(layout="owned")
+    with pytest.raises(BadInput, match="replicated"):
+        EntropySGD([parameter(START)], t=0.3, beta=5.0, metric=owned)
+    owned.close()
