@@ -304,11 +304,14 @@ PUBLIC = {
     "relax.relaxation": {
         "relax.relaxation": "cole_hopf control gallery optim",
         "relax.relaxation.envelope": "HopfLax hopf_lax",
+        "relax.relaxation.fokker_planck": "Densities density",
         "relax.relaxation.landscape": "Descent Minimisers RelaxedLandscape",
         "relax.relaxation.misfit": "RelaxedMisfit relax_misfit",
         "relax.relaxation.posterior": "Posterior",
         "relax.relaxation.optim": "ElasticSGD EntropySGD HamiltonJacobi HeatSmoothing Parle ProximalPoint SGLD "
         "beta_from_eps refresh_batch_norm t_from_spring",
+        "relax.relaxation.spectrum": "HessianSpectrum hessian_spectrum",
+        "relax.relaxation.thermodynamic": "local_entropy",
     },
     "relax.train": {
         "relax.train.aeqprop": "Aeqprop SettlingReport",

@@ -4,6 +4,8 @@ from relax.relaxation import gallery as gallery
 from relax.relaxation import optim as optim
 from relax.relaxation.envelope import HopfLax as HopfLax
 from relax.relaxation.envelope import hopf_lax as hopf_lax
+from relax.relaxation.fokker_planck import Densities as Densities
+from relax.relaxation.fokker_planck import density as density
 from relax.relaxation.landscape import Descent as Descent
 from relax.relaxation.landscape import Minimisers as Minimisers
 from relax.relaxation.landscape import RelaxedLandscape as RelaxedLandscape
@@ -20,3 +22,6 @@ from relax.relaxation.optim import beta_from_eps as beta_from_eps
 from relax.relaxation.optim import refresh_batch_norm as refresh_batch_norm
 from relax.relaxation.optim import t_from_spring as t_from_spring
 from relax.relaxation.posterior import Posterior as Posterior
+from relax.relaxation.spectrum import HessianSpectrum as HessianSpectrum
+from relax.relaxation.spectrum import hessian_spectrum as hessian_spectrum
+from relax.relaxation.thermodynamic import local_entropy as local_entropy
