@@ -101,8 +101,8 @@ def density(
     comm = V.mesh.comm
     times, diffusion, num_steps = parallel.of_rank_0(comm, (times, diffusion, num_steps))
     moments = _checked_times(times)
-    positive(diffusion, "density: diffusion"), at_least(num_steps, 1, "density: num_steps")
-    flow = _Flow(V, diffusion)
+    at_least(num_steps, 1, "density: num_steps")
+    flow = _Flow(V, positive(diffusion, "density: diffusion"))
     try:
         held = flow.started(start)
         fields = [_field(V, held)]

@@ -67,7 +67,7 @@ class HessianSpectrum:
 
     def density(self, x: npt.ArrayLike, width: float) -> Array:
         """How many eigenvalues lie around each of x, (n,): of integral 1, a Gaussian of this width for each node."""
-        positive(width, "HessianSpectrum.density: width")
+        width = positive(width, "HessianSpectrum.density: width")
         at = as_numbers(x, "HessianSpectrum.density: x: expected numbers, (n,)").reshape(-1)
         bells = np.exp(-0.5 * ((at[:, None, None] - self.nodes) / width) ** 2) / (width * math.sqrt(2.0 * math.pi))
         return np.asarray((bells * self.weights).sum(axis=2).mean(axis=1))
@@ -84,7 +84,7 @@ class HessianSpectrum:
         Raises:
             BadInput: where an eigenvalue is not above -1/t, with the t that would do.
         """
-        number_in(t, (lambda v: v > 0.0, "a time > 0 (inf for no spring)"), "HessianSpectrum.width: t")
+        t = number_in(t, (lambda v: v > 0.0, "a time > 0 (inf for no spring)"), "HessianSpectrum.width: t")
         least = self.lambda_min
         # Of a spectrum that ends at 0 rounding leaves eigenvalues of either sign.
         if not least + 1.0 / t > 1e-12 * max(self.lambda_max, -least):

@@ -46,8 +46,8 @@ def local_entropy(
 
     the solution of u_t = -1/2 |grad u|² + 1/(2 beta) Lap u, u(., 0) = f, which is the local entropy of Entropy-SGD:
     log of the integral of exp(-beta f(y) - beta |x - y|²/(2t)) is -beta u + d/2 log(2 pi t/beta), d the number of
-    weights. The lower u - f(x), the less f rises around x; with a weight's share of it, curvatures c, it is
-    sum log(1 + t c)/(2 beta) for a quadratic.
+    weights. The lower u - f(x), the less f rises around x: at the minimum of a quadratic with curvatures c it is the
+    sum of log(1 + t c)/(2 beta).
 
     u is the integral over k from 0 to 1 of E_k f, E_k the mean under exp(-beta (k f(y) + |x - y|²/(2t))), at the 12
     points of a Gauss rule. Each chain goes through them from the Gaussian at k = 0, which it begins with a draw of,
@@ -73,7 +73,7 @@ def local_entropy(
     """
     weights = Weights("local_entropy", params, closure, comm)
     t, beta, chains, steps, seed = parallel.of_rank_0(comm, (t, beta, chains, steps, seed))
-    positive(t, "local_entropy: t"), positive(beta, "local_entropy: beta")
+    t, beta = positive(t, "local_entropy: t"), positive(beta, "local_entropy: beta")
     at_least(chains, 2, "local_entropy: chains"), at_least(steps, 4, "local_entropy: steps")
     at_least(seed, 0, "local_entropy: seed")
     points, parts = np.polynomial.legendre.leggauss(_NODES)

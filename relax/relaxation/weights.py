@@ -50,13 +50,13 @@ class Weights:
         sizes = parallel.on_each_rank(comm, self.size)
         if any(other != sizes[0] for other in sizes):
             raise BadInput(f"{what}: expected the same parameters on each rank, got so many numbers by rank: {sizes}")
+        own = self.present().cpu().numpy()
+        if parallel.any_rank(comm, not np.array_equal(own, parallel.from_rank_0(comm, own))):
+            raise BadInput(f"{what}: expected the same weights on each of the {comm.size} ranks, got others on some")
 
     def present(self) -> Tensor:
-        """A copy of the weights, (size,): rank 0's, on every rank."""
-        own = self._flat([p.detach() for p in self._params]).clone()
-        if self.comm.size == 1:
-            return own
-        return torch.as_tensor(parallel.from_rank_0(self.comm, own.cpu().numpy())).to(own)
+        """A copy of the weights, (size,). Local."""
+        return self._flat([p.detach() for p in self._params]).clone()
 
     @contextmanager
     def given_back(self) -> Iterator[None]:
@@ -79,17 +79,15 @@ class Weights:
         """(loss, (size,) gradient) of all ranks' samples.
 
         Raises:
-            NotConverged: on every rank, for a loss that is not finite.
+            NotConverged: on every rank, where they are not finite.
         """
         with parallel.together(self.comm):
             loss = self._loss()
             gradient = self._flat(self._gradients(loss, graph=False))
-        value, gradient = self._summed(torch.cat([loss.detach().reshape(1).to(gradient), gradient])).split(
-            [1, self.size]
-        )
-        if not math.isfinite(float(value)):
-            raise NotConverged(f"{self._what}: the loss is {float(value)}")
-        return float(value), gradient
+        both = self._summed(torch.cat([loss.detach().reshape(1).to(gradient), gradient]))
+        if not bool(torch.isfinite(both).all()):
+            raise NotConverged(f"{self._what}: the loss is {float(both[0])}, or its gradient is not finite")
+        return float(both[0]), both[1:]
 
     def hessian(self) -> Callable[[Tensor], Tensor]:
         """The product with the Hessian, (size,) -> (size,), collective. The closure is called once, now.
@@ -162,6 +160,8 @@ def _parameters(what: str, params: Any) -> list[Tensor]:
     kept = [p for p in given if not isinstance(p, Tensor) or p.requires_grad]
     if not kept or any(not isinstance(p, Tensor) or not p.is_leaf for p in kept):
         raise BadInput(f"{what}: expected parameters that require gradients, got {[type(p).__name__ for p in kept]}")
+    if len({id(p) for p in kept}) < len(kept):
+        raise BadInput(f"{what}: expected each parameter once, got one twice")
     if any(p.is_complex() for p in kept):
         raise BadInput(f"{what}: expected real parameters, got complex ones")
     return kept

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 
 import torch
 from relax.relaxation.optim import (
@@ -88,27 +89,53 @@ def data(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Ten
     return x[train], y[train], x[test], y[test]
 
 
+def steps_of(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+) -> Iterator[None]:
+    """Endless steps, each gradient from a batch of its own."""
+
+    def closure() -> torch.Tensor:
+        x, y = batches()
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    while True:
+        optimizer.step(closure)
+        yield
+
+
+def random_batches(x: torch.Tensor, y: torch.Tensor, seed: int) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+    """Batches drawn with replacement."""
+    picks = torch.Generator().manual_seed(seed)
+
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        rows = torch.randint(len(x), (BATCH,), generator=picks)
+        return x[rows], y[rows]
+
+    return batch
+
+
+@torch.no_grad()
+def error(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+    """Share of images that are taken for another digit, in per cent."""
+    return 100.0 * float((model(x).argmax(dim=1) != y).float().mean())
+
+
 def error_of(name: str, seed: int, epochs: int) -> float:
     """Test error in per cent at the end, after ``epochs`` times the training images in gradients."""
     x, y, x_test, y_test = data(seed)
     torch.manual_seed(seed)
     model = network()
-    picks = torch.Generator().manual_seed(seed)
     gradients, make = METHODS[name]
     steps = epochs * (len(x) // BATCH) // gradients
     optimizer = make(model.parameters(), steps, seed)
-
-    def closure() -> torch.Tensor:
-        rows = torch.randint(len(x), (BATCH,), generator=picks)
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(x[rows]), y[rows])
-        loss.backward()
-        return loss
-
-    for _ in range(steps):
-        optimizer.step(closure)
-    with torch.no_grad():
-        return 100.0 * float((model(x_test).argmax(dim=1) != y_test).float().mean())
+    for _ in islice(steps_of(model, optimizer, random_batches(x, y, seed)), steps):
+        pass
+    return error(model, x_test, y_test)
 
 
 def main() -> None:
