@@ -76,6 +76,18 @@ def test_the_closed_form_of_a_parabola():
 
 
 @pytest.mark.ranks(1, 2)
+def test_the_same_in_the_plane():
+    """Means decay as exp(-s) and E |x|² goes to 2 D, on triangles that know no direction."""
+    mesh, D = meshes.disk(0.12), 0.02
+    u = field(mesh, lambda x: 0.5 * (x[0] ** 2 + x[1] ** 2))
+    rho = density(u, [0.5, 8.0], start=lambda x: np.exp(-20.0 * ((x[0] - 0.3) ** 2 + x[1] ** 2)), diffusion=D)
+    found = rho.mean(lambda x: np.stack([x[0], x[1], x[0] ** 2 + x[1] ** 2]))
+    everyone_has(found)
+    assert np.abs(found[1, :2] - found[0, :2] * np.exp(-0.5)).max() < 0.01
+    assert abs(found[2, 2] - 2.0 * D) < 0.004
+
+
+@pytest.mark.ranks(1, 2)
 def test_scoping_goes_from_most_to_least_smoothed():
     """A landscape, its fields at even times, and the first of them alone for a short while."""
     mesh, T = meshes.interval(40, (-2.0, 2.0)), 0.5
