@@ -6,6 +6,7 @@ from relax import meshes as meshes
 from relax import observe as observe
 from relax import pdes as pdes
 from relax import relaxation as relaxation
+from relax import symbolic as symbolic
 from relax import train as train
 from relax.base.checkpoint import Checkpoint as Checkpoint
 from relax.base.la.options import AMG_CG as AMG_CG

@@ -28,7 +28,7 @@ problem
 pdes
 engine
 invert layer
-relaxation train
+relaxation train symbolic
 jobs
 cli
 __main__
@@ -279,7 +279,7 @@ def test_imports_are_cheap(statement, absent):
 # What a user may rely on: names, and the modules they come from.
 PUBLIC = {
     "relax": {
-        "relax": "errors invert meshes observe pdes relaxation train",
+        "relax": "errors invert meshes observe pdes relaxation symbolic train",
         "relax.base.checkpoint": "Checkpoint",
         "relax.base.la.options": "AMG_CG AMG_GMRES DIRECT DIRECT_SYMMETRIC NEWTON",
         "relax.base.teams": "Teams",
@@ -312,6 +312,10 @@ PUBLIC = {
         "beta_from_eps refresh_batch_norm t_from_spring",
         "relax.relaxation.spectrum": "HessianSpectrum hessian_spectrum",
         "relax.relaxation.thermodynamic": "local_entropy",
+    },
+    "relax.symbolic": {
+        "relax.base.fem.unknown": "unknown",
+        "relax.symbolic.solve": "Candidate ClosedForm solve",
     },
     "relax.train": {
         "relax.train.aeqprop": "Aeqprop SettlingReport",

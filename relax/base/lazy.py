@@ -44,10 +44,10 @@ def value(package: str, home_of: dict[str, str], name: str) -> Any:
         missing = (error.name or "").split(".")[0]
         if missing in ("dolfinx", "petsc4py", "ufl", "basix", "mpi4py"):
             raise ImportError(GET_DOLFINX) from error
-        if missing == "torch":
+        if missing in ("torch", "sympy"):
             raise ImportError(
-                f"{package}.{name} needs torch, which is not installed: on Debian `apt install python3-torch`, or "
-                "`pip install torch`"
+                f"{package}.{name} needs {missing}, which is not installed: on Debian `apt install python3-{missing}`, "
+                f"or `pip install {missing}`"
             ) from error
         raise
     setattr(sys.modules[package], name, given)

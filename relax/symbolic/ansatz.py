@@ -1,0 +1,102 @@
+"""Formulas that textbooks are full of: polynomials, products of functions of one variable, their sums, plane waves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement
+from itertools import product as every
+
+from relax.symbolic.trees import AMPLITUDE, ONE, PHASE, Tree, enumerated, product, size, total
+
+# How many of the smallest products are added to one another: a hundred thousand sums.
+_PAIRED = 450
+
+
+def proposals(num_axes: int, in_time: bool, functions: Sequence[str], largest: int) -> Iterator[Tree]:
+    """Every formula that is tried, the likely ones first; without end but for the sizes.
+
+    Args:
+        num_axes: coordinates, and the time after them.
+        in_time: whether the last axis is the time.
+        functions: the names of those that may be used.
+        largest: the size up to which formulas are enumerated.
+    """
+    terms = sorted(_terms(num_axes, functions), key=size)
+    yield from _polynomials(num_axes, in_time)
+    yield from terms
+    waves = [t for t in terms if any(f in str(t) for f in ("'sin'", "'exp'"))]
+    yield from _alternating(
+        [
+            _waves(num_axes, functions),
+            (total([t] * k) for k in (2, 3) for t in waves if size(t) * k < 40),
+            _pairs(terms),
+            enumerated(num_axes, functions, largest),
+        ]
+    )
+    yield from ((f, pair) for f in functions if f in ("exp", "log", "inv") for pair in _pairs(terms))
+
+
+def _functions_of(axis: int, functions: Sequence[str]) -> list[Tree]:
+    """What a factor of one variable may be; no factor at all apart."""
+    z, rate, frequency, scale = ("z", axis), *(("c", (kind, axis)) for kind in ("rate", "frequency", "scale"))
+    affine = ("+", ONE, ("*", scale, z))
+    known = {
+        "square": ("square", z),
+        "exp": ("exp", ("*", rate, z)),
+        "sin": ("sin", ("+", ("*", frequency, z), PHASE)),
+        "inv": ("inv", affine),
+        "log": ("log", affine),
+    }
+    return [z, *(known[f] for f in known if f in functions)]
+
+
+def _terms(num_axes: int, functions: Sequence[str]) -> Iterator[Tree]:
+    """A constant times functions of one variable each."""
+    for factors in every(*([None, *_functions_of(axis, functions)] for axis in range(num_axes))):
+        yield product([AMPLITUDE, *(f for f in factors if f is not None)])
+
+
+def _polynomials(num_axes: int, in_time: bool) -> Iterator[Tree]:
+    """Of total degree 2, 3 and 4 with all coefficients; in time of degree 1 beside these."""
+    space = num_axes - in_time
+    for degree in (2, 3, 4):
+        monomials = [m for m in every(range(degree + 1), repeat=space) if sum(m) <= degree]
+        full = [(*m, *((power,) if in_time else ())) for m in monomials for power in range(1 + in_time)]
+        if len(full) <= 40:
+            yield total([product([AMPLITUDE, *(("z", i) for i, n in enumerate(m) for _ in range(n))]) for m in full])
+
+
+def _waves(num_axes: int, functions: Sequence[str]) -> Iterator[Tree]:
+    """a + b f(k.z + c), and b f(c + Σ a_i z_i²), with f one function or one of another and a number."""
+    plane = total([PHASE, *(("*", ("c", ("frequency", i)), ("z", i)) for i in range(num_axes))])
+    bowl = total([PHASE, *(("*", ("c", ("scale", i)), ("square", ("z", i))) for i in range(num_axes))])
+    depths: list[list[str]] = [[f] for f in functions] + [[f, g] for f in functions for g in functions]
+    for names in depths:
+        for argument in (plane, bowl):
+            inner: Tree = (names[-1], argument)
+            for f in names[-2::-1]:
+                inner = (f, ("+", ONE if f in ("inv", "log") else PHASE, inner))
+            yield ("+", AMPLITUDE, ("*", AMPLITUDE, inner))
+
+
+def _pairs(terms: Sequence[Tree]) -> Iterator[Tree]:
+    """Sums of two terms, small ones first."""
+    by_size, terms = defaultdict(list), terms[:_PAIRED]
+    for a, b in combinations_with_replacement(range(len(terms)), 2):
+        by_size[size(terms[a]) + size(terms[b])].append((a, b))
+    return (("+", terms[a], terms[b]) for n in sorted(by_size) for a, b in by_size[n])
+
+
+def _alternating(sources: Sequence[Iterator[Tree]]) -> Iterator[Tree]:
+    """One from each in turn, until all have ended."""
+    left = list(sources)
+    while left:
+        ended = []
+        for source in left:
+            got = next(source, None)
+            if got is None:
+                ended.append(source)
+            else:
+                yield got
+        left = [source for source in left if source not in ended]

@@ -1,0 +1,154 @@
+"""Whether a formula is the solution: its weak residual, and its distance from finite elements that are refined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sympy
+from dolfinx import fem
+
+from relax.base.fem.points import points_inside
+from relax.base.types import Array
+from relax.problem.boundary import clamp_boundary
+from relax.symbolic.equation import Equation, values_at
+from relax.symbolic.halved import halved
+from relax.symbolic.objective import Formula, Objective
+from relax.symbolic.reference import AtTime, Discretised, WeakResidual
+from relax.symbolic.spectrum import along_axis, exponents
+from relax.symbolic.trees import ANYTHING
+
+# Steps in time on the mesh, and twice as many on that of half its width. Points at which a formula is fitted: in the
+# domain, and of each condition.
+_STEPS, _INSIDE, _OF_EACH = 32, 64, 32
+# The weak residual that counts as zero; how the distance to the finite elements must fall as the mesh is halved, and
+# the distance, as a part of the solution, from which it need not, being rounding.
+_WEAK, _FALL, _ROUNDING = 1e-7, 2.8, 1e-9
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On a formula.
+
+    Attributes:
+        weak: its weak residual.
+        error: its largest distance from the finite elements on the finer mesh; its misfit where there are none.
+        is_exact: whether it is the solution.
+    """
+
+    weak: float
+    error: float
+    is_exact: bool
+
+
+class Judge:
+    """The equation by finite elements on two meshes. Collective to make and to use; the same on every rank."""
+
+    def __init__(self, equation: Equation, end: float) -> None:
+        self.equation, self.end = equation, end
+        V = equation.V
+        self._meshes = [
+            Discretised(equation, space, steps, end) for space, steps in ((V, _STEPS), (halved(V), 2 * _STEPS))
+        ]
+        self._data = {name: self._at_time(value) for name, value in equation.conditions.items()}
+        self._weak = WeakResidual(equation, end)
+        self._solutions = None
+        if "boundary" in self._data:
+            self._solutions = [mesh.solve(**self._data) for mesh in self._meshes]
+        self._seen: dict[Formula, Verdict] = {}
+
+    def __call__(self, formula: Formula) -> Verdict:
+        """The verdict on a formula. Collective."""
+        if formula not in self._seen:
+            weak = self._weak(formula.jet)
+            solutions = self._solutions
+            if solutions is None and formula.solves:
+                data = self._data | {"boundary": formula.at_time}
+                solutions = [mesh.solve(**data) for mesh in self._meshes]
+            if solutions is None:
+                self._seen[formula] = Verdict(weak, formula.misfit, False)
+                return self._seen[formula]
+            coarse, fine = (self._distance(m, u, formula) for m, u in zip(self._meshes, solutions, strict=True))
+            agrees = fine <= _ROUNDING * float(np.abs(solutions[1]).max()) or fine * _FALL < coarse
+            self._seen[formula] = Verdict(weak, fine, bool(formula.solves and weak < _WEAK and agrees))
+        return self._seen[formula]
+
+    def objective(self) -> Objective:
+        """What formulas are fitted to. Collective."""
+        random = np.random.default_rng(0)
+        nodes = self._meshes[0].nodes
+        low, high = nodes.min(axis=0), nodes.max(axis=0)
+        box = random.uniform(low, high, (8 * _INSIDE, nodes.shape[1]))
+        inside = box[points_inside(self.equation.V.mesh, box)][:_INSIDE]
+        places = {"equation": self._with_times(inside, random)}
+        for name in self.equation.conditions:
+            if name == "boundary":
+                places[name] = self._with_times(_some(self._boundary_nodes(), random), random)
+            else:
+                places[name] = np.vstack([inside[:_OF_EACH].T, np.zeros((1, len(inside[:_OF_EACH])))])
+        known: tuple[Array, Array] = np.zeros((len(self.equation.symbols), 0)), np.zeros(0)
+        if self._solutions is not None:
+            values = self._solutions[0]
+            at, node = random.integers(0, len(values), 2 * _INSIDE), random.integers(0, len(nodes), 2 * _INSIDE)
+            times = self._meshes[0].times[at][None] if self.equation.order else np.zeros((0, 2 * _INSIDE))
+            # Nothing of a formula is to hang on the last digits, which differ with the number of ranks.
+            unit = 1e-10 * float(np.abs(values).max()) or 1.0
+            known = np.vstack([nodes[node].T, times]), unit * np.round(values[at, node] / unit)
+        return Objective(self.equation, places, known, self._pool())
+
+    def _pool(self) -> dict[tuple[Any, ...], list[float]]:
+        """Numbers that constants start from: what the finer solution is made of, and some of the domain's size."""
+        mesh = self._meshes[1]
+        if self._solutions is not None:
+            fields = self._solutions[1]
+        else:
+            fields = self._data["initial"](mesh.nodes.T, 0.0)[None]
+        extents = np.ptp(mesh.nodes, axis=0)
+        pool: dict[tuple[Any, ...], list[float]] = {}
+        for axis in range(len(self.equation.symbols)):
+            if axis < len(extents):
+                length = float(extents[axis])
+                rates, frequencies = exponents(*along_axis(mesh.nodes, fields[:: max(1, len(fields) // 8)], axis))
+            else:
+                length = self.end
+                series = fields.T[:: max(1, fields.shape[1] // 64)]
+                rates, frequencies = exponents(series, float(mesh.times[1])) if len(fields) > 1 else ([], [])
+            pool["rate", axis] = [*(2 * rates), 1 / length, -1 / length]
+            pool["frequency", axis] = [*(2 * frequencies), *(np.pi / length * np.arange(1, 3))]
+            pool["scale", axis] = [0.5 / length, 1 / length, 3 / length, -0.5 / length]
+        pool[ANYTHING] = sorted({1.0, -1.0, *(a for numbers in pool.values() for a in numbers)})
+        return {kind: [float(f"{a:.5e}") for a in numbers] for kind, numbers in pool.items()}
+
+    def _with_times(self, x: Array, random: np.random.Generator) -> Array:
+        times = random.uniform(0.0, self.end, (1 if self.equation.order else 0, len(x)))
+        return np.vstack([x.T, times])
+
+    def _boundary_nodes(self) -> Array:
+        """Nodes on the boundary, (n, gdim), in an order that no partition decides. Collective."""
+        mesh = self._meshes[0]
+        marks = fem.Function(mesh.V)
+        marks.x.array[clamp_boundary(mesh.V).dof_indices()[0]] = 1.0
+        return mesh.nodes[mesh.seen.value(marks) > 0.5]
+
+    def _at_time(self, value: sympy.Expr) -> AtTime:
+        function = sympy.lambdify(self.equation.symbols, value)
+        moving = self.equation.order > 0
+
+        def at(x: Array, t: float) -> Array:
+            return values_at(function, np.vstack([x, np.full((1, x.shape[1]), t)]) if moving else x)
+
+        return at
+
+    @staticmethod
+    def _distance(mesh: Discretised, solution: Array, formula: Formula) -> float:
+        """The largest at nodes at all times; infinite where the formula is not finite."""
+        gaps = [
+            np.abs(formula.at_time(mesh.nodes.T, float(t)) - u).max() for t, u in zip(mesh.times, solution, strict=True)
+        ]
+        return float(np.nan_to_num(np.max(gaps), nan=np.inf))
+
+
+def _some(x: Array, random: np.random.Generator) -> Array:
+    """A number of these points, again and again where there are few."""
+    return x[random.integers(0, len(x), _OF_EACH)] if len(x) > 2 else np.repeat(x, _OF_EACH // 2, axis=0)
