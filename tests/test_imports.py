@@ -315,7 +315,7 @@ PUBLIC = {
     },
     "relax.symbolic": {
         "relax.base.fem.unknown": "unknown",
-        "relax.symbolic.solve": "Candidate ClosedForm solve",
+        "relax.symbolic.solve": "Candidate SymbolicSolution solve",
     },
     "relax.train": {
         "relax.train.aeqprop": "Aeqprop SettlingReport",

@@ -13,18 +13,20 @@ from relax.symbolic.trees import AMPLITUDE, ONE, PHASE, Tree, enumerated, produc
 _PAIRED = 450
 
 
-def proposals(num_axes: int, in_time: bool, functions: Sequence[str], largest: int) -> Iterator[Tree]:
-    """Every formula that is tried, the likely ones first; without end but for the sizes.
+def likely(num_axes: int, functions: Sequence[str]) -> Iterator[Tree]:
+    """Polynomials, and products of functions of one variable each, small ones first.
 
     Args:
         num_axes: coordinates, and the time after them.
-        in_time: whether the last axis is the time.
         functions: the names of those that may be used.
-        largest: the size up to which formulas are enumerated.
     """
-    terms = sorted(_terms(num_axes, functions), key=size)
-    yield from _polynomials(num_axes, in_time)
-    yield from terms
+    yield from _polynomials(num_axes)
+    yield from _products(num_axes, functions)
+
+
+def possible(num_axes: int, functions: Sequence[str], largest: int) -> Iterator[Tree]:
+    """Everything else, in turn: waves, sums of products, all formulas up to a size; then functions of such sums."""
+    terms = _products(num_axes, functions)
     waves = [t for t in terms if any(f in str(t) for f in ("'sin'", "'exp'"))]
     yield from _alternating(
         [
@@ -51,20 +53,18 @@ def _functions_of(axis: int, functions: Sequence[str]) -> list[Tree]:
     return [z, *(known[f] for f in known if f in functions)]
 
 
-def _terms(num_axes: int, functions: Sequence[str]) -> Iterator[Tree]:
-    """A constant times functions of one variable each."""
-    for factors in every(*([None, *_functions_of(axis, functions)] for axis in range(num_axes))):
-        yield product([AMPLITUDE, *(f for f in factors if f is not None)])
+def _products(num_axes: int, functions: Sequence[str]) -> list[Tree]:
+    """A constant times functions of one variable each, small ones first."""
+    choices = every(*([None, *_functions_of(axis, functions)] for axis in range(num_axes)))
+    return sorted((product([AMPLITUDE, *(f for f in some if f is not None)]) for some in choices), key=size)
 
 
-def _polynomials(num_axes: int, in_time: bool) -> Iterator[Tree]:
-    """Of total degree 2, 3 and 4 with all coefficients; in time of degree 1 beside these."""
-    space = num_axes - in_time
+def _polynomials(num_axes: int) -> Iterator[Tree]:
+    """Of total degree 2, 3 and 4 with all coefficients, where these are no more than 40."""
     for degree in (2, 3, 4):
-        monomials = [m for m in every(range(degree + 1), repeat=space) if sum(m) <= degree]
-        full = [(*m, *((power,) if in_time else ())) for m in monomials for power in range(1 + in_time)]
-        if len(full) <= 40:
-            yield total([product([AMPLITUDE, *(("z", i) for i, n in enumerate(m) for _ in range(n))]) for m in full])
+        powers = [m for m in every(range(degree + 1), repeat=num_axes) if sum(m) <= degree]
+        if len(powers) <= 40:
+            yield total([product([AMPLITUDE, *(("z", i) for i, n in enumerate(m) for _ in range(n))]) for m in powers])
 
 
 def _waves(num_axes: int, functions: Sequence[str]) -> Iterator[Tree]:

@@ -45,10 +45,11 @@ def least_squares(
         better: npt.NDArray[np.bool_] = cost_new < cost
         theta = np.where(better[:, None], theta + step, theta)
         F, J = np.where(better[:, None], F_new, F), np.where(better[:, None, None], J_new, J)
-        gained = np.where(better & np.isfinite(cost), (cost - cost_new) / np.maximum(cost, 1e-300), np.inf)
+        with np.errstate(invalid="ignore"):
+            gains = cost - cost_new > 1e-9 * cost
         cost = np.where(better, cost_new, cost)
         damping = np.where(better, damping / 5.0, damping * 4.0)
-        if (not better.any() and damping.min() > 1e8) or (gained < 1e-9).all():
+        if not gains.any() and (better.all() or damping.min() > 1e8):
             break
     return theta, cost
 
@@ -59,8 +60,8 @@ def _with_slopes(rows: Callable[[list[Array]], Array], theta: Array) -> tuple[Ar
     tilted = theta[:, None, :] + 1j * _STEP * np.eye(num)[None] if num else theta[:, None, :].astype(complex)
     with np.errstate(all="ignore"):
         values = rows([tilted[:, :, j, None] for j in range(num)])
-    F: Array = values[:, 0].real
-    J: Array = np.asarray(values.imag / _STEP, dtype=np.float64)
+        F: Array = values[:, 0].real
+        J: Array = np.asarray(values.imag / _STEP, dtype=np.float64)
     if not num:
         return F, J[:, :0]
     fine = np.isfinite(F).all(axis=1) & np.isfinite(J).all(axis=(1, 2)) & (np.abs(J).max(axis=(1, 2)) < 1e100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,11 +17,13 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.checks import at_least, positive, several
 from relax.errors import BadInput, NotConverged
-from relax.symbolic.ansatz import proposals
+from relax.symbolic.ansatz import likely, possible
 from relax.symbolic.equation import Equation
+from relax.symbolic.genetic import bred
 from relax.symbolic.jets import FUNCTIONS
 from relax.symbolic.judge import Judge, Verdict
-from relax.symbolic.objective import Formula, in_sympy
+from relax.symbolic.pointwise import Formula, PointwiseFit, in_sympy
+from relax.symbolic.trees import Tree
 
 # Formulas that are shared among the ranks at once: the same on any number of them.
 _TOGETHER = 12
@@ -36,8 +38,8 @@ class Candidate:
         size: nodes of its tree.
         misfit: the root of the mean square of what it leaves of the equation and of its conditions at points, and of
             its distance from the finite elements, each relative to what is there.
-        residual: as :attr:`ClosedForm.residual`.
-        error: as :attr:`ClosedForm.error`.
+        residual: as :attr:`SymbolicSolution.residual`.
+        error: as :attr:`SymbolicSolution.error`.
     """
 
     expression: sympy.Expr
@@ -48,7 +50,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class ClosedForm:
+class SymbolicSolution:
     """What was found; printed, it says in words whether it is the solution.
 
     Attributes:
@@ -61,6 +63,7 @@ class ClosedForm:
             exact where the conditions have no "boundary".
         candidates: the best formulas by size.
         tried: how many formulas were fitted.
+        solves: whether it leaves nothing of the equation and its conditions at points, be it the solution or not.
     """
 
     expression: sympy.Expr
@@ -69,10 +72,17 @@ class ClosedForm:
     error: float
     candidates: tuple[Candidate, ...]
     tried: int
+    solves: bool
 
     def __str__(self) -> str:
         if self.is_exact:
             return f"u = {self.expression} is the solution (weak residual {self.residual:.1e}, {self.tried} formulas)"
+        if self.solves:
+            return (
+                f"u = {self.expression} solves the equation and its conditions (weak residual {self.residual:.1e}), "
+                f"but finite elements do not tend to it (distance {self.error:.1e}): the mesh is too coarse, or there "
+                "are other solutions"
+            )
         return (
             f"no closed form was found among {self.tried} formulas; the best of them, u = {self.expression}, has the "
             f"error {self.error:.1e} and the weak residual {self.residual:.1e}"
@@ -88,11 +98,12 @@ def solve(
     operators: Sequence[str] = ("exp", "sin", "log", "inv", "square"),
     size: int = 9,
     budget: float = 60.0,
-) -> ClosedForm:
+) -> SymbolicSolution:
     """A formula for the solution u of an equation, R(u, u_t, u_tt, x, t; v) = 0 for all test functions v.
 
     Collective; the same on every rank. Polynomials, products of functions of one variable, plane waves and sums of
-    these are tried first, then formulas by size, of values, constants and ``operators``. Constants start from exponents
+    these are tried first, and what gplearn proposes where it is installed, then formulas by size, of coordinates,
+    constants and ``operators``. Constants start from exponents
     and frequencies in a finite element solution (linear steps of the implicit midpoint rule), and are fitted by least
     squares to that solution, then to the strong equation and its conditions at points, with derivatives by propagation.
     A formula is the solution when nothing is left at the points, the weak residual on the mesh vanishes, and its
@@ -131,14 +142,14 @@ def solve(
     said = str((equation.parts, equation.conditions, operators, size, end))
     if parallel.any_rank(comm, said != parallel.of_rank_0(comm, said)):
         raise BadInput("symbolic.solve: expected the same equation, conditions and settings on every rank")
-    objective = judge.objective()
+    fit = judge.pointwise()
 
     front: list[Formula] = []
-    tried, source = 0, proposals(len(equation.symbols), equation.order > 0, operators, size)
+    tried, source = 0, _proposals(fit, equation, operators, size)
     while batch := list(islice(source, _TOGETHER)):
         mine: list[Formula] = []
         with parallel.together(comm):
-            mine = [objective.fitted(batch[i], tried + i) for i in range(comm.rank, len(batch), comm.size)]
+            mine = [fit.fitted(batch[i], tried + i) for i in range(comm.rank, len(batch), comm.size)]
         by_rank = parallel.on_each_rank(comm, mine)
         fitted = [by_rank[i % comm.size][i // comm.size] for i in range(len(batch))]
         tried += len(batch)
@@ -146,13 +157,22 @@ def solve(
         for formula in sorted((f for f in fitted if f.solves), key=lambda f: f.size):
             verdict = judge(formula)
             if verdict.is_exact:
-                return _closed_form(judge, formula, verdict, front, tried)
+                return _answer(judge, formula, verdict, front, tried)
         if parallel.of_rank_0(comm, clock.process_time() - began) > budget:
             break
     if not front:
         raise NotConverged("symbolic.solve: no formula is finite at all points; try other operators")
-    best, verdict = min(((f, judge(f)) for f in front), key=lambda pair: pair[1].error)
-    return _closed_form(judge, best, verdict, front, tried)
+    best, verdict = min(((f, judge(f)) for f in front), key=lambda pair: (not pair[0].solves, pair[1].error))
+    return _answer(judge, best, verdict, front, tried)
+
+
+def _proposals(fit: PointwiseFit, equation: Equation, operators: Sequence[str], size: int) -> Iterator[Tree]:
+    """Every formula that is tried, the likely ones first. Collective: all ranks take as many."""
+    num_axes = len(equation.symbols)
+    yield from likely(num_axes, operators)
+    if fit.known[1].size:
+        yield from parallel.on_rank_0(equation.V.mesh.comm, lambda: bred(*fit.known, operators))
+    yield from possible(num_axes, operators, size)
 
 
 def _pareto(formulas: Sequence[Formula]) -> list[Formula]:
@@ -164,7 +184,7 @@ def _pareto(formulas: Sequence[Formula]) -> list[Formula]:
     return kept
 
 
-def _closed_form(judge: Judge, best: Formula, verdict: Verdict, front: Sequence[Formula], tried: int) -> ClosedForm:
+def _answer(judge: Judge, best: Formula, verdict: Verdict, front: Sequence[Formula], tried: int) -> SymbolicSolution:
     """The answer. Collective."""
     symbols, comm = judge.equation.symbols, judge.equation.V.mesh.comm
     candidates = []
@@ -173,7 +193,7 @@ def _closed_form(judge: Judge, best: Formula, verdict: Verdict, front: Sequence[
         # Simplified on each rank by itself, one formula could be written in two ways.
         candidates.append(Candidate(_said(comm, formula, symbols), formula.size, formula.misfit, seen.weak, seen.error))
     said = _said(comm, best, symbols)
-    return ClosedForm(said, verdict.is_exact, verdict.weak, verdict.error, tuple(candidates), tried)
+    return SymbolicSolution(said, verdict.is_exact, verdict.weak, verdict.error, tuple(candidates), tried, best.solves)
 
 
 def _said(comm: MPI.Comm, formula: Formula, symbols: Sequence[sympy.Symbol]) -> sympy.Expr:

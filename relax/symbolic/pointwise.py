@@ -12,7 +12,6 @@ import numpy as np
 import sympy
 
 from relax.base.types import Array
-from relax.errors import BadInput
 from relax.symbolic.equation import Equation, values_at
 from relax.symbolic.fit import least_squares
 from relax.symbolic.jets import Jet, Key, closed
@@ -53,7 +52,7 @@ class Formula:
         return np.real(self.jet(np.vstack([x, np.full((1, x.shape[1]), t)]), [])[()]) + np.zeros(x.shape[1])
 
 
-class Objective:
+class PointwiseFit:
     """The equation at points of the domain and of time, its conditions, and values of the finite elements.
 
     Local; the same on every rank.
@@ -64,6 +63,9 @@ class Objective:
         places: points (axes, n) for "equation", and those for "boundary", "initial", "velocity" that are given.
         known: points (axes, n) and values (n,) of the finite elements; none of them where there is no solution yet.
         pool: numbers to start from by kind of hole.
+
+    Attributes:
+        known: as given.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Objective:
         known: tuple[Array, Array],
         pool: Mapping[tuple[Any, ...], Sequence[float]],
     ) -> None:
-        self._equation, self._pool = equation, pool
+        self._equation, self._pool, self.known = equation, pool, known
         time_key = (len(equation.symbols) - 1,)
         self._keys = closed([*equation.keys, *([time_key] if "velocity" in places else [])])
         self._points = np.hstack([*places.values(), known[0]])
@@ -84,9 +86,6 @@ class Objective:
             name: values_at(sympy.lambdify(equation.symbols, equation.conditions[name]), points)
             for name, points in places.items() if name != "equation"
         } | {"known": known[1]}  # fmt: skip
-        for name, values in data.items():
-            if not np.isfinite(values).all():
-                raise BadInput(f"conditions[{name!r}]: expected finite values, got NaN or infinity at some points")
         self._data = data
         extents = np.ptp(self._points, axis=1)
         length = float(extents[-1]) if "velocity" in places else 1.0
