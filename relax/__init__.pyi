@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 
+from relax import discovery as discovery
 from relax import errors as errors
 from relax import invert as invert
 from relax import meshes as meshes

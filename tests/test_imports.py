@@ -29,6 +29,7 @@ pdes
 engine
 invert layer
 relaxation train symbolic
+discovery relaxation train
 jobs
 cli
 __main__
@@ -280,6 +281,7 @@ def test_imports_are_cheap(statement, absent):
 PUBLIC = {
     "relax": {
         "relax": "errors invert meshes observe pdes relaxation symbolic train",
+        "relax": "discovery errors invert meshes observe pdes relaxation train",
         "relax.base.checkpoint": "Checkpoint",
         "relax.base.la.options": "AMG_CG AMG_GMRES DIRECT DIRECT_SYMMETRIC NEWTON",
         "relax.base.teams": "Teams",
@@ -300,6 +302,14 @@ PUBLIC = {
         "RelaxedLandscape SGLD",
         "relax.train": "HalfInverse gauss_newton_inverse lbfgs_inverse physical_gradient",
         "relax.train.aeqprop": "Energy Misfit",
+    },
+    "relax.discovery": {
+        "relax.discovery.compact": "Bumps bumps",
+        "relax.discovery.data": "samples",
+        "relax.discovery.fields": "FieldPosterior",
+        "relax.discovery.found": "Found",
+        "relax.discovery.library": "test unknown",
+        "relax.discovery.search": "null_space",
     },
     "relax.relaxation": {
         "relax.relaxation": "cole_hopf control gallery optim",

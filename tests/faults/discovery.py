@@ -1,0 +1,70 @@
+"""Faults of the search for equations."""
+
+from __future__ import annotations
+
+from faults.mutant import Mutant
+
+LINE = "test_null_space.py -k exact_fields_on_a_line"
+
+MUTANTS = [
+    Mutant(
+        "s: (-1) ** s * (",
+        "s: (",
+        LINE,
+        "a derivative in time goes to the test function with its own sign",
+    ),
+    Mutant(
+        "after[tuple(up), p - 1] = after.get((tuple(up), p - 1), 0.0) - 2.0 * p * c",
+        "after[tuple(up), p - 1] = -2.0 * p * c",
+        "test_null_space.py -k bumps_stay",
+        "the second derivative of a bump lacks a part",
+    ),
+    Mutant(
+        "share[kept, None] * np.array(radii)",
+        "np.ones_like(share[kept, None]) * np.array(radii)",
+        "test_null_space.py -k bumps_stay",
+        "a bump touches the boundary",
+    ),
+    Mutant(
+        "np.minimum(_distances(domain, centres, np.array(radii)), 1.0)",
+        "1.0",
+        "test_null_space.py -k bumps_stay",
+        "bumps know nothing of the boundary",
+    ),
+    Mutant(
+        "units = 1.0 / np.sqrt(np.diag(M)[list(kept)] + np.diag(S)[list(kept)])",
+        "units = np.ones(len(kept))",
+        LINE,
+        "columns that differ by orders of magnitude are not scaled",
+    ),
+    Mutant(
+        "_WITHIN * max(path[0].mu, 1.0)",
+        "_WITHIN * path[0].mu",
+        LINE,
+        "a set of terms has to be as near to zero as the largest, not as the noise",
+    ),
+    Mutant(
+        "for step in _sets(M, S, len(found.kept))[1:]",
+        "for step in _sets(M, S, len(found.kept))[:0]",
+        "test_null_space.py -k not_identifiable",
+        "equations that fit as well are kept quiet",
+    ),
+    Mutant(
+        "here = 2.0 * A[0] - of_draws if isinstance(field, _Observed) else of_draws",
+        "here = of_draws",
+        "test_null_space.py -k noise_of_states",
+        "the errors of states are counted twice in what is nonlinear",
+    ),
+    Mutant(
+        "K[np.diag_indices(len(r))] += noise**2",
+        "K[np.diag_indices(len(r))] += 0.01 * noise**2",
+        "test_null_space.py -k scattered",
+        "the prior is chosen as if there were hardly any noise",
+    ),
+    Mutant(
+        "1.0 - 1.0 / np.sqrt(1.0 + self.eigenvalues)",
+        "1.0 - 1.0 / (1.0 + self.eigenvalues)",
+        "test_posterior_of_linear.py",
+        "draws have the square of the posterior's covariance",
+    ),
+]
