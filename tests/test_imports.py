@@ -309,6 +309,7 @@ PUBLIC = {
         "relax.discovery.fields": "FieldPosterior",
         "relax.discovery.found": "Found",
         "relax.discovery.library": "test unknown",
+        "relax.discovery.refine": "Refined",
         "relax.discovery.search": "null_space",
     },
     "relax.relaxation": {

@@ -5,4 +5,5 @@ from relax.discovery.fields import FieldPosterior as FieldPosterior
 from relax.discovery.found import Found as Found
 from relax.discovery.library import test as test
 from relax.discovery.library import unknown as unknown
+from relax.discovery.refine import Refined as Refined
 from relax.discovery.search import null_space as null_space

@@ -160,7 +160,7 @@ class Library:
         columns = []
         for term, parts in enumerate(self.parts):
             for order, part in parts.items():
-                most = _derivatives_of(part, self.v)
+                most = derivatives_of(part, self.v)
                 for component, power in itertools.product(range(self.num_components), powers(len(x), most)):
                     monomial = ufl.as_ufl(1.0)
                     for axis, exponent in enumerate(power):
@@ -202,7 +202,7 @@ def _integrand(name: str, term: object) -> Expr:
     return term
 
 
-def _derivatives_of(expression: Expr, terminal: Expr) -> int:
+def derivatives_of(expression: Expr, terminal: Expr) -> int:
     """The most derivatives in space that are taken of a terminal."""
     most = 0
     for node in unique_pre_traversal(expand_derivatives(expression)):
@@ -215,13 +215,13 @@ def _derivatives_of(expression: Expr, terminal: Expr) -> int:
 
 
 def _check_derivatives(name: str, term: Expr, V: fem.FunctionSpace) -> None:
-    of_v = _derivatives_of(term, *extract_arguments(term))
+    of_v = derivatives_of(term, *extract_arguments(term))
     if of_v > _SMOOTH:
         raise BadProblem(f"library: the term {name!r}: expected at most {_SMOOTH} derivatives of v, got {of_v}")
     fields: Sequence[fem.Function] = [t for t in terminals_of(term) if isinstance(t, fem.Function)]
     for field in fields:
         may = 1 if field.function_space.ufl_element() in ufl.H1 else 0
-        if (taken := _derivatives_of(term, field)) > may:
+        if (taken := derivatives_of(term, field)) > may:
             raise BadProblem(
                 f"library: the term {name!r}: takes {taken} derivatives of {field.name!r}, that fields of "
                 f"{field.function_space.ufl_element()} have not across cells; let v have them, as in "

@@ -115,7 +115,7 @@ def null_space(
         )
     path = eliminate(M, S)
     found = smallest_within(path)
-    return Found(terms, path, found, rivals(M, S, found), field)
+    return Found(terms, path, found, rivals(M, S, found), times, field)
 
 
 def _checked(comm: Any, values: Any, shape: tuple[int, ...], what: str) -> Array:

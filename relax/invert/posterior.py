@@ -54,6 +54,13 @@ class GaussianPosterior:
         b = white.T @ ((data - J @ prior.mean) / scale)
         return cls(prior, prior.color(vectors @ ((vectors.T @ b) / (1.0 + eigenvalues))), eigenvalues, vectors)
 
+    def covariance(self, v: Array) -> Array:
+        """(H + C⁻¹)⁻¹ v for v of shape (..., size), dual to primal."""
+        white = self.prior.color_adjoint(v)
+        shares = self.eigenvalues / (1.0 + self.eigenvalues)
+        left = white - (white @ self._vectors * shares) @ self._vectors.T
+        return np.asarray(self.prior.color(left) - self.prior.mean)
+
     def sample(self, num: int, *, seed: int = 0) -> Array:
         """Independent draws, (num, size)."""
         shape = (at_least(num, 0, "num"), len(self.mean))

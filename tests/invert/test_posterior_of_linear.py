@@ -23,6 +23,7 @@ def test_mean_and_covariance(kind):
     posterior = GaussianPosterior.of_linear(prior, J, data, noise)
     covariance = np.linalg.inv(J.T @ np.diag(noise**-2) @ J + prior.precision(np.eye(size)))
     close(posterior.mean, prior.mean + covariance @ J.T @ ((data - J @ prior.mean) / noise**2), 1e-8)
+    close(posterior.covariance(np.eye(size)), covariance, 1e-8)
     draws = posterior.sample(20_000, seed=1)
     assert draws.shape == (20_000, size)
     # Standard errors of a covariance of N draws are sqrt((c_ii c_jj + c_ij²)/N).
