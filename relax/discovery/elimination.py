@@ -37,16 +37,13 @@ class TermSet:
 def least(M: Array, S: Array, kept: Sequence[int]) -> TermSet:
     """The least of cᵀ M c / cᵀ S c over vectors c of some terms. Local."""
     rows = np.ix_(kept, kept)
-    # Columns differ by orders of magnitude: each in its own unit.
-    units = 1.0 / np.sqrt(np.diag(M)[list(kept)] + np.diag(S)[list(kept)])
-    M, S = (m[rows] * units * units[:, None] for m in (M, S))
+    M, S = M[rows], S[rows]
     # S/(M + S) rather than M/S: S may know no error of a term, M none of its sum.
     shares, vectors = scipy.linalg.eigh(S, M + S)
     with np.errstate(divide="ignore"):
         mu = 1.0 / np.maximum(shares[::-1], 0.0) - 1.0
     mu = np.maximum(mu, 0.0)
-    c = vectors[:, -1] * units
-    return TermSet(float(mu[0]), float(mu[1]) if len(mu) > 1 else np.inf, tuple(kept), c / np.linalg.norm(c))
+    return TermSet(float(mu[0]), float(mu[1]) if len(mu) > 1 else np.inf, tuple(kept), vectors[:, -1])
 
 
 def eliminate(M: Array, S: Array) -> list[TermSet]:

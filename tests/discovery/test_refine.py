@@ -45,6 +45,24 @@ def test_evolution_goes_on_as_the_field(field, value):
         relax.check_map(G)
 
 
+def test_damped_wave():
+    """u_tt + 2 u_t = u_xx: u_t beside u_tt is the second part of the state."""
+    rate = np.sqrt(PI**2 - 1.0)
+
+    def field(x, t):
+        return np.exp(-t) * np.cos(rate * t) * np.sin(PI * x[0]) + 0.3 * np.exp(-t) * np.cos(
+            np.sqrt(4 * PI**2 - 1.0) * t
+        ) * np.sin(2 * PI * x[0])
+
+    found = found_in(field)
+    assert found.by_name == pytest.approx({"u_tt": 1.0, "u_t": 2.0, "lap": -1.0}, rel=1e-2)
+    evolution = found.evolution(num_steps=80, dirichlet={"left": [0.0, 0.0], "right": [0.0, 0.0]})
+    with relax.ReducedMap(evolution, relax.FieldValues(evolution.state.function_space)) as G:
+        end = G(G.present_control()).reshape(-1, 2)[:, 0]
+    (_, last), *_ = states_of(found.library.space, field, np.array([1.0]))
+    assert np.abs(end - last).max() < 0.02
+
+
 @pytest.mark.ranks(1, 2)
 def test_evolution_on_another_mesh():
     """What was found on a line goes on, with another start, on a finer line."""

@@ -16,8 +16,8 @@ MUTANTS = [
     Mutant(
         "after[tuple(up), p - 1] = after.get((tuple(up), p - 1), 0.0) - 2.0 * p * c",
         "after[tuple(up), p - 1] = -2.0 * p * c",
-        "test_null_space.py -k bumps_stay",
-        "the second derivative of a bump lacks a part",
+        "test_null_space.py -k third_derivatives",
+        "the third derivative of a bump lacks a part",
     ),
     Mutant(
         "share[kept, None] * np.array(radii)",
@@ -30,12 +30,6 @@ MUTANTS = [
         "1.0",
         "test_null_space.py -k bumps_stay",
         "bumps know nothing of the boundary",
-    ),
-    Mutant(
-        "units = 1.0 / np.sqrt(np.diag(M)[list(kept)] + np.diag(S)[list(kept)])",
-        "units = np.ones(len(kept))",
-        LINE,
-        "columns that differ by orders of magnitude are not scaled",
     ),
     Mutant(
         "_WITHIN * max(path[0].mu, 1.0)",
@@ -66,5 +60,23 @@ MUTANTS = [
         "1.0 - 1.0 / (1.0 + self.eigenvalues)",
         "test_posterior_of_linear.py",
         "draws have the square of the posterior's covariance",
+    ),
+    Mutant(
+        "field = u[-1] - before[-1] if s == order else u[s]",
+        "field = u[-1] - before[-1] if s == order else u[0]",
+        "test_refine.py -k damped",
+        "in an equation with u_tt u stands where u_t is meant",
+    ),
+    Mutant(
+        "- (count - 2) // 2, 0,",
+        ", 0,",
+        "test_refine.py -k scattered_values",
+        "a sample is seen by states that all come after it",
+    ),
+    Mutant(
+        "covariance = at.covariance(units)[:, len(m0) - num :]",
+        "covariance = np.linalg.inv(units @ at.prior.precision(units.T).T)[:, :num]",
+        "test_refine.py -k refine_states",
+        "the covariance is the prior's",
     ),
 ]
