@@ -12,8 +12,9 @@ from ufl.core.expr import Expr
 
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import terminals_of
+from relax.base.fem.unknown import Unknown
 from relax.base.types import Array
-from relax.discovery.library import Library, Unknown, derivatives_of
+from relax.discovery.library import Library, derivatives_of
 from relax.errors import BadProblem
 from relax.pdes.shared.boundary_data import BoundaryData, conditions
 from relax.problem.evolution import Evolution

@@ -16,38 +16,11 @@ from ufl.corealg.traversal import unique_pre_traversal
 
 from relax.base.checks import of_kind
 from relax.base.fem.forms import terminals_of
+from relax.base.fem.unknown import Unknown
 from relax.errors import BadInput, BadProblem
 
 # The most derivatives in space that a bump has, and those in time of an equation.
 _SMOOTH, _IN_TIME = 4, 2
-
-
-class Unknown(fem.Function):
-    """The field u of a library of terms, or a derivative of it in time. Made by :func:`unknown`.
-
-    Attributes:
-        order: how many derivatives in time.
-        field: u itself.
-    """
-
-    def __init__(self, V: fem.FunctionSpace, order: int = 0, field: Unknown | None = None) -> None:
-        super().__init__(V, name="u" + "_" * (order > 0) + "t" * order)
-        self.order = order
-        self.field = self if field is None else field
-
-    @cached_property
-    def dt(self) -> Unknown:
-        """The derivative in time, u_t of u, u_tt of u_t."""
-        return Unknown(self.function_space, self.order + 1, self.field)
-
-
-def unknown(V: fem.FunctionSpace) -> Unknown:
-    """The field u that an equation is sought for, in the space of its data; ``u.dt`` is u_t, ``u.dt.dt`` u_tt.
-
-    Collective.
-    """
-    of_kind(V, fem.FunctionSpace, "the function space of the data", "unknown: V")
-    return Unknown(V)
 
 
 def test(V: fem.FunctionSpace) -> ufl.Argument:

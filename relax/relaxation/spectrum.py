@@ -16,10 +16,10 @@ from torch import Tensor
 
 from relax.base import parallel
 from relax.base.checks import at_least, number_in, positive
+from relax.base.monte_carlo import Estimate
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.relaxation.functions import as_numbers
-from relax.relaxation.monte_carlo import Estimate
 from relax.relaxation.optim.noise import derived_seed
 from relax.relaxation.weights import LossClosure, Weights
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from relax.base import parallel
 from relax.base.checks import at_least, positive
 from relax.base.log import logger
+from relax.base.monte_carlo import Estimate
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.relaxation.monte_carlo import Estimate
 from relax.relaxation.optim.noise import Noise, derived_seed
 from relax.relaxation.weights import LossClosure, Weights
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relax.errors import BadInput
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
-from relax.relaxation.optim.metric import Metric
+from relax.relaxation.optim.metric import PriorMetric
 from relax.relaxation.optim.noise import Noise
 from relax.relaxation.optim.step import (
     GroupStep,
@@ -39,7 +39,7 @@ class Chain:
         self.t = part.setting("t")
         self.beta = part.setting("beta") if "beta" in group else math.inf
         self.averaging = float(group.get("averaging", 0.0))
-        self.metric: Metric | None = group.get("metric")
+        self.metric: PriorMetric | None = group.get("metric")
         self._check_spring()
         self.velocity = [torch.zeros_like(x) for x in part.start] if momentum else []
         #: Without averaging mu is the last point.
