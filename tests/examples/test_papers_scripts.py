@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 PAPERS = Path(__file__).resolve().parents[2] / "examples" / "papers"
 # Ranks, and how many methods are compared. Samples are shared among ranks alike in all of them.
 RUNS = {
-    "oscillators": (2, 6),
+    "oscillators": (2, 8),
     "hig_poisson": (1, 3),
     "hig_poisson_mesh": (2, 3),
     "quantum_dipole": (1, 2),

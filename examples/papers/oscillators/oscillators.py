@@ -206,8 +206,8 @@ class Task:
         return float(parallel.sum_over_ranks(harness.COMM, np.array([part]))[0]) / SAMPLES
 
 
-def adam(size: int) -> Callable[[int, float], harness.Training]:
-    """Adam on the mean loss of a batch."""
+def adam(size: int, *, falls: bool = False) -> Callable[[int, float], harness.Training]:
+    """Adam on the mean loss of a batch; with a learning rate that falls to zero, if wanted."""
 
     def begin(seed: int, rate: float) -> harness.Training:
         task = Task.of(seed)
@@ -220,13 +220,13 @@ def adam(size: int) -> Callable[[int, float], harness.Training]:
             harness.sum_gradients(parameters)
             optimizer.step()
 
-        return harness.Training(step, task.batches(size), task.test_loss)
+        return harness.Training(step, task.batches(size), task.test_loss, falling=optimizer if falls else None)
 
     return begin
 
 
-def half_inverse(size: int, power: float) -> Callable[[int, float], harness.Training]:
-    """HalfInverse on the mean loss of a batch; samples shared among ranks."""
+def half_inverse(size: int, power: float, *, falls: bool = False) -> Callable[[int, float], harness.Training]:
+    """HalfInverse on the mean loss of a batch; samples shared among ranks; a falling rate as of ``adam``."""
 
     def begin(seed: int, rate: float) -> harness.Training:
         task = Task.of(seed)
@@ -241,7 +241,8 @@ def half_inverse(size: int, power: float) -> Callable[[int, float], harness.Trai
             optimizer.step(closure)
 
         close = (lambda: None) if teams is None else teams.close
-        return harness.Training(step, task.batches(size), task.test_loss, close)
+        falling = optimizer if falls else None
+        return harness.Training(step, task.batches(size), task.test_loss, close, falling)
 
     return begin
 
@@ -278,10 +279,12 @@ TUNED = "half-inverse, B 128, tuned"
 METHODS = (
     harness.Method("Adam, B 512, 3e-4", adam(512), 3e-4),
     harness.Method("Adam, B 128, tuned", adam(128), 3e-3, (1e-3, 3e-3, 1e-2, 3e-2)),
+    harness.Method("Adam, B 128, tuned, falling", adam(128, falls=True), 3e-3, (1e-3, 3e-3, 1e-2, 3e-2)),
     harness.Method("physical gradient, B 256, tuned", physical(256), 3e-3, (1e-3, 3e-3, 1e-2)),
     harness.Method("Gauss-Newton, B 128, 1", half_inverse(128, 1.0), 1.0),
     harness.Method("half-inverse, B 128, 1", half_inverse(128, 0.5), 1.0),
     harness.Method(TUNED, half_inverse(128, 0.5), 5.0, (1.0, 2.0, 3.0, 5.0, 8.0)),
+    harness.Method(TUNED + ", falling", half_inverse(128, 0.5, falls=True), 5.0, (1.0, 2.0, 3.0, 5.0, 8.0)),
 )
 
 

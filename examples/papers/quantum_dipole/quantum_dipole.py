@@ -151,8 +151,8 @@ class Task:
 Begin = Callable[[int, float], harness.Training]
 
 
-def adam(dipole: Dipole, size: int, test: int) -> Begin:
-    """Adam on the mean loss of a batch."""
+def adam(dipole: Dipole, size: int, test: int, *, falls: bool = False) -> Begin:
+    """Adam on the mean loss of a batch; with a learning rate that falls to zero, if wanted."""
 
     def begin(seed: int, rate: float) -> harness.Training:
         task = Task.of(dipole, seed, test)
@@ -165,13 +165,13 @@ def adam(dipole: Dipole, size: int, test: int) -> Begin:
             harness.sum_gradients(parameters)
             optimizer.step()
 
-        return harness.Training(step, task.batches(size), task.test_loss)
+        return harness.Training(step, task.batches(size), task.test_loss, falling=optimizer if falls else None)
 
     return begin
 
 
-def half_inverse(dipole: Dipole, size: int, test: int) -> Begin:
-    """HalfInverse on the mean loss of a batch; samples shared among ranks."""
+def half_inverse(dipole: Dipole, size: int, test: int, *, falls: bool = False) -> Begin:
+    """HalfInverse on the mean loss of a batch; samples shared among ranks; a falling rate as of ``adam``."""
 
     def begin(seed: int, rate: float) -> harness.Training:
         task = Task.of(dipole, seed, test)
@@ -184,7 +184,7 @@ def half_inverse(dipole: Dipole, size: int, test: int) -> Begin:
 
             optimizer.step(closure)
 
-        return harness.Training(step, task.batches(size), task.test_loss)
+        return harness.Training(step, task.batches(size), task.test_loss, falling=optimizer if falls else None)
 
     return begin
 
@@ -197,8 +197,12 @@ def methods(dipole: Dipole, test: int) -> tuple[harness.Method, ...]:
     return (
         harness.Method(ADAM, adam(dipole, 256, test), 5e-4),
         harness.Method("Adam, B 16, tuned", adam(dipole, 16, test), 3e-3, (1e-3, 3e-3, 1e-2)),
+        harness.Method("Adam, B 16, tuned, falling", adam(dipole, 16, test, falls=True), 3e-3, (1e-3, 3e-3, 1e-2)),
         harness.Method(HIG, half_inverse(dipole, 16, test), 0.5),
         harness.Method("half-inverse, B 16, tuned", half_inverse(dipole, 16, test), 1.0, (0.5, 1.0, 2.0)),
+        harness.Method(
+            "half-inverse, B 16, tuned, falling", half_inverse(dipole, 16, test, falls=True), 1.0, (0.5, 1.0, 2.0)
+        ),
     )
 
 
@@ -210,7 +214,7 @@ def main() -> None:
     dipole = Dipole(30, 2) if finer else Dipole()
     test = 32 if given.quick else TEST_SAMPLES
     title = "Quantum dipole, finer" if finer else "Quantum dipole"
-    compared = methods(dipole, test)[1:3] if given.quick else methods(dipole, test)
+    compared = methods(dipole, test)[2:4] if given.quick else methods(dipole, test)
     runs = harness.compare(title, compared, given, times=(15.0, 30.0, 60.0))
     dipole.close()
     if finer or given.budget < 120.0:
