@@ -26,6 +26,7 @@ RUNS = {
     "settling_sheet": (1, 2),
     "settling_digits": (1, 4),
     "path_posterior": (2, 3),
+    "wave_speed_basins": (1, 4),
 }
 
 
