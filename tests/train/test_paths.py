@@ -229,7 +229,7 @@ def test_torch_compile():
     close(gradients(compiled, Seen(), seed=2), gradients(general(), Seen(), seed=2), 1e-12)
     posterior, likelihood = general(), Seen()
     around = torch.compile(lambda: 2.0 * posterior.elbo(likelihood, seed=2), backend="eager")
-    assert float(around()) == pytest.approx(2.0 * float(posterior.elbo(likelihood, seed=2)))
+    assert around().item() == pytest.approx(2.0 * posterior.elbo(likelihood, seed=2).item())
 
 
 def test_doubtful_input():
@@ -295,6 +295,7 @@ def test_a_layer_begins_at_its_prior(estimator):
     layer, x = layer_of(estimator=estimator), torch.randn(4, 2, 3, dtype=torch.float64)
     h, log_ratio = layer(x)
     assert h.shape == x.shape and log_ratio.shape == () and float(log_ratio) == 0.0
+    assert layer(x[:0])[0].shape == (0, 2, 3)
     h, log_ratio = layer(x, samples=5)
     assert h.shape == (5, *x.shape) and log_ratio.shape == (5,) and float(h.std(0).min()) > 0.0
 

@@ -96,7 +96,7 @@ class SDELayer(torch.nn.Module):
         k = 1 if samples is None else at_least(samples, 1, "SDELayer: samples")
         steps = self.weights.steps
         noise = torch.randn(steps, k, len(start), dtype=start.dtype, device=start.device) / math.sqrt(steps)
-        rows = h.reshape(1, -1, self.features).expand(k, -1, -1)
+        rows = h.reshape(1, h.numel() // self.features, self.features).expand(k, -1, -1)
         done = self.weights(noise, self.estimator, rows, self._rate)
         assert done.hidden is not None
         if samples is None:

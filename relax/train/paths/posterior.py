@@ -148,9 +148,9 @@ class PathPosterior(torch.nn.Module):
         paths, mine = self._paths(num, seed), _learnt(self)
         its = _learnt(log_likelihood)
         learnt = [*mine.values(), *its.values()]
-        if self._teams is not None and learnt:
-            check_same(self._teams.comm, learnt)
-            learnt = [*Everyones.apply(self._shares, *learnt)]
+        if self._teams is not None:
+            check_same(self._teams.comm, [*learnt, self.start, self.sigma])
+            learnt = [*Everyones.apply(self._shares, *learnt)] if learnt else []
         with self._shares.alone():
             if estimator == "stl":
                 self._check_held()

@@ -54,8 +54,8 @@ def check_same(comm: MPI.Comm, tensors: Sequence[Tensor]) -> None:
     sizes = parallel.on_each_rank(comm, flat.size)
     if len(set(sizes)) > 1 or parallel.any_rank(comm, not np.array_equal(parallel.from_rank_0(comm, flat), flat)):
         raise BadInput(
-            "PathPosterior: expected the same parameters on each rank, got others on some; call torch.manual_seed "
-            "before networks are made, and leave gradients as they come"
+            "PathPosterior: expected the same parameters, start and sigma on each rank, got others on some; call "
+            "torch.manual_seed before networks are made"
         )
 
 
