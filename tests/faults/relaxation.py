@@ -56,6 +56,13 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
+        "not np.array_equal(own, parallel.from_rank_0(comm, own))",
+        "False",
+        "test_widths.py -k another_rank",
+        "ranks with other weights share a Hessian",
+        ranks=2,
+    ),
+    Mutant(
         "return self.average(lambda x: 1.0 / (x + 1.0 / t))",
         "return self.average(lambda x: x + 1.0 / t)",
         "test_widths.py -k width",
