@@ -308,6 +308,8 @@ PUBLIC = {
         "relax.discovery.fields": "FieldPosterior",
         "relax.discovery.found": "Found",
         "relax.discovery.library": "test",
+        "relax.discovery.joint": "Candidate rank_by_bic",
+        "relax.discovery.library": "test unknown",
         "relax.discovery.refine": "Refined",
         "relax.discovery.search": "null_space",
     },

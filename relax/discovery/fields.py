@@ -65,6 +65,7 @@ class Spanned:
         kept: the numbers a and b of each product.
         weights: the posterior of w.
         J: the products at the samples, (num, num_products).
+        residual: the samples less the offset.
     """
 
     lengths: Lengths
@@ -74,6 +75,7 @@ class Spanned:
     kept: npt.NDArray[np.int64]
     weights: GaussianPosterior
     J: Array
+    residual: Array
 
     def field(self, weights: Array) -> Array:
         """Fields of some weights (num, num_products): (num, num_times, num_nodes)."""
@@ -165,7 +167,7 @@ def _spanned(nodes: Array, x: Array, t: Array, values: Array, noise: float, time
     kept = np.array(np.nonzero(counts))
     J = lengths.size * at_times[:, kept[0]] * at_points[:, kept[1]]
     weights = GaussianPosterior.of_linear(IdentityPrior(J.shape[1], std=1.0), J, values - offset, noise)
-    return Spanned(lengths, offset, lengths.size * in_time, in_space, kept, weights, J)
+    return Spanned(lengths, offset, lengths.size * in_time, in_space, kept, weights, J, values - offset)
 
 
 def _functions(correlation: Correlation, nodes: Array, *where: Array) -> list[Array]:

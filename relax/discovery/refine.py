@@ -23,6 +23,8 @@ from relax.problem.evolution import Evolution
 
 # The prior of a coefficient is this many times wider than the largest of them: it says nothing.
 _WIDE = 10.0
+# Where the gradient is this many of those deviations, coefficients are within a thousandth of their own.
+_NEAR = 0.1
 # Up to so many data a step of Gauss and Newton is made in their space, by dense algebra.
 _DENSE = 3000
 
@@ -80,7 +82,7 @@ def refined(
     prior = BlockPrior([smooth, free])
     y = values.ravel()
     jacobian: Literal["auto", "matrix"] = "matrix" if len(y) <= _DENSE else "auto"
-    result = gauss_newton(G, y, m0, noise=noise, prior=prior, jacobian=jacobian, rtol=1e-10)
+    result = gauss_newton(G, y, m0, noise=noise, prior=prior, jacobian=jacobian, rtol=1e-10, atol=_NEAR)
     with G.linearize(result.value) as lin:
         J, value = lin.matrix(), lin.value
     at = GaussianPosterior.of_linear(prior, J, y - value + J @ result.value, noise)

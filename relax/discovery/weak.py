@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import basix
 import numpy as np
 import scipy.sparse
 import ufl
 from dolfinx import fem
+from ufl.core.expr import Expr
 
 from relax.base import parallel
 from relax.base.fem.layout import SpaceLayout
@@ -25,6 +28,14 @@ class WeakMatrix:
         library: the terms.
         tests: the test functions.
         times: (num_times,) of the states of a trajectory.
+
+    Attributes:
+        columns: what the terms are made of.
+        centres: of the bumps in space, (num_bumps, dim).
+        jets: by degree and power, for each bump its weight in each quadrature point of this rank, sparse.
+        in_time: by order, for each bump in time its weight at each time.
+        where: the quadrature points of this rank, (num_points, dim).
+        origin: of monomials.
     """
 
     def __init__(self, library: Library, tests: Bumps, times: Array) -> None:
@@ -34,26 +45,26 @@ class WeakMatrix:
         self._mesh, self._comm = domain, domain.comm
         self._cells = np.arange(domain.topology.index_map(dim).size_local, dtype=np.int32)
         degree = 2 * library.space.ufl_element().embedded_superdegree + 4
-        points, weights = basix.make_quadrature(library.space.ufl_element().cell_type, degree)
+        self._points, weights = basix.make_quadrature(library.space.ufl_element().cell_type, degree)
         low, high = parallel.extremes(self._comm, domain.geometry.x)
-        origin = 0.5 * (low + high)[:dim]
-        self._columns = library.columns(ufl.as_vector([fem.Constant(domain, x) for x in origin]))
+        self.origin_values: Array = 0.5 * (low + high)[:dim]
+        self.origin = ufl.as_vector([fem.Constant(domain, x) for x in self.origin_values])
+        self.columns = library.columns(self.origin)
         x = ufl.SpatialCoordinate(domain)
-        geometry = fem.Expression(ufl.as_vector([*x, abs(ufl.JacobianDeterminant(domain))]), points)
+        geometry = self.compiled([*x, abs(ufl.JacobianDeterminant(domain))])
         where = geometry.eval(domain, self._cells).reshape(-1, dim + 1)
+        self.where: Array = where[:, :dim]
         volumes = where[:, dim] * np.tile(weights, len(self._cells))
         bumps = tests.in_space(domain)
-        #: (num_bumps, dim): where bumps are, and their radii.
-        self.centres, self.radii = bumps.centres, bumps.radii
-        self._jets = {
+        self.centres = bumps.centres
+        self.jets = {
             (degree, beta): scipy.sparse.csr_array(g * volumes)
-            for degree in {c.degree for c in self._columns}
-            for beta, g in bumps.jets(where[:, :dim], origin, degree).items()
+            for degree in {c.degree for c in self.columns}
+            for beta, g in bumps.jets(self.where, self.origin_values, degree).items()
         }
-        self._in_time = tests.in_time(times)
-        terms = ufl.as_vector([c.expression for c in self._columns])
-        self._expression = fem.Expression(terms, points, comm=self._comm)
-        self._num_in_time = len(self._in_time[0])
+        self.in_time = tests.in_time(times)
+        self._expression = self.compiled([c.expression for c in self.columns])
+        self._num_in_time = len(self.in_time[0])
         self.num_tests = len(bumps.centres) * library.num_components * self._num_in_time
 
     def __call__(self, trajectories: Array) -> Array:
@@ -61,18 +72,21 @@ class WeakMatrix:
         num = len(trajectories)
         A = np.zeros((num, len(self.library.names), self.library.num_components, len(self.centres), self._num_in_time))
         for i in range(num):
-            values = self._values(trajectories[i])
-            for column, at in zip(self._columns, values, strict=True):
-                in_space = self._jets[column.degree, column.power] @ at
-                A[i, column.term, column.component] += in_space @ self._in_time[column.order].T
+            values = self.values_of(self._expression, trajectories[i])
+            for column, at in zip(self.columns, values, strict=True):
+                in_space = self.jets[column.degree, column.power] @ at
+                A[i, column.term, column.component] += in_space @ self.in_time[column.order].T
         whole = parallel.sum_over_ranks(self._comm, A.reshape(num, len(self.library.names), self.num_tests))
         return whole.transpose(0, 2, 1)
 
-    def _values(self, trajectory: Array) -> Array:
-        """Each column in all quadrature points of this rank, at all times: (num_columns, num_points, num_times)."""
-        u = self.library.u
-        values = []
+    def compiled(self, expressions: Sequence[Expr]) -> fem.Expression:
+        """Scalars in x and the unknown, to be evaluated in the quadrature points. Collective."""
+        return fem.Expression(ufl.as_vector(list(expressions)), self._points, comm=self._comm)
+
+    def values_of(self, compiled: fem.Expression, trajectory: Array) -> Array:
+        """Scalars in the points of this rank, for each state: (num, num_points, num_states). Local."""
+        u, values = self.library.u, []
         for state in trajectory:
             u.x.array[:] = self.layout.spread(state)
-            values.append(self._expression.eval(self._mesh, self._cells).reshape(-1, len(self._columns)))
+            values.append(compiled.eval(self._mesh, self._cells).reshape(len(self.where), -1))
         return np.ascontiguousarray(np.array(values).transpose(2, 1, 0))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from contract import close, raised_everywhere
 from discovery_cases import (
+    HAMILTON_JACOBI,
     burgers,
     error_of,
     heat,
@@ -29,7 +30,6 @@ from relax.discovery.weak import WeakMatrix
 from relax.errors import BadInput, BadProblem, PointsOutsideMesh
 
 COMM = MPI.COMM_WORLD
-HAMILTON_JACOBI = {"u_t": 1.0, "lap": -1.0, "|grad|^2": 1.0}
 ON_LINE = {
     "viscous": (viscous, (-2.0, 2.0), 2.0, HAMILTON_JACOBI),
     "heat": (heat, (0.0, 1.0), 1.0, {"u_t": 1.0, "lap": -0.1}),

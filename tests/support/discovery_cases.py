@@ -16,6 +16,7 @@ from relax import discovery, meshes
 #: u(x, t), x of shape (gdim, n).
 Field = Callable[[np.ndarray, float | np.ndarray], np.ndarray]
 PI = np.pi
+HAMILTON_JACOBI = {"u_t": 1.0, "lap": -1.0, "|grad|^2": 1.0}
 
 
 def library_on(V: fem.FunctionSpace, *, second: bool = True) -> dict[str, Any]:
