@@ -307,9 +307,8 @@ PUBLIC = {
         "relax.discovery.data": "samples",
         "relax.discovery.fields": "FieldPosterior",
         "relax.discovery.found": "Found",
-        "relax.discovery.library": "test",
         "relax.discovery.joint": "Candidate rank_by_bic",
-        "relax.discovery.library": "test unknown",
+        "relax.discovery.library": "test",
         "relax.discovery.refine": "Refined",
         "relax.discovery.search": "null_space",
     },
@@ -327,7 +326,7 @@ PUBLIC = {
     },
     "relax.symbolic": {
         "relax.base.fem.unknown": "unknown",
-        "relax.symbolic.closed_form": "Candidate SymbolicSolution solve",
+        "relax.symbolic.closed_form": "CandidateFormula SymbolicSolution solve",
     },
     "relax.train": {
         "relax.train.aeqprop": "Aeqprop SettlingReport",

@@ -1,4 +1,4 @@
 from relax.base.fem.unknown import unknown as unknown
-from relax.symbolic.closed_form import Candidate as Candidate
+from relax.symbolic.closed_form import CandidateFormula as CandidateFormula
 from relax.symbolic.closed_form import SymbolicSolution as SymbolicSolution
 from relax.symbolic.closed_form import solve as solve

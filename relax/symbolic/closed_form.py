@@ -30,7 +30,7 @@ _TOGETHER = 12
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateFormula:
     """One of the best formulas of their sizes: no smaller one has a smaller misfit.
 
     Attributes:
@@ -70,7 +70,7 @@ class SymbolicSolution:
     is_exact: bool
     residual: float
     error: float
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[CandidateFormula, ...]
     tried: int
     solves: bool
 
@@ -191,7 +191,9 @@ def _answer(judge: Judge, best: Formula, verdict: Verdict, front: Sequence[Formu
     for formula in front:
         seen = judge(formula)
         # Simplified on each rank by itself, one formula could be written in two ways.
-        candidates.append(Candidate(_said(comm, formula, symbols), formula.size, formula.misfit, seen.weak, seen.error))
+        candidates.append(
+            CandidateFormula(_said(comm, formula, symbols), formula.size, formula.misfit, seen.weak, seen.error)
+        )
     said = _said(comm, best, symbols)
     return SymbolicSolution(said, verdict.is_exact, verdict.weak, verdict.error, tuple(candidates), tried, best.solves)
 
