@@ -10,8 +10,8 @@ from torch import Tensor
 
 from relax.errors import BadInput
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
-from relax.relaxation.optim.metric import PriorMetric
 from relax.relaxation.optim.noise import Noise
+from relax.relaxation.optim.prior_norm import PriorNorm
 from relax.relaxation.optim.step import (
     GroupStep,
     Motion,
@@ -39,7 +39,7 @@ class Chain:
         self.t = part.setting("t")
         self.beta = part.setting("beta") if "beta" in group else math.inf
         self.averaging = float(group.get("averaging", 0.0))
-        self.metric: PriorMetric | None = group.get("metric")
+        self.metric: PriorNorm | None = group.get("metric")
         self._check_spring()
         self.velocity = [torch.zeros_like(x) for x in part.start] if momentum else []
         #: Without averaging mu is the last point.

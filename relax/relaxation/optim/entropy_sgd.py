@@ -9,8 +9,8 @@ import torch
 from relax.invert.priors.base import Prior
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer
 from relax.relaxation.optim.chain import step_to_means
-from relax.relaxation.optim.metric import PriorMetric
 from relax.relaxation.optim.noise import Noise
+from relax.relaxation.optim.prior_norm import PriorNorm
 from relax.relaxation.optim.schedules import Scheduled
 
 
@@ -92,7 +92,7 @@ class EntropySGD(RelaxationOptimizer):
             noise=Noise(seed, generator, exact_noise), check_finite=check_finite, lr=lr, t=t, beta=beta,
             inner_steps=inner_steps, inner_lr=inner_lr, averaging=averaging, momentum=momentum,
             inner_momentum=inner_momentum, nesterov=nesterov, weight_decay=weight_decay, maximize=maximize,
-            metric=None if metric is None else PriorMetric(metric),
+            metric=None if metric is None else PriorNorm(metric),
         )  # fmt: skip
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -101,8 +101,8 @@ class EntropySGD(RelaxationOptimizer):
         Raises:
             BadInput: for what is no prior, too.
         """
-        if isinstance(param_group, dict) and not isinstance(metric := param_group.get("metric"), PriorMetric | None):
-            param_group = {**param_group, "metric": PriorMetric(metric)}
+        if isinstance(param_group, dict) and not isinstance(metric := param_group.get("metric"), PriorNorm | None):
+            param_group = {**param_group, "metric": PriorNorm(metric)}
         super().add_param_group(param_group)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from relax.errors import BadInput, NotConverged
 from relax.relaxation.optim.base import Closure, RelaxationOptimizer, setting
-from relax.relaxation.optim.metric import Source
+from relax.relaxation.optim.prior_norm import Source
 
 
 def as_real(tensor: Tensor) -> Tensor:

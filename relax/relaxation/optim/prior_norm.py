@@ -20,7 +20,7 @@ class Source(Protocol):
         """tensors += scale times a random vector."""
 
 
-class PriorMetric:
+class PriorNorm:
     """|v|²_P with P = C⁻¹ of a prior N(., C) on the last axis of each parameter. Collective, as the prior is.
 
     Gradients become C times them, and noise gets the covariance C: a chain moves as the Euclidean one does in whitened
@@ -55,13 +55,13 @@ class PriorMetric:
             raise BadInput(f"EntropySGD: metric: expected parameters (..., {size}), got one of {tuple(tensor.shape)}")
         return torch.from_numpy(function(tensor.detach().double().cpu().numpy())).to(tensor)
 
-    def __deepcopy__(self, memo: dict[int, object]) -> PriorMetric:
+    def __deepcopy__(self, memo: dict[int, object]) -> PriorNorm:
         """The prior is of all copies. Local."""
         return self
 
 
 class _Coloured:
-    def __init__(self, metric: PriorMetric, noise: Source) -> None:
+    def __init__(self, metric: PriorNorm, noise: Source) -> None:
         self._metric, self._noise = metric, noise
 
     def add_(self, tensors: list[Tensor], scale: float) -> None:
