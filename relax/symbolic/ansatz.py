@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import combinations_with_replacement
+from itertools import chain, combinations_with_replacement
 from itertools import product as every
 
 from relax.symbolic.trees import AMPLITUDE, ONE, PHASE, Tree, enumerated, product, size, total
@@ -68,11 +68,10 @@ def _polynomials(num_axes: int) -> Iterator[Tree]:
 
 
 def _waves(num_axes: int, functions: Sequence[str]) -> Iterator[Tree]:
-    """a + b f(k.z + c), and b f(c + Σ a_i z_i²), with f one function or one of another and a number."""
+    """a + b f(k.z + c), and b f(c + Σ a_i z_i²), with f one function, or one of a number and another, or of two."""
     plane = total([PHASE, *(("*", ("c", ("frequency", i)), ("z", i)) for i in range(num_axes))])
     bowl = total([PHASE, *(("*", ("c", ("scale", i)), ("square", ("z", i))) for i in range(num_axes))])
-    depths: list[list[str]] = [[f] for f in functions] + [[f, g] for f in functions for g in functions]
-    for names in depths:
+    for names in chain.from_iterable(every(functions, repeat=depth) for depth in (1, 2, 3)):
         for argument in (plane, bowl):
             inner: Tree = (names[-1], argument)
             for f in names[-2::-1]:

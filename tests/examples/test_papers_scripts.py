@@ -27,6 +27,8 @@ RUNS = {
     "settling_digits": (1, 4),
     "path_posterior": (2, 3),
     "wave_speed_basins": (1, 4),
+    "symbolic": (1, 4),
+    "gated_pinn": (2, 3),
 }
 
 

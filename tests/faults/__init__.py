@@ -3,6 +3,8 @@
 from faults import (
     base,
     discovery,
+    ),
+    Mutant(
     engine,
     invert,
     jobs,
@@ -25,4 +27,12 @@ PACKAGES = (
     layer_and_train,
     jobs,
 )
+    ),
+    Mutant(
+    symbolic,
+)
+
+PACKAGES = (
+    base, meshes_and_observables, problems, engine, march, invert, relaxation, symbolic, layer_and_train, jobs,
+)  # fmt: skip
 MUTANTS = [mutant for of_package in PACKAGES for mutant in of_package.MUTANTS]

@@ -1,0 +1,38 @@
+"""Faults of closed forms."""
+
+from __future__ import annotations
+
+from faults.mutant import Mutant
+
+MUTANTS = [
+    Mutant(
+        "terms.append(second * a[key[:1]] * a[key[1:]])",
+        "terms.append(second * a[key[:1]])",
+        "test_symbolic_pieces.py -k propagation",
+        "the chain rule's second derivative takes one slope for two",
+    ),
+    Mutant(
+        "(key[:1], key[1:]), (key[1:], key[:1])",
+        "(key[:1], key[1:])",
+        "test_symbolic_pieces.py -k propagation",
+        "the product rule takes one of the mixed terms",
+    ),
+    Mutant(
+        "fine * _FALL < coarse",
+        "fine < np.inf",
+        "test_symbolic.py -k verdicts",
+        "a formula need not come nearer to the finite elements as they are refined",
+    ),
+    Mutant(
+        "[4, 5, 6, 8], [4, 5, 7, 8]",
+        "[4, 5, 6, 8], [4, 5, 6, 8]",
+        "test_symbolic_pieces.py -k halved",
+        "a tetrahedron's children overlap",
+    ),
+    Mutant(
+        "2.0 * (states[-1] - states[-2]) / self._k - rate",
+        "(states[-1] - states[-2]) / self._k",
+        "test_symbolic.py -k wave",
+        "the velocity at the end of a step is its mean",
+    ),
+]

@@ -1,0 +1,103 @@
+"""What closed forms are found with: derivatives by propagation, formulas by size, least squares, halved meshes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scripts
+import ufl
+from contract import everyone_has
+from dolfinx import fem
+from mpi4py import MPI
+
+from relax import meshes
+from relax.base import parallel
+from relax.symbolic.fit import least_squares
+from relax.symbolic.halved import halved
+from relax.symbolic.spectrum import exponents
+
+sympy = pytest.importorskip("sympy")
+
+from relax.symbolic.ansatz import likely  # noqa: E402
+from relax.symbolic.jets import closed  # noqa: E402
+from relax.symbolic.trees import enumerated, evaluate, expression, holes, size  # noqa: E402
+
+HOLE = ("c", ("anything",))
+X, T = ("z", 0), ("z", 1)
+TREES = [
+    ("*", ("exp", ("*", HOLE, T)), ("sin", ("+", ("*", X, T), HOLE))),
+    ("log", ("+", ("square", X), ("*", HOLE, ("inv", ("+", ("1",), T))))),
+    ("+", ("*", X, ("*", X, T)), ("inv", ("+", ("1",), ("exp", ("*", HOLE, X))))),
+]
+
+
+@pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree[0])
+def test_derivatives_by_propagation(tree):
+    """Against SymPy's."""
+    symbols = sympy.symbols("x t")
+    constants = [0.7, -0.4][: len(holes(tree))]
+    points = np.random.default_rng(0).uniform(0.3, 1.2, (2, 5))
+    keys = closed([(0, 0), (0, 1), (1, 1)])
+    jet = evaluate(tree, points, constants, keys)
+    for key in keys:
+        exact = expression(tree, symbols, constants)
+        for i in key:
+            exact = exact.diff(symbols[i])
+        np.testing.assert_allclose(jet.get(key, 0.0) + np.zeros(5), sympy.lambdify(symbols, exact)(*points), rtol=1e-12)
+
+
+def test_formulas_by_size_come_once():
+    trees = list(enumerated(1, ("exp", "square"), 5))
+    assert [size(t) for t in trees] == sorted(size(t) for t in trees)
+    assert ("+", X, X) in trees and ("square", X) in trees
+    # x x is x², c x is x c.
+    assert ("*", X, X) not in trees and (("*", X, HOLE) in trees) != (("*", HOLE, X) in trees)
+    assert not any(t[0] == "c" for t in trees)
+    assert ("*", ("c", ("amplitude",)), X) in likely(1, ("exp",)) and len(set(likely(2, ("exp", "sin")))) == 3 + 4 * 4
+
+
+def test_least_squares():
+    """exp(λ z) with its amplitude, from starts of which some lead nowhere."""
+    z = np.linspace(0.0, 1.0, 20)
+    starts = np.array([[1.0, -1.0], [np.nan, 0.0], [5.0, 2.0], [1.0, 1e4]])
+    theta, cost = least_squares(lambda c: c[0] * np.exp(c[1] * z) - 2.0 * np.exp(-3.0 * z), starts, iterations=60)
+    assert cost.min() < 1e-24 and np.isinf(cost[1])
+    np.testing.assert_allclose(theta[np.argmin(cost)], [2.0, -3.0], rtol=1e-9)
+
+
+def test_exponents_and_frequencies():
+    z = np.linspace(0.0, 1.0, 17)
+    rates, frequencies = exponents(np.stack([np.exp(-2.0 * z) + np.sin(5.0 * z), np.cos(5.0 * z)]), z[1])
+    assert min(abs(r + 2.0) for r in rates) < 1e-6 and min(abs(f - 5.0) for f in frequencies) < 1e-6
+    assert exponents(np.zeros((1, 17)), 0.1) == ([], [])
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.ranks(1, 2, 3)
+def test_halved(dim):
+    """Eight tetrahedra from one, of an eighth of its volume each, and the same points on any number of ranks."""
+    mesh = {1: meshes.interval(3), 2: meshes.unit_square(2), 3: meshes.unit_cube(2)}[dim]
+    finer = halved(fem.functionspace(mesh, ("Lagrange", 1))).mesh
+    cells = [m.topology.index_map(dim).size_global for m in (mesh, finer)]
+    assert cells[1] == 2**dim * cells[0]
+    volumes = fem.Function(fem.functionspace(finer, ("DG", 0)))
+    volumes.interpolate(fem.Expression(ufl.CellVolume(finer), _points(volumes)))
+    owned = volumes.x.array[: volumes.function_space.dofmap.index_map.size_local]
+    np.testing.assert_allclose(owned, 1.0 / cells[1], rtol=1e-12)
+    n = finer.geometry.index_map().size_local
+    points = np.unique(parallel.gather_rows(MPI.COMM_WORLD, finer.geometry.x[:n].round(9)), axis=0)
+    edge = 2 * (3 if dim == 1 else 2) + 1
+    assert len(points) == edge**dim
+    everyone_has(points)
+
+
+def _points(f: fem.Function) -> np.ndarray:
+    points = f.function_space.element.interpolation_points
+    return points() if callable(points) else points
+
+
+@pytest.mark.slow
+def test_sympy_is_missing():
+    text = "import sys; sys.modules['sympy'] = None; import relax; relax.symbolic.solve"
+    run = scripts.python("-c", text)
+    assert run.returncode and "needs sympy" in run.stderr and "pip install sympy" in run.stderr
