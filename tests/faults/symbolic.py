@@ -32,7 +32,7 @@ MUTANTS = [
     Mutant(
         "2.0 * (states[-1] - states[-2]) / self._k - rate",
         "(states[-1] - states[-2]) / self._k",
-        "test_symbolic.py -k wave",
+        "test_symbolic_pieces.py -k waves",
         "the velocity at the end of a step is its mean",
     ),
 ]

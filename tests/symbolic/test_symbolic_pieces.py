@@ -10,7 +10,7 @@ from contract import everyone_has
 from dolfinx import fem
 from mpi4py import MPI
 
-from relax import meshes
+from relax import meshes, symbolic
 from relax.base import parallel
 from relax.symbolic.fit import least_squares
 from relax.symbolic.halved import halved
@@ -19,7 +19,9 @@ from relax.symbolic.spectrum import exponents
 sympy = pytest.importorskip("sympy")
 
 from relax.symbolic.ansatz import likely  # noqa: E402
+from relax.symbolic.equation import Equation  # noqa: E402
 from relax.symbolic.jets import closed  # noqa: E402
+from relax.symbolic.reference import Discretised  # noqa: E402
 from relax.symbolic.trees import enumerated, evaluate, expression, holes, size  # noqa: E402
 
 HOLE = ("c", ("anything",))
@@ -89,6 +91,23 @@ def test_halved(dim):
     edge = 2 * (3 if dim == 1 else 2) + 1
     assert len(points) == edge**dim
     everyone_has(points)
+
+
+def test_waves_in_steps():
+    """u_tt = u_xx by finite elements is of second order, in space and time together."""
+    mesh = meshes.interval(8)
+    V = fem.functionspace(mesh, ("Lagrange", 1))
+    u, v, x = symbolic.unknown(V), ufl.TestFunction(V), ufl.SpatialCoordinate(mesh)
+    form = (u.dt.dt * v + ufl.inner(ufl.grad(u), ufl.grad(v))) * ufl.dx
+    at_rest = {"boundary": 0.0, "initial": ufl.sin(ufl.pi * x[0]), "velocity": 0.0}
+    gaps = []
+    for space, steps in ((V, 16), (halved(V), 32)):
+        coarse = Discretised(Equation(form, at_rest), space, steps, 1.0)
+        shape = np.sin(np.pi * coarse.nodes[:, 0])
+        nothing = lambda at, t: np.zeros(at.shape[1])  # noqa: E731
+        states = coarse.solve(nothing, lambda at, t: np.sin(np.pi * at[0]), nothing)
+        gaps.append(np.abs(states - np.cos(np.pi * coarse.times)[:, None] * shape).max())
+    assert gaps[0] < 0.05 and 3.0 < gaps[0] / gaps[1] < 5.0
 
 
 def _points(f: fem.Function) -> np.ndarray:
