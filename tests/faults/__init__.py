@@ -3,8 +3,6 @@
 from faults import (
     base,
     discovery,
-    ),
-    Mutant(
     engine,
     invert,
     jobs,
@@ -13,6 +11,7 @@ from faults import (
     meshes_and_observables,
     problems,
     relaxation,
+    symbolic,
 )
 
 PACKAGES = (
@@ -24,15 +23,8 @@ PACKAGES = (
     invert,
     discovery,
     relaxation,
+    symbolic,
     layer_and_train,
     jobs,
 )
-    ),
-    Mutant(
-    symbolic,
-)
-
-PACKAGES = (
-    base, meshes_and_observables, problems, engine, march, invert, relaxation, symbolic, layer_and_train, jobs,
-)  # fmt: skip
 MUTANTS = [mutant for of_package in PACKAGES for mutant in of_package.MUTANTS]
