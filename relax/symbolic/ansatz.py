@@ -27,13 +27,16 @@ def likely(num_axes: int, functions: Sequence[str]) -> Iterator[Tree]:
 def possible(num_axes: int, functions: Sequence[str], largest: int) -> Iterator[Tree]:
     """Everything else, in turn: waves, sums of products, all formulas up to a size; then functions of such sums."""
     terms = _products(num_axes, functions)
+    pairs = _pairs(terms)
     waves = [t for t in terms if any(f in str(t) for f in ("'sin'", "'exp'"))]
     yield from _alternating(
         [
             _waves(num_axes, functions),
             (total([t] * k) for k in (2, 3) for t in waves if size(t) * k < 40),
-            _pairs(terms),
+            pairs,
             enumerated(num_axes, functions, largest),
+            # Most of what is known comes as two terms: these go twice as fast.
+            pairs,
         ]
     )
     yield from ((f, pair) for f in functions if f in ("exp", "log", "inv") for pair in _pairs(terms))
