@@ -1,4 +1,4 @@
-"""The equation behind readings of moving sensors with 5 % noise: its terms, and error bars of its coefficients.
+"""The equation behind readings of moving sensors with 5 % noise: its terms and coefficients.
 
 Run: python3 examples/discovery.py, or mpirun -n 2 python3 examples/discovery.py
 """
@@ -13,8 +13,7 @@ from dolfinx import fem
 
 relax.init(sys.argv)
 rng = np.random.default_rng(0)
-disk = relax.meshes.disk(0.25)
-V = fem.functionspace(disk, ("Lagrange", 2))
+V = fem.functionspace(disk := relax.meshes.disk(0.25), ("Lagrange", 2))
 state, w = fem.Function(V), ufl.TestFunction(V)
 truth = 0.05 * ufl.inner(ufl.grad(state), ufl.grad(w)) - 2.0 * (state - state**3) * w
 x, y = ufl.SpatialCoordinate(disk)
