@@ -158,6 +158,16 @@ def test_bumps_stay_clear_of_the_boundary():
         close(A[:, second], A[:, first], 2e-3)
 
 
+def test_sensors_that_stay():
+    """Readings of ten sensors in turn: lengths of the prior are not those of one of them."""
+    V, places, times = line(8), np.linspace(0.05, 0.95, 10), np.linspace(0.0, 1.0, 399)
+    points, at = np.tile(places, len(times))[:, None], np.repeat(times, len(places))
+    field = FieldPosterior(V, (points, at, heat(points.T, at)), noise=0.01, times=times[::40])
+    assert 0.1 < field.components[0].lengths.space < 2.0
+    with pytest.raises(BadInput, match="different points"):
+        FieldPosterior(V, (0.0 * points, at, heat(points.T, at)), noise=0.01, times=times[::40])
+
+
 def test_third_derivatives():
     """A bump has them: -∫u v_xxx = ∫u_x v_xx."""
     V = line()

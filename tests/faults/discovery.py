@@ -8,6 +8,12 @@ LINE = "test_null_space.py -k exact_fields_on_a_line"
 
 MUTANTS = [
     Mutant(
+        "np.random.default_rng(0).permutation(len(t))[:_CHOOSE]",
+        "slice(None, None, -(-len(t) // _CHOOSE))",
+        "test_null_space.py -k sensors_that_stay",
+        "the prior is chosen by every tenth sample, all of one sensor of ten",
+    ),
+    Mutant(
         "s: (-1) ** s * (",
         "s: (",
         LINE,
