@@ -88,5 +88,6 @@ class WeakMatrix:
         u, values = self.library.u, []
         for state in trajectory:
             u.x.array[:] = self.layout.spread(state)
-            values.append(compiled.eval(self._mesh, self._cells).reshape(len(self.where), -1))
+            at = compiled.eval(self._mesh, self._cells)
+            values.append(at.reshape(len(self.where), *compiled.ufl_expression.ufl_shape))
         return np.ascontiguousarray(np.array(values).transpose(2, 1, 0))

@@ -158,6 +158,15 @@ def test_bumps_stay_clear_of_the_boundary():
         close(A[:, second], A[:, first], 2e-3)
 
 
+@pytest.mark.ranks(1, 3)
+def test_a_rank_without_cells():
+    V = line(2)
+    data = states_of(V, lambda x, t: np.exp(-t) * (1 + x[0]), np.linspace(0.0, 1.0, 21))
+    u, v = unknown(V), discovery.test(V)
+    found = null_space({"u_t": u.dt * v, "u": u * v}, data, noise=1e-4, tests=bumps(2, 4))
+    assert found.by_name == pytest.approx({"u_t": 1.0, "u": 1.0}, rel=1e-3)
+
+
 def test_sensors_that_stay():
     """Readings of ten sensors in turn: lengths of the prior are not those of one of them."""
     V, places, times = line(8), np.linspace(0.05, 0.95, 10), np.linspace(0.0, 1.0, 399)
