@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,8 @@ def null_space(
     draws = _checked(comm, field.sample(_PAIRS, seed=seed), (_PAIRS, len(mean)), "posterior.sample")
     around = np.concatenate([mean[None], draws, 2.0 * mean - draws])
     A = matrix(around.reshape(len(around), len(times), -1))
+    if strange := [name for k, name in enumerate(terms.names) if not np.isfinite(A[:, :, k]).all()]:
+        raise BadInput(f"library: expected terms that are finite for all fields within the noise, got {strange}")
     of_draws = A[1:].mean(axis=0)
     # Of a posterior the draws are what the field may be. Errors of data have moved A once already.
     here = 2.0 * A[0] - of_draws if isinstance(field, _Observed) else of_draws
@@ -113,9 +115,23 @@ def null_space(
         raise BadInput(
             f"library: expected terms that are not zero for all of these data, got {nothing}; leave them out"
         )
+    _check_independent(terms.names, M + S)
     path = eliminate(M, S)
     found = smallest_within(path)
     return Found(terms, path, found, rivals(M, S, found), times, field)
+
+
+def _check_independent(names: Sequence[str], both: Array) -> None:
+    """Refuse terms that add up to zero whatever the field is, or whose noise is lost in rounding."""
+    units = 1.0 / np.sqrt(np.diag(both))
+    sizes, vectors = np.linalg.eigh(units[:, None] * both * units)
+    if sizes[0] <= len(names) * np.finfo(float).eps:
+        shares = np.abs(vectors[:, 0])
+        held = [name for name, share in zip(names, shares, strict=True) if share > 1e-6 * shares.max()]
+        raise BadInput(
+            f"library: {held} add up to zero but for rounding, whatever the noise: leave one out where it is a sum of "
+            "the others, or else take a larger noise"
+        )
 
 
 def _checked(comm: Any, values: Any, shape: tuple[int, ...], what: str) -> Array:

@@ -8,6 +8,12 @@ LINE = "test_null_space.py -k exact_fields_on_a_line"
 
 MUTANTS = [
     Mutant(
+        "    _check_independent(terms.names, M + S)\n",
+        "",
+        "test_null_space.py -k libraries_that_are_none",
+        "terms that depend on one another are an error of linear algebra",
+    ),
+    Mutant(
         "np.random.default_rng(0).permutation(len(t))[:_CHOOSE]",
         "slice(None, None, -(-len(t) // _CHOOSE))",
         "test_null_space.py -k sensors_that_stay",
