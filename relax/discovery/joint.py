@@ -91,9 +91,10 @@ def rank_by_bic(
     given = read(data, terms.space)
     if not isinstance(given, Scattered):
         raise BadInput("rank_by_bic: data: expected scattered samples, (points, times, values)")
+    noise = parallel.of_rank_0(terms.mesh.comm, number_in(noise, ABOVE_0, "noise"))
     ends = float(given.times.min()), float(given.times.max())
     at = np.linspace(*ends, _TIMES * tests.counts[-1] + 1)
-    field = FieldPosterior(terms.space, data, noise=number_in(noise, ABOVE_0, "noise"), times=at)
+    field = FieldPosterior(terms.space, data, noise=noise, times=at)
     fit = _Fit(terms, field, noise, tests)
     first = terms.names.index(leading)
     others = [k for k in range(len(terms.names)) if k != first]
