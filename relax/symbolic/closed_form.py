@@ -137,11 +137,12 @@ def solve(
     if unknown := [name for name in operators if name not in FUNCTIONS]:
         raise BadInput(f"operators: expected some of {', '.join(FUNCTIONS)}, got {unknown[0]!r}")
     size, end, budget = at_least(size, 1, "size"), positive(t, "t"), positive(budget, "budget")
-    judge = Judge(Equation(residual, conditions, time), end)
-    comm, equation = judge.equation.V.mesh.comm, judge.equation
+    equation = Equation(residual, conditions, time)
+    comm = equation.V.mesh.comm
     said = str((equation.parts, equation.conditions, operators, size, end))
     if parallel.any_rank(comm, said != parallel.of_rank_0(comm, said)):
         raise BadInput("symbolic.solve: expected the same equation, conditions and settings on every rank")
+    judge = Judge(equation, end)
     fit = judge.pointwise()
 
     front: list[Formula] = []

@@ -26,6 +26,8 @@ _STEPS, _INSIDE, _OF_EACH = 32, 64, 32
 # The weak residual that counts as zero; how the distance to the finite elements must fall as the mesh is halved, and
 # the distance, as a part of the solution, from which it need not, being rounding.
 _WEAK, _FALL, _ROUNDING = 1e-7, 2.8, 1e-9
+# A change of the boundary values, as a part of the solution, and how it varies along each axis: orthogonal to nothing.
+_PUSH, _SLOPES = 1e-6, np.array([0.7, 1.1, 0.4])
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Judge:
         ]
         self._data = {name: self._at_time(value) for name, value in equation.conditions.items()}
         self._weak = WeakResidual(equation, end)
-        self._solutions = None
+        self._solutions, self._unique = None, equation.order > 0
         if "boundary" in self._data:
             self._solutions = [mesh.solve(**self._data) for mesh in self._meshes]
         self._seen: dict[Formula, Verdict] = {}
@@ -71,14 +73,35 @@ class Judge:
                 self._seen[formula] = Verdict(weak, formula.misfit, False)
                 return self._seen[formula]
             coarse, fine = (self._distance(m, u, formula) for m, u in zip(self._meshes, solutions, strict=True))
+            hopeful = formula.solves and weak < _WEAK and self._is_unique()
             agrees = self._falls(coarse, fine, solutions[1])
-            if formula.solves and weak < _WEAK and not agrees:
+            if hopeful and not agrees:
                 # A coarse mesh can be exact by its symmetry, or too coarse to tell: one more halving does.
                 finest = Discretised(self.equation, halved(self._meshes[1].V), 4 * _STEPS, self.end)
                 solution = finest.solve(**(self._data | {"boundary": self._data.get("boundary", formula.at_time)}))
                 agrees = self._falls(fine, self._distance(finest, solution, formula), solution)
-            self._seen[formula] = Verdict(weak, fine, bool(formula.solves and weak < _WEAK and agrees))
+            self._seen[formula] = Verdict(weak, fine, hopeful and agrees)
         return self._seen[formula]
+
+    def _is_unique(self) -> bool:
+        """Whether the finite elements answer to a change of the boundary values by as much on the finer mesh.
+
+        At an eigenvalue the equation has other solutions, or none. That of a mesh is off by the error of the elements:
+        they have one solution, which answers by 1 over that error.
+        """
+        if not self._unique and self._solutions is not None:
+            boundary, answers = self._data["boundary"], []
+            nodes = self._meshes[0].nodes
+            low, extents = nodes.min(axis=0)[:, None], np.ptp(nodes, axis=0)[:, None]
+            for mesh, u in zip(self._meshes, self._solutions, strict=True):
+                push = _PUSH * (float(np.abs(self._solutions[1]).max()) or 1.0)
+
+                def pushed(x: Array, t: float, push: float = push) -> Array:
+                    return boundary(x, t) + push * np.exp(_SLOPES[: len(x), None] * (x - low) / extents).prod(axis=0)
+
+                answers.append(float(np.abs(mesh.solve(pushed) - u).max()))
+            self._unique = answers[1] < _FALL * answers[0]
+        return self._unique
 
     def pointwise(self) -> PointwiseFit:
         """What formulas are fitted to. Collective."""

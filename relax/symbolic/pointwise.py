@@ -192,7 +192,8 @@ def near_fraction(value: float) -> sympy.Expr:
     for unit in (sympy.Integer(1), sympy.pi, sympy.pi**2):
         fraction = Fraction(value / float(unit)).limit_denominator(1000)
         exact = sympy.Rational(fraction.numerator, fraction.denominator) * unit
-        if abs(float(exact) - value) <= 1e-9 * max(1.0, abs(value)):
+        # Every large number is near a fraction, every small one near 0.
+        if abs(fraction.numerator) * fraction.denominator <= 10**6 and abs(float(exact) - value) <= 1e-9 * abs(value):
             return exact
     return sympy.Float(f"{value:.9e}")
 

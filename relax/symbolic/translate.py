@@ -92,7 +92,13 @@ class Translator:
 
 
 def as_rational(value: float) -> sympy.Expr:
-    """The fraction that the shortest decimal of a number is, so that 0.1 is one tenth; and π."""
+    """The fraction that the shortest decimal of a number is, so that 0.1 is one tenth; and π.
+
+    Raises:
+        BadInput: for NaN and infinity.
+    """
+    if not np.isfinite(value):
+        raise BadInput(f"expected finite numbers in the equation and its conditions, got {value}")
     return sympy.pi if value == np.pi else sympy.Rational(repr(float(value)))
 
 

@@ -35,4 +35,22 @@ MUTANTS = [
         "test_symbolic_pieces.py -k waves",
         "the velocity at the end of a step is its mean",
     ),
+    Mutant(
+        "answers[1] < _FALL * answers[0]",
+        "answers[1] > 0.0",
+        "test_symbolic.py -k eigenvalues",
+        "at an eigenvalue one of many solutions is called the solution",
+    ),
+    Mutant(
+        "<= 1e-9 * abs(value):",
+        "<= 1e-9 * max(1.0, abs(value)):",
+        "test_symbolic.py -k small_and_large",
+        "a small constant of a formula is written as 0",
+    ),
+    Mutant(
+        'if not np.isfinite(value):\n        raise BadInput(f"expected finite',
+        'if value == 0.5:\n        raise BadInput(f"expected finite',
+        "test_symbolic.py -k mistakes",
+        "NaN in a Constant is an error of SymPy's",
+    ),
 ]

@@ -134,6 +134,29 @@ def test_verdicts():
     assert judge(Formula(right, (0.5, -0.499), 0.0, True)).weak > 1e-4
 
 
+def test_eigenvalues():
+    """Where other solutions are known to be, none is called the solution, though finite elements have but one."""
+    from relax.symbolic.equation import Equation
+    from relax.symbolic.judge import Judge
+    from relax.symbolic.pointwise import Formula
+
+    nothing = Formula(("c", ("amplitude",)), (0.0,), 0.0, True)
+    u, v, _ = on(meshes.interval(8))
+    for square, unique in ((pi**2, False), (20.0, True)):
+        form = (laplacian(u, v) - square * u * v) * dx
+        verdict = Judge(Equation(form, {"boundary": 0.0}), 1.0)(nothing)
+        assert verdict.error == 0.0 and verdict.is_exact == unique
+
+
+def test_small_and_large_numbers():
+    """A small number is not 0, and a large one no fraction."""
+    from relax.symbolic.pointwise import near_fraction
+
+    assert float(near_fraction(5e-10)) == pytest.approx(5e-10, rel=1e-9)
+    assert near_fraction(1e6 * np.pi) == 10**6 * sympy.pi
+    assert near_fraction(0.375) == sympy.Rational(3, 8) and near_fraction(0.0) == 0
+
+
 def test_words():
     """What solves an equation that has other solutions is named, and not called the solution."""
     said = str(symbolic.SymbolicSolution(x, False, 1e-16, 0.3, (), 7, True))
@@ -153,6 +176,7 @@ def wrong(name: str) -> tuple[Any, Any, dict[str, Any]]:
         "a function": (form, {"boundary": lambda at: at[0]}, {}),
         "a field": (form, {"boundary": known}, {}),
         "NaN": (form, {"boundary": np.nan}, {}),
+        "a Constant of NaN": (fem.Constant(V.mesh, np.nan) * form, conditions, {}),
         "no start": (evolving, {"boundary": 0.0}, {}),
         "an unknown": (form, {"boundary": u}, {}),
         "infinite": (form, {"boundary": 1 / ufl.SpatialCoordinate(V.mesh)[0]}, {}),
@@ -178,6 +202,7 @@ def wrong(name: str) -> tuple[Any, Any, dict[str, Any]]:
         ("a function", "a number or a UFL expression"),
         ("a field", "numbers at nodes have no formula"),
         ("NaN", "a number or a UFL expression"),
+        ("a Constant of NaN", "expected finite numbers"),
         ("no start", "needs 'initial'"),
         ("an unknown", "the unknown"),
         ("infinite", "expected finite values"),
