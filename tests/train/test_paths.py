@@ -389,3 +389,19 @@ def test_doubtful_layers():
         with pytest.raises(BadInput) as caught:
             call()
         assert words in str(caught.value)
+
+
+def test_one_module_under_two_names():
+    """The drift keeps its weights, which get gradients, where it uses a layer twice."""
+
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = self.second = torch.nn.Linear(1, 1)
+
+        def forward(self, w, t):
+            return self.first(w) + self.second(w) - w
+
+    drift = Twice()
+    PathPosterior(drift).elbo(lambda w: -((w[:, 0] - 1) ** 2), num=4, seed=0).backward()
+    assert drift.second.weight.grad is not None and drift.first.weight.requires_grad

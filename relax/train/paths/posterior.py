@@ -6,7 +6,7 @@ Xu, Chen, Li, Duvenaud, "Infinitely deep Bayesian neural networks with stochasti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,7 @@ class PathPosterior(torch.nn.Module):
         one_of(estimator, ESTIMATORS, "PathPosterior.elbo: estimator")
         paths, mine = self._paths(num, seed), _learnt(self)
         its = _learnt(log_likelihood)
-        learnt = [*mine.values(), *its.values()]
+        learnt = [*mine, *its]
         if self._teams is not None:
             check_same(self._teams.comm, [*learnt, self.start, self.sigma])
             learnt = [*Everyones.apply(self._shares, *learnt)] if learnt else []
@@ -159,7 +159,7 @@ class PathPosterior(torch.nn.Module):
             self._check_values(values, done.path[-1])
             part = (values - done.log_ratio).sum() / num
             if self._teams is not None:
-                self._check_summed(part, [*mine.values(), *its.values()])
+                self._check_summed(part, [*mine, *its])
         bound: Tensor = part if self._teams is None else Total.apply(part, self._shares)
         if not math.isfinite(number := float(bound.detach())):
             raise SolveFailed(
@@ -265,29 +265,41 @@ def _restoring(w: Tensor, t: Tensor) -> Tensor:
 
 
 def _drift(function: Drift, parameters: dict[str, Tensor], w: Tensor, t: Tensor, what: str) -> Tensor:
-    f = functional_call(function, parameters, (w, t)) if parameters else function(w, t)
+    f = functional_call(function, parameters, (w, t), tie_weights=False) if parameters else function(w, t)
     if not isinstance(f, torch.Tensor) or f.shape != w.shape:
         got = tuple(f.shape) if isinstance(f, torch.Tensor) else type(f).__name__
         raise BadInput(f"PathPosterior: {what}: expected a tensor of the shape of w, {tuple(w.shape)}, got {got}")
     return f
 
 
+def _slots(function: Any) -> dict[str, Tensor]:
+    """Its parameters by name: one that two modules share twice, those of a module with two names once.
+
+    ``functional_call`` would leave the latter behind changed, if it were to tie them itself [torch 2.x].
+    """
+    modules = function.named_modules() if isinstance(function, torch.nn.Module) else ()
+    return {
+        name: p
+        for prefix, module in modules
+        for name, p in module.named_parameters(prefix, recurse=False, remove_duplicate=False)
+    }
+
+
 def _held(function: Any) -> dict[str, Tensor]:
     """Its parameters, without gradients."""
-    named = function.named_parameters() if isinstance(function, torch.nn.Module) else ()
-    return {name: p.detach() for name, p in named}
+    return {name: p.detach() for name, p in _slots(function).items()}
 
 
-def _learnt(function: Any) -> dict[str, Tensor]:
-    """Parameters that require gradients."""
-    named = function.named_parameters() if isinstance(function, torch.nn.Module) else ()
-    return {name: p for name, p in named if p.requires_grad}
+def _learnt(function: Any) -> list[Tensor]:
+    """Parameters that require gradients, each once."""
+    return list({id(p): p for p in _slots(function).values() if p.requires_grad}.values())
 
 
-def _called(function: Any, names: Iterable[str], tensors: Sequence[Tensor], *arguments: Any) -> Any:
-    """A function, or a module with other tensors as its parameters."""
-    parameters = dict(zip(names, tensors, strict=True))
-    return functional_call(function, parameters, arguments) if parameters else function(*arguments)
+def _called(function: Any, learnt: Sequence[Tensor], tensors: Sequence[Tensor], *arguments: Any) -> Any:
+    """A function, or a module with other tensors in place of those that are learnt."""
+    instead = {id(p): tensor for p, tensor in zip(learnt, tensors, strict=True)}
+    parameters = {name: instead[id(p)] for name, p in _slots(function).items() if id(p) in instead}
+    return functional_call(function, parameters, arguments, tie_weights=False) if parameters else function(*arguments)
 
 
 def _point(value: Any, like: Tensor, what: str) -> Tensor:
