@@ -21,7 +21,7 @@ from relax.invert.result import Result
 from relax.observe import FieldValues
 from relax.problem.evolution import Evolution
 
-# The prior of a coefficient is this many times wider than the largest of them: it says nothing.
+# The prior of a coefficient is this many times wider than what was found: it says nothing.
 _WIDE = 10.0
 # Where the gradient is this many of those deviations, coefficients are within a thousandth of their own.
 _NEAR = 0.1
@@ -78,8 +78,9 @@ def refined(
     num = len(m0) - V.dofmap.index_map.size_global * V.dofmap.index_map_bs
     first, c = np.split(m0, [len(m0) - num])
     smooth = SmoothnessPrior(V, length=length, std=size, mean=_means(first, V))
-    free = IdentityPrior(num, std=_WIDE * max(float(np.abs(c).max()), 1.0), mean=c)
-    prior = BlockPrior([smooth, free])
+    # Each in its own unit: the unit of length alone may make one 1e-7.
+    free = [IdentityPrior(1, std=_WIDE * abs(float(each)), mean=float(each)) for each in c]
+    prior = BlockPrior([smooth, *free])
     y = values.ravel()
     jacobian: Literal["auto", "matrix"] = "matrix" if len(y) <= _DENSE else "auto"
     result = gauss_newton(G, y, m0, noise=noise, prior=prior, jacobian=jacobian, rtol=1e-10, atol=_NEAR)

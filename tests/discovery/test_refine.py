@@ -75,6 +75,23 @@ def test_evolution_on_another_mesh():
 
 
 @pytest.mark.ranks(1, 2)
+def test_refine_in_other_units():
+    """In thousandths of a metre coefficient and deviation are a millionth of what they are in metres."""
+    made = []
+    for unit in (1.0, 1e-3):
+        V = fem.functionspace(meshes.interval(8, (0.0, unit)), ("Lagrange", 1))
+        rng = np.random.default_rng(0)
+        decaying = lambda x, t, L=unit: np.exp(-0.1 * PI**2 * t) * np.cos(PI * x[0] / L)  # noqa: E731
+        exact = states_of(V, decaying, np.linspace(0.0, 1.0, 6))
+        data = [(t, u + 0.02 * rng.standard_normal(len(u))) for t, u in exact]
+        u, v = unknown(V), discovery.test(V)
+        found = null_space({"u_t": u.dt * v, "lap": -inner(grad(u), grad(v))}, data, noise=0.02, tests=bumps(3, 3))
+        result = found.refine(data, noise=0.02).raise_if_failed()
+        made.append([result.coefficients[0] / unit**2, result.std[0] / unit**2])
+    assert made[1] == pytest.approx(made[0], rel=1e-2)
+
+
+@pytest.mark.ranks(1, 2)
 def test_refine_states():
     """States with errors at the nodes: the truth within three standard deviations, which are in proportion to them."""
     V = fem.functionspace(meshes.interval(8), ("Lagrange", 1))
