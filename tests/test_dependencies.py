@@ -16,8 +16,8 @@ WITH_DOLFINX = {"dolfinx", "dolfinx_solver", "ufl", "basix", "ffcx", "petsc4py",
 DISTRIBUTION = {"checkpoint_schedules": "checkpoint-schedules", "pydantic_core": "pydantic"}
 # Programs, and what relax finds without an import statement.
 NOT_IMPORTED = {"dolfinx-solver-real"}
-# What is used where it happens to be installed, inside a function, and asked for by nothing: on Debian 13 gplearn does not
-# import beside the scikit-learn there.
+# What is used where it happens to be installed, inside a function, and asked for by nothing: gplearn does not import
+# beside the scikit-learn of Debian 13.
 WHERE_INSTALLED = {"gplearn"}
 
 
