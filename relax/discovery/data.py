@@ -69,7 +69,10 @@ def read(data: Any, V: fem.FunctionSpace, what: str = "data") -> States | Scatte
         BadInput, PointsOutsideMesh: on every rank, for what is no data of a field in V.
     """
     comm = V.mesh.comm
-    if isinstance(data, tuple) and len(data) == 3:
+    is_scattered = isinstance(data, tuple) and len(data) == 3
+    if parallel.any_rank(comm, is_scattered != parallel.of_rank_0(comm, is_scattered)):
+        raise BadInput(f"{what}: expected the same kind of data on each rank, got samples on some and others elsewhere")
+    if is_scattered:
         return _scattered(data, V, what)
     size = V.dofmap.index_map.size_global * V.dofmap.index_map_bs
     times: Array = np.empty(0)

@@ -44,6 +44,11 @@ def evolution_of(
     names = [library.names[k] for k in numbers]
     for k, name in zip(numbers, names, strict=True):
         for part in library.parts[k].values():
+            if any(t is time for t in terminals_of(part)):
+                raise BadProblem(
+                    f"evolution: the term {name!r} holds the Constant that is to stand for the time, which the search "
+                    "took for the number that it held; search without such terms"
+                )
             if derivatives_of(part, library.v) > 1:
                 raise BadProblem(
                     f"evolution: the term {name!r} takes two derivatives of the test function, which has one in "

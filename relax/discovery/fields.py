@@ -113,8 +113,8 @@ class FieldPosterior:
         if not np.ptp(samples.points, axis=0).any():
             raise BadInput("FieldPosterior: data: expected samples at different points, got one point")
         comm, gdim = V.mesh.comm, V.mesh.geometry.dim
-        scale = number_in(noise, ABOVE_0, "noise")
-        at = parallel.of_rank_0(comm, np.asarray(times, dtype=float))
+        noise, times = parallel.of_rank_0(comm, (noise, times))
+        scale, at = number_in(noise, ABOVE_0, "noise"), np.asarray(times, dtype=float)
         nodes = FieldValues(V).coordinates[:: V.dofmap.bs, :gdim]
         columns = samples.values.T
         self.times: Array = at

@@ -16,7 +16,7 @@ from ufl.algorithms import expand_derivatives
 from ufl.core.expr import Expr
 
 from relax.base import parallel
-from relax.base.checks import ABOVE_0, at_least, number_in
+from relax.base.checks import ABOVE_0, at_least, number_in, of_kind
 from relax.base.types import Array
 from relax.discovery.compact import Bumps, bumps
 from relax.discovery.data import Data, Scattered, read
@@ -84,6 +84,9 @@ def rank_by_bic(
         BadInput, BadProblem: on every rank, for what does not fit.
     """
     terms = Library(library)
+    leading, most, tests, noise = parallel.of_rank_0(terms.mesh.comm, (leading, most, tests, noise))
+    of_kind(tests, Bumps, "test functions, relax.discovery.bumps(...)", "tests")
+    noise = number_in(noise, ABOVE_0, "noise")
     if leading not in terms.names:
         raise BadInput(f"leading: expected one of {', '.join(terms.names)}, got {leading!r}")
     if terms.space.value_shape or terms.num_components > 1:
@@ -91,12 +94,11 @@ def rank_by_bic(
     given = read(data, terms.space)
     if not isinstance(given, Scattered):
         raise BadInput("rank_by_bic: data: expected scattered samples, (points, times, values)")
-    noise = parallel.of_rank_0(terms.mesh.comm, number_in(noise, ABOVE_0, "noise"))
     ends = float(given.times.min()), float(given.times.max())
     at = np.linspace(*ends, _TIMES * tests.counts[-1] + 1)
     field = FieldPosterior(terms.space, data, noise=noise, times=at)
-    fit = _Fit(terms, field, noise, tests)
     first = terms.names.index(leading)
+    fit = _Fit(terms, field, noise, tests, first)
     others = [k for k in range(len(terms.names)) if k != first]
     sets = [s for n in range(1, at_least(most, 1, "most") + 1) for s in itertools.combinations(others, n)]
     return sorted((fit.candidate((first, *s)) for s in sets), key=lambda candidate: candidate.bic)
@@ -105,7 +107,7 @@ def rank_by_bic(
 class _Fit:
     """Samples, and what weights of a field make of the terms. Collective, as are the methods."""
 
-    def __init__(self, library: Library, field: FieldPosterior, noise: float, tests: Bumps) -> None:
+    def __init__(self, library: Library, field: FieldPosterior, noise: float, tests: Bumps, leading: int) -> None:
         (self._spanned,) = field.components
         self._field = field
         self._matrix = WeakMatrix(library, tests, field.times)
@@ -120,6 +122,8 @@ class _Fit:
         self._left = float(residual @ residual + self._start @ self._start)
         self._slopes = _Slopes(self._matrix, self._spanned.in_space)
         self._A = self._weak(self._start)
+        if not self._A[:, leading].any():
+            raise BadInput(f"leading: expected a term that is not zero for these data, got {library.names[leading]!r}")
 
     def _weak(self, w: Array) -> Array:
         """A (num_tests, num_terms)."""

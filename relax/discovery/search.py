@@ -9,7 +9,7 @@ import numpy as np
 from ufl.core.expr import Expr
 
 from relax.base import parallel
-from relax.base.checks import ABOVE_0, number_in, of_kind
+from relax.base.checks import ABOVE_0, at_least, number_in, of_kind
 from relax.base.types import Array
 from relax.discovery.compact import Bumps, bumps
 from relax.discovery.data import Data, Scattered, States, read
@@ -82,11 +82,11 @@ def null_space(
         raise BadInput(
             f"library: expected at most {MOST} terms, got {len(terms.names)}: all sets of them are looked at"
         )
-    of_kind(tests, Bumps, "test functions, relax.discovery.bumps(...)", "tests")
-    number_in(noise, ABOVE_0, "noise")
-    given = read(data, terms.space)
     comm = terms.mesh.comm
-    noise, seed = parallel.of_rank_0(comm, (float(noise), int(seed)))
+    noise, seed, tests = parallel.of_rank_0(comm, (noise, seed, tests))
+    of_kind(tests, Bumps, "test functions, relax.discovery.bumps(...)", "tests")
+    noise, seed = number_in(noise, ABOVE_0, "noise"), at_least(seed, 0, "seed")
+    given = read(data, terms.space)
     field: Drawn
     if isinstance(given, Scattered):
         if posterior is not None:

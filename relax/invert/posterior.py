@@ -57,13 +57,21 @@ class GaussianPosterior:
     def covariance(self, v: Array) -> Array:
         """(H + C⁻¹)⁻¹ v for v of shape (..., size), dual to primal."""
         white = self.prior.color_adjoint(v)
-        shares = self.eigenvalues / (1.0 + self.eigenvalues)
-        left = white - (white @ self._vectors * shares) @ self._vectors.T
-        return np.asarray(self.prior.color(left) - self.prior.mean)
+        return np.asarray(
+            self.prior.color(self._scaled(white, np.asarray(1.0 / (1.0 + self.eigenvalues)))) - self.prior.mean
+        )
 
     def sample(self, num: int, *, seed: int = 0) -> Array:
         """Independent draws, (num, size)."""
         shape = (at_least(num, 0, "num"), len(self.mean))
         xi = np.random.default_rng(seed).standard_normal(shape)
-        shrunk = xi - (xi @ self._vectors * (1.0 - 1.0 / np.sqrt(1.0 + self.eigenvalues))) @ self._vectors.T
+        shrunk = self._scaled(xi, np.asarray((1.0 + self.eigenvalues) ** -0.5))
         return self.mean + self.prior.color(shrunk) - self.prior.mean
+
+    def _scaled(self, white: Array, factors: Array) -> Array:
+        """V diag(factors) Vᵀ on what the data tell, 1 on the rest; without a difference of numbers near 1."""
+        told = white @ self._vectors
+        found = (told * factors) @ self._vectors.T
+        if self._vectors.shape[1] < len(self._vectors):
+            found = found + white - told @ self._vectors.T
+        return np.asarray(found)

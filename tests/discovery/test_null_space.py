@@ -267,6 +267,19 @@ def test_data_that_are_none():
         assert words in str(error)
 
 
+@pytest.mark.ranks(2)
+def test_arguments_are_rank_0s():
+    """Another noise, seed or number of tests on a rank is not taken; another kind of data is refused on all."""
+    V = line(cells=8)
+    data = states_of(V, heat, np.linspace(0.0, 1.0, 9))
+    other = {"noise": -1.0, "seed": 7, "tests": 5} if COMM.rank else {"noise": 0.01, "seed": 0, "tests": bumps(6, 6)}
+    assert len(set(COMM.allgather(null_space(library_on(V), data, **other).mu))) == 1
+    samples_here, _ = scattered(heat, [0.0, 0.0], [1.0, 1.0], 0.1, 0, num=20)
+    mixed = samples_here if COMM.rank else data
+    error = raised_everywhere(BadInput, lambda: null_space(library_on(V), mixed, noise=0.1))
+    assert "the same kind" in str(error)
+
+
 class Constant:
     """A posterior of a vector of ones that is known."""
 

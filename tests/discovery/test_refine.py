@@ -74,6 +74,15 @@ def test_evolution_on_another_mesh():
     raised_everywhere(BadInput, lambda: found.evolution(finer))
 
 
+def test_a_term_with_the_time_in_it_does_not_go_on():
+    V = line(cells=8)
+    u, v, t = discovery.unknown(V), discovery.test(V), fem.Constant(V.mesh, 1.0)
+    library = {"u_t": u.dt * v, "t lap": -t * inner(grad(u), grad(v))}
+    found = discovery.null_space(library, states_of(V, heat, np.linspace(0.0, 1.0, 9)), noise=0.01)
+    with pytest.raises(BadProblem, match="the number that it held"):
+        found.evolution(time=t)
+
+
 @pytest.mark.ranks(1, 2)
 def test_refine_in_other_units():
     """In thousandths of a metre coefficient and deviation are a millionth of what they are in metres."""

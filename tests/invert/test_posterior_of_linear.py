@@ -30,3 +30,11 @@ def test_mean_and_covariance(kind):
     sizes = np.sqrt((np.outer(np.diag(covariance), np.diag(covariance)) + covariance**2) / 20_000)
     assert (np.abs(np.cov(draws.T) - covariance) < 5.0 * sizes).all()
     prior.close()
+
+
+def test_deviations_far_below_the_priors():
+    """What data say to 1e-9 of the prior's width is no difference of numbers near 1."""
+    J = np.array([[2.0, 1.0], [0.0, 1.0], [1.0, -1.0]])
+    posterior = GaussianPosterior.of_linear(IdentityPrior(2, std=1.0), J, np.zeros(3), 1e-9)
+    close(posterior.covariance(np.eye(2)) * 1e18, np.linalg.inv(J.T @ J), 1e-8)
+    assert 0.5e-9 < posterior.sample(200).std() < 2e-9
