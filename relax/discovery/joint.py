@@ -40,9 +40,10 @@ class Candidate:
         terms: names; the leading one is the first.
         coefficients: c, that of the leading term 1.
         chi2: |(u - data)/noise|² and what field and equation fall short of prior and zero.
-        bic: -2 log of the likelihood of terms, field and coefficients integrated out: Laplace's chi2 + log det of the
-            field's precision, as an equation that leaves the field more freedom fits noise better, and Schwarz's
-            log(number of samples) for each coefficient.
+        bic: -2 log of the likelihood of terms, field and coefficients integrated out: Laplace's chi2 + log det of what
+            the field's precision is after the samples over what it was before, under prior and equation, as an equation
+            that leaves the field more freedom fits noise better; and Schwarz's log(number of samples) for each
+            coefficient.
         mean: the field, (num_times * size,).
     """
 
@@ -159,7 +160,9 @@ class _Fit:
                     break
         at = self._field.field([w[None]])[0]
         slope = root * self._slopes(at, columns, np.append(1.0, c), self._spanned)
-        bic = chi2 + np.linalg.slogdet(self._H + slope.T @ slope)[1] + len(c) * np.log(self._num)
+        equation = slope.T @ slope
+        after, before = (np.linalg.slogdet(P + equation)[1] for P in (self._H, np.eye(len(w))))
+        bic = chi2 + after - before + len(c) * np.log(self._num)
         return Candidate(tuple(self._names[k] for k in kept), np.append(1.0, c), chi2, float(bic), at.ravel())
 
     def _cost(self, w: Array, A: Array, c: npt.NDArray[Any], root: float) -> float:

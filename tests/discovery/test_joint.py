@@ -64,7 +64,7 @@ def test_ranking_and_what_it_refuses():
     for words, more in (("leading", {"leading": "u_x"}), ("most", {"leading": "u_t", "most": 0})):
         error = raised_everywhere(BadInput, lambda m=more: rank_by_bic(library, data, noise=noise, **m))
         assert words in str(error)
-    nothing = library | {"0": 0.0 * library["u"]}
+    nothing = library | {"0": fem.Constant(V.mesh, 0.0) * library["u"]}
     error = raised_everywhere(BadInput, lambda: rank_by_bic(nothing, data, noise=noise, leading="0", most=1))
     assert "not zero" in str(error)
     error = raised_everywhere(BadInput, lambda: rank_by_bic(library, states, noise=noise, leading="u_t"))
