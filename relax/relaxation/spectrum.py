@@ -132,7 +132,7 @@ def hessian_spectrum(
     weights = Weights("hessian_spectrum", params, closure, comm)
     num, vectors, seed = parallel.of_rank_0(comm, (num, vectors, seed))
     at_least(num, 1, "hessian_spectrum: num"), at_least(vectors, 2, "hessian_spectrum: vectors")
-    at_least(seed, 0, "hessian_spectrum: seed")
+    seed = at_least(seed, 0, "hessian_spectrum: seed")
     product, like = weights.hessian(), weights.present()
     rows = []
     for i in range(vectors):

@@ -75,7 +75,7 @@ def local_entropy(
     t, beta, chains, steps, seed = parallel.of_rank_0(comm, (t, beta, chains, steps, seed))
     t, beta = positive(t, "local_entropy: t"), positive(beta, "local_entropy: beta")
     at_least(chains, 2, "local_entropy: chains"), at_least(steps, 4, "local_entropy: steps")
-    at_least(seed, 0, "local_entropy: seed")
+    seed = at_least(seed, 0, "local_entropy: seed")
     points, parts = np.polynomial.legendre.leggauss(_NODES)
     roots = 0.5 * (points + 1.0)
     couplings = np.asarray(roots**_POWER)

@@ -15,7 +15,7 @@ from dolfinx import fem
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.base.checks import at_least, positive, several
+from relax.base.checks import at_least, of_kind, positive, several
 from relax.errors import BadInput, NotConverged
 from relax.symbolic.ansatz import likely, possible
 from relax.symbolic.equation import Equation
@@ -137,8 +137,10 @@ def solve(
     if unknown := [name for name in operators if name not in FUNCTIONS]:
         raise BadInput(f"operators: expected some of {', '.join(FUNCTIONS)}, got {unknown[0]!r}")
     size, end, budget = at_least(size, 1, "size"), positive(t, "t"), positive(budget, "budget")
-    equation = Equation(residual, conditions, time)
-    comm = equation.V.mesh.comm
+    of_kind(residual, ufl.Form, "a UFL form in relax.symbolic.unknown(V) and a test function", "residual")
+    comm = residual.ufl_domain().ufl_cargo().comm
+    with parallel.together(comm):
+        equation = Equation(residual, conditions, time)
     said = str((equation.parts, equation.conditions, operators, size, end))
     if parallel.any_rank(comm, said != parallel.of_rank_0(comm, said)):
         raise BadInput("symbolic.solve: expected the same equation, conditions and settings on every rank")

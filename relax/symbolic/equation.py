@@ -51,7 +51,6 @@ class Equation:
     """
 
     def __init__(self, residual: ufl.Form, conditions: Mapping[str, Any], time: fem.Constant | None = None) -> None:
-        of_kind(residual, ufl.Form, "a UFL form in relax.symbolic.unknown(V) and a test function", "residual")
         self.V, self.order, u, v = _unknown_and_test(residual)
         gdim = self.V.mesh.geometry.dim
         x = sympy.symbols("x y z", real=True)[:gdim]

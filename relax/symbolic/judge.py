@@ -25,7 +25,7 @@ from relax.symbolic.trees import ANYTHING
 _STEPS, _INSIDE, _OF_EACH = 32, 64, 32
 # The weak residual that counts as zero; how the distance to the finite elements must fall as the mesh is halved, and
 # the distance, as a part of the solution, from which it need not, being rounding.
-_WEAK, _FALL, _ROUNDING = 1e-7, 2.8, 1e-9
+_WEAK, _FALL, _ROUNDING = 1e-9, 2.8, 1e-9
 # A change of the boundary values, as a part of the solution, and how it varies along each axis: orthogonal to nothing.
 _PUSH, _SLOPES = 1e-6, np.array([0.7, 1.1, 0.4])
 

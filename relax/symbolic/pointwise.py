@@ -20,7 +20,7 @@ from relax.symbolic.trees import ANYTHING, Tree, evaluate, expression, holes, si
 # How many starts, how many of them go on to the end, and the root of the mean square up to which they do.
 _STARTS, _KEPT, _HOPEFUL = 8, 2, 0.1
 #: The root of the mean square, as a part of what stands in the equation, that counts as zero.
-VANISHES = 1e-8
+VANISHES = 1e-10
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from faults import (
     engine,
     invert,
     jobs,
-    layer_and_train,
+    layer,
     march,
     meshes_and_observables,
     problems,
     relaxation,
     symbolic,
+    train,
 )
 
 PACKAGES = (
@@ -24,7 +25,8 @@ PACKAGES = (
     discovery,
     relaxation,
     symbolic,
-    layer_and_train,
+    layer,
+    train,
     jobs,
 )
 MUTANTS = [mutant for of_package in PACKAGES for mutant in of_package.MUTANTS]

@@ -96,7 +96,7 @@ def by_pysindy(samples: Samples) -> dict[str, float]:
     grid = np.stack(np.meshgrid(np.unique(x), np.unique(t), indexing="ij"), axis=-1)
     polynomials = pysindy.PolynomialLibrary(degree=2, include_bias=False)
     np.random.seed(0)  # noqa: NPY002  (its subdomains are drawn from there)
-    boxes = {"K": 200, "H_xt": [0.25, 0.25]}
+    boxes = {"K": 100, "H_xt": [0.25, 0.25]}
     library = pysindy.WeakPDELibrary(polynomials, derivative_order=2, spatiotemporal_grid=grid, **boxes)
     tried = []
     for threshold in (0.01, 0.02, 0.03, 0.05, 0.07, 0.1):
