@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
+import in_one_process
 import pytest
 import scripts
 
@@ -16,31 +16,13 @@ BOOK = Path(__file__).resolve().parents[2] / "examples" / "book"
 NO_CHAPTERS = {"chapter", "clash", "graph_network"}
 CHAPTERS = sorted(path.stem for path in BOOK.glob("*.py") if path.stem not in NO_CHAPTERS)
 NO_FIGURE = {"pinn"}
-# One process for all of them: to import torch and DOLFINx takes longer than most.
-TEXT = """
-import contextlib, io, json, runpy, sys, time, traceback
-sys.path.insert(0, {folder!r})
-found = {{}}
-for name in {names!r}:
-    sys.argv = [{folder!r} + "/" + name + ".py", "--quick", "--output", "results"]
-    out, start, failure = io.StringIO(), time.process_time(), ""
-    with contextlib.redirect_stdout(out):
-        try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        except BaseException:
-            failure = traceback.format_exc()
-    found[name] = [out.getvalue(), failure, time.process_time() - start]
-print(json.dumps(found))
-"""
 
 
 @pytest.fixture(scope="module")
 def chapters(tmp_path_factory):
     folder = tmp_path_factory.mktemp("book")
-    names = [name for name in CHAPTERS if name != "reinforcement_learning" or find_spec("gymnasium")]
-    run = scripts.run(folder, TEXT.format(folder=str(BOOK), names=names), ranks=1, timeout=600)
-    assert run.returncode == 0, run.stderr
-    return folder, json.loads(run.stdout.splitlines()[-1])
+    paths = [BOOK / f"{name}.py" for name in CHAPTERS if name != "reinforcement_learning" or find_spec("gymnasium")]
+    return folder, in_one_process.run_all(folder, paths, "--quick", "--output", "results")
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
@@ -49,10 +31,9 @@ def test_chapter_runs(name, chapters):
     if name == "reinforcement_learning":
         pytest.importorskip("gymnasium")
     folder, found = chapters
-    out, failure, _ = found[name]
-    assert not failure, out + failure
-    lines = out.splitlines()
-    assert sum(line.startswith("| ") for line in lines) >= 3, "a table with a row"
+    ran = found[name]
+    assert not ran.failure, ran.out + ran.failure
+    assert sum(line.startswith("| ") for line in ran.out.splitlines()) >= 3, "a table with a row"
     assert name in NO_FIGURE or (folder / "results" / f"{name}.png").is_file()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
+import in_one_process
 import pytest
-import scripts
 
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
@@ -32,18 +33,36 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+WORDS = ("--quick", "--budget", "0.3", "--output", "{name}")
+NEEDS_SKLEARN = {"settling_sheet", "settling_digits"}
+
+
+@pytest.fixture(scope="module")
+def ran(request, tmp_path_factory):
+    """The folder, and what each script of so many ranks did there."""
+    folder = tmp_path_factory.mktemp("papers")
+    left_out = set() if find_spec("sklearn") else NEEDS_SKLEARN
+    names = [name for name, (ranks, _) in RUNS.items() if ranks == request.param and name not in left_out]
+    paths = [PAPERS / name / f"{name}.py" for name in names]
+    return folder, in_one_process.run_all(folder, paths, *WORDS, ranks=request.param)
+
+
+# Those of one number of ranks after the other: each number is one job.
+@pytest.mark.parametrize(
+    ("name", "ran"),
+    [(name, ranks) for ranks in (1, 2) for name, (r, _) in RUNS.items() if r == ranks],
+    indirect=["ran"],
+    scope="module",
+)
 @pytest.mark.slow
-def test_script_runs(name, tmp_path):
-    ranks, methods = RUNS[name]
-    if name in ("settling_sheet", "settling_digits"):
+def test_script_runs(name, ran):
+    """Each method has a row in the table, with a step or more, and there is a figure."""
+    folder, found = ran
+    if name in NEEDS_SKLEARN:
         pytest.importorskip("sklearn")
-    path = PAPERS / name / f"{name}.py"
-    text = f"import runpy, sys\nsys.argv[0] = {str(path)!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
-    run = scripts.run(tmp_path, text, "--quick", "--budget", "0.3", ranks=ranks, timeout=240)
-    assert run.returncode == 0, run.stdout + run.stderr
-    from_table = dropwhile(lambda line: not line.startswith("| "), run.stdout.splitlines())
+    assert not found[name].failure, found[name].out + found[name].failure
+    from_table = dropwhile(lambda line: not line.startswith("| "), found[name].out.splitlines())
     rows = [line.split("|")[1:-1] for line in takewhile(lambda line: line.startswith("|"), from_table)][2:]
-    assert len(rows) == methods
+    assert len(rows) == RUNS[name][1]
     assert all(float(row[-4]) >= 1 for row in rows), "every method takes a step"
-    assert list((tmp_path / "results").glob("*.png"))
+    assert list((folder / name).glob("*.png"))
