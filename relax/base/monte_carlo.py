@@ -51,7 +51,7 @@ class Paths:
     """
 
     def __init__(self, num: int, seed: int, comm: MPI.Comm, block: int = _BLOCK) -> None:
-        at_least(num, 2, "num_paths")
+        at_least(num, 1, "num")
         self._comm = comm
         self._block = block
         starts = range(0, num, block)

@@ -93,7 +93,8 @@ def simulate(
     positive(beta, "beta"), positive(t, "t")
     start = starting(x0)
     d = len(start)
-    paths = Paths(num_paths, seed, comm)
+    # One path has no standard error.
+    paths = Paths(at_least(num_paths, 2, "num_paths"), seed, comm)
     ds = t / at_least(num_steps, 1, "num_steps")
     noise = np.sqrt(ds / beta)
     plain = np.tile(start, (paths.count, 1))

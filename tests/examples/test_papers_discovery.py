@@ -1,23 +1,28 @@
-"""The search for equations beside its peers, quickly: a table and a figure come out, and what is missing is said."""
+"""The search for equations beside peers and on a disk, quickly: tables and a figure, and what is missing is told."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
 
+import in_one_process
 import pytest
-import scripts
 
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "papers" / "discovery" / "discovery.py"
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "papers" / "discovery"
 
 
 @pytest.mark.slow
-def test_script_runs(tmp_path):
-    run = scripts.python(SCRIPT, "--quick", "--output", str(tmp_path / "results"), cwd=tmp_path, timeout=240)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "| relax, viscous Hamilton-Jacobi | 0.0" in run.stdout and "(1 of 1)" in run.stdout
-    assert find_spec("pysindy") or "pysindy is not installed" in run.stdout
+def test_scripts_run(tmp_path):
+    paths = [FOLDER / "discovery.py", FOLDER / "disk.py"]
+    ran = in_one_process.run_all(tmp_path, paths, "--quick", "--output", "results")
+    for name, words in (
+        ("discovery", ["| relax, viscous Hamilton-Jacobi | 0.0", "(1 of 1)"]),
+        ("disk", ["right terms: 1 of 1", "deviations: 3 of 3"]),
+    ):
+        assert not ran[name].failure, ran[name].failure
+        assert all(word in ran[name].out for word in words), ran[name].out
+    assert find_spec("pysindy") or "pysindy is not installed" in ran["discovery"].out
     assert (tmp_path / "results" / "discovery.png").exists()

@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_said():
         (lambda: Posterior(misfit_of(two_modes, [(-4.0, 4.0)], (100,)), (30.0, 2.0)), "lies in the box"),
         (lambda: posterior.drift([[0.0]], 4.0), "t: expected"),
         (lambda: posterior.drift([[9.0]], 1.0), "points of the box"),
-        (lambda: posterior.sample(1), "num_paths"),
+        (lambda: posterior.sample(0), "num"),
         (lambda: posterior.sample(10, steps=1), "steps"),
     ):
         assert words in str(raised_everywhere(BadInput, call))

@@ -95,6 +95,11 @@ class PathPosterior(torch.nn.Module):
         self._shares = Shares(MPI.COMM_SELF if teams is None else teams.space, teams)
         like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         point = _point(start, like, "start")
+        if point.dtype != like.dtype and like.numel():
+            raise BadInput(
+                f"PathPosterior: start: expected it in the precision of the drift's parameters, {like.dtype}, got "
+                f"{point.dtype}; give start.to({like.dtype}), or drift.to({point.dtype})"
+            )
         noise = _point(sigma, point, "sigma").to(point)
         if noise.requires_grad or len(noise) not in (1, len(point)) or not bool((noise > 0.0).all()):
             raise BadInput(
