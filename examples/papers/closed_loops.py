@@ -163,7 +163,7 @@ def train(one: Experiment, flow: str, given: harness.Settings, clip: float | Non
 
     run = harness.train(
         harness.Method(flow, begin, one.rate), seed=0, rate=one.rate, budget=given.budget,
-        num_looks=2 if given.quick else min(4 * epochs, 50), steps=epochs * SAMPLES // BATCH,
+        num_looks=1 if given.quick else min(4 * epochs, 50), steps=epochs * SAMPLES // BATCH,
     )  # fmt: skip
     # A loop that ran away has no test loss at its end.
     looked += [[math.inf] * given.seeds] * (len(run.losses) - len(looked))
