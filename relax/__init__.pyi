@@ -57,6 +57,7 @@ from relax.problem import Problem as Problem
 from relax.problem import Substitution as Substitution
 from relax.problem import clamp as clamp
 from relax.problem import clamp_boundary as clamp_boundary
+from relax.problem import rigid_body_modes as rigid_body_modes
 from relax.problem import theta_evolution as theta_evolution
 from relax.relaxation import SGLD as SGLD
 from relax.relaxation import ElasticSGD as ElasticSGD

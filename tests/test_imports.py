@@ -295,7 +295,8 @@ PUBLIC = {
         "relax.invert.priors": "BlockPrior IdentityPrior SmoothnessPrior",
         "relax.layer": "ComplexLayer ResidualLoss SolutionLayer graph",
         "relax.observe": "AtSteps FieldValues Functional Observable PointValues Stack TimeIntegral",
-        "relax.problem": "Continuation Evolution Problem Substitution clamp clamp_boundary theta_evolution",
+        "relax.problem": "Continuation Evolution Problem Substitution clamp clamp_boundary rigid_body_modes "
+        "theta_evolution",
         "relax.relaxation": "ElasticSGD EntropySGD HamiltonJacobi HeatSmoothing Parle ProximalPoint "
         "RelaxedLandscape SGLD",
         "relax.train": "HalfInverse gauss_newton_inverse lbfgs_inverse physical_gradient",

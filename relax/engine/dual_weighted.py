@@ -117,6 +117,10 @@ def dual_weighted_residual(lin: Linearization, cotangent: npt.ArrayLike) -> Erro
             "dual_weighted_residual: its steps are solved for another unknown than the state; expected an evolution "
             "without a substitution, such as route='direct' of Hamilton-Jacobi"
         )
+    if (G.problem.step if isinstance(G.problem, Evolution) else G.problem).nullspace is not None:
+        raise BadInput(
+            "dual_weighted_residual: expected a problem without a nullspace; hold the state somewhere instead"
+        )
     if seed.ndim != 1:
         raise BadInput(f"dual_weighted_residual: cotangent: expected one, ({G.size_out},), got shape {seed.shape}")
     return _Estimator(G.problem).estimate(points, seed)

@@ -3,6 +3,7 @@
 from relax.problem.boundary import clamp, clamp_boundary, value_space
 from relax.problem.continuation import Continuation
 from relax.problem.evolution import Evolution
+from relax.problem.null_space import rigid_body_modes
 from relax.problem.problem import Problem
 from relax.problem.substitution import Substitution
 from relax.problem.theta import theta_evolution
@@ -14,6 +15,7 @@ __all__ = [
     "Substitution",
     "clamp",
     "clamp_boundary",
+    "rigid_body_modes",
     "theta_evolution",
     "value_space",
 ]

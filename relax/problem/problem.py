@@ -10,7 +10,7 @@ import ufl
 from dolfinx import fem, mesh
 from ufl.domain import extract_unique_domain
 
-from relax.base.checks import of_kind, several
+from relax.base.checks import of_kind, one_of, several
 from relax.base.fem.forms import Control, terminals_of, values_of
 from relax.errors import BadProblem
 from relax.problem.boundary import ExpressionCondition
@@ -33,6 +33,12 @@ class Problem:
         bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself.
         name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
         continuation: an easier equation to begin with where Newton's method fails from its first guess.
+        nullspace: states n that leave the residual as it is, F(u + n, m; v) = F(u, m; v): "constants", those of all
+            components of the state that nothing clamps and the residual does not see (Neumann data alone, a pressure
+            between walls); or Functions in the state's space, such as :func:`relax.rigid_body_modes` gives, zero where
+            values are clamped. The state is the one with ∫ u · n dx = 0, but for what stands at clamped values. A
+            residual that no state makes zero, since ∫ of its sources over n is not, is ``SolveFailed`` at a solve, with
+            the amount; derivatives are those of the residual without such a part.
 
     Raises:
         BadProblem: when these do not fit together. Every rank sees the same problem, so all ranks raise.
@@ -44,10 +50,13 @@ class Problem:
     bcs: Sequence[fem.DirichletBC] = field(default=())
     name: str = "pde"
     continuation: Continuation | None = None
+    nullspace: str | Sequence[fem.Function] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "controls", several(self.controls, "Functions and Constants", "controls"))
         object.__setattr__(self, "bcs", several(self.bcs, "Dirichlet conditions", "bcs"))
+        if not isinstance(self.nullspace, str | None):
+            object.__setattr__(self, "nullspace", several(self.nullspace, "Functions", "nullspace"))
         _check(self)
 
     @property
@@ -162,8 +171,23 @@ def _check(problem: Problem) -> None:
             raise BadProblem(
                 f"controls[{i}] ({control}) stands neither in the residual nor as the value of a boundary condition"
             )
+    _check_null_space(problem)
     path = problem.continuation
     if path is not None:
         of_kind(path, Continuation, "a relax.Continuation", "continuation")
     if path is not None and (path.constant not in terminals or any(path.constant is c for c in problem.controls)):
         raise BadProblem("continuation: expected a Constant that stands in the residual and is no control")
+
+
+def _check_null_space(problem: Problem) -> None:
+    given, V = problem.nullspace, problem.state.function_space
+    if given is None:
+        return
+    if isinstance(given, str):
+        one_of(given, ("constants", "Functions in the state's space"), "nullspace")
+        return
+    if not given:
+        raise BadProblem("nullspace: expected at least one Function, or None, got an empty list")
+    for i, n in enumerate(given):
+        if not isinstance(n, fem.Function) or n.function_space != V:
+            raise BadProblem(f"nullspace[{i}]: expected a Function in the space of the state, got {n!r:.80}")

@@ -14,8 +14,8 @@ MUTANTS = [
         "the prior of a small coefficient is lost in rounding",
     ),
     Mutant(
-        "    _check_independent(terms.names, M + S)\n",
-        "",
+        "_check_independent(terms.names, M + S)",
+        "pass",
         "test_null_space.py -k libraries_that_are_none",
         "terms that depend on one another are an error of linear algebra",
     ),
@@ -74,8 +74,8 @@ MUTANTS = [
         "the prior is chosen as if there were hardly any noise",
     ),
     Mutant(
-        "1.0 - 1.0 / np.sqrt(1.0 + self.eigenvalues)",
-        "1.0 - 1.0 / (1.0 + self.eigenvalues)",
+        "np.asarray((1.0 + self.eigenvalues) ** -0.5)",
+        "np.asarray((1.0 + self.eigenvalues) ** -1.0)",
         "test_posterior_of_linear.py",
         "draws have the square of the posterior's covariance",
     ),

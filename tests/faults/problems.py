@@ -181,4 +181,37 @@ MUTANTS = [
         "each rank shifts the Hamiltonian by a value of its own",
         ranks=2,
     ),
+    Mutant(
+        "return rows - space.products(rows, space.duals) @ along",
+        "return rows",
+        "test_singular.py -k neumann",
+        "a state is known up to a constant, which the solver chooses",
+    ),
+    Mutant(
+        "u.array[: residual.num_owned] = self._operators.in_gauge(u.array[: residual.num_owned])",
+        "pass",
+        "test_singular.py -k neumann",
+        "Newton's method keeps the constant of its first guess",
+    ),
+    Mutant(
+        "against = space.vectors if adjoint else self._left",
+        "against = space.vectors",
+        "test_singular.py -k transpose",
+        "sources are balanced over another null space than that of the transpose",
+    ),
+    Mutant(
+        "self._operators.check_compatible(factor.rhs.array_r, factor)",
+        "pass",
+        "test_singular.py -k incompatible",
+        "a source that nothing balances has a state",
+    ),
+    Mutant(
+        "return self.residual.is_affine and self.residual.problem.nullspace is None",
+        "return self.residual.is_affine",
+        "test_singular.py -k incompatible",
+        "so it has in a batch",
+    ),
+    Mutant(
+        "chosen.setdefault(*_SINGULAR_COARSE)", "pass", "test_singular.py -k neumann", "the coarsest level is singular"
+    ),
 ]

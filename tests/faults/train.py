@@ -33,7 +33,7 @@ MUTANTS = [
         "a log ratio to another prior",
     ),
     Mutant(
-        "learnt = [*Everyones.apply(self._shares, *learnt)]",
+        "learnt = [*Everyones.apply(self._shares, *learnt)] if learnt else []",
         "pass",
         "test_paths.py -k share_the_paths",
         "gradients of a rank's own paths alone",

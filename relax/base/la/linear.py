@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 from mpi4py import MPI
 from petsc4py import PETSc
 
 from relax.base import parallel
+from relax.base.la.null_space import Deflation, NullSpace
 from relax.base.la.options import Merged, Options, first_line, inserted, ksp_reason, refused_options, tell_unread
+from relax.base.la.work import work_vectors
 from relax.base.types import Array
 from relax.errors import SolveFailed
 
@@ -25,17 +26,6 @@ _DIRECT_TOLERANCE = 1e-6
 _AS_LARGE = 100.0
 # PETSc's own 1e-5 would be the accuracy of derivatives, too.
 _RTOL = 1e-10
-
-
-@contextmanager
-def work_vectors(A: PETSc.Mat) -> Iterator[tuple[PETSc.Vec, PETSc.Vec]]:
-    """Vectors x and y for y = A x, which live as long as the block. Collective."""
-    x, y = A.createVecRight(), A.createVecLeft()
-    try:
-        yield x, y
-    finally:
-        x.destroy()
-        y.destroy()
 
 
 class LinearSolver:
@@ -66,6 +56,8 @@ class LinearSolver:
         self._seen: dict[str, float] = {}
         self._residual: PETSc.Vec | None = None
         self._own_comms: list[MPI.Comm] = []
+        #: What is done about the null space of the matrix, where it has one that is known.
+        self.deflation: Deflation | None = None
 
     def _create(self, prefix: str) -> PETSc.KSP:
         ksp = PETSc.KSP().create(self.comm)
@@ -108,6 +100,16 @@ class LinearSolver:
         matrix.destroy()
         return copy
 
+    def deflate(self, matrix: PETSc.Mat, space: NullSpace) -> None:
+        """Make a matrix with a null space, just assembled, one to solve with: before ``factor``.
+
+        Raises:
+            BadProblem: where that is none of its null space.
+        """
+        if self.deflation is None:
+            self.deflation = Deflation(space, is_direct=self.is_direct, self_adjoint=self.self_adjoint)
+        self.deflation.take(matrix)
+
     def factor(self, matrix: PETSc.Mat) -> None:
         """Take the matrix's present values: factor it, or set up its preconditioner.
 
@@ -122,6 +124,8 @@ class LinearSolver:
         if self.self_adjoint:
             matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         self._set_up(self.ksp, matrix)
+        if self.deflation is not None:
+            self.deflation.finish(lambda rows: self._solve_rows(rows, adjoint=True))
 
     def _set_up(self, ksp: PETSc.KSP, matrix: PETSc.Mat) -> None:
         ksp.setOperators(matrix)
@@ -155,7 +159,7 @@ class LinearSolver:
         Raises:
             SolveFailed: with the reason in words; x is then of no use.
         """
-        self._run(self.ksp, self._matrix, b, x, "forward")
+        self._one(b, x, adjoint=False)
 
     def solve_adjoint(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Aᵀ x = b: by the factor of A where that is known to be right, else by an operator of its own.
@@ -163,8 +167,21 @@ class LinearSolver:
         Raises:
             SolveFailed: with the reason in words; x is then of no use.
         """
-        if self.self_adjoint:
-            self.solve(b, x)
+        self._one(b, x, adjoint=True)
+
+    def _one(self, b: PETSc.Vec, x: PETSc.Vec, *, adjoint: bool) -> None:
+        """One system; b is overwritten where the matrix has a null space."""
+        deflation = self.deflation
+        if deflation is not None:
+            b.array[:] = deflation.source(b.array_r[None], adjoint=adjoint)[0]
+        self._solve_one(b, x, adjoint=adjoint)
+        if deflation is not None:
+            x.array[:] = deflation.solution(x.array_r[None], adjoint=adjoint)[0]
+
+    def _solve_one(self, b: PETSc.Vec, x: PETSc.Vec, *, adjoint: bool) -> None:
+        """One system with the matrix as it is."""
+        if self.self_adjoint or not adjoint:
+            self._run(self.ksp, self._matrix, b, x, "forward")
         elif self.is_direct and self._package() in _TRANSPOSE_IS_RIGHT:
             self._run(self.ksp, self._matrix, b, x, "transposed", transposed=True)
         else:
@@ -183,6 +200,13 @@ class LinearSolver:
         Raises:
             SolveFailed: with the reason in words.
         """
+        if self.deflation is None:
+            return self._solve_rows(rhs, adjoint=adjoint)
+        solution = self._solve_rows(self.deflation.source(rhs, adjoint=adjoint), adjoint=adjoint)
+        return self.deflation.solution(solution, adjoint=adjoint)
+
+    def _solve_rows(self, rhs: Array, *, adjoint: bool) -> Array:
+        """Several systems with the matrix as it is."""
         k, n = rhs.shape
         adjoint = adjoint and not self.self_adjoint
         block = self.is_direct and k > 1 and (not adjoint or self._package()[1] == "mumps")
@@ -192,7 +216,7 @@ class LinearSolver:
         with work_vectors(self._matrix) as (x, b):
             for i in range(k):
                 b.array[:] = rhs[i]
-                (self.solve_adjoint if adjoint else self.solve)(b, x)
+                self._solve_one(b, x, adjoint=adjoint)
                 solution[i] = x.array_r
         return solution
 
@@ -299,8 +323,8 @@ class LinearSolver:
                 why = "a preconditioner alone is no solver. Choose a Krylov method, such as ksp_type gmres"
             else:
                 why = (
-                    "the operator is singular or nearly so. A problem with Neumann data alone needs a clamped part or "
-                    "a reaction term"
+                    "the operator is singular or nearly so. A problem with Neumann data alone needs a clamped part, a "
+                    "reaction term, or Problem(..., nullspace=...)"
                 )
             what = f"reported success, but its true relative residual is {relative}: {why}"
             raise SolveFailed(self._sentence(ksp, what))
@@ -332,6 +356,8 @@ class LinearSolver:
             if item is not None:
                 item.destroy()
         self._matrix = None
+        if self.deflation is not None:
+            self.deflation.destroy()
         for comm in self._own_comms:
             comm.Free()
         self._own_comms.clear()

@@ -268,6 +268,8 @@ def _check(G: ReducedMap) -> None:
     residual = G.residual
     if not residual.is_linear or jumps_with(residual.weak.F, residual.state):
         raise refuse("expected steps that are linear in the state, got a residual that is not")
+    if residual.problem.nullspace is not None:
+        raise refuse("expected an operator that is regular, got a problem with a nullspace")
     moving = [*residual.controls, getattr(G.problem, "time", None)]
     if any(t is m for bc in G.problem.bcs for t in standing_in(bc) for m in moving):
         raise refuse("expected boundary values that are controls or known, got an expression of controls or the time")

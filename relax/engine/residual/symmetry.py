@@ -10,7 +10,7 @@ from petsc4py import PETSc
 
 from relax.base import parallel
 from relax.base.fem.forms import given_back, values_of
-from relax.base.la.linear import work_vectors
+from relax.base.la.work import work_vectors
 from relax.engine.residual.registers import Registers
 
 # Rounding of an assembled symmetric operator stays below this.

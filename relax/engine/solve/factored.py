@@ -9,6 +9,7 @@ from petsc4py import PETSc
 
 from relax.base.la.factors import Factor, FactorStore, Key
 from relax.base.la.linear import LinearSolver
+from relax.base.la.null_space import NullSpace
 from relax.base.la.options import (
     DIRECT,
     DIRECT_SYMMETRIC,
@@ -21,9 +22,17 @@ from relax.base.la.options import (
     split,
 )
 from relax.base.log import timed
+from relax.base.types import Array
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.kernel import check_constants
+from relax.engine.solve.null_space import null_space_of
 from relax.errors import BadInput, BadProblem, SolveFailed
+
+# What rounding, quadrature and Newton's method may leave of a residual that has a state.
+_COMPATIBLE = 1e-7
+
+# BoomerAMG solves its coarsest level by elimination, which of a singular one makes large numbers: GMRES breaks down.
+_SINGULAR_COARSE = ("pc_hypre_boomeramg_relax_type_coarse", "Jacobi")
 
 
 class FactoredOperator:
@@ -58,6 +67,7 @@ class FactoredOperator:
         self._assemble = assemble if assemble is not None else residual.assemble_matrix
         self._closed = False
         self._is_regular = False
+        self._space: NullSpace | None = None
         self.prefix = f"relax_{name}_"
         same_on_all_ranks(residual.comm, self.prefix, options)
         self.options, lin_options = self._resolved(preset(options))
@@ -73,6 +83,8 @@ class FactoredOperator:
         forward, lin = split(known(options or {}))
         default = DIRECT_SYMMETRIC if self._residual.is_self_adjoint else DIRECT
         chosen = merged(default, forward)
+        if self._residual.problem.nullspace is not None and chosen.get("pc_type") == "hypre":
+            chosen.setdefault(*_SINGULAR_COARSE)
         own_lin = bool(lin) or has_user_options(self.prefix + "lin_")
         return chosen, merged(chosen, lin) if own_lin else None
 
@@ -90,15 +102,54 @@ class FactoredOperator:
         if self._closed:
             raise BadInput("this map has been closed; make a new one for more solves")
 
-    def check_constants(self, matrix: PETSc.Mat) -> None:
+    def deflate(self, factor: Factor) -> None:
+        """Make an operator just assembled one to solve with, where the problem names its null space.
+
+        Raises:
+            BadProblem: where that is another one.
+        """
+        if self._residual.problem.nullspace is not None:
+            if self._space is None:
+                self._space = null_space_of(self._residual, factor.matrix)
+            factor.solver.deflate(factor.matrix, self._space)
+
+    def check_constants(self, factor: Factor) -> None:
         """Look once at an operator for constants in its kernel.
 
         Raises:
             BadProblem: where there is one.
         """
-        if not self._is_regular:
-            check_constants(matrix, self._residual.state.function_space)
-            self._is_regular = True
+        # Without a pin those of the null space are still there.
+        if self._is_regular or (self._space is not None and not factor.solver.is_direct):
+            return
+        check_constants(factor.matrix, self._residual.state.function_space)
+        self._is_regular = True
+
+    def check_compatible(self, rhs: Array, factor: Factor) -> None:
+        """Refuse a right-hand side (owned,) that the operator of a linear equation does not reach.
+
+        Raises:
+            SolveFailed: with the amount.
+        """
+        if factor.solver.deflation is not None:
+            amount, size = factor.solver.deflation.incompatible(rhs)
+            if amount > _COMPATIBLE * size:
+                raise SolveFailed(_incompatible(self.prefix, amount, size))
+
+    def check_steps(self, residual: Array, size: float, factor: Factor) -> None:
+        """Refuse a residual (owned,) of which Newton's method has left what no step changes.
+
+        Raises:
+            SolveFailed: with the amount.
+        """
+        if factor.solver.deflation is not None:
+            amount = factor.solver.deflation.restrict(residual)
+            if amount > _COMPATIBLE * size:
+                raise SolveFailed(_incompatible(self.prefix, amount, size))
+
+    def in_gauge(self, state: Array) -> Array:
+        """A state (owned,) less what the null space adds to it."""
+        return state if self._space is None else self._space.free(state[None])[0]
 
     @contextmanager
     def factor_here(self, key: Key, *, derivatives: bool = False) -> Iterator[Factor]:
@@ -119,7 +170,8 @@ class FactoredOperator:
             if fresh:
                 with timed(f"{factor.solver.prefix}: operator"):
                     self._assemble(factor.matrix)
-                    self.check_constants(factor.matrix)
+                    self.deflate(factor)
+                    self.check_constants(factor)
                     factor.solver.factor(factor.matrix)
                 factor.assign(key)
             yield factor
@@ -133,3 +185,11 @@ class FactoredOperator:
         self.factors.destroy()
         if self.lin_factors is not self.factors:
             self.lin_factors.destroy()
+
+
+def _incompatible(prefix: str, amount: float, size: float) -> str:
+    return (
+        f"{prefix}: no state makes the residual zero: over its null space sources and fluxes add up to {amount:.3e}, "
+        f"beside {size:.1e} of them, expected nothing, as no state changes that. Take their mean away, or balance them "
+        "by fluxes through the boundary"
+    )

@@ -11,7 +11,7 @@ from petsc4py import PETSc
 from relax.base import parallel
 from relax.base.fem import compat
 from relax.base.fem.forms import num_owned
-from relax.base.la.linear import work_vectors
+from relax.base.la.work import work_vectors
 from relax.base.types import Array, Indices
 from relax.errors import BadProblem
 
@@ -36,7 +36,7 @@ def check_constants(A: PETSc.Mat, V: fem.FunctionSpace) -> None:
     """
     signs = np.random.default_rng(V.mesh.comm.rank).choice([-1.0, 1.0], num_owned(V))
     with work_vectors(A) as (x, y):
-        for name, constant in _constants(V):
+        for name, constant in constants(V):
             x.array[:] = constant
             A.mult(x, y)
             left = y.norm()
@@ -47,9 +47,10 @@ def check_constants(A: PETSc.Mat, V: fem.FunctionSpace) -> None:
                 change = "does not change" if share < _ROUNDING else f"hardly changes (by {share:.0e} of its terms)"
                 raise BadProblem(
                     f"residual: it {change} when a constant is added to {name}, which is then known up to a "
-                    "constant only: what a solver finds depends on the solver and on the number of ranks. Hold it "
-                    "somewhere (relax.clamp; a pressure in one vertex by dolfinx.fem.dirichletbc, with "
-                    "locate_dofs_geometrical), or add a term that sets its mean, such as eps * p * q * dx; "
+                    "constant only: what a solver finds depends on the solver and on the number of ranks. Say so, "
+                    'with Problem(..., nullspace="constants"), hold it somewhere (relax.clamp; a pressure in one '
+                    "vertex by dolfinx.fem.dirichletbc, with locate_dofs_geometrical), or add a term that sets its "
+                    "mean, such as eps * p * q * dx; "
                     "where nothing is free, scale the equations to like sizes"
                 )
 
@@ -76,7 +77,7 @@ def flat_rows(A: PETSc.Mat) -> str:
     )
 
 
-def _constants(V: fem.FunctionSpace) -> Iterator[tuple[str, Array]]:
+def constants(V: fem.FunctionSpace) -> Iterator[tuple[str, Array]]:
     """What is constant, in words, and the owned values of a constant there and zero elsewhere. Collective."""
     for path, places in _components(V, (), np.arange(_num_local(V))):
         values = np.zeros(_num_local(V))

@@ -74,21 +74,23 @@ class NewtonSolver:
     Args:
         residual: the residual.
         settings: tolerances.
-        prefix: PETSc options prefix.
+        operators: whose prefix options have.
         options: PETSc options below those of the command line.
 
     Raises:
         BadInput: for options that PETSc refuses, or that ask for what is not there.
     """
 
-    def __init__(self, residual: Residual, settings: Newton, prefix: str, options: Options) -> None:
+    def __init__(self, residual: Residual, settings: Newton, operators: FactoredOperator, options: Options) -> None:
         self._residual = residual
-        self._prefix = prefix
+        self._operators = operators
+        self._prefix = prefix = operators.prefix
         self._options = options
         self._settings = settings
         self._allowed = self._last_norm = 0.0
-        #: The residual's norm at the first guess.
-        self.first_norm = 0.0
+        self._factor: Factor | None = None
+        #: The residual's norm at the first guess; and there or at the state zero, the larger one.
+        self.first_norm = self.size = 0.0
         snes_options = {
             **NEWTON,
             "snes_rtol": settings.rtol,
@@ -132,10 +134,16 @@ class NewtonSolver:
         self.first_norm = self._norm_at(guess)
         if self.first_norm == 0.0:
             return
-        self._allowed = _STALLED * max(self.first_norm, scale)
+        self.size = max(self.first_norm, scale)
+        self._allowed = _STALLED * self.size
         if self._x is None:
             self._x, self._f = factor.matrix.createVecRight(), factor.matrix.createVecLeft()
             self._snes.setFunction(self._evaluate, self._f)
+        self._factor = factor
+        if self._residual.problem.nullspace is not None and factor.solver.deflation is None:
+            # The first residual is to be without what no step changes, too.
+            self._residual.assemble_matrix(factor.matrix)
+            self._operators.deflate(factor)
         self._snes.setKSP(factor.solver.ksp)
         self._snes.setJacobian(self._linearise, factor.matrix)
         self._x.array[:] = u.array[: self._residual.num_owned]
@@ -192,11 +200,16 @@ class NewtonSolver:
 
     def _evaluate(self, snes: PETSc.SNES, x: PETSc.Vec, f: PETSc.Vec) -> None:
         self._write(x)
-        f.array[:] = self._residual.residual()
+        values = self._residual.residual()
+        if self._factor is not None and self._factor.solver.deflation is not None:
+            self._factor.solver.deflation.restrict(values)
+        f.array[:] = values
 
     def _linearise(self, snes: PETSc.SNES, x: PETSc.Vec, J: PETSc.Mat, P: PETSc.Mat) -> None:
         self._write(x)
         self._residual.assemble_matrix(P)
+        assert self._factor is not None
+        self._operators.deflate(self._factor)
 
     def destroy(self) -> None:
         """Free what PETSc holds."""
@@ -244,6 +257,7 @@ class ForwardSolver:
             u.array[:] = 0.0
             residual.boundary.apply(u.array)
             factor.rhs.array[:] = residual.residual_of_lifting(at_zero)
+            self._operators.check_compatible(factor.rhs.array_r, factor)
             factor.solver.solve(factor.rhs, factor.solution)
             u.array[: residual.num_owned] -= factor.solution.array_r
             u.scatter_forward()
@@ -345,13 +359,14 @@ class ForwardSolver:
     def _newton_from(self, guess: Array, options: Options) -> None:
         operators = self._operators
         if self._newton is None:
-            self._newton = NewtonSolver(self._residual, self._settings, operators.prefix, options)
+            self._newton = NewtonSolver(self._residual, self._settings, operators, options)
         factor = operators.factors.take()
         try:
             self._newton.solve(factor, guess)
             factor.solver.tell_unread()
             if factor.matrix.assembled:
-                operators.check_constants(factor.matrix)
+                operators.check_constants(factor)
+            self._finish(factor, self._newton.size)
         except (SolveFailed, BadProblem) as failure:
             newton = self._newton
             reason = self._reason(factor, newton) if newton.failed_together else ""
@@ -361,6 +376,16 @@ class ForwardSolver:
             if reason:
                 raise SolveFailed(f"{failure}. {reason}") from failure
             raise
+
+    def _finish(self, factor: Factor, size: float) -> None:
+        """Refuse a root of all but what no step changes; take out of the state what nothing tells of."""
+        if factor.solver.deflation is None:
+            return
+        residual, u = self._residual, self._residual.state.x
+        loose = max(1.0, self._settings.rtol / Newton.rtol)
+        self._operators.check_steps(residual.residual(), size * loose, factor)
+        u.array[: residual.num_owned] = self._operators.in_gauge(u.array[: residual.num_owned])
+        u.scatter_forward()
 
     def _reason(self, factor: Factor, newton: NewtonSolver) -> str:
         """Why the last iterate may have been the last: a constant that nothing holds, rows of zeros. Collective."""
@@ -372,7 +397,7 @@ class ForwardSolver:
         if not factor.matrix.assembled:
             return ""
         try:
-            self._operators.check_constants(factor.matrix)
+            self._operators.check_constants(factor)
         except BadProblem as found:
             return f"At the last iterate, {found}"
         return "" if newton.has_stepped else flat_rows(factor.matrix)

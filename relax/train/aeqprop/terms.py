@@ -14,7 +14,7 @@ from relax.base import parallel
 from relax.base.fem import compat
 from relax.base.fem.forms import assembled, compiled, nonzero, num_owned
 from relax.base.fem.quadrature import with_fixed_degrees
-from relax.base.la.linear import work_vectors
+from relax.base.la.work import work_vectors
 from relax.base.types import Array
 from relax.errors import BadProblem
 from relax.problem.boundary import ExpressionCondition

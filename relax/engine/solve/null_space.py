@@ -1,0 +1,66 @@
+"""The null space that a problem names, as vectors and the functionals that tell them from what is solved for."""
+
+from __future__ import annotations
+
+import numpy as np
+import ufl
+from dolfinx import fem
+from petsc4py import PETSc
+
+from relax.base import parallel
+from relax.base.fem.forms import assembled
+from relax.base.la.null_space import NullSpace, shares
+from relax.base.types import Array, Indices
+from relax.engine.residual.residual import Residual
+from relax.engine.solve.kernel import constants
+from relax.errors import BadProblem
+
+# Of a constant that the operator does not see.
+_NOTHING = 1e-12
+
+
+def null_space_of(residual: Residual, A: PETSc.Mat) -> NullSpace:
+    """Collective.
+
+    Args:
+        residual: of a problem with ``nullspace``.
+        A: its derivative in the state, as assembled.
+
+    Raises:
+        BadProblem: where no constants are in the null space; where a vector is not zero at a clamped value.
+    """
+    given, V = residual.problem.nullspace, residual.state.function_space
+    clamped, n = residual.boundary.owned, residual.num_owned
+    if isinstance(given, str):
+        free = [
+            (name, values)
+            for name, values in constants(V)
+            if not parallel.any_rank(residual.comm, bool(values[clamped].any()))
+        ]
+        left = shares(A, np.array([values for _, values in free]).reshape(-1, n))
+        vectors = [values for (_, values), share in zip(free, left, strict=True) if share <= _NOTHING]
+        if not vectors:
+            raise BadProblem(
+                "nullspace: expected a state, or a part of it, to which constants may be added; each is clamped "
+                "somewhere, or the residual sees it: leave nullspace out, or name the vectors"
+            )
+    else:
+        assert given is not None
+        vectors = [function.x.array[:n] for function in given if isinstance(function, fem.Function)]
+        for i, values in enumerate(vectors):
+            if parallel.any_rank(residual.comm, bool(np.abs(values[clamped]).max(initial=0.0) > 0.0)):
+                raise BadProblem(f"nullspace[{i}]: expected zeros where the state is clamped: it is held there")
+    return NullSpace(residual.comm, np.array(vectors), _duals(V, vectors, clamped))
+
+
+def _duals(V: fem.FunctionSpace, vectors: list[Array], clamped: Indices) -> Array:
+    """v -> ∫ n · v dx of each vector, zero at clamped values."""
+    function, dual = fem.Function(V), fem.Function(V)
+    form = fem.form(ufl.inner(function, ufl.TestFunction(V)) * ufl.dx)
+    rows = np.empty((len(vectors), len(vectors[0])))
+    for row, values in zip(rows, vectors, strict=True):
+        function.x.array[: len(values)] = values
+        function.x.scatter_forward()
+        row[:] = assembled(form, dual)
+        row[clamped] = 0.0
+    return rows
