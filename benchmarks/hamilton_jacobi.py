@@ -20,7 +20,7 @@ import ufl
 from mpi4py import MPI
 from petsc4py import PETSc
 from relax.base import parallel
-from relax.engine.solve.state import NewtonSolver
+from relax.engine.solve.newton import NewtonSolver
 from relax.pdes.hamilton_jacobi import viscous_evolution
 
 COMM = MPI.COMM_WORLD

@@ -22,7 +22,7 @@ from relax.engine.dual_weighted import dual_weighted_residual as dual_weighted_r
 from relax.engine.eigen import EigenMap as EigenMap
 from relax.engine.linearization import Linearization as Linearization
 from relax.engine.reduced import ReducedMap as ReducedMap
-from relax.engine.solve.state import Newton as Newton
+from relax.engine.solve.newton import Newton as Newton
 from relax.engine.verify import MapReport as MapReport
 from relax.engine.verify import check_map as check_map
 from relax.errors import BadInput as BadInput

@@ -288,7 +288,7 @@ PUBLIC = {
         "relax.engine.eigen": "EigenMap",
         "relax.engine.linearization": "Linearization",
         "relax.engine.reduced": "ReducedMap",
-        "relax.engine.solve.state": "Newton",
+        "relax.engine.solve.newton": "Newton",
         "relax.engine.verify": "MapReport check_map",
         "relax.errors": "BadInput BadProblem CheckFailed NotConverged PointsOutsideMesh RelaxError SolveFailed",
         "relax.invert": "Result Stats Status gauss_newton lbfgs",

@@ -8,7 +8,9 @@ assembly, ghost sums, which forms compile together         ``residual/residual.p
 a stale control, a parameter that is not the user's again  ``residual/registers.py``
 Dirichlet values as controls                               ``residual/clamped.py``
 Cholesky where it should be LU, or the reverse             ``residual/symmetry.py``
-Newton, continuation, a state that is wrong                ``solve/state.py``
+continuation, a state that is wrong                        ``solve/state.py``
+Newton's method                                            ``solve/newton.py``
+a null space                                               ``solve/null_space.py``, ``base/la/null_space.py``
 an operator refused as known up to a constant              ``solve/kernel.py``
 "another call is under way"                                ``turn.py``
 a factor made too often, or kept too long                  ``solve/factored.py``, ``base/la/factors.py``

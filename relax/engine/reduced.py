@@ -17,7 +17,7 @@ from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.march import March, expanded
 from relax.engine.protocols import Map, Solution, itself, not_pickled, shared
-from relax.engine.solve.state import Newton
+from relax.engine.solve.newton import Newton
 from relax.engine.stationary import Stationary
 from relax.engine.turn import turn
 from relax.errors import BadInput, BadProblem

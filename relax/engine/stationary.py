@@ -17,8 +17,9 @@ from relax.engine.linearization import BLOCK, Derivatives
 from relax.engine.residual.registers import Point
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
+from relax.engine.solve.newton import Newton
 from relax.engine.solve.sensitivity import Sensitivity
-from relax.engine.solve.state import ForwardSolver, Newton
+from relax.engine.solve.state import ForwardSolver
 from relax.errors import BadProblem
 from relax.observe.base import Look, Observable, observed
 from relax.problem.problem import Problem

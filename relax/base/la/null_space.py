@@ -59,12 +59,13 @@ class NullSpace:
             own = float(sizes.max(initial=0.0))
             largest = parallel.largest(self.comm, own)
             mine = own >= largest * (1.0 - 1e-12)
-            holder = self.comm.allreduce(self.comm.rank if mine else self.comm.size, MPI.MIN)
+            rank = self.comm.rank if mine else self.comm.size
+            holder = int(parallel.smallest(self.comm, np.array([rank]))[0])
             column: Array = np.zeros(len(left))
             if self.comm.rank == holder:
                 pins[k] = int(np.argmax(sizes))
                 column = left[:, pins[k]].copy()
-            column = self.comm.bcast(column, holder)
+            column = parallel.sum_over_ranks(self.comm, column)
             row = k + int(np.argmax(np.abs(column[k:])))
             left[[k, row]], column[[k, row]] = left[[row, k]], column[[row, k]]
             left[k + 1 :] -= np.outer(column[k + 1 :] / column[k], left[k])

@@ -14,7 +14,7 @@ from relax.engine.march.observation import Observation
 from relax.engine.march.plan import Run
 from relax.engine.march.storage import Storage, Walk
 from relax.engine.march.system import StepSystem
-from relax.engine.solve.state import Newton
+from relax.engine.solve.newton import Newton
 from relax.observe import Observable
 from relax.problem.evolution import Evolution
 

@@ -19,8 +19,9 @@ from relax.engine.march.plan import Plan, Run
 from relax.engine.residual.registers import Point
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
+from relax.engine.solve.newton import Newton
 from relax.engine.solve.sensitivity import Sensitivity
-from relax.engine.solve.state import ForwardSolver, Newton
+from relax.engine.solve.state import ForwardSolver
 from relax.errors import BadProblem, SolveFailed
 from relax.observe import Observable
 from relax.problem.evolution import Evolution

@@ -20,7 +20,7 @@ from relax.base.la.options import Options
 from relax.base.teams import Teams
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
-from relax.engine.solve.state import Newton
+from relax.engine.solve.newton import Newton
 from relax.errors import BadInput, BadProblem
 from relax.layer.layer import SolutionLayer
 from relax.observe import FieldValues, Observable
