@@ -307,7 +307,7 @@ PUBLIC = {
         "relax.discovery.compact": "Bumps bumps",
         "relax.discovery.data": "samples",
         "relax.discovery.fields": "FieldPosterior",
-        "relax.discovery.found": "Found",
+        "relax.discovery.found": "Found System",
         "relax.discovery.joint": "Candidate rank_by_bic",
         "relax.discovery.library": "test",
         "relax.discovery.refine": "Refined",

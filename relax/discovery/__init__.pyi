@@ -4,6 +4,7 @@ from relax.discovery.compact import bumps as bumps
 from relax.discovery.data import samples as samples
 from relax.discovery.fields import FieldPosterior as FieldPosterior
 from relax.discovery.found import Found as Found
+from relax.discovery.found import System as System
 from relax.discovery.joint import Candidate as Candidate
 from relax.discovery.joint import rank_by_bic as rank_by_bic
 from relax.discovery.library import test as test

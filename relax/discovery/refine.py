@@ -31,10 +31,10 @@ _DENSE = 3000
 
 @dataclass(frozen=True)
 class Refined(Result):
-    """A ``Result`` of :meth:`Found.refine`; ``value`` is the initial state and the coefficients.
+    """A ``Result`` of :meth:`Found.refine` or of a system's; ``value`` is the initial state and the coefficients.
 
     Attributes:
-        coefficients: c, those of the terms that are not the leading one, (num,).
+        coefficients: c, those of the terms that are not leading ones, (num,).
         covariance: theirs, (num, num): the inverse of the Fisher information of the data, once the initial state has
             taken its part of it (the bound of Cramér and Rao).
         posterior: N(value, .) of both, linearised there.

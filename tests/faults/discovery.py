@@ -97,4 +97,16 @@ MUTANTS = [
         "test_refine.py -k refine_states",
         "the covariance is the prior's",
     ),
+    Mutant(
+        "{each.library.v: v[k]}",
+        "{each.library.v: v[len(leads) - 1]}",
+        "test_system.py -k steps_are",
+        "an equation is tested by the component at its place in the list, not by the one that it evolves",
+    ),
+    Mutant(
+        "leads.append(len(terms) + each.leading)",
+        "leads.append(each.leading)",
+        "test_system.py -k on_a_disk",
+        "the leading terms of all equations are sought in the first",
+    ),
 ]
