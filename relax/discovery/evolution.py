@@ -106,12 +106,13 @@ class Equation:
         on = self.library.mesh if mesh is None else mesh
         if initial is None and on is not self.library.mesh:
             raise BadInput("evolution: initial: expected one on another mesh than that of the data")
-        self._check(time)
+        if self._order == 0:
+            raise BadProblem("evolution: the equation found holds no derivative in time, so nothing evolves")
         V = _space(self.library, on, self._order)
         state, previous = fem.Function(V, name="u"), fem.Function(V, name="previous")
         c = fem.Constant(on, np.delete(self.coefficients, self._leads).astype(default_scalar_type))
         k = fem.Constant(on, default_scalar_type((end - start) / steps))
-        form, rest = self._forms(state, previous, c)
+        form, rest = self._forms(state, previous, c, time)
         if rest is not None:
             form += k * averaged(rest, state, previous, theta, time, k)
         given = self._start(V) if initial is None else initial
@@ -160,24 +161,9 @@ class Equation:
         length, size = self._scales()
         return refined(evolution, given, number_in(noise, ABOVE_0, "noise"), self._order, length, size)
 
-    def _check(self, time: fem.Constant | None) -> None:
-        """Refuse what makes no steps."""
-        if self._order == 0:
-            raise BadProblem("evolution: the equation found holds no derivative in time, so nothing evolves")
-        for k, name in zip(self.numbers, self.terms, strict=True):
-            for part in self.library.parts[k].values():
-                if any(t is time for t in terminals_of(part)):
-                    raise BadProblem(
-                        f"evolution: the term {name!r} holds the Constant that is to stand for the time, which the "
-                        "search took for the number that it held; search without such terms"
-                    )
-                if derivatives_of(part, self.library.v) > 1:
-                    raise BadProblem(
-                        f"evolution: the term {name!r} takes two derivatives of the test function, which has one in "
-                        "Lagrange elements; write it with one, as in -inner(grad(u), grad(v)), and search anew"
-                    )
-
-    def _forms(self, state: fem.Function, previous: fem.Function, c: fem.Constant) -> tuple[ufl.Form, ufl.Form | None]:
+    def _forms(
+        self, state: fem.Function, previous: fem.Function, c: fem.Constant, time: fem.Constant | None
+    ) -> tuple[ufl.Form, ufl.Form | None]:
         """What changes within a step, and the rest."""
         order, mesh = self._order, state.function_space.mesh
         test = ufl.TestFunction(state.function_space)
@@ -189,6 +175,7 @@ class Equation:
         for i, number in enumerate(self.numbers):
             factor = c[free.index(i)] if i in free else 1.0
             for s, part in self.library.parts[number].items():
+                _check(part, self.terms[i], self.library, time)
                 # u_tt is the change of u_t, which stands for itself wherever else it does.
                 field = u[-1] - before[-1] if s == order else u[s]
                 (change if s == order else rest).append(factor * _on(part, self.library, field, v[-1], mesh) * dx)
@@ -218,17 +205,31 @@ class Equation:
         return length, size * max(1.0, 1.0 / time if self._order == 2 else 0.0)
 
 
+def _check(part: Expr, name: str, library: Library, time: fem.Constant | None) -> None:
+    """Refuse a term that steps cannot take."""
+    if any(t is time for t in terminals_of(part)):
+        raise BadProblem(
+            f"evolution: the term {name!r} holds the Constant that is to stand for the time, which the search took for "
+            "the number that it held; search without such terms"
+        )
+    if derivatives_of(part, library.v) > 1:
+        raise BadProblem(
+            f"evolution: the term {name!r} takes two derivatives of the test function, which has one in Lagrange "
+            "elements; write it with one, as in -inner(grad(u), grad(v)), and search anew"
+        )
+
+
 def _conditions(V: fem.FunctionSpace, dirichlet: BoundaryData) -> list[fem.DirichletBC]:
     """u = value on tagged parts of the boundary. Collective."""
     of_kind(dirichlet, Mapping, "a table of tag -> value, such as {'left': 0.0}", "evolution: dirichlet")
     clamped = []
     for tag, value in dirichlet.items():
-        if not isinstance(value, list | tuple) or all(x is not None for x in value):
-            clamped.append(clamp(V, tag, value))
-            continue
-        if len(value) != V.num_sub_spaces:
-            raise BadInput(f"evolution: dirichlet: expected {V.num_sub_spaces} values at {tag!r}, got {value!r}")
-        clamped += [clamp(V.sub(i), tag, x) for i, x in enumerate(value) if x is not None]
+        parts = [(V, value)]
+        if isinstance(value, list | tuple) and any(x is None for x in value):
+            if len(value) != V.num_sub_spaces:
+                raise BadInput(f"evolution: dirichlet: expected {V.num_sub_spaces} values at {tag!r}, got {value!r}")
+            parts = [(V.sub(i), x) for i, x in enumerate(value) if x is not None]
+        clamped += [clamp(part, tag, x) for part, x in parts]
     return clamped
 
 

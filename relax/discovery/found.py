@@ -11,7 +11,7 @@ from ufl.algorithms.expand_indices import expand_indices
 from ufl.core.expr import Expr
 
 from relax.base import parallel
-from relax.base.checks import of_kind, several
+from relax.base.checks import several
 from relax.base.types import Array
 from relax.discovery.elimination import TermSet
 from relax.discovery.evolution import Equation
@@ -101,11 +101,9 @@ class System(Equation):
 
     def __init__(self, equations: Sequence[Found]) -> None:
         self.equations: tuple[Found, ...] = several(equations, "equations of null_space", "System: equations")
-        if not self.equations:
-            raise BadInput("System: equations: expected one for each component of u, got none")
-        for each in self.equations:
-            of_kind(each, Found, "equations of null_space", "System: equations")
-        first, *others = self.equations
+        if not self.equations or not all(isinstance(each, Found) for each in self.equations):
+            raise BadInput(f"System: expected an equation of null_space for each component, got {self.equations!r:.80}")
+        first = self.equations[0]
         V = first.library.space
         components: list[int] = []
         with parallel.together(V.mesh.comm):
@@ -115,10 +113,8 @@ class System(Equation):
                     f"System: expected one equation for each of {size} components of u, got leading terms with the "
                     f"derivatives in time of components {components}"
                 )
-            for each in others:
-                same = np.array_equal(each.times, first.times) and np.array_equal(each.field.mean, first.field.mean)
-                if not same:
-                    raise BadInput("System: expected equations of the same data, noise and number of bumps in time")
+            if len({(each.times.tobytes(), each.field.mean.tobytes()) for each in self.equations}) > 1:
+                raise BadInput("System: expected equations of the same data, noise and number of bumps in time")
         told = [(k, each.terms) for k, each in zip(components, self.equations, strict=True)]
         if parallel.any_rank(V.mesh.comm, told != parallel.of_rank_0(V.mesh.comm, told)):
             raise BadInput("System: equations: expected the same ones, in the same order, on each rank")
@@ -137,21 +133,20 @@ class System(Equation):
 def _component_of(equation: Found) -> int:
     """The component of u of which the leading term is the derivative in time. Local."""
     library, number, name = equation.library, equation.numbers[equation.leading], equation.terms[equation.leading]
-    u = library.u
+    u, order = library.u, library.orders[number]
     if library.v.ufl_shape or len(u.ufl_shape) != 1:
         raise BadProblem(
             f"System: expected a vector u and a scalar test function, got shapes {u.ufl_shape} and "
             f"{library.v.ufl_shape}; an equation for all of u evolves by itself"
         )
-    of_change = library.parts[number].get(1, ufl.as_ufl(0.0))
-    held = []
-    for k in range(u.ufl_shape[0]):
-        alone = ufl.as_vector([u[i] if i == k else ufl.as_ufl(0.0) for i in range(u.ufl_shape[0])])
-        change = expand_indices(expand_derivatives(ufl.replace(of_change, {u: alone})))
+    held, size = [], u.ufl_shape[0]
+    for k in range(size):
+        alone = ufl.as_vector([u[i] if i == k else 0 for i in range(size)])
+        change = expand_indices(expand_derivatives(ufl.replace(library.parts[number][order], {u: alone})))
         held += [] if isinstance(change, ufl.constantvalue.Zero) else [k]
-    if len(held) != 1 or library.orders[number] != 1:
+    if len(held) != 1 or order != 1:
         raise BadProblem(
             f"System: expected a leading term of the first order in time, of one component of u, as u.dt[0] * v, got "
-            f"{name!r} of order {library.orders[number]} and components {held}"
+            f"{name!r} of order {order} and components {held}"
         )
     return held[0]

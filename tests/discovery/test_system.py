@@ -161,8 +161,8 @@ def no_systems(V, data):
     }
     found = {words: null_space(terms, data, noise=0.01, tests=bumps(3, 3)) for words, terms in odd.items()}
     return [
-        ("got none", []),
-        ("equations of null_space", [both[0], {"u_t": 1.0}]),
+        ("an equation of null_space for each", []),
+        ("an equation of null_space for each", [both[0], {"u_t": 1.0}]),
         ("a single one goes into brackets", both[0]),
         ("components [0]", both[:1]),
         ("components [1, 1]", [both[1], both[1]]),
