@@ -141,7 +141,7 @@ def test_the_same_on_any_number_of_ranks():
         evolution = system.evolution(num_steps=4)
         with relax.ReducedMap(evolution, relax.FieldValues(V)) as G:
             end = G(G.present_control())
-        refined = system.refine(data[::4], noise=0.01, num_steps=3)
+        refined = system.refine(data[::4], noise=0.01, num_steps=2)
         made.append((system.coefficients, end, refined.coefficients, refined.std))
     for here, alone in zip(*made, strict=True):
         close(here, alone, 1e-6)

@@ -109,4 +109,23 @@ MUTANTS = [
         "test_system.py -k on_a_disk",
         "the leading terms of all equations are sought in the first",
     ),
+    Mutant(
+        "pivots.append(at := int(np.argmax(left)))",
+        "pivots.append(at := n)",
+        "test_fields.py -k span_a_prior",
+        "the nodes that span a prior are the first ones",
+    ),
+    Mutant(
+        "nodes = np.round(nodes, _DIGITS - round(float(np.log10(np.ptp(nodes, axis=0).max()))))",
+        "nodes = nodes + 0.0",
+        "test_fields.py -k any_number_of_ranks",
+        "which of several equally good nodes are taken depends on the number of ranks",
+        ranks=2,
+    ),
+    Mutant(
+        "lengths.size**2 - float((J**2).sum(axis=1).mean())",
+        "lengths.size**2 - float((J**2).sum(axis=1).max())",
+        "test_fields.py -k are_named",
+        "a prior counts as resolved where it is at one sample",
+    ),
 ]
