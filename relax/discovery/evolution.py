@@ -41,7 +41,7 @@ _NATURAL: BoundaryData = MappingProxyType({})
 _FINER = 3
 
 
-class Equation:
+class EvolvingEquation:
     """An equation, sum of c_k term_k = 0, of a field that is known.
 
     Args:

@@ -14,7 +14,7 @@ from relax.base import parallel
 from relax.base.checks import several
 from relax.base.types import Array
 from relax.discovery.elimination import TermSet
-from relax.discovery.evolution import Equation
+from relax.discovery.evolution import EvolvingEquation
 from relax.discovery.library import Library
 from relax.discovery.library import test as test_function
 from relax.errors import BadInput, BadProblem
@@ -26,7 +26,7 @@ _GAP = 3.0
 _NOISE = 3.0
 
 
-class Found(Equation):
+class Found(EvolvingEquation):
     """An equation, sum of c_k term_k = 0. Made by :func:`null_space`.
 
     Attributes:
@@ -78,7 +78,7 @@ class Found(Equation):
         return f"{sum_of} = 0 ({'; '.join(said)})"
 
 
-class System(Equation):
+class System(EvolvingEquation):
     """Equations of the components of a field (u_0, u_1, ...), one of each, that evolve and are refined together.
 
     Collective to make. Each is found by itself, by :func:`null_space` from the same data, in the same

@@ -62,6 +62,8 @@ def null_space(
     samples are most likely. A is the mean over the draws, as what is nonlinear in the field has another mean than at
     the field's mean.
 
+    Of a vector u a scalar test function finds the equation of one component; those of all are a :class:`System`.
+
     Args:
         library: name -> UFL: what is integrated, linear in the test function, with ``u = unknown(V)``, its derivatives
             in time ``u.dt`` and ``u.dt.dt``, and ``v = test(V)``; at most 16 terms.
