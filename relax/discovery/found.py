@@ -113,7 +113,7 @@ class System(EvolvingEquation):
                     f"System: expected one equation for each of {size} components of u, got leading terms with the "
                     f"derivatives in time of components {components}"
                 )
-            if len({(each.times.tobytes(), each.field.mean.tobytes()) for each in self.equations}) > 1:
+            if len({(each.times.tobytes(), np.asarray(each.field.mean).tobytes()) for each in self.equations}) > 1:
                 raise BadInput("System: expected equations of the same data, noise and number of bumps in time")
         told = [(k, each.terms) for k, each in zip(components, self.equations, strict=True)]
         if parallel.any_rank(V.mesh.comm, told != parallel.of_rank_0(V.mesh.comm, told)):
