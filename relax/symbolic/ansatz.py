@@ -20,8 +20,10 @@ def likely(num_axes: int, functions: Sequence[str]) -> Iterator[Tree]:
         num_axes: coordinates, and the time after them.
         functions: the names of those that may be used.
     """
-    yield from _polynomials(num_axes)
+    yield from _polynomials(num_axes, (2, 3, 4))
     yield from _products(num_axes, functions)
+    if num_axes == 1:
+        yield from _beside_affine(num_axes, functions)
 
 
 def possible(num_axes: int, functions: Sequence[str], largest: int) -> Iterator[Tree]:
@@ -29,12 +31,14 @@ def possible(num_axes: int, functions: Sequence[str], largest: int) -> Iterator[
     terms = _products(num_axes, functions)
     pairs = _pairs(terms)
     waves = [t for t in terms if any(f in str(t) for f in ("'sin'", "'exp'"))]
+    about_centres = chain(_polynomials(num_axes, (6,)), _about_centres(num_axes, functions))
+    richer = _alternating([about_centres, iter(_beside_affine(num_axes, functions))])
     yield from _alternating(
         [
             _waves(num_axes, functions),
             (total([t] * k) for k in (2, 3) for t in waves if size(t) * k < 40),
             pairs,
-            enumerated(num_axes, functions, largest),
+            chain(richer, enumerated(num_axes, functions, largest)),
             # Most of what is known comes as two terms: these go twice as fast.
             pairs,
         ]
@@ -62,12 +66,43 @@ def _products(num_axes: int, functions: Sequence[str]) -> list[Tree]:
     return sorted((product([AMPLITUDE, *(f for f in some if f is not None)]) for some in choices), key=size)
 
 
-def _polynomials(num_axes: int) -> Iterator[Tree]:
-    """Of total degree 2, 3 and 4 with all coefficients, where these are no more than 40."""
-    for degree in (2, 3, 4):
+def _polynomials(num_axes: int, degrees: Sequence[int]) -> Iterator[Tree]:
+    """Of these total degrees with all coefficients, where these are no more than 40."""
+    for degree in degrees:
         powers = [m for m in every(range(degree + 1), repeat=num_axes) if sum(m) <= degree]
         if len(powers) <= 40:
             yield total([product([AMPLITUDE, *(("z", i) for i, n in enumerate(m) for _ in range(n))]) for m in powers])
+
+
+def _beside_affine(num_axes: int, functions: Sequence[str]) -> list[Tree]:
+    """a + b . z + c times functions of one variable each, not all of them powers: boundary layers."""
+    affine = total([AMPLITUDE, *(product([AMPLITUDE, ("z", i)]) for i in range(num_axes))])
+    others = [f"'{f}'" for f in functions if f != "square"]
+    # Products come small ones first.
+    return [("+", affine, term) for term in _products(num_axes, functions) if any(f in str(term) for f in others)]
+
+
+def _about_centres(num_axes: int, functions: Sequence[str]) -> list[Tree]:
+    """A constant times polynomials about a centre, exponentials and waves of one variable each.
+
+    A polynomial is z - a, or (z - a)² + b, a product of the two, or the square of the second: 0 at both ends of an
+    interval, in value or also in slope, with a few constants where plain ones of three variables have a hundred. Those
+    with one kind for all axes come first; the last axis may be the time, which is none of them.
+    """
+
+    def choices(axis: int) -> list[Tree | None]:
+        z, place, middle, reach = ("z", axis), *(("c", (kind, axis)) for kind in ("place", "middle", "reach"))
+        linear, quadratic = ("+", z, place), ("+", ("square", ("+", z, middle)), reach)
+        others = [f for f in _functions_of(axis, functions) if f[0] in ("exp", "sin")]
+        return [None, linear, quadratic, ("*", linear, quadratic), ("square", quadratic), *others]
+
+    by_axis = [choices(axis) for axis in range(num_axes)]
+    terms = []
+    for kinds in every(*(range(len(some)) for some in by_axis)):
+        term = product([AMPLITUDE, *(f for some, i in zip(by_axis, kinds, strict=True) if (f := some[i]) is not None)])
+        if any(kind in str(term) for kind in ("'place'", "'middle'")):
+            terms.append((len(set(kinds[:-1])), size(term), term))
+    return [term for *_, term in sorted(terms, key=lambda found: found[:2])]
 
 
 def _waves(num_axes: int, functions: Sequence[str]) -> Iterator[Tree]:

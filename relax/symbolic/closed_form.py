@@ -57,8 +57,8 @@ class SymbolicSolution:
         expression: the best formula, in SymPy's symbols x, y, z, t.
         is_exact: whether it is the solution: its residuals vanish, and its distance from the finite elements falls with
             their error.
-        residual: ∫ c_0 v + c · grad v dx of it, of the worst of hat functions v of the mesh and five times, as a part
-            of |c_0| + |c|/h over a cell.
+        residual: ∫ c_0 v + c · grad v dx + ∫ b v ds of it, of the worst of five times and of the mesh's hat functions
+            v that do not vanish only where u is held, as a part of |c_0| + (|c| + |b|)/h over a cell.
         error: its largest distance from the finite elements on the finer mesh; the misfit of a formula that is not
             exact where the conditions have no "boundary".
         candidates: the best formulas by size.
@@ -111,13 +111,15 @@ def solve(
     arXiv:2011.06673, pose the task; the method is another.
 
     Args:
-        residual: R, a UFL form of ``u = relax.symbolic.unknown(V)``, ``u.dt``, ``u.dt.dt`` and a test function, with
-            integrals over the domain alone. V is a scalar Lagrange space on a coarse mesh of simplices; a few hundred
-            cells are enough. Constants count as the numbers that they hold now.
-        conditions: numbers or UFL expressions of ``ufl.SpatialCoordinate(mesh)``: "boundary", u on the whole boundary,
-            which also may depend on ``time``; "initial", u at time 0, of evolutions; "velocity", u_t at time 0, of
-            those with u_tt. Without "boundary" the domain is a part of all space: finite elements then take the
-            boundary values of the formula that is judged.
+        residual: R, a UFL form of ``u = relax.symbolic.unknown(V)``, ``u.dt``, ``u.dt.dt`` and a test function v: an
+            integral over the domain, and, where u has a natural condition, b v over the boundary or over tagged parts
+            of it (:func:`relax.meshes.ds`), so that the flux is -b there; b may have u, its gradient, the normal and
+            ``time`` in it, and is ``fem.Constant(mesh, 0.0)`` where nothing flows. V is a scalar Lagrange space on a
+            coarse mesh of simplices; a few hundred cells are enough. Constants count as the numbers that they hold now.
+        conditions: numbers or UFL expressions of ``ufl.SpatialCoordinate(mesh)``: "boundary", u on the boundary where
+            the residual has no integral ``* ufl.ds``, which also may depend on ``time``; "initial", u at time 0, of
+            evolutions; "velocity", u_t at time 0, of those with u_tt. Without "boundary" the domain is there a part of
+            all space: finite elements then take the boundary values of the formula that is judged.
         t: the end of the time that is looked at.
         time: the Constant that stands for t in the residual and in the boundary values.
         operators: what formulas are made of besides sums and products, among those named by default.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import sympy
 import ufl
-from dolfinx import fem
+from dolfinx import fem, mesh
 from sympy.core.function import AppliedUndef
 from ufl.algorithms.apply_algebra_lowering import apply_algebra_lowering
 
@@ -26,7 +26,9 @@ _CONDITIONS = ("boundary", "initial", "velocity")
 
 
 class Equation:
-    """∫ c_0 v + c · grad v dx = 0 for all v, so c_0 − div c = 0, with data at the boundary and at the start.
+    """∫ c_0 v + c · grad v dx + ∫ b v ds = 0 for all v: c_0 − div c = 0, and c · n + b = 0 where the form has a ds.
+
+    There are data on the rest of the boundary, and at the start.
 
     Local, and the same on every rank.
 
@@ -41,6 +43,8 @@ class Equation:
         symbols: for x, y, z and, of an evolution, t.
         u: the unknown as a function of these.
         parts: c_0, c_1, ..., in u and its derivatives.
+        terms: integrals over the boundary, each with its b, in u, its derivatives and ``normal``.
+        normal: symbols for n.
         conditions: in the symbols, by name.
         keys: the derivatives of u that the equation holds at points.
         residual: of points and of these derivatives, as it stands with them in their order.
@@ -65,21 +69,34 @@ class Equation:
                 raise BadProblem("time: the residual has no derivative in time; write u.dt, u an unknown")
             terminals[time] = t
         translate = Translator(x, terminals)
-        integrands = [i.integrand() for i in apply_algebra_lowering(residual).integrals()]
-        self.parts = _by_test(sum(translate(integrand)[()] for integrand in integrands), w, x)
+        self.normal = sympy.symbols("n_x n_y n_z", real=True)[:gdim]
+        normals = {ufl.FacetNormal(self.V.mesh): np.array(self.normal, dtype=object)}
+        on_boundary = Translator(x, terminals | normals)
+        integrals = apply_algebra_lowering(residual).integrals()
+        inside = [i.integrand() for i in integrals if i.integral_type() == "cell"]
+        self.parts = _by_test(sum(translate(integrand)[()] for integrand in inside), w, x)
+        self.terms: list[tuple[ufl.Integral, sympy.Expr]] = []
+        for i in integrals:
+            if i.integral_type() != "cell":
+                value, *slopes = _by_test(on_boundary(i.integrand())[()], w, x)
+                if any(slopes):
+                    raise BadProblem("residual: expected no derivative of the test function in an integral `* ufl.ds`")
+                self.terms.append((i, value))
         strong = self.parts[0] - sum(part.diff(z).doit() for part, z in zip(self.parts[1:], x, strict=True))
         self.keys, self.residual = self.at_points(strong)
         self.conditions = self._translated(conditions, translate)
 
-    def at_points(self, expression: sympy.Expr) -> tuple[tuple[Key, ...], Pointwise]:
-        """An expression in u as a function of points and derivatives: which, and it."""
+    def at_points(
+        self, expression: sympy.Expr, besides: Sequence[sympy.Symbol] = ()
+    ) -> tuple[tuple[Key, ...], Pointwise]:
+        """An expression in u as a function of points, of symbols besides, and of derivatives of u: which, and it."""
         atoms = sorted((a for a in expression.atoms(sympy.Derivative, AppliedUndef)), key=str)
         keys = tuple(self.key(atom) for atom in atoms)
         if any(len(key) > 2 for key in keys):
             raise BadProblem("residual: expected an equation of at most second order, in space and time together")
         stand_ins = [sympy.Dummy() for _ in atoms]
         plain = expression.xreplace(dict(zip(atoms, stand_ins, strict=True)))
-        return keys, sympy.lambdify([*self.symbols, *stand_ins], plain, cse=True)
+        return keys, sympy.lambdify([*self.symbols, *besides, *stand_ins], plain, cse=True)
 
     def key(self, atom: sympy.Expr) -> Key:
         """The axes that u is derived in."""
@@ -97,8 +114,6 @@ class Equation:
             )
         if missing := [name for name in needed if name not in conditions]:
             raise BadInput(f"conditions: an equation of order {self.order} in time needs {missing[0]!r} as well")
-        if not conditions:
-            raise BadInput('conditions: expected "boundary" of an equation without time: nothing else fixes u')
         found: dict[str, sympy.Expr] = {}
         for name, value in conditions.items():
             number = as_number(value)
@@ -124,14 +139,20 @@ class Equation:
 
 def _unknown_and_test(residual: ufl.Form) -> tuple[fem.FunctionSpace, int, list[Unknown], ufl.Argument]:
     """The space, the order in time, u with its derivatives, and the test function."""
-    everywhere = all(
-        i.integral_type() == "cell" and i.subdomain_id() == "everywhere" for i in residual.integrals()
-    )  # fmt: skip
-    if not everywhere:
+    kinds = [i.integral_type() for i in residual.integrals()]
+    whole = all(i.subdomain_id() == "everywhere" for i in residual.integrals() if i.integral_type() == "cell")
+    if "cell" not in kinds or not whole or set(kinds) - {"cell", "exterior_facet"}:
         raise BadProblem(
-            "residual: expected integrals over the whole domain alone, `* ufl.dx`; what holds at the boundary is among "
-            "the conditions"
+            "residual: expected integrals over the whole domain, `* ufl.dx`, and over its boundary or tagged parts of "
+            f"it, `* ufl.ds`, got {', '.join(sorted(set(kinds)))}{'' if whole else ' of a part'}"
         )
+    for i in residual.integrals():
+        tagged = isinstance(i.subdomain_data(), mesh.MeshTags) and i.subdomain_id() != "otherwise"
+        if i.subdomain_id() != "everywhere" and not tagged:
+            raise BadProblem(
+                f"residual: expected `ds({i.subdomain_id()})` of a measure with facet tags, such as that of "
+                "relax.meshes.ds(mesh, tags)"
+            )
     found, arguments = [c for c in residual.coefficients() if isinstance(c, Unknown)], residual.arguments()
     roots = {id(u.field): u.field for u in found}
     if len(roots) != 1 or len(arguments) != 1:

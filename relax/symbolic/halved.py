@@ -14,9 +14,10 @@ from relax.base.fem.cells import cell_numbers
 from relax.base.types import Array, Indices
 from relax.errors import BadInput
 
-# Children of an interval, a triangle, a tetrahedron: their corners, those of the parent and then midpoints of its edges
-# 01, 02, ..., 12, ... J. Bey, Computing 55 (1995), for the tetrahedron.
+# Children of a point, an interval, a triangle, a tetrahedron: their corners, those of the parent and then midpoints of
+# its edges 01, 02, ..., 12, ... J. Bey, Computing 55 (1995), for the tetrahedron.
 _CHILDREN = {
+    0: [[0]],
     1: [[0, 2], [2, 1]],
     2: [[0, 3, 4], [3, 1, 5], [4, 5, 2], [3, 5, 4]],
     3: [
@@ -66,12 +67,24 @@ def halved(V: fem.FunctionSpace) -> fem.FunctionSpace:
     return fem.functionspace(finer, V.ufl_element())
 
 
+def children(places: Array) -> Array:
+    """Corners (n 2^d, d + 1, gdim) of the children of simplices with corners at (n, d + 1, gdim). Local."""
+    parts = _with_middles(places)[:, _CHILDREN[places.shape[1] - 1]]
+    return parts.reshape(-1, *places.shape[1:])
+
+
+def _with_middles(places: Array) -> Array:
+    """Corners (n, d + 1, gdim) of simplices, and after them the midpoints of their edges."""
+    pairs = combinations(range(places.shape[1]), 2)
+    return np.concatenate([places, *(0.5 * (places[:, i] + places[:, j])[:, None] for i, j in pairs)], axis=1)
+
+
 def _cut(cells: Indices, places: Array) -> tuple[Indices, Array]:
     """Cells (n 2^d, d + 1) and points of children of cells (n, d + 1) with corners at (n, d + 1, gdim)."""
     pairs = list(combinations(range(cells.shape[1]), 2))
     # A corner is an edge from itself to itself: midpoints and corners are numbered alike.
     ends = np.stack([cells[:, [i, j]] for i, j in [*((i, i) for i in range(cells.shape[1])), *pairs]], axis=1)
-    middles = np.concatenate([places, *(0.5 * (places[:, i] + places[:, j])[:, None] for i, j in pairs)], axis=1)
+    middles = _with_middles(places)
     _, first, number = np.unique(np.sort(ends, axis=2).reshape(-1, 2), axis=0, return_index=True, return_inverse=True)
     children = number.reshape(ends.shape[:2])[:, _CHILDREN[cells.shape[1] - 1]]
     return children.reshape(-1, cells.shape[1]), middles.reshape(-1, places.shape[2])[first]

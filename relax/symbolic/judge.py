@@ -12,9 +12,9 @@ from dolfinx import fem
 from relax.base.fem.points import points_inside
 from relax.base.types import Array
 from relax.errors import BadInput
-from relax.problem.boundary import clamp_boundary
 from relax.symbolic.equation import Equation, values_at
 from relax.symbolic.halved import halved
+from relax.symbolic.natural import boundary_of
 from relax.symbolic.pointwise import Formula, PointwiseFit
 from relax.symbolic.reference import AtTime, Discretised, WeakResidual
 from relax.symbolic.spectrum import along_axis, exponents
@@ -51,11 +51,16 @@ class Judge:
     def __init__(self, equation: Equation, end: float) -> None:
         self.equation, self.end = equation, end
         V = equation.V
+        finer = halved(V)
+        boundary = self._boundary = boundary_of(equation)
         self._meshes = [
-            Discretised(equation, space, steps, end) for space, steps in ((V, _STEPS), (halved(V), 2 * _STEPS))
+            Discretised(equation, V, boundary, _STEPS, end),
+            Discretised(equation, finer, boundary.halved(), 2 * _STEPS, end),
         ]
         self._data = {name: self._at_time(value) for name, value in equation.conditions.items()}
-        self._weak = WeakResidual(equation, end)
+        if boundary.is_natural.all():
+            self._data["boundary"] = self._at_time(sympy.Integer(0))
+        self._weak = WeakResidual(equation, boundary, self._meshes[0].held, end)
         self._solutions, self._unique = None, equation.order > 0
         if "boundary" in self._data:
             self._solutions = [mesh.solve(**self._data) for mesh in self._meshes]
@@ -77,7 +82,8 @@ class Judge:
             agrees = self._falls(coarse, fine, solutions[1])
             if hopeful and not agrees:
                 # A coarse mesh can be exact by its symmetry, or too coarse to tell: one more halving does.
-                finest = Discretised(self.equation, halved(self._meshes[1].V), 4 * _STEPS, self.end)
+                boundary, space = self._boundary.halved().halved(), halved(self._meshes[1].V)
+                finest = Discretised(self.equation, space, boundary, 4 * _STEPS, self.end)
                 solution = finest.solve(**(self._data | {"boundary": self._data.get("boundary", formula.at_time)}))
                 agrees = self._falls(fine, self._distance(finest, solution, formula), solution)
             self._seen[formula] = Verdict(weak, fine, hopeful and agrees)
@@ -111,9 +117,13 @@ class Judge:
         box = random.uniform(low, high, (8 * _INSIDE, nodes.shape[1]))
         inside = box[points_inside(self.equation.V.mesh, box)][:_INSIDE]
         places = {"equation": self._with_times(inside, random)}
+        given: Array = np.zeros((0, 0))
+        if self._boundary.is_natural.any():
+            on_boundary, given = self._boundary.points(_OF_EACH, random)
+            places["flux"] = self._with_times(on_boundary.T, random)
         for name in self.equation.conditions:
             if name == "boundary":
-                places[name] = self._with_times(_some(self._boundary_nodes(), random), random)
+                places[name] = self._with_times(_some(self._held_nodes(), random), random)
             else:
                 places[name] = np.vstack([inside[:_OF_EACH].T, np.zeros((1, len(inside[:_OF_EACH])))])
         known: tuple[Array, Array] = np.zeros((len(self.equation.symbols), 0)), np.zeros(0)
@@ -124,7 +134,7 @@ class Judge:
             # Nothing of a formula is to hang on the last digits, which differ with the number of ranks.
             unit = 1e-10 * float(np.abs(values).max()) or 1.0
             known = np.vstack([nodes[node].T, times]), unit * np.round(values[at, node] / unit)
-        return PointwiseFit(self.equation, places, known, self._pool())
+        return PointwiseFit(self.equation, self._boundary.flux(self.equation), given, places, known, self._pool())
 
     def _pool(self) -> dict[tuple[Any, ...], list[float]]:
         """Numbers that constants start from: what the finer solution is made of, and some of the domain's size."""
@@ -133,7 +143,7 @@ class Judge:
             fields = self._solutions[1]
         else:
             fields = self._data["initial"](mesh.nodes.T, 0.0)[None]
-        extents = np.ptp(mesh.nodes, axis=0)
+        low, extents = mesh.nodes.min(axis=0), np.ptp(mesh.nodes, axis=0)
         pool: dict[tuple[Any, ...], list[float]] = {}
         for axis in range(len(self.equation.symbols)):
             if axis < len(extents):
@@ -147,17 +157,21 @@ class Judge:
             pool["frequency", axis] = [*(2 * frequencies), *(np.pi / length * np.arange(1, 3))]
             pool["scale", axis] = [0.5 / length, 1 / length, 3 / length, -0.5 / length]
         pool[ANYTHING] = sorted({1.0, -1.0, *(a for numbers in pool.values() for a in numbers)})
+        for axis in range(len(self.equation.symbols)):
+            begin, length = (float(low[axis]), float(extents[axis])) if axis < len(low) else (0.0, self.end)
+            pool["place", axis] = [-begin, -begin - length / 2, -begin - length]
+            pool["middle", axis], pool["reach", axis] = [-begin - length / 2], [-((length / 2) ** 2)] * 2 + [0.0]
         return {kind: [float(f"{a:.5e}") for a in numbers] for kind, numbers in pool.items()}
 
     def _with_times(self, x: Array, random: np.random.Generator) -> Array:
         times = random.uniform(0.0, self.end, (1 if self.equation.order else 0, len(x)))
         return np.vstack([x.T, times])
 
-    def _boundary_nodes(self) -> Array:
-        """Nodes on the boundary, (n, gdim), in an order that no partition decides. Collective."""
+    def _held_nodes(self) -> Array:
+        """Nodes at which u is held, (n, gdim), in an order that no partition decides. Collective."""
         mesh = self._meshes[0]
         marks = fem.Function(mesh.V)
-        marks.x.array[clamp_boundary(mesh.V).dof_indices()[0]] = 1.0
+        marks.x.array[mesh.held] = 1.0
         return mesh.nodes[mesh.seen.value(marks) > 0.5]
 
     def _at_time(self, value: sympy.Expr) -> AtTime:

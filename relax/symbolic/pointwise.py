@@ -12,7 +12,7 @@ import numpy as np
 import sympy
 
 from relax.base.types import Array
-from relax.symbolic.equation import Equation, values_at
+from relax.symbolic.equation import Equation, Pointwise, values_at
 from relax.symbolic.fit import least_squares
 from relax.symbolic.jets import Jet, Key, closed
 from relax.symbolic.trees import ANYTHING, Tree, evaluate, expression, holes, size
@@ -60,7 +60,10 @@ class PointwiseFit:
     Args:
         equation: what is to hold.
         end: the last time.
-        places: points (axes, n) for "equation", and those for "boundary", "initial", "velocity" that are given.
+        flux: b of the boundary's c · n + b, and the symbols in it besides coordinates.
+        given: (symbols, n) for these, at the points of "flux".
+        places: points (axes, n) for "equation", for "flux" where the form has one, and those for "boundary",
+            "initial", "velocity" that are given.
         known: points (axes, n) and values (n,) of the finite elements; none of them where there is no solution yet.
         pool: numbers to start from by kind of hole.
 
@@ -71,20 +74,29 @@ class PointwiseFit:
     def __init__(
         self,
         equation: Equation,
+        flux: tuple[sympy.Expr, Sequence[sympy.Symbol]],
+        given: Array,
         places: Mapping[str, Array],
         known: tuple[Array, Array],
         pool: Mapping[tuple[Any, ...], Sequence[float]],
     ) -> None:
         self._equation, self._pool, self.known = equation, pool, known
         time_key = (len(equation.symbols) - 1,)
-        self._keys = closed([*equation.keys, *([time_key] if "velocity" in places else [])])
+        #: What holds at points: of which derivatives, the function, and what it takes besides.
+        self._laws: dict[str, tuple[tuple[Key, ...], Pointwise, Array]]
+        self._laws = {"equation": (equation.keys, equation.residual, np.zeros((0, 0)))}
+        if "flux" in places:
+            out = sum(c * n for c, n in zip(equation.parts[1:], equation.normal, strict=True))
+            self._laws["flux"] = (*equation.at_points(out + flux[0], flux[1]), given)
+        held = [key for keys, *_ in self._laws.values() for key in keys]
+        self._keys = closed([*held, *([time_key] if "velocity" in places else [])])
         self._points = np.hstack([*places.values(), known[0]])
         ends = np.cumsum([p.shape[1] for p in (*places.values(), known[0])])
         starts = [0, *ends[:-1]]
         self._slices = {n: slice(a, b) for n, a, b in zip([*places, "known"], starts, ends, strict=True)}
         data = {
             name: values_at(sympy.lambdify(equation.symbols, equation.conditions[name]), points)
-            for name, points in places.items() if name != "equation"
+            for name, points in places.items() if name not in self._laws
         } | {"known": known[1]}  # fmt: skip
         self._data = data
         extents = np.ptp(self._points, axis=1)
@@ -92,11 +104,12 @@ class PointwiseFit:
         largest = [length ** (name == "velocity") * np.abs(v).max(initial=0.0) for name, v in data.items()]
         self.magnitude = float(max(largest)) or 1.0
         self._scales = dict.fromkeys(data, self.magnitude) | {"velocity": self.magnitude / length}
-        self._scales["equation"] = self._size_of_terms(places["equation"], extents)
+        self._scales |= {name: self._size_of_terms(name, places[name], extents) for name in self._laws}
 
-    def _size_of_terms(self, points: Array, extents: Array) -> float:
-        """How large the terms of the equation are for functions of the magnitude of u that vary over the domain."""
-        keys, f = self._equation.keys, self._equation.residual
+    def _size_of_terms(self, name: str, points: Array, extents: Array) -> float:
+        """How large the terms of a law are for functions of the magnitude of u that vary over the domain."""
+        keys, f, given = self._laws[name]
+        points = np.vstack([points, given]) if len(given) else points
         nothing = [np.zeros(1)] * len(keys)
         rest = values_at(f, points, nothing)
         sizes = [np.abs(rest).mean()]
@@ -120,9 +133,9 @@ class PointwiseFit:
             if n == 0 or (name == "known" and not with_known):
                 continue
             here = {key: a if a.shape[-1] == 1 else a[..., part] for key, a in jet.items()}
-            if name == "equation":
-                derivatives = [here.get(key, np.zeros(1)) for key in self._equation.keys]
-                left = self._equation.residual(*points[:, part], *derivatives)
+            if name in self._laws:
+                keys, law, given = self._laws[name]
+                left = law(*points[:, part], *given, *(here.get(key, np.zeros(1)) for key in keys))
             else:
                 left = here.get((len(self._points) - 1,) if name == "velocity" else (), 0.0) - self._data[name]
             found.append(np.broadcast_to(left / (self._scales[name] * np.sqrt(n)), (*lead, n)))
@@ -200,4 +213,7 @@ def near_fraction(value: float) -> sympy.Expr:
 
 def in_sympy(formula: Formula, symbols: Sequence[sympy.Symbol]) -> sympy.Expr:
     """The formula, simplified."""
-    return sympy.simplify(expression(formula.tree, symbols, [near_fraction(c) for c in formula.constants]))
+    simple = sympy.simplify(expression(formula.tree, symbols, [near_fraction(c) for c in formula.constants]))
+    if simple.is_polynomial(*symbols) and not simple.has(sympy.Float):
+        return min(simple, sympy.factor(simple), key=sympy.count_ops)
+    return simple

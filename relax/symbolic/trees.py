@@ -16,7 +16,8 @@ from relax.symbolic.jets import Jet, Key, composed, plus, times
 Tree: TypeAlias = tuple[Any, ...]
 
 #: Kinds of holes: ("amplitude",), ("phase",), and for a coefficient of an axis ("rate", axis), ("frequency", axis),
-#: ("scale", axis); of enumerated formulas ANYTHING.
+#: ("scale", axis); for minus a place on it ("place", axis), ("middle", axis), and for minus the square of a reach
+#: ("reach", axis); of enumerated formulas ANYTHING.
 AMPLITUDE: Tree = ("c", ("amplitude",))
 PHASE: Tree = ("c", ("phase",))
 ANYTHING = ("anything",)

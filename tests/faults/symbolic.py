@@ -53,4 +53,52 @@ MUTANTS = [
         "test_symbolic.py -k mistakes",
         "NaN in a Constant is an error of SymPy's",
     ),
+    Mutant(
+        '("square", quadratic), *others]',
+        "*others]",
+        "test_symbolic.py -k centres",
+        "no polynomial of one variable vanishes with its slope at both ends of an interval",
+    ),
+    Mutant(
+        '[("+", affine, term) for term in _products',
+        '[("+", AMPLITUDE, term) for term in _products',
+        "test_symbolic.py -k 'beside or layer'",
+        "what stands beside a boundary layer is no affine function",
+    ),
+    Mutant(
+        "away = corners[:, 0] - apart",
+        "away = apart - corners[:, 0]",
+        "test_symbolic_pieces.py -k boundary",
+        "normals point inward",
+    ),
+    Mutant(
+        "kinds=np.repeat(self.kinds, num)",
+        "kinds=np.tile(self.kinds, num)",
+        "test_symbolic_pieces.py -k boundary",
+        "parts of the boundary wander as the mesh is halved",
+    ),
+    Mutant(
+        "form += flux * v * ds(k + 1)",
+        "form += 0 * flux * v * ds(k + 1)",
+        "test_symbolic.py -k flux_that_is_wrong",
+        "the finite elements know no flux",
+    ),
+    Mutant(
+        "assembled(form, dual) + hats.integrals(flux)",
+        "assembled(form, dual) + 0 * hats.integrals(flux)",
+        "test_symbolic.py -k flux_that_is_wrong",
+        "the weak residual has no part on the boundary",
+    ),
+    Mutant(
+        "form, bcs = form + self._g * v * ds, []",
+        "form, bcs = form + 0 * self._g * v * ds, []",
+        "test_symbolic.py -k eigenvalues",
+        "without held values nothing shows an eigenvalue",
+    ),
+    Mutant(
+        "if any(slopes):",
+        "if False:",
+        "test_symbolic.py -k mistakes",
+        "the slope of a test function on the boundary is dropped",
+    ),
 ]

@@ -9,6 +9,7 @@ import pytest
 import ufl
 from contract import everyone_has, raised_everywhere
 from dolfinx import fem
+from dolfinx.mesh import locate_entities_boundary, meshtags
 from ufl import dx, exp, grad, inner, pi, sin
 
 from relax import meshes, symbolic
@@ -74,7 +75,44 @@ def moving_boundary() -> tuple[Any, ...]:
     )
 
 
-CASES = [parabola, heat, wave, mode, plane, moving_boundary]
+def layer() -> tuple[Any, ...]:
+    """−u″/10 + u′ = 1: an affine function and an exponential, 4e-5 of it."""
+    u, v, _ = on(meshes.interval(16))
+    form = (0.1 * laplacian(u, v) + u.dx(0) * v - v) * dx
+    return form, {"boundary": 0.0}, {}, x - (sympy.exp(10 * x) - 1) / (sympy.exp(10) - 1)
+
+
+def right_end(mesh: Any) -> Any:
+    """Tags: 1 at the facet where x = 1."""
+    facets = locate_entities_boundary(mesh, mesh.topology.dim - 1, lambda at: np.isclose(at[0], 1.0))
+    return meshtags(mesh, mesh.topology.dim - 1, facets, np.ones(len(facets), dtype=np.int32))
+
+
+def flux() -> tuple[Any, ...]:
+    """−u″ = 1, u = 0 on the left, u′ = 2 on the right."""
+    u, v, _ = on(meshes.interval(8))
+    ds = ufl.Measure("ds", subdomain_data=right_end(u.function_space.mesh))
+    return (laplacian(u, v) - v) * dx - 2 * v * ds(1), {"boundary": 0.0}, {}, x * (6 - x) / 2
+
+
+def robin() -> tuple[Any, ...]:
+    """Δu = 0 and ∂u/∂n + 3 u = 3 + 3 x y + n · (y, x)."""
+    u, v, at = on(meshes.unit_square(4))
+    n = ufl.FacetNormal(u.function_space.mesh)
+    data = 3 + 3 * at[0] * at[1] + n[0] * at[1] + n[1] * at[0]
+    return laplacian(u, v) * dx + (3 * u - data) * v * ufl.ds, {}, {}, 1 + x * y
+
+
+def insulated() -> tuple[Any, ...]:
+    """u_t = u_xx/10, and nothing flows out."""
+    u, v, at = on(meshes.interval(8))
+    nothing = fem.Constant(u.function_space.mesh, 0.0)
+    form = (u.dt * v + 0.1 * laplacian(u, v)) * dx + nothing * v * ufl.ds
+    exact = sympy.exp(-(sympy.pi**2) * t / 10) * sympy.cos(sympy.pi * x)
+    return form, {"initial": ufl.cos(pi * at[0])}, {}, exact
+
+
+CASES = [parabola, heat, wave, mode, plane, moving_boundary, layer, flux, robin, insulated]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -118,6 +156,43 @@ def test_no_closed_form():
     assert sizes == sorted(set(sizes)) and misfits == sorted(misfits, reverse=True)
 
 
+def fitted_first(form: Any, conditions: dict[str, Any], trees: Any) -> Any:
+    """The first of these that solves the equation."""
+    from relax.symbolic.equation import Equation
+    from relax.symbolic.judge import Judge
+
+    fit = Judge(Equation(form, conditions), 1.0).pointwise()
+    return next(f for f in (fit.fitted(tree, 0) for tree in trees) if f.solves)
+
+
+@pytest.mark.slow
+def test_polynomials_about_centres():
+    """x²(1−x)²y²(1−y)² in five constants, of 45 in powers; simplified, it is what it was."""
+    from relax.symbolic.ansatz import possible
+    from relax.symbolic.pointwise import in_sympy
+
+    u, v, at = on(meshes.unit_square(6))
+    exact = (at[0] * (1 - at[0]) * at[1] * (1 - at[1])) ** 2
+    form = laplacian(u, v) * dx + ufl.div(grad(exact)) * v * dx
+    likely_ones = (tree for tree in possible(2, (), 1) if str(tree).count("'middle'") == 2)
+    found = fitted_first(form, {"boundary": 0.0}, likely_ones)
+    assert len(found.constants) == 5
+    said = in_sympy(found, (x, y))
+    assert said == x**2 * y**2 * (x - 1) ** 2 * (y - 1) ** 2
+
+
+@pytest.mark.slow
+def test_beside_an_affine_function():
+    """A layer that is a wave along its wall, beside x − 2 y."""
+    from relax.symbolic.ansatz import possible
+
+    u, v, at = on(meshes.unit_square(16))
+    exact = at[0] - 2 * at[1] + exp(4 * (at[0] - 1)) * sin(2 * at[1])
+    form = (laplacian(u, v) + u.dx(0) * v - v + 8 * exp(4 * (at[0] - 1)) * sin(2 * at[1]) * v) * dx
+    some = (tree for tree in possible(2, ("exp", "sin"), 1) if tree[1][0] == "+" and str(tree).count("'sin'") == 1)
+    assert len(fitted_first(form, {"boundary": exact}, some).constants) == 7
+
+
 def test_verdicts():
     """A formula is the solution where nothing is left of it at points, on the mesh, and beside the finite elements."""
     from relax.symbolic.equation import Equation
@@ -134,6 +209,22 @@ def test_verdicts():
     assert judge(Formula(right, (0.5, -0.499), 0.0, True)).weak > 1e-4
 
 
+def test_flux_that_is_wrong():
+    """Right in the domain and where u is held, and wrong by 1 where the form has a flux."""
+    from relax.symbolic.equation import Equation
+    from relax.symbolic.judge import Judge
+    from relax.symbolic.pointwise import Formula
+
+    form, conditions, _, _ = flux()
+    judge, z0 = Judge(Equation(form, conditions), 1.0), ("z", 0)
+    tree = ("+", ("*", ("c", ("amplitude",)), z0), ("*", ("c", ("amplitude",)), ("square", z0)))
+    assert judge(Formula(tree, (3.0, -0.5), 0.0, True)).is_exact
+    wrong_one = judge(Formula(tree, (2.0, -0.5), 0.0, True))
+    assert wrong_one.weak > 0.01 and wrong_one.error == pytest.approx(1.0) and not wrong_one.is_exact
+    rows = judge.pointwise().rows(tree, False, [np.full((1, 1, 1), c) for c in (2.0, -0.5)])
+    assert np.abs(rows).max() > 1e-3
+
+
 def test_eigenvalues():
     """Where other solutions are known to be, none is called the solution, though finite elements have but one."""
     from relax.symbolic.equation import Equation
@@ -142,10 +233,12 @@ def test_eigenvalues():
 
     nothing = Formula(("c", ("amplitude",)), (0.0,), 0.0, True)
     u, v, _ = on(meshes.interval(8))
+    no_flux = fem.Constant(u.function_space.mesh, 0.0) * v * ufl.ds
     for square, unique in ((pi**2, False), (20.0, True)):
         form = (laplacian(u, v) - square * u * v) * dx
-        verdict = Judge(Equation(form, {"boundary": 0.0}), 1.0)(nothing)
-        assert verdict.error == 0.0 and verdict.is_exact == unique
+        for whole, conditions in ((form, {"boundary": 0.0}), (form + no_flux, {})):
+            verdict = Judge(Equation(whole, conditions), 1.0)(nothing)
+            assert verdict.error == 0.0 and verdict.is_exact == unique
 
 
 def test_small_and_large_numbers():
@@ -169,7 +262,7 @@ def wrong(name: str) -> tuple[Any, Any, dict[str, Any]]:
     V = u.function_space
     v = ufl.TestFunction(V)
     evolving = (u.dt * v + laplacian(u, v)) * dx
-    known = fem.Function(V)
+    known, tagged = fem.Function(V), ufl.Measure("ds", subdomain_data=right_end(V.mesh))
     return {
         "no conditions": (form, {}, {}),
         "a word": (form, {"left": 0.0}, {}),
@@ -184,7 +277,15 @@ def wrong(name: str) -> tuple[Any, Any, dict[str, Any]]:
         "budget": (form, conditions, {"budget": 0.0}),
         "size": (form, conditions, {"size": 0}),
         "t": (evolving, {"initial": 0.0}, {"t": -1.0}),
-        "boundary integral": (form + v * ufl.ds, conditions, {}),
+        "twice": (form + v * ufl.ds, conditions, {}),
+        "half": (form + v * tagged(1), {}, {}),
+        "no tags": (form + v * ufl.ds(1), conditions, {}),
+        "other tags": (form + v * tagged(7), conditions, {}),
+        "inner facets": (form + ufl.avg(v) * ufl.dS, conditions, {}),
+        "a part of the domain": (form + v * dx(1), conditions, {}),
+        "a slope of v": (form + v.dx(0) * tagged(1), conditions, {}),
+        "nothing inside": (u * v * ufl.ds, {}, {}),
+        "up to a constant": (form + fem.Constant(V.mesh, 0.0) * v * ufl.ds, {}, {}),
         "no unknown": (v * dx, conditions, {}),
         "two unknowns": (form + symbolic.unknown(V) * v * dx, conditions, {}),
         "a coefficient": (form + known * v * dx, conditions, {}),
@@ -210,7 +311,15 @@ def wrong(name: str) -> tuple[Any, Any, dict[str, Any]]:
         ("budget", "budget: expected"),
         ("size", "size: expected"),
         ("t", "t: expected"),
-        ("boundary integral", "over the whole domain alone"),
+        ("twice", 'leave out "boundary"'),
+        ("half", "nothing else fixes u"),
+        ("no tags", "a measure with facet tags"),
+        ("other tags", "no facet of the boundary"),
+        ("inner facets", "got cell, interior_facet"),
+        ("a part of the domain", "of a part"),
+        ("a slope of v", "no derivative of the test function"),
+        ("nothing inside", "got exterior_facet"),
+        ("up to a constant", "up to a constant only"),
         ("no unknown", "one relax.symbolic.unknown"),
         ("two unknowns", "one relax.symbolic.unknown"),
         ("a coefficient", "numbers at nodes have no formula"),

@@ -8,6 +8,7 @@ import scripts
 import ufl
 from contract import everyone_has
 from dolfinx import fem
+from dolfinx.mesh import locate_entities_boundary, meshtags
 from mpi4py import MPI
 
 from relax import meshes, symbolic
@@ -21,6 +22,7 @@ sympy = pytest.importorskip("sympy")
 from relax.symbolic.ansatz import likely  # noqa: E402
 from relax.symbolic.equation import Equation  # noqa: E402
 from relax.symbolic.jets import closed  # noqa: E402
+from relax.symbolic.natural import BoundaryHats, boundary_of  # noqa: E402
 from relax.symbolic.reference import Discretised  # noqa: E402
 from relax.symbolic.trees import enumerated, evaluate, expression, holes, size  # noqa: E402
 
@@ -93,6 +95,33 @@ def test_halved(dim):
     everyone_has(points)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.ranks(1, 2, 3)
+def test_boundary(dim):
+    """Outward normals, and parts of the boundary that stay what they are on a mesh of half the width."""
+    mesh = {1: meshes.interval(3), 2: meshes.unit_square(2), 3: meshes.unit_cube(2)}[dim]
+    V, held = fem.functionspace(mesh, ("Lagrange", 1)), dim - 1
+    facets = locate_entities_boundary(mesh, held, lambda at: np.isclose(at[0], 1.0))
+    ds = ufl.Measure("ds", domain=mesh, subdomain_data=meshtags(mesh, held, facets, np.full(len(facets), 4, np.int32)))
+    u, v = symbolic.unknown(V), ufl.TestFunction(V)
+    form = ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx + u * v * ds(4)
+    found = boundary_of(Equation(form, {"boundary": 0.0}))
+    middles = found.corners.mean(axis=1)
+    assert len(middles) == {1: 2, 2: 8, 3: 48}[dim] and found.fluxes == (Equation(form, {"boundary": 0.0}).u,)
+    assert np.abs(found.normals[found.kinds == 1] - np.eye(dim)[0]).max() < 1e-14
+    assert (np.einsum("ni,ni->n", found.normals, middles - 0.5) > 0.49).all()
+    everyone_has(found.corners)
+    finer = halved(V)
+    tags = found.halved().tags(finer.mesh)
+    one = fem.Constant(finer.mesh, 1.0)
+    for kind, area in ((1, 1.0), (0, 2.0 * dim - 1.0)):
+        part = fem.form(one * ufl.Measure("ds", domain=finer.mesh, subdomain_data=tags)(kind))
+        assert mesh.comm.allreduce(fem.assemble_scalar(part)) == pytest.approx(area)
+    # Linear test functions add up to one.
+    hats = BoundaryHats(V, found, 4)
+    assert mesh.comm.allreduce(hats.integrals(hats.points[-1] ** 2).sum()) == pytest.approx(1.0 if dim == 1 else 1 / 3)
+
+
 def test_waves_in_steps():
     """u_tt = u_xx by finite elements is of second order, in space and time together."""
     mesh = meshes.interval(8)
@@ -102,7 +131,9 @@ def test_waves_in_steps():
     at_rest = {"boundary": 0.0, "initial": ufl.sin(ufl.pi * x[0]), "velocity": 0.0}
     gaps = []
     for space, steps in ((V, 16), (halved(V), 32)):
-        coarse = Discretised(Equation(form, at_rest), space, steps, 1.0)
+        equation = Equation(form, at_rest)
+        boundary = boundary_of(equation)
+        coarse = Discretised(equation, space, boundary.halved() if steps > 16 else boundary, steps, 1.0)
         shape = np.sin(np.pi * coarse.nodes[:, 0])
         nothing = lambda at, t: np.zeros(at.shape[1])  # noqa: E731
         states = coarse.solve(nothing, lambda at, t: np.sin(np.pi * at[0]), nothing)
