@@ -150,12 +150,12 @@ class BoundaryHats:
 
     def integrals(self, values: Array) -> Array:
         """Of values (n,) at the points, for the test functions of this rank. Collective."""
-        dual = self._dual.x
-        dual.array[:] = 0.0
+        x = self._dual.x
+        x.array[:] = 0.0
         shares = np.einsum("nqi,nq->ni", self._hats, values.reshape(self._hats.shape[:2]))
-        np.add.at(dual.array, self._dofs, shares)
-        dual.scatter_reverse(la.InsertMode.add)
-        return np.asarray(dual.array[: num_owned(self._dual.function_space)])
+        np.add.at(x.array, self._dofs, shares)
+        x.scatter_reverse(la.InsertMode.add)
+        return np.asarray(x.array[: num_owned(self._dual.function_space)])
 
 
 def _facets(domain: mesh.Mesh) -> npt.NDArray[np.int32]:

@@ -214,6 +214,8 @@ def near_fraction(value: float) -> sympy.Expr:
 def in_sympy(formula: Formula, symbols: Sequence[sympy.Symbol]) -> sympy.Expr:
     """The formula, simplified."""
     simple = sympy.simplify(expression(formula.tree, symbols, [near_fraction(c) for c in formula.constants]))
+    # Where two constants say one thing, their sum may be a fraction, and neither of them.
+    simple = simple.xreplace({number: near_fraction(float(number)) for number in simple.atoms(sympy.Float)})
     if simple.is_polynomial(*symbols) and not simple.has(sympy.Float):
         return min(simple, sympy.factor(simple), key=sympy.count_ops)
     return simple

@@ -242,11 +242,13 @@ def test_eigenvalues():
 
 
 def test_small_and_large_numbers():
-    """A small number is not 0, and a large one no fraction."""
-    from relax.symbolic.pointwise import near_fraction
+    """A small number is not 0, and a large one no fraction; of two that say one thing, the sum is."""
+    from relax.symbolic.pointwise import Formula, in_sympy, near_fraction
 
     assert float(near_fraction(5e-10)) == pytest.approx(5e-10, rel=1e-9)
     assert near_fraction(1e6 * np.pi) == 10**6 * sympy.pi
+    sum_of_two = Formula(("+", ("c", ("phase",)), ("c", ("phase",))), (2.0 - np.sqrt(0.1), np.sqrt(0.1)), 0.0, True)
+    assert in_sympy(sum_of_two, (x,)) == 2
     assert near_fraction(0.375) == sympy.Rational(3, 8) and near_fraction(0.0) == 0
 
 

@@ -113,9 +113,9 @@ def test_boundary(dim):
     everyone_has(found.corners)
     finer = halved(V)
     tags = found.halved().tags(finer.mesh)
-    one = fem.Constant(finer.mesh, 1.0)
-    for kind, area in ((1, 1.0), (0, 2.0 * dim - 1.0)):
-        part = fem.form(one * ufl.Measure("ds", domain=finer.mesh, subdomain_data=tags)(kind))
+    one, first = fem.Constant(finer.mesh, 1.0), ufl.SpatialCoordinate(finer.mesh)[0]
+    for weight, kind, area in ((one, 1, 1.0), (first, 1, 1.0), (one, 0, 2.0 * dim - 1.0)):
+        part = fem.form(weight * ufl.Measure("ds", domain=finer.mesh, subdomain_data=tags)(kind))
         assert mesh.comm.allreduce(fem.assemble_scalar(part)) == pytest.approx(area)
     # Linear test functions add up to one.
     hats = BoundaryHats(V, found, 4)

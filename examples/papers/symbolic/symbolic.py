@@ -20,7 +20,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 import ufl  # noqa: E402
 from dolfinx import fem, mesh  # noqa: E402
-from ufl import dx, exp, grad, inner, pi, sin  # noqa: E402
+from ufl import ds, dx, exp, grad, inner, pi, sin  # noqa: E402
 
 import relax  # noqa: E402
 from relax import meshes  # noqa: E402
@@ -113,6 +113,19 @@ def torsion() -> Posed:
     return (inner(grad(u), grad(v)) - v) * dx, {"boundary": 0.0}, {}
 
 
+def layer() -> Posed:
+    """−u″/20 + u′ = 1, a boundary layer."""
+    u, v, _ = on(meshes.interval(32))
+    return (inner(grad(u), grad(v)) / 20 + u.dx(0) * v - v) * dx, {"boundary": 0.0}, {}
+
+
+def insulated() -> Posed:
+    """u_t = u_xx/10, u = 2 + cos πx at first, insulated ends."""
+    u, v, x = on(meshes.interval(16))
+    no_flux = fem.Constant(u.function_space.mesh, 0.0) * v * ds
+    return (u.dt * v + 0.1 * inner(grad(u), grad(v))) * dx + no_flux, {"initial": 2 + ufl.cos(pi * x[0])}, {}
+
+
 def reaction() -> Posed:
     """−u″ + u³ = exp(sin 5x)."""
     u, v, x = on(meshes.interval(16))
@@ -122,7 +135,7 @@ def reaction() -> Posed:
 #: The first ones are those of a quick look.
 PROBLEMS: tuple[Callable[[], Posed], ...] = (
     parabola, heat, wave, reaction, hamilton_jacobi, two_modes, burgers, fisher, square_mode, laplace,
-    heat_in_the_plane, torsion,
+    heat_in_the_plane, layer, insulated, torsion,
 )  # fmt: skip
 QUICK = 4
 
