@@ -114,8 +114,9 @@ def solve(
         residual: R, a UFL form of ``u = relax.symbolic.unknown(V)``, ``u.dt``, ``u.dt.dt`` and a test function v: an
             integral over the domain, and, where u has a natural condition, b v over the boundary or over tagged parts
             of it (:func:`relax.meshes.ds`), so that the flux is -b there; b may have u, its gradient, the normal and
-            ``time`` in it, and is ``fem.Constant(mesh, 0.0)`` where nothing flows. V is a scalar Lagrange space on a
-            coarse mesh of simplices; a few hundred cells are enough. Constants count as the numbers that they hold now.
+            ``time`` in it, and is ``fem.Constant(mesh, 0.0)`` where nothing flows. The normal is that of the mesh,
+            of a disk that of a polygon. V is a scalar Lagrange space on a coarse mesh of simplices; a few hundred cells
+            are enough. Constants count as the numbers that they hold now.
         conditions: numbers or UFL expressions of ``ufl.SpatialCoordinate(mesh)``: "boundary", u on the boundary where
             the residual has no integral ``* ufl.ds``, which also may depend on ``time``; "initial", u at time 0, of
             evolutions; "velocity", u_t at time 0, of those with u_tt. Without "boundary" the domain is there a part of
@@ -143,7 +144,8 @@ def solve(
     comm = residual.ufl_domain().ufl_cargo().comm
     with parallel.together(comm):
         equation = Equation(residual, conditions, time)
-    said = str((equation.parts, equation.conditions, operators, size, end))
+    fluxes = [(integral.subdomain_id(), flux) for integral, flux in equation.terms]
+    said = str((equation.parts, fluxes, equation.conditions, operators, size, end))
     if parallel.any_rank(comm, said != parallel.of_rank_0(comm, said)):
         raise BadInput("symbolic.solve: expected the same equation, conditions and settings on every rank")
     judge = Judge(equation, end)

@@ -147,7 +147,8 @@ def _unknown_and_test(residual: ufl.Form) -> tuple[fem.FunctionSpace, int, list[
             f"it, `* ufl.ds`, got {', '.join(sorted(set(kinds)))}{'' if whole else ' of a part'}"
         )
     for i in residual.integrals():
-        tagged = isinstance(i.subdomain_data(), mesh.MeshTags) and i.subdomain_id() != "otherwise"
+        tags, numbered = i.subdomain_data(), i.subdomain_id() != "otherwise"
+        tagged = isinstance(tags, mesh.MeshTags) and tags.dim == tags.topology.dim - 1 and numbered
         if i.subdomain_id() != "everywhere" and not tagged:
             raise BadProblem(
                 f"residual: expected `ds({i.subdomain_id()})` of a measure with facet tags, such as that of "
