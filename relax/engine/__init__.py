@@ -16,6 +16,7 @@ an operator refused as known up to a constant              ``solve/kernel.py``
 a factor made too often, or kept too long                  ``solve/factored.py``, ``base/la/factors.py``
 ∂F/∂m for many directions                                  ``solve/sensitivity.py``
 tangents, adjoints, Hessian actions of a state             ``stationary.py``
+what is seen of the controls themselves                    ``explicit.py``
 the same through time                                      ``march/derivatives.py``; what lasts: ``march/system.py``
 the adjoint state at each step                             ``march/momenta.py``; its step: ``march/sweeps.py``
 the error that the mesh makes of a functional              ``dual_weighted.py``

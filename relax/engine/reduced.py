@@ -1,4 +1,4 @@
-"""The reduced map m -> u(m) -> y = B(u(m)) of a problem, stationary or in time, and an observable."""
+"""The reduced map m -> u(m) -> y = B(u(m), m) of a problem, stationary or in time, and an observable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SAME = 1e-6
 
 
 class ReducedMap(Map):
-    """G(m) = B(u(m)), where the state u(m) solves F(u, m; v) = 0.
+    """G(m) = B(u(m), m), where the state u(m) solves F(u, m; v) = 0.
 
     Collective: to make, to call, and every method but ``dot`` under ``layout="replicated"``.
 
@@ -46,8 +46,9 @@ class ReducedMap(Map):
 
     Args:
         problem: the PDE: a ``Problem``, or an ``Evolution`` in time.
-        observable: what is seen of the state; of an evolution, of its last state, unless ``AtSteps`` or
-            ``TimeIntegral`` say otherwise.
+        observable: what is seen of the state, and of controls that stand in it; of an evolution, of its last state,
+            unless ``AtSteps`` or ``TimeIntegral`` say otherwise. A control with a value in each step is seen beside u_n
+            as the step that led to u_n had it, beside u_0 as the first step has it.
         solver: tolerances of Newton's method; memory for kept factors.
         options: PETSc options, under those of the command line and over the defaults, or the name of a preset
             ("direct", "direct_symmetric", "amg_cg", "amg_gmres"). Keys that start with ``lin_`` are for tangent and
@@ -88,13 +89,7 @@ class ReducedMap(Map):
         self.problem: Problem | Evolution = problem
         self.observable = observable
         self.comm = problem.mesh.comm
-        hidden = [c for c in problem.controls if any(c is p for p in observable.parameters)]
-        if hidden:
-            raise BadProblem(
-                f"the observable depends on the control {hidden[0]} directly; expected one of the state alone. A "
-                "term in the control belongs to the optimiser, as a prior or a penalty; the dt of a TimeIntegral can "
-                "be no control"
-            )
+        observable.check_controls(problem.controls)
         if isinstance(problem, Evolution) and any(p is problem.previous for p in observable.parameters):
             raise BadProblem(
                 "the observable depends on `previous`, which the steps overwrite; AtSteps looks at any step's state"

@@ -13,6 +13,7 @@ from relax.base.fem.layout import ControlLayout
 from relax.base.la.factors import Factor, Key
 from relax.base.la.options import Options
 from relax.base.types import Array
+from relax.engine.explicit import ExplicitPart
 from relax.engine.linearization import BLOCK, Derivatives
 from relax.engine.residual.registers import Point
 from relax.engine.residual.residual import Residual
@@ -51,6 +52,7 @@ class Stationary:
         self.observable = observable
         self.layout = layout
         self.counts = counts
+        self.explicit = ExplicitPart(observable, [(c, i) for i, c in enumerate(problem.controls)])
         self.residual = Residual(problem, observable.parameters)
         # Of an affine problem ∂F/∂m is the same everywhere: it is kept as matrices.
         self.residual.expect_gradients(
@@ -133,10 +135,10 @@ class Stationary:
 class StationaryDerivatives:
     """Derivatives at one solved point. Collective.
 
-    With u the state, A = ∂F/∂u, B the observable:
+    With u the state, A = ∂F/∂u, B(u, m) the observable:
 
-    - tangent: A du = -∂F/∂m dm, dy = B'(u) du;
-    - adjoint: Aᵀ λ = B'(u)ᵀ dy, dm = -(∂F/∂m)ᵀ λ;
+    - tangent: A du = -∂F/∂m dm, dy = ∂B/∂u du + ∂B/∂m dm;
+    - adjoint: Aᵀ λ = (∂B/∂u)ᵀ dy, dm = (∂B/∂m)ᵀ dy - (∂F/∂m)ᵀ λ;
     - second-order adjoint: the derivative of the adjoint equation along (dm, du).
     """
 
@@ -152,7 +154,8 @@ class StationaryDerivatives:
     @property
     def is_everywhere_the_same(self) -> bool:
         """Whether the derivative is the same at every control: an affine problem seen linearly. Local."""
-        return self._solution.residual.is_affine and self._solution.observable.is_linear
+        solution = self._solution
+        return solution.residual.is_affine and solution.observable.is_linear and not solution.explicit
 
     def tangents(self, directions: Array) -> Array:
         """G'(m) dm: (k, size_in) -> (k, size_out)."""
@@ -165,6 +168,7 @@ class StationaryDerivatives:
             for i in range(len(changes)):
                 registers.install_state_tangent(changes[i])
                 result[i] = solution.observable.tangent(registers.state, registers.tangent_state)
+                result[i] += solution.explicit.tangent(registers.state, parts[i])
         solution.counts["tangent"] += len(directions)
         return result
 
@@ -175,7 +179,11 @@ class StationaryDerivatives:
             state = solution.residual.state
             duals = np.array([solution.observable.adjoint(state, row) for row in seeds])
             adjoints = self._adjoints(seeds, duals, factor)
-            return solution.layout.join(solution.sensitivity.gradients(self._point, adjoints, duals))
+            parts = solution.sensitivity.gradients(self._point, adjoints, duals)
+            for i in range(len(seeds)):
+                for place, gradient in solution.explicit.gradients(state, seeds[i]):
+                    parts[place][i] += gradient
+            return solution.layout.join(parts)
 
     def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
         """d/dε of the gradients along directions[which]: (k, size_out), (l, size_in), (k,) -> (k, size_in).
@@ -233,9 +241,13 @@ class StationaryDerivatives:
         registers.install_tangent(direction)
         registers.install_state_tangent(du)
         registers.install_adjoint(lam)
-        curved = solution.observable.second(residual.state, seed, registers.tangent_state)
+        explicit, at = solution.explicit, (residual.state, seed, registers.tangent_state)
+        curved = solution.observable.second(*at) + explicit.second_state(*at, direction)
         rhs = curved - residual.second_state_source()
         registers.install_second_adjoint(solution.sensitivity.adjoints(rhs[None, :], factor)[0])
         solution.counts["adjoint"] += 1
         dual = None if residual.boundary.is_affine else solution.observable.adjoint(residual.state, seed)
-        return -solution.layout.join(residual.second_gradient(dual, curved))
+        parts = [-part for part in residual.second_gradient(dual, curved)]
+        for place, gradient in explicit.second_gradients(*at, direction):
+            parts[place] += gradient
+        return solution.layout.join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from dolfinx import fem
 
 from relax.base import parallel
 from relax.base.checks import of_kind, several
-from relax.base.fem.forms import num_owned
+from relax.base.fem.forms import Control, given_back, num_owned, values_of
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem, SolveFailed
 
@@ -42,12 +42,15 @@ def by_step(looks: Iterable[Look]) -> dict[int, list[Look]]:
 
 
 class Observable(ABC):
-    """y = B(u), with y a vector of length ``size`` that every rank holds.
+    """y = B(u), or B(u, m) with controls m, with y a vector of length ``size`` that every rank holds.
 
     To write one: set ``size`` and give ``value``, ``tangent`` and ``adjoint``, which are collective. States and their
     variations come as Functions of the state's space with ghosts up to date; dual vectors of the state are arrays of
     the values that this rank owns. One of several steps of an evolution sets ``needs_steps`` and gives ``looks``, which
     is local; the three are those of what it looks with, and its own are never called.
+
+    One in which controls may stand names them among its ``parameters``, reads what they hold, and gives
+    ``control_tangent`` and ``control_adjoint`` as well, collective as the others: the derivatives at a fixed state.
     """
 
     size: int
@@ -74,17 +77,59 @@ class Observable(ABC):
         The default is a central difference of ``adjoint``: bitwise zero for a linear observation, exact up to rounding
         for a quadratic one, of second order otherwise. Give your own for a B that is more curved than that.
         """
-        here = u.x.array.copy()
-        scale = max(_largest(here, u), 1.0) / max(_largest(du.x.array, u), 1e-300)
-        step = _STEP * scale
-        try:
-            u.x.array[:] = here + step * du.x.array
-            above = self.adjoint(u, dy)
-            u.x.array[:] = here - step * du.x.array
-            below = self.adjoint(u, dy)
-        finally:
-            u.x.array[:] = here
-        return np.asarray((above - below) / (2.0 * step))
+        return _difference(lambda: self.adjoint(u, dy), u, {u: du.x.array})
+
+    # -- controls ------------------------------------------------------------------------------------------------------
+
+    def control_tangent(self, u: fem.Function, dm: Mapping[Control, Array]) -> Array:
+        """∂B/∂m dm at a fixed u, shape (size,), the same on every rank.
+
+        Args:
+            u: the state.
+            dm: for some of the controls that stand in B their changes: local values of a field (ghosts up to date),
+                the entries of a Constant.
+        """
+        raise BadProblem(self._no_derivative(*dm))
+
+    def control_adjoint(self, u: fem.Function, dy: Array, control: Control) -> Array:
+        """(∂B/∂m)ᵀ dy of one control, u fixed: owned values of a field, a Constant's entries (on every rank)."""
+        raise BadProblem(self._no_derivative(control))
+
+    def control_second(
+        self, u: fem.Function, dy: Array, of: Control, du: fem.Function, dm: Mapping[Control, Array]
+    ) -> Array:
+        """What the Hessian of dy · B has beside ``second``: a dual vector of the state, or of a control.
+
+        The default is a central difference, as that of ``second``.
+
+        Args:
+            u: the state.
+            dy: (size,).
+            of: u, for d/dε of ``adjoint`` along dm; a control, for d/dε of its ``control_adjoint`` along (du, dm).
+            du: a change of the state.
+            dm: as for ``control_tangent``.
+        """
+        if of is u:
+            return _difference(lambda: self.adjoint(u, dy), u, dm)
+        return _difference(lambda: self.control_adjoint(u, dy, of), u, {u: du.x.array, **dm})
+
+    def holds(self, control: Control) -> bool:
+        """Whether a Function or Constant stands in B, beside the state. Local."""
+        return any(control is p for p in self.parameters)
+
+    def check_controls(self, controls: Sequence[Control]) -> None:
+        """Raise ``BadProblem`` when B depends on one of these and has no derivative in it. Local."""
+        held = [c for c in controls if self.holds(c)]
+        if held and type(self).control_tangent is Observable.control_tangent:
+            raise BadProblem(self._no_derivative(*held))
+
+    def _no_derivative(self, *controls: Control) -> str:
+        return (
+            f"{type(self).__name__}: depends on the control {', '.join(map(str, controls))} directly; expected one of "
+            "the state alone, or one that gives control_tangent and control_adjoint, as Functional does"
+        )
+
+    # -- of what -------------------------------------------------------------------------------------------------------
 
     def looks(self, num_steps: int, start: int = 0) -> list[Look]:
         """What is looked at in an evolution of so many steps; ``start`` is where y begins. Local.
@@ -130,8 +175,22 @@ class LinearObservable(Observable):
         return np.zeros(num_owned(u.function_space))
 
 
-def _largest(values: Array, u: fem.Function) -> float:
-    return parallel.largest(u.function_space.mesh.comm, float(np.max(np.abs(values), initial=0.0)))
+def _difference(action: Callable[[], Array], u: fem.Function, moves: Mapping[Control, Array]) -> Array:
+    """d/dε of an action as Functions and Constants move together: a central difference. Collective."""
+    comm = u.function_space.mesh.comm
+    here = {f: np.array(values_of(f)) for f in moves}
+    ways = {f: np.reshape(way, here[f].shape) for f, way in moves.items()}
+    size, change = (
+        parallel.largest(comm, max(float(np.max(np.abs(a), initial=0.0)) for a in of.values())) for of in (here, ways)
+    )
+    step = _STEP * max(size, 1.0) / max(change, 1e-300)
+    sides = []
+    with given_back(moves):
+        for signed in (step, -step):
+            for f, way in ways.items():
+                values_of(f)[...] = here[f] + signed * way
+            sides.append(np.array(action()))
+    return np.asarray((sides[0] - sides[1]) / (2.0 * step))
 
 
 class Stack(Observable):
@@ -163,6 +222,31 @@ class Stack(Observable):
 
     def second(self, u: fem.Function, dy: Array, du: fem.Function) -> Array:
         return np.sum([part.second(u, piece, du) for part, piece in self._pieces(dy)], axis=0)
+
+    def control_tangent(self, u: fem.Function, dm: Mapping[Control, Array]) -> Array:
+        changes: list[Array] = []
+        for part in self.parts:
+            own = {c: change for c, change in dm.items() if part.holds(c)}
+            changes.append(part.control_tangent(u, own) if own else np.zeros(part.size))
+        return np.concatenate(changes)
+
+    def control_adjoint(self, u: fem.Function, dy: Array, control: Control) -> Array:
+        pieces = [(part, piece) for part, piece in self._pieces(dy) if part.holds(control)]
+        return np.sum([part.control_adjoint(u, piece, control) for part, piece in pieces], axis=0)
+
+    def control_second(
+        self, u: fem.Function, dy: Array, of: Control, du: fem.Function, dm: Mapping[Control, Array]
+    ) -> Array:
+        changes: list[Array] = []
+        for part, piece in self._pieces(dy):
+            own = {c: change for c, change in dm.items() if part.holds(c)}
+            if part.holds(of) or (of is u and own):
+                changes.append(part.control_second(u, piece, of, du, own))
+        return np.sum(changes, axis=0)
+
+    def check_controls(self, controls: Sequence[Control]) -> None:
+        for part in self.parts:
+            part.check_controls(controls)
 
     def looks(self, num_steps: int, start: int = 0) -> list[Look]:
         if not self.needs_steps:

@@ -8,7 +8,7 @@ import numpy as np
 from dolfinx import fem
 
 from relax.base.checks import of_kind
-from relax.base.fem.forms import number_now
+from relax.base.fem.forms import Control, number_now
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
 from relax.observe.base import Look, Observable
@@ -41,6 +41,9 @@ class _InTime(Observable):
 
     def check_state(self, state: fem.Function) -> None:
         self.observable.check_state(state)
+
+    def check_controls(self, controls: Sequence[Control]) -> None:
+        self.observable.check_controls(controls)
 
 
 _NO_STEPS = "this observable looks at the steps of an Evolution; a single state has none"
@@ -99,6 +102,14 @@ class TimeIntegral(_InTime):
     @property
     def parameters(self) -> list[fem.Function | fem.Constant]:
         return [*super().parameters, *([self.dt] if isinstance(self.dt, fem.Constant) else [])]
+
+    def check_controls(self, controls: Sequence[Control]) -> None:
+        if any(self.dt is c for c in controls):
+            raise BadProblem(
+                f"TimeIntegral: its dt is the control {self.dt}; the dt of a TimeIntegral can be no control: expected "
+                "a number, or another Constant"
+            )
+        super().check_controls(controls)
 
     def weights(self, num_steps: int) -> list[float]:
         """The weight of each step."""

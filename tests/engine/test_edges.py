@@ -132,11 +132,20 @@ def test_a_parameter_of_the_right_hand_side_costs_no_factorisation(monkeypatch):
     assert len(made) == 1
 
 
-def test_an_observable_of_a_control_is_refused():
+def test_an_observable_of_ones_own_with_a_control_gives_its_derivative():
     problem = relax.pdes.poisson.source(relax.meshes.unit_square(4))
-    form = (0.5 * problem.state**2 + problem.controls[0] ** 2) * ufl.dx
-    with pytest.raises(relax.BadProblem, match="depends on the control"):
-        relax.ReducedMap(problem, relax.Functional(form))
+
+    class Own(relax.FieldValues):
+        parameters = problem.controls
+
+    with pytest.raises(relax.BadProblem, match="depends on the control.* control_tangent"):
+        relax.ReducedMap(problem, relax.Stack([Own(problem.state.function_space)]))
+    rate = fem.Constant(problem.mesh, 1.0)
+    controls = [*problem.controls, rate]
+    F = problem.residual - rate * ufl.TestFunction(problem.state.function_space) * ufl.dx
+    timed = relax.Problem(residual=F, state=problem.state, controls=controls, bcs=problem.bcs)
+    with pytest.raises(relax.BadProblem, match="the dt of a TimeIntegral"):
+        relax.ReducedMap(timed, relax.TimeIntegral(relax.Functional(problem.state * ufl.dx), rate))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,24 @@ EIGENMAP = "test_eigenmap.py -k 'derivatives_are or second_derivative or one_ran
 
 MUTANTS = [
     Mutant(
+        "parts[place][i] += gradient",
+        "pass",
+        "test_controls.py -k closed_form",
+        "the explicit part of a gradient",
+    ),
+    Mutant(
+        "return solution.residual.is_affine and solution.observable.is_linear and not solution.explicit",
+        "return solution.residual.is_affine",
+        "test_controls.py -k share_a_solve",
+        "an observable of controls has another derivative at each sample",
+    ),
+    Mutant(
+        "explicit.install(row)",
+        "pass",
+        "test_dense.py -k controls_that",
+        "each sample of a batch is seen beside its own control",
+    ),
+    Mutant(
         "weight = (self._z.x.array - self._lifted.x.array)[:n]",
         "weight = self._z.x.array[:n]",
         "test_dual_weighted.py -k reaction",

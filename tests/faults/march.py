@@ -10,6 +10,18 @@ SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
 
 MUTANTS = [
     Mutant(
+        "[(c, place.at(max(n - 1, 0))) for c, place in places]",
+        "[(c, place.at(min(n, self._system.evolution.num_steps - 1))) for c, place in places]",
+        "test_controls.py -k led_to_them",
+        "a step is seen beside the controls that led to it",
+    ),
+    Mutant(
+        "explicit.install(parts)",
+        "pass",
+        "test_controls.py -k runs_that_share",
+        "each of several runs is seen beside its own controls",
+    ),
+    Mutant(
         "self._is_walked = True",
         "self._is_walked = False",
         "test_momenta.py -k on_the_way",
@@ -40,7 +52,7 @@ MUTANTS = [
     ),
     Mutant("return duals * bent", "return -duals * bent", SUBSTITUTED, "the sign of the initial state's curvature"),
     Mutant(
-        "observation.add_seconds(0, first[0], seeds, first[1:][which], second)",
+        "observation.add_seconds(0, first[0], here, seeds, first[1:][which], along, second, total.put_row)",
         "pass",
         "test_evolution_edges.py -k corners",
         "the curvature of what is seen of the initial state",

@@ -6,6 +6,18 @@ from faults.mutant import Mutant
 
 MUTANTS = [
     Mutant(
+        "return self._dual(u, dy, of, dm if of is u else {u: du.x.array, **dm})",
+        "return self._dual(u, dy, of, dm)",
+        "test_controls.py -k closed_form",
+        "what a change of the state does to the gradient in a control that is seen",
+    ),
+    Mutant(
+        "if part.holds(of) or (of is u and own):",
+        "if part.holds(of):",
+        "test_controls.py -k test_derivatives",
+        "in a stack, too, a control bends the derivative in the state",
+    ),
+    Mutant(
         "if type(self) is not Functional:",
         "if False:",
         "test_dual_weighted.py -k cannot",
@@ -79,15 +91,15 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
-        "np.array([parallel.dot(self._comm, gradient, du.x.array[: len(gradient)])])",
-        "np.array([np.dot(gradient, du.x.array[: len(gradient)])])",
+        "total += parallel.dot(terminal.space.mesh.comm, dual, change[: len(dual)])",
+        "total += np.dot(dual, change[: len(dual)])",
         "test_schrodinger_observables.py::TestNorm",
         "a reduction left out of a functional's tangent",
         ranks=2,
     ),
     Mutant(
-        "return dy[0] * assembled(self._curvature, self._dual)",
-        "return assembled(self._curvature, self._dual)",
+        "return factor * terminal.dual(self._derived(terminal, *moved))",
+        "return terminal.dual(self._derived(terminal, *moved))",
         "test_schrodinger_observables.py::TestNorm",
         "the curvature of a functional without its seed",
     ),

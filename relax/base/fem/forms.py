@@ -9,13 +9,14 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import ufl
-from dolfinx import fem, la
+from dolfinx import default_scalar_type, fem, la, mesh
 from ufl.algorithms import expand_derivatives
 from ufl.core.expr import Expr
 from ufl.corealg.traversal import traverse_unique_terminals, unique_pre_traversal
 
 import relax.base.fem.jit  # noqa: F401  (whatever compiles a form imports this file)
 from relax.base.checks import as_number
+from relax.base.fem.numbers import numbers
 from relax.base.types import Array
 
 #: What derivatives are taken with respect to: the UFL coefficient itself.
@@ -55,6 +56,26 @@ def along(form: ufl.Form, variable: Expr, direction: Expr) -> ufl.Form:
         at = direction("+") if one_sided else direction
         integrals.append(integral.reconstruct(integrand=ufl.inner(slope, at)))
     return ufl.Form(integrals)
+
+
+def derivative(form: ufl.Form, terminal: Control, direction: Expr) -> ufl.Form | None:
+    """d/dε of a form as a Function or Constant moves along ``direction``; None where it vanishes."""
+    if isinstance(terminal, fem.Function):
+        return nonzero(ufl.derivative(form, terminal, direction))
+    variable = ufl.variable(terminal)
+    return nonzero(along(ufl.replace(form, {terminal: variable}), variable, direction))
+
+
+def like(control: Control, domain: mesh.Mesh) -> Control:
+    """A new register for changes of a Function or Constant: zero."""
+    if isinstance(control, fem.Function):
+        return fem.Function(control.function_space)
+    return fem.Constant(domain, np.zeros(control.ufl_shape, dtype=default_scalar_type))
+
+
+def dual_space(control: Control, domain: mesh.Mesh) -> fem.FunctionSpace:
+    """In which a derivative in a Function or Constant is tested: its own, or that of its entries. Collective."""
+    return control.function_space if isinstance(control, fem.Function) else numbers(domain, control.ufl_shape)
 
 
 def nonzero(form: ufl.Form) -> ufl.Form | None:

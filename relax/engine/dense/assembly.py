@@ -12,7 +12,7 @@ import scipy.sparse.csgraph
 import ufl
 from dolfinx import fem
 
-from relax.base.fem.forms import compiled, given_back, holds, jumps_with, num_owned, values_of
+from relax.base.fem.forms import Control, compiled, given_back, holds, jumps_with, num_owned, values_of
 from relax.base.types import Array
 from relax.engine.dense.affine import Affine, Indices, affine
 from relax.engine.dense.terms import Given, Inflow, Terms, Walls
@@ -98,12 +98,19 @@ class Assembly:
     def _indices(self) -> list[Indices]:
         G = self._G
         parts = [np.rint(p).astype(np.int64) for p in G.layout.split(np.arange(G.size_in, dtype=np.float64))]
+        self._parts = parts
         self._initial_index: Indices | None = None
         if self._plan is None:
             return [part[None, :] for part in parts]
         if self._plan.initial is not None:
             self._initial_index = parts[self._plan.initial]
         return [np.array([parts[p.at(n)] for n in range(self.num_steps)]) for p in self._plan.places]
+
+    def beside(self, n: int) -> list[tuple[Control, Indices]]:
+        """Each control and where it lies in a control vector, as u_n is seen beside it."""
+        if self._plan is None:
+            return list(zip(self._controls, self._parts, strict=True))
+        return [(c, self._parts[place.at(max(n - 1, 0))]) for c, place in self._plan.of_controls]
 
     # -- forms ---------------------------------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ class DenseMap:
             self._current = (
                 terms,
                 StepMatrices(terms.A, terms.B),
-                DenseObservation(self.G, self._looks),
+                DenseObservation(self.G, self._looks, assembly.beside),
             )
             self._stamp, self._initial = weakref.ref(key), initial
         return self._current

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
 import numpy as np
 from dolfinx import fem
 
-from relax.base.fem.forms import given_back, values_of
-from relax.base.types import Array
+from relax.base.fem.forms import Control, given_back, values_of
+from relax.base.types import Array, Indices
+from relax.engine.explicit import ExplicitPart
 from relax.engine.reduced import ReducedMap
 from relax.errors import SolveFailed
 from relax.observe.base import Look, Observable, by_step
@@ -23,15 +24,18 @@ _Matrix: TypeAlias = tuple[Array, Array]
 class DenseObservation:
     """The looks at the states u_n of all samples, and their derivatives. Local.
 
-    Linear observables are matrices, made here. The others are asked state by state, with the parameters of the moment
-    at which this was made.
+    Linear observables of the state alone are matrices, made here. The others are asked state by state, with the
+    parameters of the moment at which this was made. Rows m, and directions dm, are (S, size_in) and (S, K, size_in).
 
     Args:
         G: the map; the present values of its parameters count.
         looks: the looks, as they were when the map was made.
+        index: where each control that u_n is seen beside lies in a row: a function of n.
     """
 
-    def __init__(self, G: ReducedMap, looks: Sequence[Look]) -> None:
+    def __init__(
+        self, G: ReducedMap, looks: Sequence[Look], index: Callable[[int], list[tuple[Control, Indices]]]
+    ) -> None:
         problem = G.problem
         self._evolution = problem if isinstance(problem, Evolution) else None
         self._state: fem.Function = problem.state
@@ -41,15 +45,18 @@ class DenseObservation:
         self._values = self._registers.present_parameters()
         self.size = G.size_out
         self._looks = by_step(looks)
+        self._explicit = {
+            n: [ExplicitPart(look.observable, index(n)) for look in here] for n, here in self._looks.items()
+        }
         self._matrices: dict[int, _Matrix] = {}
         self._has_asked = False
         for n, here in self._looks.items():
             with self._at(n):
-                for look in here:
-                    self._make_matrix(look.observable)
+                for look, explicit in zip(here, self._explicit[n], strict=True):
+                    self._make_matrix(look.observable, bool(explicit))
 
-    def _make_matrix(self, observable: Observable) -> None:
-        if not observable.is_linear:
+    def _make_matrix(self, observable: Observable, holds_controls: bool) -> None:
+        if holds_controls or not observable.is_linear:
             self._has_asked = True
         elif id(observable) not in self._matrices:
             u = self._tangent
@@ -83,12 +90,13 @@ class DenseObservation:
                     values_of(time)[...] = self._evolution.time_at(n)
             yield
 
-    def _each(self, n: int) -> Iterator[tuple[Look, slice, _Matrix | None]]:
+    def _each(self, n: int) -> Iterator[tuple[Look, slice, _Matrix | None, ExplicitPart]]:
         with self._at(n):
-            for look in self._looks.get(n, []):
-                yield look, look.part, self._matrices.get(id(look.observable))
+            for look, explicit in zip(self._looks.get(n, []), self._explicit.get(n, []), strict=True):
+                yield look, look.part, self._matrices.get(id(look.observable)), explicit
 
-    def _show(self, state: Array) -> fem.Function:
+    def _show(self, state: Array, explicit: ExplicitPart, row: Array) -> fem.Function:
+        explicit.install(row)
         self._state.x.array[:] = state
         return self._state
 
@@ -98,78 +106,90 @@ class DenseObservation:
 
     # -- values and derivatives at one step ----------------------------------------------------------------------------
 
-    def add_values(self, n: int, states: Array, values: Array) -> None:
+    def add_values(self, n: int, states: Array, m: Array, values: Array) -> None:
         """y of states (S, n_state), added to (S, size).
 
         Raises:
             SolveFailed: naming the step, when the observation is not finite.
         """
-        for look, part, matrix in self._each(n):
+        for look, part, matrix, explicit in self._each(n):
             if matrix is not None:
                 seen = states @ matrix[0].T + matrix[1]
             else:
-                each = [look.observable.value(self._show(u)) for u in states]
+                each = [look.observable.value(self._show(states[i], explicit, m[i])) for i in range(len(states))]
                 seen = np.array(each).reshape(len(states), look.observable.size)
             if not np.isfinite(seen).all():
                 where = "" if self._evolution is None else f"{self._evolution.name}: {self._evolution.place(n)}: "
                 raise SolveFailed(f"{where}the observation is not finite: the state overflowed")
             values[:, part] += look.weight * seen
 
-    def add_tangents(self, n: int, states: Array, changes: Array, into: Array) -> None:
-        """B'(u_n) du_n for du_n (S, K, n_state), added to (S, K, size)."""
-        for look, part, matrix in self._each(n):
+    def add_tangents(
+        self, n: int, states: Array, m: Array, changes: Array, into: Array, dm: Array | None = None
+    ) -> None:
+        """∂B/∂u_n du_n for du_n (S, K, n_state), added to (S, K, size); with directions ∂B/∂m dm, too."""
+        for look, part, matrix, explicit in self._each(n):
             if matrix is not None:
                 into[..., part] += look.weight * (changes @ matrix[0].T)
                 continue
             for i in range(len(states)):
+                u = self._show(states[i], explicit, m[i])
                 if changes.shape[1] > look.observable.size:
-                    into[i, :, part] += look.weight * (changes[i] @ _jacobian(look.observable, self._show(states[i])).T)
-                    continue
-                for k in range(changes.shape[1]):
-                    change = look.observable.tangent(self._show(states[i]), self._show_tangent(changes[i, k]))
-                    into[i, k, part] += look.weight * change
+                    into[i, :, part] += look.weight * (changes[i] @ _jacobian(look.observable, u).T)
+                else:
+                    for k in range(changes.shape[1]):
+                        change = look.observable.tangent(u, self._show_tangent(changes[i, k]))
+                        into[i, k, part] += look.weight * change
+                if dm is not None and explicit:
+                    into[i, :, part] += look.weight * np.array([explicit.tangent(u, direction) for direction in dm[i]])
 
-    def adjoints(self, n: int, states: Array, seeds: Array) -> Array:
-        """B'(u_n)ᵀ dy for dy (S, K, size): (S, K, n_state)."""
+    def adjoints(self, n: int, states: Array, m: Array, seeds: Array, into: Array | None) -> Array:
+        """(∂B/∂u_n)ᵀ dy for dy (S, K, size): (S, K, n_state); what controls collect is added to (S, K, size_in)."""
         total = np.zeros((*seeds.shape[:2], states.shape[1]))
-        for look, part, matrix in self._each(n):
+        for look, part, matrix, explicit in self._each(n):
             if matrix is not None:
                 total += look.weight * (seeds[..., part] @ matrix[0])
                 continue
             for i in range(len(states)):
+                u, weighed = self._show(states[i], explicit, m[i]), look.weight * seeds[i, :, part]
                 if seeds.shape[1] > look.observable.size:
-                    total[i] += look.weight * (seeds[i, :, part] @ _jacobian(look.observable, self._show(states[i])))
-                    continue
-                for k in range(seeds.shape[1]):
-                    seed = np.ascontiguousarray(seeds[i, k, part])
-                    total[i, k] += look.weight * look.observable.adjoint(self._show(states[i]), seed)
+                    total[i] += weighed @ _jacobian(look.observable, u)
+                else:
+                    for k in range(seeds.shape[1]):
+                        total[i, k] += look.observable.adjoint(u, np.ascontiguousarray(weighed[k]))
+                if into is not None:
+                    for k in range(seeds.shape[1]):
+                        for place, gradient in explicit.gradients(u, np.ascontiguousarray(weighed[k])):
+                            into[i, k, place] += gradient
         return total
 
-    def seconds(self, n: int, states: Array, seeds: Array, changes: Array) -> Array:
-        """B''(u_n)[du_n]ᵀ dy for pairs dy (S, K, size), du_n (S, K, n_state): (S, K, n_state)."""
+    def seconds(self, n: int, states: Array, m: Array, seeds: Array, changes: Array, dm: Array, into: Array) -> Array:
+        """The derivatives of ``adjoints`` along pairs du_n (S, K, n_state), dm."""
         total = np.zeros_like(changes)
-        for look, part, matrix in self._each(n):
+        for look, part, matrix, explicit in self._each(n):
             if matrix is not None:
                 continue
             for i, k in np.ndindex(changes.shape[:2]):
-                seed, way = np.ascontiguousarray(seeds[i, k, part]), self._show_tangent(changes[i, k])
-                total[i, k] += look.weight * look.observable.second(self._show(states[i]), seed, way)
+                seed = look.weight * np.ascontiguousarray(seeds[i, k, part])
+                at = self._show(states[i], explicit, m[i]), seed, self._show_tangent(changes[i, k])
+                total[i, k] += look.observable.second(*at) + explicit.second_state(*at, dm[i, k])
+                for place, gradient in explicit.second_gradients(*at, dm[i, k]):
+                    into[i, k, place] += gradient
         return total
 
-    def add_curvature(self, n: int, states: Array, one: Array, other: Array, into: Array) -> None:
-        """B''(u_n)[a, b] for pairs (S, K, n_state), added to (S, K, size): a second derivative an entry of y."""
-        for look, part, matrix in self._each(n):
-            if matrix is not None:
-                continue
-            for i, k in np.ndindex(one.shape[:2]):
-                units = np.eye(look.observable.size)
-                for row in range(len(units)):
-                    way = self._show_tangent(one[i, k])
-                    bent = look.observable.second(self._show(states[i]), units[row], way)
-                    into[i, k, part.start + row] += look.weight * float(bent @ other[i, k])
+    def add_curvature(
+        self, n: int, states: Array, m: Array, one: Array, dm: Array, other: Array, other_dm: Array, into: Array
+    ) -> None:
+        """B''[(a, dm_a), (b, dm_b)] for pairs (S, K, n_state), added to (S, K, size): a Hessian an entry of y."""
+        seeds = np.zeros((*one.shape[:2], self.size))
+        for j in range(self.size):
+            seeds[..., j] = 1.0
+            in_controls = np.zeros_like(dm)
+            in_state = self.seconds(n, states, m, seeds, one, dm, in_controls)
+            into[..., j] += (in_state * other).sum(axis=-1) + (in_controls * other_dm).sum(axis=-1)
+            seeds[..., j] = 0.0
 
 
 def _jacobian(observable: Observable, u: fem.Function) -> Array:
-    """B'(u), (size, n_state)."""
+    """∂B/∂u, (size, n_state)."""
     rows = [np.array(observable.adjoint(u, row)) for row in np.eye(observable.size)]
     return np.array(rows).reshape(observable.size, len(u.x.array))

@@ -65,7 +65,7 @@ class DensePoints:
 
     def _see(self, n: int, u: Array) -> None:
         if self._seen.looks_at(n):
-            self._seen.add_values(n, self._terms.whole(n, u, self._m), self.values)
+            self._seen.add_values(n, self._terms.whole(n, u, self._m), self._m, self.values)
 
     def _source(self, n: int) -> Array | None:
         """Σ D(c) w + Σ q(c), (S, n); None where there is none in this step."""
@@ -117,7 +117,7 @@ class DensePoints:
             for n, du in self._tangents(dm):
                 if self._seen.looks_at(n):
                     whole = self._terms.whole(n, du, dm, change=True)
-                    self._seen.add_tangents(n, self._whole(n), whole, result)
+                    self._seen.add_tangents(n, self._whole(n), self._m, whole, result, dm)
         return result
 
     def _tangents(self, dm: Array) -> Iterator[tuple[int, Array]]:
@@ -165,19 +165,19 @@ class DensePoints:
         slopes = self._slopes_all() if terms.per_step else None
         with self._seen.at_parameters():
             for n, step in self._operators.steps(backwards=True):
-                dual = self._add_seen(n + 1, self._seen_adjoints(n + 1, dy), dual, result)
+                dual = self._add_seen(n + 1, self._seen_adjoints(n + 1, dy, result), dual, result)
                 if slopes is not None:
                     # λ·g = b·A⁻¹ g: fewer products where there are fewer scalars than directions.
                     np.matmul(dual, -_T(step.solve(slopes[n])), out=in_scalars[n])
                 adjoint = self._put_inflows(n, dual, step, result)
                 dual = step.backward(dual, adjoint)
-            self._add_start(self._seen_adjoints(0, dy), dual, result)
+            self._add_start(self._seen_adjoints(0, dy, result), dual, result)
         terms.put_scalars(in_scalars, result)
         return result
 
-    def _seen_adjoints(self, n: int, dy: Array) -> Array | None:
-        """(What is seen of u_n)ᵀ dy, (S, K, n_state); None where nothing is."""
-        return self._seen.adjoints(n, self._whole(n), dy) if self._seen.looks_at(n) else None
+    def _seen_adjoints(self, n: int, dy: Array, result: Array | None) -> Array | None:
+        """(What is seen of u_n)ᵀ dy, (S, K, n_state); None where nothing is. Controls beside it are served at once."""
+        return self._seen.adjoints(n, self._whole(n), self._m, dy, result) if self._seen.looks_at(n) else None
 
     def _add_seen(self, n: int, seen: Array | None, dual: Array, result: Array) -> Array:
         """What is seen of u_n arrives: at the state, and at the controls behind its clamped values."""
@@ -238,8 +238,9 @@ class DensePoints:
         in_scalars = np.zeros((terms.num_steps, *dy.shape[:2], len(terms.per_step)))
         with self._seen.at_parameters():
             for n, step in self._operators.steps(backwards=True):
-                dual = self._add_seen(n + 1, self._seen_adjoints(n + 1, dy), dual, unused)
-                second = self._add_seen(n + 1, self._seen_seconds(n + 1, dy, dm, states[n + 1]), second, result)
+                dual = self._add_seen(n + 1, self._seen_adjoints(n + 1, dy, None), dual, unused)
+                bent_seen = self._seen_seconds(n + 1, dy, dm, states[n + 1], result)
+                second = self._add_seen(n + 1, bent_seen, second, result)
                 adjoint = step.adjoint(dual)
                 dc = dm[..., terms.scalars[n]]
                 second = second - _combined(terms.A, n, dc, adjoint)
@@ -253,15 +254,16 @@ class DensePoints:
                 dual, second = step.backward(dual, adjoint), step.backward(second, turned)
                 if terms.B is not None:
                     second = second - _combined(terms.B, n, dc, adjoint)
-            self._add_start(self._seen_seconds(0, dy, dm, states[0]), second, result)
+            self._add_start(self._seen_seconds(0, dy, dm, states[0], result), second, result)
         terms.put_scalars(in_scalars, result)
         return result
 
-    def _seen_seconds(self, n: int, dy: Array, dm: Array, du: Array) -> Array | None:
+    def _seen_seconds(self, n: int, dy: Array, dm: Array, du: Array, result: Array) -> Array | None:
         """The derivative of ``_seen_adjoints`` along (du, dm); None where there is none."""
         if self._seen.is_linear or not self._seen.looks_at(n):
             return None
-        return self._seen.seconds(n, self._whole(n), dy, self._terms.whole(n, du, dm, change=True))
+        whole = self._terms.whole(n, du, dm, change=True)
+        return self._seen.seconds(n, self._whole(n), self._m, dy, whole, dm, result)
 
     def _second_tangent(self, a: Array, b: Array) -> Array:
         terms, seen = self._terms, self._seen
@@ -273,13 +275,14 @@ class DensePoints:
             for n in range(terms.num_steps + 1):
                 if seen.looks_at(n) and not seen.is_linear:
                     one, other = (terms.whole(n, u[n], m, change=True) for u, m in ((u_a, a), (u_b, b)))
-                    seen.add_curvature(n, self._whole(n), one, other, result)
+                    seen.add_curvature(n, self._whole(n), self._m, one, a, other, b, result)
             for n, step in self._operators.steps():
                 at = terms.scalars[n]
                 source = (a[..., None, at] @ g_b[n] + b[..., None, at] @ g_a[n])[..., 0, :]
                 bend = step.forward(bend) - step.solve(source)
                 if seen.looks_at(n + 1):
-                    seen.add_tangents(n + 1, self._whole(n + 1), terms.whole(n + 1, bend, zero, change=True), result)
+                    whole = terms.whole(n + 1, bend, zero, change=True)
+                    seen.add_tangents(n + 1, self._whole(n + 1), self._m, whole, result)
         return result
 
 

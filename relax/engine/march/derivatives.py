@@ -21,7 +21,8 @@ class MarchDerivatives(Momenta):
     With A_n = ∂F/∂u_n, C_n = ∂F/∂u_{n-1} and M_n = ∂F/∂m in step n, and B_n what is seen at step n:
 
     - tangent: A_n du_n = -C_n du_{n-1} - M_n dm, forwards from du_0;
-    - adjoint: A_nᵀ λ_n = b_n, b_n = B_n'ᵀ dy - C_{n+1}ᵀ λ_{n+1}, backwards; the gradient is -Σ M_nᵀ λ_n, b_0 in u_0;
+    - adjoint: A_nᵀ λ_n = b_n, b_n = B_n'ᵀ dy - C_{n+1}ᵀ λ_{n+1}, backwards; the gradient is -Σ M_nᵀ λ_n, b_0 in u_0,
+      and (∂B_n/∂m)ᵀ dy of what is seen of the controls themselves;
     - second order: the derivative of the adjoint along (du_n, dm), on a walk that carries du_n with u_n.
     """
 
@@ -46,7 +47,7 @@ class MarchDerivatives(Momenta):
             for n, state in self._walk.records():
                 if n > 0:
                     du = self.advance(n - 1, before, state, du, parts)
-                observation.add_tangents(n, state, du, changes)
+                observation.add_tangents(n, state, self._run.parts, du, changes, parts)
                 before = state
         return changes
 
@@ -57,13 +58,13 @@ class MarchDerivatives(Momenta):
             duals: Array = np.zeros((len(seeds), runs.residual.num_owned))
             total = _Total(runs, len(seeds))
             for n, before, after in self._told(self._walk.backward()):
-                observation.add_adjoints(n + 1, after, seeds, duals)
+                observation.add_adjoints(n + 1, after, self._run.parts, seeds, duals, total.put_row)
                 with self._step(n, before, after) as point:
                     adjoints = self._adjoints(point, duals)
                     gradients = runs.system.sensitivity.gradients(point, adjoints, duals)
                 duals = gradients[0]
                 total.add(n, gradients)
-            observation.add_adjoints(0, self._run.initial, seeds, duals)
+            observation.add_adjoints(0, self._run.initial, self._run.parts, seeds, duals, total.put_row)
             total.add_initial(self._of_initial(duals))
             runs.note(self._walk)
             return total.joined()
@@ -93,15 +94,16 @@ class MarchDerivatives(Momenta):
         is_curved = not runs.residual.is_affine or runs.evolution.substitution is not None
         with self._parameters():
             parts = [runs.layout.split(row) for row in directions]
+            along, here = [parts[k] for k in which], self._run.parts
             walk = self._walk_with_tangents(parts)
             duals: Array = np.zeros((len(seeds), runs.residual.num_owned))
             second: Array = np.zeros_like(duals)
             total = _Total(runs, len(seeds))
             for n, before, after in self._told(walk.backward()):
-                observation.add_seconds(n + 1, after[0], seeds, after[1:][which], second)
+                observation.add_seconds(n + 1, after[0], here, seeds, after[1:][which], along, second, total.put_row)
                 # Looks take the state's register for themselves: all of them come before the step is installed.
                 if is_curved:
-                    observation.add_adjoints(n + 1, after[0], seeds, duals)
+                    observation.add_adjoints(n + 1, after[0], here, seeds, duals)
                 with self._step(n, before[0], after[0]) as point:
                     if not is_curved:
                         # The steps have no curvature: only that of the observation is carried back.
@@ -114,8 +116,8 @@ class MarchDerivatives(Momenta):
                 second = gradients[0]
                 total.add(n, gradients)
             first = walk.first
-            observation.add_seconds(0, first[0], seeds, first[1:][which], second)
-            observation.add_adjoints(0, first[0], seeds, duals)
+            observation.add_seconds(0, first[0], here, seeds, first[1:][which], along, second, total.put_row)
+            observation.add_adjoints(0, first[0], here, seeds, duals)
             total.add_initial(self._of_initial(second) + self._bent_initial(duals, parts, which))
             runs.note(walk)
             return total.joined()
@@ -181,6 +183,13 @@ class _Total:
     def _put(self, place: int, part: Array) -> None:
         known = self._parts[place]
         self._parts[place] = part if known is None else known + part
+
+    def put_row(self, place: int, row: int, part: Array) -> None:
+        """What a control collects of what is seen, for one row."""
+        known = self._parts[place]
+        whole = np.zeros((self._rows, part.size)) if known is None else known
+        whole[row] += part
+        self._parts[place] = whole
 
     def add(self, n: int, gradients: list[Array]) -> None:
         """The parts of the step from u_n to u_{n+1}, ``previous`` first, which goes on to the step before."""

@@ -26,8 +26,9 @@ class March(Runs):
         try:
             if len(rows) > 1 and self.residual.is_affine:
                 for start in range(0, len(rows), BLOCK):
-                    for n, states in self._states_together(rows[start : start + BLOCK]):
-                        self._see_each(n, states, values[start : start + BLOCK])
+                    parts = [self.layout.split(row) for row in rows[start : start + BLOCK]]
+                    for n, states in self._states_together(parts):
+                        self._see_each(n, states, parts, values[start : start + BLOCK])
             else:
                 for i in range(len(rows)):
                     values[i] = self._value_at(rows[i])
@@ -35,17 +36,16 @@ class March(Runs):
             self.system.end()
         return values
 
-    def _see_each(self, n: int, states: Array, values: Array) -> None:
-        """Add what is seen of each of several u_n to y: (k, local), (k, size_out)."""
+    def _see_each(self, n: int, states: Array, parts: list[list[Array]], values: Array) -> None:
+        """Add what is seen of each of several u_n, (k, local), to y, (k, size_out)."""
         for i in range(len(states)):
-            self.observation.add_value(n, states[i], values[i])
+            self.observation.add_value(n, states[i], parts[i], values[i])
 
-    def _states_together(self, rows: Array) -> Iterator[tuple[int, Array]]:
+    def _states_together(self, parts: list[list[Array]]) -> Iterator[tuple[int, Array]]:
         """(n, the u_n at several controls, (k, local)) of affine steps, u_n(m) = u_n(0) + u_n'(0) m, in block solves.
 
         At the end the registers hold the last one of them.
         """
-        parts = [self.layout.split(row) for row in rows]
         base = self.begin(np.zeros(self.layout.size), from_zero=True)
         tangents = MarchDerivatives(self, base)
         du = np.array([self.system.initial_unknown(of_row) for of_row in parts]) - base.initial
@@ -60,14 +60,14 @@ class March(Runs):
             for i in range(len(states)):
                 self.system.check(states[i], n)
             yield n, states
-        self.system.install(self.begin(rows[-1]), self.evolution.num_steps - 1, *last)
+        self.system.install(self.system.run(parts[-1]), self.evolution.num_steps - 1, *last)
         self.observation.show(self.evolution.num_steps, last[1])
 
     def _value_at(self, row: Array) -> Array:
         run = self.begin(row)
         value = np.zeros(self.observation.size)
         for n, state in self.states(run):
-            self.observation.add_value(n, state, value)
+            self.observation.add_value(n, state, run.parts, value)
         self.observation.show(self.evolution.num_steps, state)
         return value
 
@@ -105,8 +105,9 @@ class March(Runs):
     def _linearize_together(self, rows: Array) -> list[tuple[Derivatives, Array]]:
         values = np.zeros((len(rows), self.observation.size))
         records: list[list[Array]] = [[] for _ in rows]
-        for n, states in self._states_together(rows):
-            self._see_each(n, states, values)
+        parts = [self.layout.split(row) for row in rows]
+        for n, states in self._states_together(parts):
+            self._see_each(n, states, parts, values)
             for i in range(len(rows)):
                 records[i].append(states[i].copy())
         runs = [self.begin(rows[i]) for i in range(len(rows))]
@@ -123,7 +124,7 @@ class March(Runs):
         with LongRun(f"{self.evolution.name}: steps", self.evolution.num_steps) as progress:
 
             def visit(n: int, state: Array) -> None:
-                self.observation.add_value(n, state, value)
+                self.observation.add_value(n, state, run.parts, value)
                 progress.reached(n)
                 if n == self.evolution.num_steps:
                     self.observation.show(n, state)

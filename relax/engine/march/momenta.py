@@ -32,12 +32,12 @@ class Momenta(Sweeps):
                 if step is None:
                     break
                 n, before, after = step
-                observation.add_adjoints(n + 1, after, seeds, duals)
+                observation.add_adjoints(n + 1, after, self._run.parts, seeds, duals)
             yield n + 1, whole(self._of_state(duals[0], after))
             with self._parameters(), self._step(n, before, after) as point:
                 duals = runs.system.sensitivity.gradients(point, self._adjoints(point, duals), duals, which=(0,))[0]
         with self._parameters():
-            observation.add_adjoints(0, self._run.initial, seeds, duals)
+            observation.add_adjoints(0, self._run.initial, self._run.parts, seeds, duals)
         runs.note(self._walk)
         yield 0, whole(self._of_state(duals[0], self._run.initial))
 
@@ -64,7 +64,7 @@ class Momenta(Sweeps):
         with self._parameters():
             later: Array | None = None
             for n, before, after in self._walk.backward():
-                observation.add_adjoints(n + 1, after, seed[None, :], duals)
+                observation.add_adjoints(n + 1, after, self._run.parts, seed[None, :], duals)
                 if later is not None:
                     values[n + 1] = 0.5 * (duals[0] @ (later - before)[: duals.shape[1]])
                 later = after
@@ -96,9 +96,9 @@ class Momenta(Sweeps):
 
         def see(n: int, record: Array) -> None:
             without = duals[0].copy()
-            observation.add_adjoints(n, record[0], seeds, duals)
+            observation.add_adjoints(n, record[0], self._run.parts, seeds, duals)
             change = np.zeros((1, observation.size))
-            observation.add_tangents(n, record[0], record[1:], change)
+            observation.add_tangents(n, record[0], self._run.parts, record[1:], change)
             du = record[1][: duals.shape[1]]
             terms[n, 1] = (duals[0] - without) @ du
             shown[n] = seed @ change[0]

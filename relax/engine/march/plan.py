@@ -35,12 +35,14 @@ class Plan:
     Attributes:
         initial: which expanded part is the initial state; None where it is given.
         places: for each control of the step problem but ``previous``.
+        of_controls: for each control of the evolution.
     """
 
     def __init__(self, evolution: Evolution) -> None:
         first: dict[int, int] = {}
         for position, control in enumerate(expanded(evolution)):
             first.setdefault(id(control), position)
+        self.of_controls = [(c, Place(first[id(c)], evolution.is_per_step(c))) for c in evolution.controls]
         self.initial: int | None = first.get(id(evolution.initial_state))
         self.places = [
             Place(first[id(c)], evolution.is_per_step(c))

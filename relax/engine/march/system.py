@@ -55,7 +55,9 @@ class StepSystem:
         self.evolution = evolution
         self.plan = Plan(evolution)
         problem = evolution.single_step
-        self.residual = Residual(problem, observable.parameters, evolution.time)
+        # An initial state that is a control is none of the step's.
+        observed = [p for p in observable.parameters if not any(p is c for c in evolution.controls)]
+        self.residual = Residual(problem, observed, evolution.time)
         self.registers = self.residual.registers
         self._constants = [c for c in problem.controls if isinstance(c, fem.Constant)]
         weak = self.residual.weak

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import ufl
-from dolfinx import default_scalar_type, fem
+from dolfinx import fem
 
 from relax.base import parallel
-from relax.base.fem.forms import Control, holds, num_owned, values_of
-from relax.base.fem.numbers import numbers
+from relax.base.fem.forms import Control, dual_space, holds, like, num_owned, values_of
 from relax.base.la.factors import Key
 from relax.base.types import Array
 from relax.engine.turn import turn
@@ -69,11 +68,8 @@ class Registers:
         self.adjoint = fem.Function(V)
         self.second_adjoint = fem.Function(V)
         self.tangent_state = fem.Function(V)
-        self.tangent_controls: list[Control] = [_like(c, problem) for c in self.controls]
-        self.dual_spaces = [
-            c.function_space if isinstance(c, fem.Function) else numbers(problem.mesh, c.ufl_shape)
-            for c in self.controls
-        ]
+        self.tangent_controls: list[Control] = [like(c, problem.mesh) for c in self.controls]
+        self.dual_spaces = [dual_space(c, problem.mesh) for c in self.controls]
         self._num_owned = num_owned(V)
         own = {id(self.state), *(id(c) for c in self.controls)}
         of_boundary = [t for bc in problem.bcs for t in standing_in(bc)]
@@ -189,12 +185,6 @@ def _write(registers: Sequence[Control], parts: Sequence[Array]) -> None:
     for register, part in zip(registers, parts, strict=True):
         values = values_of(register)
         values[...] = part.reshape(values.shape)
-
-
-def _like(control: Control, problem: Problem) -> Control:
-    if isinstance(control, fem.Function):
-        return fem.Function(control.function_space)
-    return fem.Constant(problem.mesh, np.zeros(control.ufl_shape, dtype=default_scalar_type))
 
 
 def _value_of(g: Any) -> Array:

@@ -166,6 +166,29 @@ def test_parameters_are_live():
     G.close()
 
 
+def test_controls_that_are_seen():
+    """Observables of the state and of controls: those of its step, of its sample, and its initial state."""
+    mesh = square(2)
+    V = fem.functionspace(mesh, ("Lagrange", 1))
+    u, before, v = fem.Function(V), fem.Function(V), ufl.TestFunction(V)
+    f, u0, q = fem.Function(V), fem.Function(V), fem.Constant(mesh, 1.0)
+    step = relax.Problem(
+        residual=(u - before + 0.1 * (q * u - f)) * v * ufl.dx, state=u, controls=[f, q], name="beside"
+    )
+    problem = relax.Evolution(step=step, previous=before, num_steps=2, initial=u0, per_step=[q])
+    seen = relax.Functional((q**2 * u * f + u0**2 * u) * ufl.dx)
+    G = ReducedMap(problem, relax.Stack([relax.AtSteps(seen, [0, 1, 2]), FieldValues(V)]))
+    rng = np.random.default_rng(5)
+    m, a, b = rng.uniform(0.5, 1.0, (2, G.size_in)), *rng.standard_normal((2, 2, 2, G.size_in))
+    dy, points, each = rng.standard_normal((2, 2, G.size_out)), DenseMap(G).linearize(m), G.linearize_each(m)
+    close(points.values, [one.value for one in each], EQUAL)
+    close(points.jvp(a), [one.jvp(rows) for one, rows in zip(each, a, strict=True)], EQUAL)
+    close(points.vjp(dy), [one.vjp(rows) for one, rows in zip(each, dy, strict=True)], EQUAL)
+    close(points.hvp(dy, a), [one.hvp(y, rows) for one, y, rows in zip(each, dy, a, strict=True)], EQUAL)
+    close(points.second_tangent(a, b), second_tangent_each(each, a, b), EQUAL)
+    G.close()
+
+
 def test_a_given_initial_state_is_live():
     problem = schrodinger.dipole(meshes.interval(6, (0.0, 1.0), comm=MPI.COMM_SELF), num_steps=2, dt=0.1, degree=1)
     G = ReducedMap(problem, FieldValues(problem.state.function_space))

@@ -294,20 +294,20 @@ def test_a_condition_on_the_new_state_is_refused():
 
 @pytest.mark.ranks(1, 2)
 def test_observables_of_what_is_no_state():
-    """``previous``, the initial state and a control have no place in an observable, a parameter has."""
+    """``previous`` has no place in an observable; the initial state, a control and a parameter have."""
     mesh = meshes.unit_square(2)
     V, u, v, previous = own_step(mesh)
     g, target = number(mesh, 1.0), fem.Function(V)
     F = (u - previous - g) * v * ufl.dx
     step = Problem(residual=F, state=u, controls=[previous, g], name="observed")
     evolution = Evolution(step=step, previous=previous, initial=0.0, num_steps=2)
-    for stranger in (previous, evolution.initial_state, g):
-        J = Functional((u - stranger) ** 2 * ufl.dx(domain=mesh))
-        for observable in (J, AtSteps(J, [0, 1, 2]), TimeIntegral(J, 0.1), Stack([J, AtSteps(J, 1)])):
-            raised_everywhere(BadProblem, lambda observable=observable: ReducedMap(evolution, observable))
-    G = ReducedMap(evolution, AtSteps(Functional((u - target) ** 2 * ufl.dx), [0, 1, 2]))
+    J = Functional((u - previous) ** 2 * ufl.dx(domain=mesh))
+    for observable in (J, AtSteps(J, [0, 1, 2]), TimeIntegral(J, 0.1), Stack([J, AtSteps(J, 1)])):
+        raised_everywhere(BadProblem, lambda observable=observable: ReducedMap(evolution, observable))
     target.x.array[:] = 1.0
-    close(G(np.append(np.zeros(G.size_in - 1), 1.0)), [1.0, 0.0, 1.0], 1e-12)
+    for beside, seen in ((target, [1.0, 0.0, 1.0]), (evolution.initial_state, [0.0, 1.0, 4.0]), (g, [1.0, 0.0, 1.0])):
+        G = ReducedMap(evolution, AtSteps(Functional((u - beside) ** 2 * ufl.dx(domain=mesh)), [0, 1, 2]))
+        close(G(np.append(np.zeros(G.size_in - 1), 1.0)), seen, 1e-12)
 
 
 @pytest.mark.ranks(1, 2)
