@@ -214,4 +214,10 @@ MUTANTS = [
     Mutant(
         "chosen.setdefault(*_SINGULAR_COARSE)", "pass", "test_singular.py -k neumann", "the coarsest level is singular"
     ),
+    Mutant(
+        "matrix.setNearNullSpace(self._near)",
+        "pass",
+        "test_singular.py -k rigid_motions",
+        "multigrid knows of no motion",
+    ),
 ]

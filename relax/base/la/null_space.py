@@ -125,7 +125,7 @@ class Deflation:
                     "needed: options=relax.DIRECT"
                 )
             if self._petsc is None:
-                self._petsc = _petsc_null_space(A, space)
+                self._petsc = orthonormal(A, space.vectors)
             A.setNullSpace(self._petsc)
             A.setTransposeNullSpace(self._petsc)
             return
@@ -212,15 +212,15 @@ def shares(A: PETSc.Mat, vectors: Array, *, transposed: bool = False) -> list[fl
     return found
 
 
-def _petsc_null_space(A: PETSc.Mat, space: NullSpace) -> PETSc.NullSpace:
-    """The vectors, orthonormal in the Euclidean product. Collective."""
-    factor = np.linalg.inv(np.linalg.cholesky(space.products(space.vectors, space.vectors)))
-    vectors = []
-    for row in factor @ space.vectors:
-        vector = A.createVecRight()
-        vector.array[:] = row
-        vectors.append(vector)
-    made = PETSc.NullSpace().create(constant=False, vectors=vectors, comm=A.comm)
-    for vector in vectors:
-        vector.destroy()
+def orthonormal(A: PETSc.Mat, vectors: Array) -> PETSc.NullSpace:
+    """The span of vectors (k, owned), orthonormal in the Euclidean product, for PETSc. Collective."""
+    products = parallel.sum_over_ranks(A.comm.tompi4py(), vectors @ vectors.T)
+    columns = []
+    for row in np.linalg.solve(np.linalg.cholesky(products), vectors):
+        column = A.createVecRight()
+        column.array[:] = row
+        columns.append(column)
+    made = PETSc.NullSpace().create(constant=False, vectors=columns, comm=A.comm)
+    for column in columns:
+        column.destroy()
     return made

@@ -25,12 +25,14 @@ from relax.base.log import timed
 from relax.base.types import Array
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.kernel import check_constants
-from relax.engine.solve.null_space import null_space_of
+from relax.engine.solve.null_space import is_of_vectors, null_space_of, rigid_motions
 from relax.errors import BadInput, BadProblem, SolveFailed
 
 # What rounding, quadrature and Newton's method may leave of a residual that has a state.
 _COMPATIBLE = 1e-7
 
+# GAMG interpolates what it is told to be near the null space; BoomerAMG, told so, crashes (PETSc 3.22).
+_BY_SMOOTHED_AGGREGATES = "gamg"
 # BoomerAMG solves its coarsest level by elimination, which of a singular one makes large numbers: GMRES breaks down.
 _SINGULAR_COARSE = ("pc_hypre_boomeramg_relax_type_coarse", "Jacobi")
 
@@ -68,6 +70,7 @@ class FactoredOperator:
         self._closed = False
         self._is_regular = False
         self._space: NullSpace | None = None
+        self._near: PETSc.NullSpace | None = None
         self.prefix = f"relax_{name}_"
         same_on_all_ranks(residual.comm, self.prefix, options)
         self.options, lin_options = self._resolved(preset(options))
@@ -91,7 +94,11 @@ class FactoredOperator:
     def _new(self, prefix: str, options: Options) -> Factor:
         residual = self._residual
         solver = LinearSolver(residual.comm, prefix, options, self_adjoint=residual.is_self_adjoint)
-        return Factor(solver.placed(residual.create_matrix(), residual.assemble_matrix), solver)
+        matrix = solver.placed(residual.create_matrix(), residual.assemble_matrix)
+        if solver.ksp.getPC().getType() == _BY_SMOOTHED_AGGREGATES and is_of_vectors(residual.state.function_space):
+            self._near = rigid_motions(matrix, residual.state.function_space) if self._near is None else self._near
+            matrix.setNearNullSpace(self._near)
+        return Factor(matrix, solver)
 
     def check_open(self) -> None:
         """Raise when these have been closed. Local, and the same on all ranks.
@@ -185,6 +192,9 @@ class FactoredOperator:
         self.factors.destroy()
         if self.lin_factors is not self.factors:
             self.lin_factors.destroy()
+        if self._near is not None:
+            self._near.destroy()
+            self._near = None
 
 
 def _incompatible(prefix: str, amount: float, size: float) -> str:

@@ -8,12 +8,13 @@ from dolfinx import fem
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.fem.forms import assembled
-from relax.base.la.null_space import NullSpace, shares
+from relax.base.fem.forms import assembled, num_owned
+from relax.base.la.null_space import NullSpace, orthonormal, shares
 from relax.base.types import Array, Indices
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.kernel import constants
 from relax.errors import BadProblem
+from relax.problem.null_space import rigid_body_modes
 
 # Of a constant that the operator does not see.
 _NOTHING = 1e-12
@@ -51,6 +52,18 @@ def null_space_of(residual: Residual, A: PETSc.Mat) -> NullSpace:
             if parallel.any_rank(residual.comm, bool(np.abs(values[clamped]).max(initial=0.0) > 0.0)):
                 raise BadProblem(f"nullspace[{i}]: expected zeros where the state is clamped: it is held there")
     return NullSpace(residual.comm, np.array(vectors), _duals(V, vectors, clamped))
+
+
+def is_of_vectors(V: fem.FunctionSpace) -> bool:
+    """Whether a space has a component per axis at each node, as displacements have. Local."""
+    gdim = V.mesh.geometry.dim
+    return gdim > 1 and V.dofmap.bs == gdim and tuple(V.value_shape) == (gdim,)
+
+
+def rigid_motions(A: PETSc.Mat, V: fem.FunctionSpace) -> PETSc.NullSpace:
+    """Those of :func:`relax.rigid_body_modes` as a multigrid method takes them. Collective; for the caller to free."""
+    n = num_owned(V)
+    return orthonormal(A, np.array([mode.x.array[:n] for mode in rigid_body_modes(V)]))
 
 
 def _duals(V: fem.FunctionSpace, vectors: list[Array], clamped: Indices) -> Array:
