@@ -220,4 +220,10 @@ MUTANTS = [
         "test_singular.py -k rigid_motions",
         "multigrid knows of no motion",
     ),
+    Mutant(
+        "scale.array[:] = np.sqrt(np.abs(scale.array_r) / own.array_r)",
+        "scale.array[:] = 1.0",
+        "test_singular.py -k velocity",
+        "Schur's complement knows nothing of the viscosity",
+    ),
 ]

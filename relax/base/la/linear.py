@@ -11,6 +11,7 @@ from petsc4py import PETSc
 from relax.base import parallel
 from relax.base.la.null_space import Deflation, NullSpace
 from relax.base.la.options import Merged, Options, first_line, inserted, ksp_reason, refused_options, tell_unread
+from relax.base.la.parts import Parts
 from relax.base.la.work import work_vectors
 from relax.base.types import Array
 from relax.errors import SolveFailed
@@ -58,6 +59,9 @@ class LinearSolver:
         self._own_comms: list[MPI.Comm] = []
         #: What is done about the null space of the matrix, where it has one that is known.
         self.deflation: Deflation | None = None
+        self._parts: Parts | None = None
+        # Of the solver of A, and of that of Aᵀ.
+        self._schur: dict[bool, PETSc.Mat] = {}
 
     def _create(self, prefix: str) -> PETSc.KSP:
         ksp = PETSc.KSP().create(self.comm)
@@ -100,6 +104,28 @@ class LinearSolver:
         matrix.destroy()
         return copy
 
+    @property
+    def is_in_parts(self) -> bool:
+        """Whether the parts of the system are told to the solver, by ``split``: PETSc's fieldsplit."""
+        return bool(self.ksp.getPC().getType() == "fieldsplit")
+
+    def split(self, parts: Parts) -> None:
+        """Name the parts of the system, before any matrix is taken."""
+        self._parts = parts
+        parts.install(self.ksp)
+
+    def prepare(self, ksp: PETSc.KSP, matrix: PETSc.Mat) -> None:
+        """What a solver has to know of a matrix that has changed, before it is set up."""
+        if self._parts is None:
+            return
+        which = ksp == self.ksp
+        before = self._schur.pop(which, None)
+        made = self._parts.precondition(ksp, matrix)
+        if before is not None:
+            before.destroy()
+        if made is not None:
+            self._schur[which] = made
+
     def deflate(self, matrix: PETSc.Mat, space: NullSpace) -> None:
         """Make a matrix with a null space, just assembled, one to solve with: before ``factor``.
 
@@ -129,6 +155,7 @@ class LinearSolver:
 
     def _set_up(self, ksp: PETSc.KSP, matrix: PETSc.Mat) -> None:
         ksp.setOperators(matrix)
+        self.prepare(ksp, matrix)
         try:
             # MUMPS and hypre read their own options during set-up.
             with inserted(self.prefix, self._options):
@@ -260,6 +287,8 @@ class LinearSolver:
     def _adjoint(self) -> tuple[PETSc.KSP, PETSc.Mat]:
         if self._transposed_ksp is None:
             self._transposed_ksp = self._create(self.prefix)
+            if self._parts is not None:
+                self._parts.install(self._transposed_ksp)
         if not self._transposed_is_current:
             fresh = self._matrix.transpose(PETSc.Mat())
             if self._transposed is None:
@@ -356,6 +385,9 @@ class LinearSolver:
             if item is not None:
                 item.destroy()
         self._matrix = None
+        for schur in self._schur.values():
+            schur.destroy()
+        self._schur.clear()
         if self.deflation is not None:
             self.deflation.destroy()
         for comm in self._own_comms:

@@ -68,6 +68,22 @@ AMG_GMRES: Options = {
     "ksp_max_it": 1000,
     "pc_type": AMG,
 }
+# Both parts by fixed operators; Chebyshev's steps on a mass matrix, which Jacobi's method bounds on any mesh.
+#: GMRES with Schur's complement of two parts, velocity before pressure: Stokes' equations, large or in 3-D.
+STOKES: Options = {
+    "ksp_type": "fgmres",
+    "ksp_rtol": 1e-10,
+    "ksp_gmres_restart": 150,
+    "ksp_max_it": 500,
+    "pc_type": "fieldsplit",
+    "pc_fieldsplit_type": "schur",
+    "pc_fieldsplit_schur_fact_type": "upper",
+    "fieldsplit_0_ksp_type": "preonly",
+    "fieldsplit_0_pc_type": AMG,
+    "fieldsplit_1_ksp_type": "chebyshev",
+    "fieldsplit_1_ksp_max_it": 3,
+    "fieldsplit_1_pc_type": "jacobi",
+}
 # Steps that may raise the residual raise it as far as it takes: PETSc's own limit, 1e4 times, ends penalties at once.
 #: SNES: Newton with a backtracking line search.
 NEWTON: Options = {"snes_type": "newtonls", "snes_linesearch_type": "bt", "snes_divergence_tolerance": 1e300}
@@ -79,6 +95,7 @@ PRESETS: dict[str, Options] = {
     "direct_symmetric": DIRECT_SYMMETRIC,
     "amg_cg": AMG_CG,
     "amg_gmres": AMG_GMRES,
+    "stokes": STOKES,
 }
 
 _FAMILIES = ("ksp_", "pc_", "mat_", "snes_", "sub_", "mg_", "fieldsplit_", "npc_", "esteig_", "redundant_", "prefix_")
@@ -176,7 +193,7 @@ def preset(options: Options | str | None) -> Options | None:
     if isinstance(options, str) and options not in PRESETS:
         raise BadInput(f"options: expected a mapping of PETSc options or one of {sorted(PRESETS)}, got {options!r}")
     chosen = PRESETS[options] if isinstance(options, str) else options
-    if AMG == "gamg" and any(chosen is amg for amg in (AMG_CG, AMG_GMRES)):
+    if AMG == "gamg" and any(chosen is amg for amg in (AMG_CG, AMG_GMRES, STOKES)):
         logger.warning("this PETSc has no hypre: its own multigrid, GAMG, takes the place of BoomerAMG")
     return chosen
 

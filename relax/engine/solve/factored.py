@@ -20,12 +20,15 @@ from relax.base.la.options import (
     preset,
     same_on_all_ranks,
     split,
+    user_options,
 )
+from relax.base.la.parts import Parts
 from relax.base.log import timed
 from relax.base.types import Array
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.kernel import check_constants
 from relax.engine.solve.null_space import is_of_vectors, null_space_of, rigid_motions
+from relax.engine.solve.parts import parts_of
 from relax.errors import BadInput, BadProblem, SolveFailed
 
 # What rounding, quadrature and Newton's method may leave of a residual that has a state.
@@ -33,6 +36,7 @@ _COMPATIBLE = 1e-7
 
 # GAMG interpolates what it is told to be near the null space; BoomerAMG, told so, crashes (PETSc 3.22).
 _BY_SMOOTHED_AGGREGATES = "gamg"
+_TYPE, _OWN_SCHUR = "pc_fieldsplit_type", "pc_fieldsplit_schur_precondition"
 # BoomerAMG solves its coarsest level by elimination, which of a singular one makes large numbers: GMRES breaks down.
 _SINGULAR_COARSE = ("pc_hypre_boomeramg_relax_type_coarse", "Jacobi")
 
@@ -71,6 +75,7 @@ class FactoredOperator:
         self._is_regular = False
         self._space: NullSpace | None = None
         self._near: PETSc.NullSpace | None = None
+        self._parts: Parts | None = None
         self.prefix = f"relax_{name}_"
         same_on_all_ranks(residual.comm, self.prefix, options)
         self.options, lin_options = self._resolved(preset(options))
@@ -98,6 +103,13 @@ class FactoredOperator:
         if solver.ksp.getPC().getType() == _BY_SMOOTHED_AGGREGATES and is_of_vectors(residual.state.function_space):
             self._near = rigid_motions(matrix, residual.state.function_space) if self._near is None else self._near
             matrix.setNearNullSpace(self._near)
+        # PETSc itself splits vectors that have a component per axis at each node.
+        if solver.is_in_parts and residual.state.function_space.dofmap.bs == 1:
+            if self._parts is None:
+                given = {**options, **user_options(prefix, (_TYPE, _OWN_SCHUR))}
+                with_mass = given.get(_TYPE) == "schur" and _OWN_SCHUR not in given
+                self._parts = parts_of(residual.state.function_space, with_mass=with_mass)
+            solver.split(self._parts)
         return Factor(matrix, solver)
 
     def check_open(self) -> None:
@@ -192,9 +204,10 @@ class FactoredOperator:
         self.factors.destroy()
         if self.lin_factors is not self.factors:
             self.lin_factors.destroy()
-        if self._near is not None:
-            self._near.destroy()
-            self._near = None
+        for item in (self._near, self._parts):
+            if item is not None:
+                item.destroy()
+        self._near = self._parts = None
 
 
 def _incompatible(prefix: str, amount: float, size: float) -> str:

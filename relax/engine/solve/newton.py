@@ -194,6 +194,7 @@ class NewtonSolver:
         self._residual.assemble_matrix(P)
         assert self._factor is not None
         self._operators.deflate(self._factor)
+        self._factor.solver.prepare(self._factor.solver.ksp, P)
 
     def destroy(self) -> None:
         """Free what PETSc holds."""
