@@ -45,6 +45,8 @@ from relax.layer import ResidualLoss as ResidualLoss
 from relax.layer import SolutionLayer as SolutionLayer
 from relax.layer import graph as graph
 from relax.observe import AtSteps as AtSteps
+from relax.observe import ExpressionField as ExpressionField
+from relax.observe import ExpressionValues as ExpressionValues
 from relax.observe import FieldValues as FieldValues
 from relax.observe import Functional as Functional
 from relax.observe import Observable as Observable

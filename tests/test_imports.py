@@ -294,7 +294,8 @@ PUBLIC = {
         "relax.invert": "Result Stats Status gauss_newton lbfgs",
         "relax.invert.priors": "BlockPrior IdentityPrior SmoothnessPrior",
         "relax.layer": "ComplexLayer ResidualLoss SolutionLayer graph",
-        "relax.observe": "AtSteps FieldValues Functional Observable PointValues Stack TimeIntegral",
+        "relax.observe": "AtSteps ExpressionField ExpressionValues FieldValues Functional Observable PointValues Stack "
+        "TimeIntegral",
         "relax.problem": "Continuation Evolution Problem Substitution clamp clamp_boundary rigid_body_modes "
         "theta_evolution",
         "relax.relaxation": "ElasticSGD EntropySGD HamiltonJacobi HeatSmoothing Parle ProximalPoint "

@@ -132,6 +132,11 @@ def smallest(comm: MPI.Comm, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return result
 
 
+def count_before(comm: MPI.Comm, count: int) -> int:
+    """The sum of the counts of the ranks before this one. Collective."""
+    return sum(comm.allgather(count)[: comm.rank])
+
+
 def extremes(comm: MPI.Comm, values: npt.NDArray[Any]) -> tuple[Array, Array]:
     """The least and the largest of rows, column by column, over the ranks; infinite of no rows. Collective."""
     low, high = np.min(values, axis=0, initial=np.inf), np.max(values, axis=0, initial=-np.inf)

@@ -2,6 +2,7 @@
 
 from relax.base.fem.points import points_inside
 from relax.observe.base import Look, Observable, Stack
+from relax.observe.expressions import ExpressionField, ExpressionValues
 from relax.observe.fields import FieldValues
 from relax.observe.functional import Functional
 from relax.observe.points import PointValues
@@ -9,6 +10,8 @@ from relax.observe.steps import AtSteps, TimeIntegral
 
 __all__ = [
     "AtSteps",
+    "ExpressionField",
+    "ExpressionValues",
     "FieldValues",
     "Functional",
     "Look",

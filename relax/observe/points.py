@@ -11,7 +11,7 @@ from dolfinx import fem, la
 
 from relax.base import parallel
 from relax.base.fem.forms import cell_dofs, num_owned
-from relax.base.fem.points import CellFinder, as_points, check_found
+from relax.base.fem.points import owned_points
 from relax.base.fem.subspace import StatePart
 from relax.base.types import Array
 from relax.errors import BadProblem
@@ -49,17 +49,14 @@ class PointValues(LinearObservable):
             )
         domain = V.mesh
         self._comm = domain.comm
-        self.points = as_points(domain, points)
         if self._part.space.element.needs_dof_transformations:
             # DOLFINx does this, together, at the first evaluation; a rank may have no point to evaluate at.
             domain.topology.create_entity_permutations()
-        cells, found = CellFinder(domain).owning_cells(self.points)
-        check_found(self.points, found, domain.geometry.dim)
-        mine = np.flatnonzero(cells >= 0)
+        self.points, mine, cells = owned_points(domain, points)
         components = int(np.prod(self._part.space.value_shape, dtype=np.int64))
         self.size = len(self.points) * components
         self.rows = (mine[:, None] * components + np.arange(components)).ravel()
-        self.columns, self.values = self._basis_functions(self.points[mine], cells[mine], components)
+        self.columns, self.values = self._basis_functions(self.points[mine], cells, components)
         self._work: fem.Function | None = None
 
     def _basis_functions(

@@ -6,6 +6,31 @@ from faults.mutant import Mutant
 
 MUTANTS = [
     Mutant(
+        "blocks = blocks @ self._transformations(v, seen.shape[2])",
+        "pass",
+        "test_expressions.py -k edges",
+        "fields whose values belong to edges that two cells see in two ways",
+    ),
+    Mutant(
+        "parallel.smallest(V.mesh.comm, first)[places] == number",
+        "first[places] == number",
+        "test_expressions.py -k same_numbers",
+        "what jumps is taken from one cell, on any number of ranks",
+        ranks=2,
+    ),
+    Mutant(
+        "given.x.array[:] = self._matrix.T @ here.x.array",
+        "given.x.array[:] = 0.0",
+        "test_expressions.py -k fluxes",
+        "the transpose of the way from a field to the points",
+    ),
+    Mutant(
+        "if isinstance(node, _SIZES) and not moved.is_affine:",
+        "if False:",
+        "test_expressions.py -k refused",
+        "a moved cell has another size where its map bends",
+    ),
+    Mutant(
         "return self._dual(u, dy, of, dm if of is u else {u: du.x.array, **dm})",
         "return self._dual(u, dy, of, dm)",
         "test_controls.py -k closed_form",

@@ -62,6 +62,17 @@ def cell_partitioner(mode: mesh.GhostMode) -> Any:
         return mesh.create_cell_partitioner(mode, 2)
 
 
+def mesh_in_place(comm: Any, cells: Any, x: Any, element: Any) -> mesh.Mesh:
+    """A mesh of which each cell stays on the rank that gives it; nodes are numbered over the ranks. Collective."""
+    num_cells = len(cells)
+
+    def stay(*_: Any) -> Any:
+        ranks = dolfinx.graph.adjacencylist(np.full((num_cells, 1), comm.rank, dtype=np.int32))
+        return getattr(ranks, "_cpp_object", ranks)
+
+    return mesh.create_mesh(comm, cells=cells, x=x, e=element, partitioner=stay)
+
+
 def gmsh_cell_permutation(cell_type: mesh.CellType, num_nodes: int) -> list[int]:
     """``p`` such that ``dolfinx_nodes = gmsh_nodes[p]`` for one cell."""
     return list(gmsh_io.cell_perm_array(cell_type, num_nodes))

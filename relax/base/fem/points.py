@@ -125,6 +125,23 @@ class CellFinder:
         return cells[np.asarray(squared) <= self._slack**2]
 
 
+def owned_points(
+    domain: mesh.Mesh, points: npt.ArrayLike
+) -> tuple[Array, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Points as (num_points, 3), which of them this rank has in a cell of its own, and these cells.
+
+    Collective. Each point has one owner.
+
+    Raises:
+        PointsOutsideMesh: on every rank, naming the points.
+    """
+    given = as_points(domain, points)
+    cells, found = CellFinder(domain).owning_cells(given)
+    check_found(given, found, domain.geometry.dim)
+    mine = np.flatnonzero(cells >= 0)
+    return given, mine, cells[mine]
+
+
 def points_inside(domain: mesh.Mesh, points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Which points lie in the mesh, its boundary included.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import basix
@@ -21,19 +21,24 @@ def richer(V: fem.FunctionSpace) -> fem.FunctionSpace:
         BadInput: for elements that have no order: bubbles, quadrature points, elements of one's own; or no higher one,
             such as those of Crouzeix and Raviart.
     """
-    return fem.functionspace(V.mesh, _richer(V.ufl_element()))
+    return fem.functionspace(V.mesh, rebuilt(V.ufl_element(), _richer))
 
 
-def _richer(element: Any) -> Any:
+def rebuilt(element: Any, leaf: Callable[[Any], Any]) -> Any:
+    """The same mixed or blocked element of other parts: each of its parts goes through ``leaf``. Local."""
     if element.is_mixed:
-        return basix.ufl.mixed_element([_richer(part) for part in element.sub_elements])
+        return basix.ufl.mixed_element([rebuilt(part, leaf) for part in element.sub_elements])
     if element.sub_elements:
-        part = _richer(element.sub_elements[0])
+        part = rebuilt(element.sub_elements[0], leaf)
         if element.is_symmetric:
             # The n (n + 1)/2 entries of a symmetric tensor.
             n = int(np.sqrt(2 * element.block_size))
             return basix.ufl.blocked_element(part, (n, n), symmetry=True)
         return basix.ufl.blocked_element(part, element.reference_value_shape)
+    return leaf(element)
+
+
+def _richer(element: Any) -> Any:
     if element.is_quadrature or element.is_custom_element or not isinstance(element.degree, int):
         raise BadInput(f"expected a space of elements that there are of each order, such as Lagrange, got {element}")
     try:
@@ -76,13 +81,13 @@ def clamped_in(W: fem.FunctionSpace, V: fem.FunctionSpace, clamped: npt.NDArray[
     cell = basix.topology(V.ufl_element().cell_type)
     outer_facets = _outer_facets(V.mesh).reshape(-1, len(cell[tdim - 1]))
     boundary, marks = fem.Function(V), fem.Function(W)
-    for v in _leaves(V):
+    for v in leaves(V):
         for facet, are_outer in enumerate(outer_facets.T):
             _mark(boundary, v, tdim - 1, facet, are_outer)
     is_outer = _known_to_all(boundary)
     is_clamped = np.zeros(len(is_outer), bool)
     is_clamped[clamped] = True
-    for v, w in zip(_leaves(V), _leaves(W), strict=True):
+    for v, w in zip(leaves(V), leaves(W), strict=True):
         for dim in {tdim, tdim - 1, 0}:
             for entity in range(len(cell[dim])):
                 dofs = v.dofmap.list[:, v.dofmap.dof_layout.entity_closure_dofs(dim, entity)]
@@ -108,12 +113,12 @@ def _known_to_all(marks: fem.Function) -> npt.NDArray[np.bool_]:
     return np.asarray(marks.x.array > 0.0)
 
 
-def _leaves(V: fem.FunctionSpace) -> Iterator[fem.FunctionSpace]:
-    """Scalar parts, as views into V."""
+def leaves(V: fem.FunctionSpace) -> Iterator[fem.FunctionSpace]:
+    """Parts of one element each, as views into V."""
     if V.num_sub_spaces == 0:
         yield V
     for i in range(V.num_sub_spaces):
-        yield from _leaves(V.sub(i))
+        yield from leaves(V.sub(i))
 
 
 def _outer_facets(domain: mesh.Mesh) -> npt.NDArray[np.bool_]:
