@@ -90,6 +90,10 @@ class OneStep(torch.nn.Module):
         """The matrix (p, n) of a linear observable, for states in this order. Collective."""
         u = self._evolution.state
         observable.check_state(u)
+        if any(observable.holds(c) for c in self._evolution.controls):
+            raise BadInput(
+                "ClosedLoop: observe: expected an observable of the state alone, got one that holds a control"
+            )
         rows = np.array([observable.adjoint(u, row) for row in np.eye(observable.size)])
         return SpaceLayout(u.function_space).gather(rows)
 
