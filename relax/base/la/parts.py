@@ -13,8 +13,8 @@ from relax.base.types import Indices
 class Parts:
     """The parts of a system, by PETSc's names "0", "1", ...: ``fieldsplit_0_pc_type`` and so on.
 
-    Schur's complement of two parts, S = A11 - A10 A00⁻¹ A01, is preconditioned by A11 - R M R, where M is the mass matrix
-    of part 1 and R² the diagonal of A10 diag(A00)⁻¹ A01 over that of M: for Stokes' equations M over the viscosity,
+    Schur's complement of two parts, S = A11 - A10 A00⁻¹ A01, is preconditioned by A11 - R M R: M is the mass matrix of
+    part 1, R² the diagonal of A10 diag(A00)⁻¹ A01 over that of M. For Stokes' equations it is M over the viscosity,
     which may vary (Elman, Silvester and Wathen, Finite Elements and Fast Iterative Solvers, Oxford 2014, ch. 4).
 
     Collective, as are all methods.
