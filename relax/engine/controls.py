@@ -11,7 +11,7 @@ from relax.base import parallel
 from relax.base.fem.coefficients import interpolated
 from relax.base.fem.forms import Control, num_owned
 from relax.base.types import Array
-from relax.engine.protocols import Map, check_is_map
+from relax.engine.protocols import Map, check_has_controls, check_is_map
 from relax.errors import BadInput
 from relax.problem.evolution import Evolution
 
@@ -36,6 +36,8 @@ def control_values(G: Map, *functions: Any) -> Array:
     """
     check_is_map(G, "control_values: G")
     controls = G.problem.controls
+    if functions:
+        check_has_controls(G, "control_values", "give values to")
     given: list[Any] = list(functions) * (len(controls) if len(functions) == 1 else 1)
     if len(given) != len(controls):
         raise BadInput(

@@ -103,6 +103,8 @@ class Linearization:
         """The tangent G'(m) dm: (..., size_in) -> (..., size_out). Leading axes are directions, for one factor."""
         G, derivatives = self.map, self._derivatives()
         directions = G.layout.checked(dm, "direction", compared=False)
+        if G.layout.is_empty:
+            return np.zeros((*directions.shape[:-1], G.size_out))
         rows = as_rows(directions)
         blocks = [derivatives.tangents(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
         return _joined(blocks, G.size_out).reshape(*directions.shape[:-1], G.size_out)
@@ -114,6 +116,8 @@ class Linearization:
         """
         G, derivatives = self.map, self._derivatives()
         seeds = self._checked_seed(dy)
+        if G.layout.is_empty:
+            return np.empty((*seeds.shape[:-1], 0))
         rows = as_rows(seeds)
         blocks = [derivatives.gradients(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
         return _joined(blocks, G.size_in).reshape(*seeds.shape[:-1], G.size_in)
@@ -130,6 +134,8 @@ class Linearization:
             lead = np.broadcast_shapes(seeds.shape[:-1], directions.shape[:-1])
         except ValueError as error:
             raise BadInput(f"hvp: leading axes of {seeds.shape} and {directions.shape} do not fit together") from error
+        if G.layout.is_empty:
+            return np.empty((*lead, 0))
         given = as_rows(directions)
         which = np.broadcast_to(np.arange(len(given)).reshape(directions.shape[:-1]), lead).ravel()
         seed_rows = as_rows(np.broadcast_to(seeds, (*lead, G.size_out)))

@@ -48,6 +48,19 @@ def check_is_map(G: Any, what: str) -> None:
         raise BadInput(f"{what}: expected a map, such as relax.ReducedMap, got {type(G).__name__}")
 
 
+def check_has_controls(G: ControlSpace, what: str, purpose: str) -> None:
+    """Refuse a map of nothing, where there must be something to ``purpose``. Local.
+
+    Raises:
+        BadInput: then.
+    """
+    if G.layout.is_empty:
+        raise BadInput(
+            f"{what}: the problem has no controls, so there is nothing to {purpose}; expected in its controls= what to "
+            "differentiate with respect to"
+        )
+
+
 class MappedProblem(Protocol):
     """What a map solves: names, and registers that hold the point at which it last worked."""
 

@@ -18,7 +18,7 @@ from relax.base.log import logger
 from relax.base.parallel import from_rank_0, rank_0_prints
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
-from relax.engine.protocols import Map, check_is_map
+from relax.engine.protocols import Map, check_has_controls, check_is_map
 from relax.engine.reduced import ReducedMap
 from relax.errors import CheckFailed, SolveFailed
 from relax.problem.evolution import Evolution
@@ -137,10 +137,12 @@ def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapRe
         Orders, gaps and cost ratios.
 
     Raises:
+        BadInput: for a map without controls, which has no derivatives.
         CheckFailed: when one of them is out of bounds; its ``report`` holds them all.
         SolveFailed: when the map cannot be evaluated at ``m``.
     """
     check_is_map(G, "check_map: G")
+    check_has_controls(G, "check_map: G", "check")
     at_least(seed, 0, "check_map: seed")
     registers = [G.problem.state, *G.problem.controls]
     if isinstance(G.problem, Evolution):

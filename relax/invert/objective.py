@@ -15,7 +15,7 @@ from relax.base.checks import array_like
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
-from relax.engine.protocols import Map, check_is_map
+from relax.engine.protocols import Map, check_has_controls, check_is_map
 from relax.errors import BadInput, SolveFailed
 from relax.invert.priors.base import Prior, check_prior
 from relax.invert.result import Result, Stats, Status
@@ -43,6 +43,7 @@ class Objective:
 
     def __init__(self, G: Map, data: Array, noise: float | Array, prior: Prior) -> None:
         check_is_map(G, "G")
+        check_has_controls(G, "G", "look for")
         check_prior(prior, "prior")
         self.comm = G.comm
         self.G = G

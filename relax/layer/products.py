@@ -134,7 +134,7 @@ class _Product(torch.autograd.Function):
         if in_dims[0] is None:
             # Merged into the axis of directions, next to last: (S, size * K, ·).
             product = cls.apply(m, *(t.movedim(0, -3).flatten(-3, -2) for t in mapped), call)
-            return product.unflatten(-2, (size, product.shape[-2] // size)).movedim(-3, 0), 0
+            return product.unflatten(-2, (size, mapped[0].shape[-2])).movedim(-3, 0), 0
         return cls.apply(*_mapped_first([m], in_dims[:1], size), *mapped, call), 0
 
     @staticmethod

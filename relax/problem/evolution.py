@@ -27,7 +27,8 @@ class Evolution:
     Controls, in the order of the control vector: the initial state where it is one, then the step's own. The initial
     state is a control when ``initial`` is a ``fem.Function``, unless ``initial_is_fixed``, and when ``previous`` is
     among the step's controls, where it then stands for the initial state. A control in ``per_step`` has one value per
-    step, N of them one after the other in the control vector; every other is shared by all steps.
+    step, N of them one after the other in the control vector; every other is shared by all steps. With none of them the
+    control vector is empty, and ``G([])`` is the solution alone.
 
     Args:
         step: the equation of one step. Its name is that of the evolution.

@@ -29,7 +29,8 @@ class Problem:
         residual: F(u, m; v), a UFL form of rank one in the test function of the state's space. Linear or not in u.
         state: u. Its values when a ``ReducedMap`` is made are the first guess of a nonlinear solve.
         controls: what to differentiate with respect to: fields (``fem.Function``), numbers or vectors
-            (``fem.Constant``), in ``residual``, in the value of one of ``bcs`` or as it, or in both.
+            (``fem.Constant``), in ``residual``, in the value of one of ``bcs`` or as it, or in both. With none the
+            control vector is empty, and ``G([])`` is the solution alone.
         bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself.
         name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
         continuation: an easier equation to begin with where Newton's method fails from its first guess.
@@ -46,7 +47,7 @@ class Problem:
 
     residual: ufl.Form
     state: fem.Function
-    controls: Sequence[Control]
+    controls: Sequence[Control] = field(default=())
     bcs: Sequence[fem.DirichletBC] = field(default=())
     name: str = "pde"
     continuation: Continuation | None = None
@@ -158,8 +159,6 @@ def _check(problem: Problem) -> None:
     if state not in residual.coefficients():
         raise BadProblem(f"state: the Function {state.name!r} does not stand in the residual")
     check_conditions(problem.bcs, state)
-    if not problem.controls:
-        raise BadProblem("controls: expected at least one Function or Constant of the residual, got none")
     terminals = [*residual.coefficients(), *residual.constants()]
     for i, control in enumerate(problem.controls):
         if not isinstance(control, fem.Function | fem.Constant):

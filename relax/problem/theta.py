@@ -51,7 +51,8 @@ def theta_evolution(
     Args:
         residual: R, a UFL form in the state and one test function; u_t stands nowhere.
         state: u.
-        initial: u_0, as in :class:`relax.Evolution`: a Function in the state's space is a control.
+        initial: u_0, as in :class:`relax.Evolution`: a Function in the state's space is a control, unless
+            ``initial_is_fixed``; a number, a function of x or a UFL expression is none.
         dt: the length of a step, in the units of time: a number, or a scalar Constant, which stays live.
         num_steps: how many.
         theta: θ in (0, 1], or "midpoint". Below ½ no step is stable for stiff equations.
@@ -94,9 +95,7 @@ def theta_evolution(
     form = change + k * averaged(residual, state, previous, theta, time, k)
     # The initial state may be named, and need not be.
     own = [c for c in controls if c is not initial or stands_in(c, residual, bcs)]
-    if not own and initial_is_fixed:
-        raise BadProblem("controls: expected at least one, since the initial state is none (initial_is_fixed)")
-    if not own or (isinstance(initial, fem.Function) and not initial_is_fixed):
+    if isinstance(initial, fem.Function) and not initial_is_fixed:
         is_named = any(initial is c for c in own)
         if isinstance(initial, fem.Function) and stands_in(initial, residual, bcs) and not is_named:
             own.append(initial)

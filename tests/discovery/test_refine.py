@@ -137,10 +137,9 @@ def test_refine_samples():
 def test_scattered_values():
     """Between steps a cubic: exact for one, and the derivatives are its own."""
     V = line(4)
-    state = fem.Function(V)
     evolution = relax.theta_evolution(
-        -4.0 * fem.Constant(V.mesh, 1.0) * ufl.TestFunction(V) * ufl.dx, state, initial=1.0, dt=0.1, num_steps=10,
-        controls=[], initial_is_fixed=False,
+        -4.0 * fem.Constant(V.mesh, 1.0) * ufl.TestFunction(V) * ufl.dx, fem.Function(V), initial=fem.Function(V),
+        dt=0.1, num_steps=10,
     )  # fmt: skip
     steps = np.array([0.0, 0.3, 4.71, 9.99, 10.0])
     seen = ScatteredValues(V, np.linspace(0.0, 1.0, 5)[:, None], steps, 10)

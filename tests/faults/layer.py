@@ -66,8 +66,8 @@ MUTANTS = [
         "return y.to(device=m.device, dtype=m.dtype)", "return y.to(device=m.device)", LAYER, "float32 in, float64 out"
     ),
     Mutant(
-        "product.unflatten(-2, (size, product.shape[-2] // size))",
-        "product.unflatten(-2, (product.shape[-2] // size, size))",
+        "product.unflatten(-2, (size, mapped[0].shape[-2]))",
+        "product.unflatten(-2, (mapped[0].shape[-2], size))",
         LAYER,
         "vmap takes directions for its own axis",
     ),

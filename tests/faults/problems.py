@@ -11,6 +11,24 @@ STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
 MUTANTS = [
     Mutant(
+        "if isinstance(initial, fem.Function) and not initial_is_fixed:",
+        "if not initial_is_fixed:",
+        "test_no_controls.py -k initial_states",
+        "an initial state of numbers is a control",
+    ),
+    Mutant(
+        "return np.empty((*lead, 0))",
+        "pass",
+        "test_no_controls.py -k alone",
+        "a Hessian action of no columns is computed",
+    ),
+    Mutant(
+        "(size, mapped[0].shape[-2])",
+        "(size, product.shape[-2] // size)",
+        "test_no_controls.py -k torch",
+        "directions are counted by a division by none",
+    ),
+    Mutant(
         "if _holds_ufl(value):",
         "if False:",
         "test_bad_input.py -k mistakes",

@@ -137,10 +137,16 @@ def as_rows(array: Array) -> Array:
 
 
 class ControlLayout(Protocol):
-    """How a control vector lies on the ranks. ``size`` is the length of the array that this rank hands over."""
+    """How a control vector lies on the ranks.
+
+    Attributes:
+        size: the length of the array that this rank hands over.
+        is_empty: whether there are no controls at all.
+    """
 
     kind: Kind
     size: int
+    is_empty: bool
 
     def checked(self, values: object, what: str, *, compared: bool = True) -> Array:
         """``values`` validated, float64, shape (..., size). Collective.
@@ -153,7 +159,7 @@ class ControlLayout(Protocol):
         """One vector (size,) as a part per control: owned and ghost values, or a constant's entries. Collective."""
 
     def join(self, parts: Sequence[Array]) -> Array:
-        """Parts (..., owned) of fields and (..., entries) of constants, as (..., size). Collective."""
+        """Parts (..., owned) of fields and (..., entries) of constants, as (..., size); of none (0,). Collective."""
 
     def dot(self, a: Array, b: Array) -> float:
         """The inner product over all ranks of two vectors (size,). Collective."""
@@ -187,6 +193,7 @@ class Replicated:
 
     def __init__(self, comm: MPI.Comm, controls: Sequence[Control]) -> None:
         self._comm = comm
+        self.is_empty = not controls
         # A control with a value in each step stands here once a step: its order is worked out once.
         known = {id(V): SpaceLayout(V) for V in _distinct_spaces(controls)}
         self._spaces = [known[id(c.function_space)] if isinstance(c, fem.Function) else None for c in controls]
@@ -205,7 +212,7 @@ class Replicated:
 
     def join(self, parts: Sequence[Array]) -> Array:
         whole = [p if s is None else s.gather(p) for s, p in zip(self._spaces, parts, strict=True)]
-        return np.concatenate(whole, axis=-1)
+        return _strung(whole)
 
     def dot(self, a: Array, b: Array) -> float:
         return float(np.dot(a, b))
@@ -231,6 +238,7 @@ class Owned:
 
     def __init__(self, comm: MPI.Comm, controls: Sequence[Control]) -> None:
         self._comm = comm
+        self.is_empty = not controls
         known = {id(V): fem.Function(V) for V in _distinct_spaces(controls)}
         self._carriers = [known[id(c.function_space)] if isinstance(c, fem.Function) else None for c in controls]
         self._entries = [0 if isinstance(c, fem.Function) else c.value.size for c in controls]
@@ -259,7 +267,7 @@ class Owned:
 
     def join(self, parts: Sequence[Array]) -> Array:
         lengths = np.diff(self._ends)
-        return np.concatenate([p[..., :n] for p, n in zip(parts, lengths, strict=True)], axis=-1)
+        return _strung([p[..., :n] for p, n in zip(parts, lengths, strict=True)])
 
     def dot(self, a: Array, b: Array) -> float:
         return parallel.dot(self._comm, a, b)
@@ -292,6 +300,11 @@ class Owned:
     def sizes(self, vector: Array) -> Array:
         is_field = [carrier is not None for carrier in self._carriers]
         return _sizes(vector, self._ends, is_field, lambda squares: parallel.sum_over_ranks(self._comm, squares))
+
+
+def _strung(parts: Sequence[Array]) -> Array:
+    """Parts (..., n) one after the other along their last axis; of none an empty vector. Local."""
+    return np.concatenate(parts, axis=-1) if parts else np.empty(0)
 
 
 def _sizes(

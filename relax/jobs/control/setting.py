@@ -78,9 +78,9 @@ def _check_control(job: ControlJob, problem: Evolution) -> None:
     if not one or not problem.is_per_step(controls[0]):
         kinds = [f"{type(c).__name__}{' per step' if problem.is_per_step(c) else ''}" for c in controls]
         raise BadInput(
-            f"[pde] name: {job.pde.name} has the controls {', '.join(kinds)}; a job with a [target] drives one number "
-            "per step, so expected one scalar fem.Constant in per_step. For other controls write a script with "
-            "relax.lbfgs"
+            f"[pde] name: {job.pde.name} has as controls {', '.join(kinds) or 'none'}; a job with a [target] "
+            "drives one number per step, so expected one scalar fem.Constant in per_step. For other controls write a "
+            "script with relax.lbfgs"
         )
 
 

@@ -78,9 +78,9 @@ def build(file: JobFile[InverseJob], comm: MPI.Comm) -> InverseSetting:
 def _check_control(job: InverseJob, problem: Problem | Evolution) -> None:
     name, controls = job.pde.name, problem.controls
     if len(controls) != 1 or not isinstance(controls[0], fem.Function):
-        kinds = ", ".join(type(c).__name__ for c in controls)
+        kinds = ", ".join(type(c).__name__ for c in controls) or "none"
         raise BadInput(
-            f"[pde] name: {name} has the controls {kinds}; a job recovers one field, so expected one fem.Function. "
+            f"[pde] name: {name} has as controls {kinds}; a job recovers one field, so expected one fem.Function. "
             "For other controls write a script with relax.gauss_newton"
         )
     if isinstance(problem, Evolution) and problem.is_per_step(controls[0]):

@@ -15,7 +15,7 @@ from relax.base.fem.layout import as_rows
 from relax.base.la.factors import Key
 from relax.base.teams import Teams, by_teams, check_teams
 from relax.base.types import Array
-from relax.engine.protocols import check_is_map
+from relax.engine.protocols import check_has_controls, check_is_map
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 
@@ -39,6 +39,7 @@ class MapInverse(ABC):
 
     def __init__(self, G: ReducedMap, teams: Teams | None = None) -> None:
         check_is_map(G, type(self).__name__)
+        check_has_controls(G, type(self).__name__, "correct")
         check_teams(teams)
         self.G = G
         self.teams = teams

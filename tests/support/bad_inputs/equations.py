@@ -212,7 +212,6 @@ MISTAKES = {
         "write 1.0, not 1",
     ),
     "a state: UFL": (lambda g: g.poisson(state=2 * g.u), "state: expected a dolfinx.fem.Function"),
-    "controls: none": (lambda g: g.poisson(controls=[]), "controls: expected at least one"),
     "controls: one, bare": (lambda g: g.poisson(controls=g.u), "controls: expected a list of Functions and Constants"),
     "controls: text": (lambda g: g.poisson(controls="m"), "controls: expected a list of Functions and Con"),
     "controls: None": (lambda g: g.poisson(controls=None), "controls: expected a list of Functions and Constants"),
