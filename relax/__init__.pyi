@@ -53,6 +53,7 @@ from relax.observe import Observable as Observable
 from relax.observe import PointValues as PointValues
 from relax.observe import Stack as Stack
 from relax.observe import TimeIntegral as TimeIntegral
+from relax.observe import fill as fill
 from relax.problem import Continuation as Continuation
 from relax.problem import Evolution as Evolution
 from relax.problem import Problem as Problem

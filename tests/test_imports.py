@@ -295,7 +295,7 @@ PUBLIC = {
         "relax.invert.priors": "BlockPrior IdentityPrior SmoothnessPrior",
         "relax.layer": "ComplexLayer ResidualLoss SolutionLayer graph",
         "relax.observe": "AtSteps ExpressionField ExpressionValues FieldValues Functional Observable PointValues Stack "
-        "TimeIntegral",
+        "TimeIntegral fill",
         "relax.problem": "Continuation Evolution Problem Substitution clamp clamp_boundary rigid_body_modes "
         "theta_evolution",
         "relax.relaxation": "ElasticSGD EntropySGD HamiltonJacobi HeatSmoothing Parle ProximalPoint "

@@ -3,7 +3,7 @@
 from relax.base.fem.points import points_inside
 from relax.observe.base import Look, Observable, Stack
 from relax.observe.expressions import ExpressionField, ExpressionValues
-from relax.observe.fields import FieldValues
+from relax.observe.fields import FieldValues, fill
 from relax.observe.functional import Functional
 from relax.observe.points import PointValues
 from relax.observe.steps import AtSteps, TimeIntegral
@@ -19,5 +19,6 @@ __all__ = [
     "PointValues",
     "Stack",
     "TimeIntegral",
+    "fill",
     "points_inside",
 ]

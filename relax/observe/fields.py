@@ -6,11 +6,14 @@ import numpy as np
 import numpy.typing as npt
 from dolfinx import fem, la
 
+from relax.base import parallel
+from relax.base.checks import of_kind
 from relax.base.fem.forms import num_owned
 from relax.base.fem.layout import SpaceLayout
 from relax.base.fem.richer import interpolate
 from relax.base.fem.subspace import StatePart
 from relax.base.types import Array
+from relax.errors import BadInput
 from relax.observe.base import LinearObservable, Observable
 
 
@@ -19,6 +22,8 @@ class FieldValues(LinearObservable):
 
     Collective. y has the order of the layout: by coordinate, then original cell, then component, independent of the
     partition. Every rank holds all of y, also under ``layout="owned"``, which distributes controls.
+
+    ``FieldValues(f.function_space).value(f)`` is the vector of any Function f, and :func:`relax.fill` the way back.
 
     Args:
         V: the state's space, or a subspace ``problem.state.function_space.sub(i)``. Its degrees of freedom must be
@@ -43,8 +48,12 @@ class FieldValues(LinearObservable):
 
     def adjoint(self, u: fem.Function, dy: Array) -> Array:
         dual = np.zeros(num_owned(u.function_space))
-        dual[self._owned] = self._layout.spread(dy)[: self._part.num_owned]
+        self._write(dual, dy)
         return dual
+
+    def _write(self, into: Array, y: Array) -> None:
+        """Write y as the values of the part that this rank owns into an array of local values. Local."""
+        into[self._owned] = self._layout.spread(y)[: self._part.num_owned]
 
     def on(self, state: fem.Function, other: fem.Function) -> Observable:
         V = self._part.space
@@ -54,6 +63,30 @@ class FieldValues(LinearObservable):
 
     def check_state(self, state: fem.Function) -> None:
         self._part.check(state, "FieldValues")
+
+
+def fill(function: fem.Function, vector: npt.ArrayLike) -> None:
+    """Write a vector into a Function: f = y, ghosts included; the way back from :class:`relax.FieldValues`.
+
+    Collective. For the values of a field that a ``FieldValues`` has seen, and for the part of a replicated control
+    vector that belongs to a field: both have the order of the layout, which does not depend on the partition.
+    ``FieldValues(function.function_space).value(function)`` reads the vector again.
+
+    Args:
+        function: what is written into; of a mixed Function also a part, ``function.sub(i)``, which leaves the others as
+            they are. Degrees of freedom must be point values.
+        vector: (size,), finite and the same on every rank, in the units of the field.
+
+    Raises:
+        BadInput: on every rank, for anything else; then nothing is written.
+    """
+    of_kind(function, fem.Function, "a dolfinx.fem.Function to write into", "fill: function")
+    values = FieldValues(function.function_space)
+    y = parallel.checked_on_all(function.function_space.mesh.comm, vector, values.size, "fill: vector")
+    if y.ndim != 1:
+        raise BadInput(f"fill: vector: expected one of shape ({values.size},), got {y.shape}")
+    values._write(function.x.array, y)
+    function.x.scatter_forward()
 
 
 class _NodalValues(LinearObservable):

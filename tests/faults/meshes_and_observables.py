@@ -43,6 +43,14 @@ MUTANTS = [
         "in a stack, too, a control bends the derivative in the state",
     ),
     Mutant(
+        "function.x.scatter_forward()",
+        "pass",
+        "test_fill.py",
+        "a Function is filled but for its ghosts",
+        ranks=2,
+        file="fields.py",
+    ),
+    Mutant(
         "if type(self) is not Functional:",
         "if False:",
         "test_dual_weighted.py -k cannot",
