@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import ufl
 from dolfinx import fem, mesh
+from ufl.core.expr import Expr
+from ufl.corealg.traversal import traverse_unique_terminals
 from ufl.domain import extract_unique_domain
 
 from relax.base.checks import of_kind, one_of, several
@@ -15,6 +17,11 @@ from relax.base.fem.forms import Control, terminals_of, values_of
 from relax.errors import BadProblem
 from relax.problem.boundary import ExpressionCondition
 from relax.problem.continuation import Continuation
+
+_A_SHAPE = (
+    "A shape can be a control as a displacement d, a vector Function, of a mesh that stays: with K = Identity + "
+    "grad(d) write dot(grad(u), inv(K)) for the gradient of u, x + d for x, and det(K) * dx for dx"
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +86,25 @@ def gives(control: Control, bc: fem.DirichletBC) -> bool:
 def standing_in(bc: fem.DirichletBC) -> list[Control]:
     """The Functions and Constants in the expression that the value of the condition follows."""
     return terminals_of(bc.expression) if isinstance(bc, ExpressionCondition) else []
+
+
+def check_control(control: object, domain: mesh.Mesh, what: str) -> None:
+    """Refuse what nothing can be differentiated in, coordinates with the way around. Local.
+
+    Raises:
+        BadProblem: then.
+    """
+    if isinstance(control, fem.Function | fem.Constant):
+        return
+    is_place = isinstance(control, mesh.Mesh | mesh.Geometry | ufl.Mesh) or (
+        isinstance(control, np.ndarray) and np.may_share_memory(control, domain.geometry.x)
+    )
+    if isinstance(control, Expr):
+        is_place = any(isinstance(t, ufl.SpatialCoordinate) for t in traverse_unique_terminals(control))
+    raise BadProblem(
+        f"{what}: expected a Function or a Constant, got {type(control).__name__}"
+        + ("; the coordinates of the mesh cannot be differentiated in. " + _A_SHAPE if is_place else "")
+    )
 
 
 def check_conditions(bcs: Sequence[fem.DirichletBC], state: fem.Function) -> None:
@@ -161,8 +187,7 @@ def _check(problem: Problem) -> None:
     check_conditions(problem.bcs, state)
     terminals = [*residual.coefficients(), *residual.constants()]
     for i, control in enumerate(problem.controls):
-        if not isinstance(control, fem.Function | fem.Constant):
-            raise BadProblem(f"controls[{i}]: expected a Function or a Constant, got {type(control).__name__}")
+        check_control(control, problem.mesh, f"controls[{i}]")
         if control is state or any(control is other for other in problem.controls[:i]):
             raise BadProblem(f"controls[{i}] is the state or an earlier control again")
         used = any(control is t for t in terminals) or any(gives(control, bc) for bc in problem.bcs)

@@ -14,7 +14,7 @@ from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.forms import Control
 from relax.errors import BadProblem
 from relax.problem.evolution import Evolution, check_length, stands_in
-from relax.problem.problem import Problem
+from relax.problem.problem import Problem, check_control
 
 T = TypeVar("T", ufl.Form, Expr)
 
@@ -82,8 +82,7 @@ def theta_evolution(
     controls = several(controls, "Functions and Constants", "controls")
     per_step = several(per_step, "controls", "per_step")
     for i, control in enumerate(controls):
-        if not isinstance(control, fem.Function | fem.Constant):
-            raise BadProblem(f"controls[{i}]: expected a Function or a Constant, got {type(control).__name__}")
+        check_control(control, state.function_space.mesh, f"controls[{i}]")
     if time is not None:
         of_kind(time, fem.Constant, "the Constant that stands in the residual", "time")
     V, (v,) = state.function_space, residual.arguments()

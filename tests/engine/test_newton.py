@@ -23,6 +23,7 @@ from relax import (
     check_map,
     clamp_boundary,
     meshes,
+    pdes,
 )
 from relax.engine.solve import state
 
@@ -199,15 +200,17 @@ def test_a_p_laplacian_that_starts_flat(p, what):
 
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("where", ["call", "command line"])
-def test_bounds_that_are_not_there(where):
+@pytest.mark.parametrize("linear", [False, True])
+def test_bounds_that_are_not_there(linear, where):
     """A method between bounds, without any, would solve the equation and look as if it had heeded them."""
-    made, name = penalised(1.0), "relax_membrane_snes_type"
+    made = pdes.poisson.source(meshes.unit_square(4)) if linear else penalised(1.0)
+    name = f"relax_{made.name}_snes_type"
     options = {"snes_type": "vinewtonssls"} if where == "call" else None
     if where == "command line":
         PETSc.Options().setValue(name, "vinewtonrsls")
     try:
-        with ReducedMap(made, FieldValues(made.state.function_space), options=options) as G:
-            words = str(raised_everywhere(BadInput, lambda: G(G.present_control())))
+        field = FieldValues(made.state.function_space)
+        words = str(raised_everywhere(BadInput, lambda: ReducedMap(made, field, options=options)))
     finally:
         PETSc.Options().delValue(name)
     assert f"-{name} vinewton" in words and "bounds" in words

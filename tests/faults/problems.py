@@ -29,6 +29,13 @@ MUTANTS = [
         "directions are counted by a division by none",
     ),
     Mutant(
+        "is_place = any(isinstance(t, ufl.SpatialCoordinate)",
+        "is_place = all(isinstance(t, fem.Constant)",
+        "test_bad_input.py -k mistakes",
+        "coordinates as a control are refused without the way around",
+        ranks=2,
+    ),
+    Mutant(
         "if _holds_ufl(value):",
         "if False:",
         "test_bad_input.py -k mistakes",

@@ -12,7 +12,7 @@ from relax.base.la.factors import Factor
 from relax.base.la.options import NEWTON, Options, inserted, refused_options, snes_failure, user_options
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
-from relax.errors import BadInput, SolveFailed
+from relax.errors import SolveFailed
 
 # What a Newton iteration that has stopped moving may leave of the residual, relative to where it began.
 _STALLED = 1e-6
@@ -62,7 +62,7 @@ class NewtonSolver:
         options: PETSc options below those of the command line.
 
     Raises:
-        BadInput: for options that PETSc refuses, or that ask for what is not there.
+        BadInput: for options that PETSc refuses.
     """
 
     def __init__(self, residual: Residual, settings: Newton, operators: FactoredOperator, options: Options) -> None:
@@ -87,12 +87,6 @@ class NewtonSolver:
         self._snes.setOptionsPrefix(prefix)
         with inserted(prefix, snes_options), refused_options(prefix):
             self._snes.setFromOptions()
-        if (kind := self._snes.getType()).startswith("vi"):
-            self._snes.destroy()
-            raise BadInput(
-                f"options: -{prefix}snes_type {kind} solves for a state between bounds, and a Problem has none: "
-                "expected newtonls or another method for equations; for bounds add a penalty to the residual"
-            )
         self._snes.setErrorIfNotConverged(False)
         self._snes.setMonitor(self._stop_at_rounding)
         self._x: PETSc.Vec = None

@@ -18,7 +18,7 @@ from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
 from relax.engine.solve.kernel import flat_rows
 from relax.engine.solve.newton import Newton, NewtonSolver
-from relax.errors import BadProblem, SolveFailed
+from relax.errors import BadInput, BadProblem, SolveFailed
 from relax.problem.continuation import Continuation
 
 # Far above what a linear solver may leave, far below what a term leaves that was overlooked.
@@ -35,6 +35,9 @@ class ForwardSolver:
         residual: the residual; its state's register holds the solution afterwards.
         operators: the factors.
         settings: of Newton's method.
+
+    Raises:
+        BadInput: for options that ask for a state between bounds.
     """
 
     def __init__(self, residual: Residual, operators: FactoredOperator, settings: Newton) -> None:
@@ -45,6 +48,14 @@ class ForwardSolver:
         self._known_linear = False
         self._another_length_may_help = False
         self._has_told = False
+        # A linear equation is solved without SNES, which would not be asked.
+        asked = {**operators.options, **user_options(operators.prefix, ("snes_type",))}
+        if (kind := str(asked.get("snes_type"))).startswith("vi"):
+            raise BadInput(
+                f"options: -{operators.prefix}snes_type {kind} solves for a state between bounds (a variational "
+                "inequality), and a Problem has none: expected newtonls or another method for equations; for bounds "
+                "add a penalty to the residual"
+            )
 
     def linear(self, key: Key, at_zero: Array | None = None) -> None:
         """The state of a residual that is affine in it.

@@ -215,6 +215,18 @@ MISTAKES = {
     "controls: one, bare": (lambda g: g.poisson(controls=g.u), "controls: expected a list of Functions and Constants"),
     "controls: text": (lambda g: g.poisson(controls="m"), "controls: expected a list of Functions and Con"),
     "controls: None": (lambda g: g.poisson(controls=None), "controls: expected a list of Functions and Constants"),
+    "controls: a mesh": (lambda g: g.poisson(controls=[g.mesh]), "got Mesh; the coordinates of the mesh cannot be"),
+    "controls: a geometry": (lambda g: g.poisson(controls=[g.mesh.geometry]), "A shape can be a control as a displace"),
+    "controls: its nodes": (lambda g: g.poisson(controls=[g.mesh.geometry.x]), "A shape can be a control as a displac"),
+    "controls: numbers": (lambda g: g.poisson(controls=[np.ones(3)]), "expected a Function or a Constant, got ndarray"),
+    "controls: x": (
+        lambda g: g.poisson(controls=[ufl.SpatialCoordinate(g.mesh)]),
+        "got SpatialCoordinate; the coordinates of the mesh cannot be differentiated in",
+    ),
+    "controls: x of steps": (
+        lambda g: theta(g, controls=[ufl.SpatialCoordinate(g.mesh)[0]]),
+        "controls[0]: expected a Function or a Constant, got Indexed; the coordinates of the mesh",
+    ),
     "controls: twice": (
         lambda g: g.poisson(residual=(g.u - g.c) * g.v * ufl.dx, state=g.u, controls=[g.c, g.c]),
         "controls[1] is the state or an earlier control again",
