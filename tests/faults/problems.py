@@ -29,6 +29,12 @@ MUTANTS = [
         "directions are counted by a division by none",
     ),
     Mutant(
+        "np.concatenate(parts, axis=-1) if parts else np.empty(0)",
+        "np.concatenate(parts, axis=-1)",
+        "test_layout.py -k no_controls",
+        "a vector of no controls cannot be strung together",
+    ),
+    Mutant(
         "is_place = any(isinstance(t, ufl.SpatialCoordinate)",
         "is_place = all(isinstance(t, fem.Constant)",
         "test_bad_input.py -k mistakes",

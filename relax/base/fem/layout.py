@@ -295,7 +295,7 @@ class Owned:
                 parts.append(part if self._comm.rank == 0 else part[:0])
             else:
                 parts.append(part.owned(carrier.function_space))
-        return parallel.checked(self._comm, np.concatenate(parts), self.size, what)
+        return parallel.checked(self._comm, _strung(parts), self.size, what)
 
     def sizes(self, vector: Array) -> Array:
         is_field = [carrier is not None for carrier in self._carriers]
@@ -312,7 +312,7 @@ def _sizes(
 ) -> Array:
     """``ControlLayout.sizes`` of a vector of controls that end at ``ends``; ``total`` sums over the ranks."""
     pieces = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-    squares = total(np.array([[np.dot(vector[p], vector[p]), p.stop - p.start] for p in pieces]))
+    squares = total(np.array([[np.dot(vector[p], vector[p]), p.stop - p.start] for p in pieces]).reshape(-1, 2))
     sizes = np.abs(vector)
     for piece, of_field, mean in zip(pieces, is_field, squares[:, 0] / squares[:, 1], strict=True):
         if of_field:

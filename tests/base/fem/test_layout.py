@@ -229,3 +229,13 @@ def test_maps_give_the_numbers_of_one_rank(name):
     for alone, together in zip(*found, strict=True):
         close(together, alone)
         everyone_has(together)
+
+
+@pytest.mark.parametrize("kind", ["replicated", "owned"])
+def test_no_controls(kind):
+    """Vectors of no entries go every way."""
+    layout = control_layout(kind, COMM, [])
+    m = layout.join(layout.split(layout.checked([], "control")))
+    assert layout.is_empty and layout.size == 0 and m.shape == layout.sizes(m).shape == (0,)
+    assert layout.restored(layout.as_kept(m), "kept").shape == (0,) and layout.dot(m, m) == 0.0
+    assert not control_layout(kind, COMM, [fem.Constant(meshes.unit_square(1), 1.0)]).is_empty
