@@ -56,10 +56,12 @@ from relax.observe import TimeIntegral as TimeIntegral
 from relax.observe import fill as fill
 from relax.problem import Continuation as Continuation
 from relax.problem import Evolution as Evolution
+from relax.problem import PointSource as PointSource
 from relax.problem import Problem as Problem
 from relax.problem import Substitution as Substitution
 from relax.problem import clamp as clamp
 from relax.problem import clamp_boundary as clamp_boundary
+from relax.problem import pieces as pieces
 from relax.problem import rigid_body_modes as rigid_body_modes
 from relax.problem import theta_evolution as theta_evolution
 from relax.relaxation import SGLD as SGLD

@@ -296,8 +296,8 @@ PUBLIC = {
         "relax.layer": "ComplexLayer ResidualLoss SolutionLayer graph",
         "relax.observe": "AtSteps ExpressionField ExpressionValues FieldValues Functional Observable PointValues Stack "
         "TimeIntegral fill",
-        "relax.problem": "Continuation Evolution Problem Substitution clamp clamp_boundary rigid_body_modes "
-        "theta_evolution",
+        "relax.problem": "Continuation Evolution PointSource Problem Substitution clamp clamp_boundary pieces "
+        "rigid_body_modes theta_evolution",
         "relax.relaxation": "ElasticSGD EntropySGD HamiltonJacobi HeatSmoothing Parle ProximalPoint "
         "RelaxedLandscape SGLD",
         "relax.train": "HalfInverse gauss_newton_inverse lbfgs_inverse physical_gradient",

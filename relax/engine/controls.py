@@ -9,6 +9,7 @@ from dolfinx import fem
 
 from relax.base import parallel
 from relax.base.fem.coefficients import interpolated
+from relax.base.fem.expansion import Expansion, num_entries
 from relax.base.fem.forms import Control, num_owned
 from relax.base.types import Array
 from relax.engine.protocols import Map, check_has_controls, check_is_map
@@ -24,7 +25,8 @@ def control_values(G: Map, *functions: Any) -> Array:
     Args:
         G: the map whose control layout counts.
         functions: one per control, in the problem's order (a single one serves all): a function of x, x of shape
-            (3, num_points) as DOLFINx has it; a number or an array; for a field also a UFL expression. For a control
+            (3, num_points) as DOLFINx has it; a number or an array; for a field also a UFL expression. For ``pieces``
+            and a ``PointSource`` a number, or an array of their numbers. For a control
             with a value in each step of an evolution: one of these for all steps, or a list of one for each step (an
             array whose first axis is the steps).
 
@@ -49,13 +51,13 @@ def control_values(G: Map, *functions: Any) -> Array:
             parts += _step_parts(G, control, value, G.problem.num_steps)
         else:
             parts.append(_control_part(G, control, value))
-    return G.layout.join(parts)
+    return G.layout.of_values(parts)
 
 
 def _step_parts(G: Map, control: Control, value: Any, num_steps: int) -> list[Array]:
     """Owned values of a control with a value in each step. Collective."""
     length = len(value) if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim) else None
-    entries = int(np.prod(control.ufl_shape, dtype=np.int64))
+    entries = num_entries(control) or int(np.prod(control.ufl_shape, dtype=np.int64))
     if length == num_steps == entries > 1 and all(np.ndim(v) == 0 and not callable(v) for v in value):
         raise BadInput(
             f"control_values: {num_steps} numbers can be one for each step or the {entries} entries of one value; pass "
@@ -69,7 +71,9 @@ def _step_parts(G: Map, control: Control, value: Any, num_steps: int) -> list[Ar
 
 
 def _control_part(G: Map, control: Control, value: Any) -> Array:
-    """Owned values of one control. Collective."""
+    """Owned values of one control, or its numbers. Collective."""
+    if isinstance(control, Expansion):
+        return control.checked(value, "control_values")
     if isinstance(control, fem.Constant):
         with parallel.together(G.comm):
             numbers = value(np.zeros((3, 1))) if callable(value) else value

@@ -147,7 +147,7 @@ class Solution(Protocol):
         """Derivatives and observations at several controls."""
 
     def present_parts(self) -> list[Array]:
-        """What the controls hold now: owned values of a field, the entries of a constant."""
+        """What the controls hold now: owned values of a field, the entries of others. Collective."""
 
     def close(self) -> None:
         """Free factors and matrices."""

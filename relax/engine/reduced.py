@@ -187,7 +187,7 @@ class ReducedMap(Map):
 
     def present_control(self) -> Array:
         """The control vector of what the problem's controls hold now, the same in each step. Collective."""
-        return self.layout.join(self.solution.present_parts())
+        return self.layout.of_values(self.solution.present_parts())
 
     # -- life time -----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
-from relax.base.fem.forms import present
+from relax.base.fem.expansion import held
 from relax.base.fem.layout import ControlLayout
 from relax.base.la.factors import Factor, Key
 from relax.base.la.options import Options
@@ -86,8 +86,8 @@ class Stationary:
         return [(StationaryDerivatives(self, self._solve(row)), self._observe()) for row in rows]
 
     def present_parts(self) -> list[Array]:
-        """What the controls hold now: owned values of a field, the entries of a constant."""
-        return [present(control) for control in self.residual.controls]
+        """What the controls hold now: owned values of a field, the entries of others. Collective."""
+        return [held(control) for control in self.residual.controls]
 
     def _observe(self) -> Array:
         return observed(self.observable, self.residual.state)

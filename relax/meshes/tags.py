@@ -80,6 +80,43 @@ def cells(domain: mesh.Mesh, tags: Tag | Sequence[Tag]) -> Entities:
     return np.unique(np.concatenate(_entities(domain, tags, "cell")))
 
 
+def labels(domain: mesh.Mesh, tags: mesh.MeshTags | Sequence[Tag]) -> tuple[int, npt.NDArray[np.int64]]:
+    """Which of the tags each cell has: each cell exactly one.
+
+    Collective.
+
+    Args:
+        domain: the mesh.
+        tags: names and numbers of cells' tags, the same on every rank; or a number for each cell, as DOLFINx has them,
+            whose values in rising order are the tags.
+
+    Returns:
+        How many tags, and for each cell that this rank owns the place of its own among them.
+
+    Raises:
+        BadInput: when a tag has no cell, stands there twice, or a cell has none of them.
+    """
+    of_kind(domain, mesh.Mesh, "a mesh of DOLFINx", "domain")
+    tdim, comm = domain.topology.dim, domain.comm
+    if isinstance(tags, mesh.MeshTags):
+        if tags.dim != tdim or tags.topology is not domain.topology._cpp_object:
+            raise BadInput(f"tags: expected tags of the cells of this mesh, got {tags.name!r} of dimension {tags.dim}")
+        each = [tags.find(n) for n in sorted(set().union(*parallel.on_each_rank(comm, set(tags.values.tolist()))))]
+    else:
+        each = _entities(domain, parallel.of_rank_0(comm, _sequence(tags)), "cell")
+    places = np.full(domain.topology.index_map(tdim).size_local, -1, dtype=np.int64)
+    twice = False
+    for i, entities in enumerate(each):
+        mine = entities[entities < len(places)]
+        twice |= bool((places[mine] >= 0).any())
+        places[mine] = i
+    if parallel.any_rank(comm, twice):
+        raise BadInput("tags: expected each once, got one again")
+    if without := parallel.total(comm, int(np.count_nonzero(places < 0))):
+        raise BadInput(f"tags: expected one of the {len(each)} tags on every cell, and {without} cells have none")
+    return len(each), places
+
+
 def dx(domain: mesh.Mesh, tags: Tag | Sequence[Tag] | None = None) -> ufl.Measure:
     """The measure of the cells with these tags, or of all cells.
 

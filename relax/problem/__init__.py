@@ -4,6 +4,8 @@ from relax.problem.boundary import clamp, clamp_boundary, value_space
 from relax.problem.continuation import Continuation
 from relax.problem.evolution import Evolution
 from relax.problem.null_space import rigid_body_modes
+from relax.problem.pieces import pieces
+from relax.problem.point_source import PointSource
 from relax.problem.problem import Problem
 from relax.problem.substitution import Substitution
 from relax.problem.theta import theta_evolution
@@ -11,10 +13,12 @@ from relax.problem.theta import theta_evolution
 __all__ = [
     "Continuation",
     "Evolution",
+    "PointSource",
     "Problem",
     "Substitution",
     "clamp",
     "clamp_boundary",
+    "pieces",
     "rigid_body_modes",
     "theta_evolution",
     "value_space",

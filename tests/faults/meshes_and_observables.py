@@ -173,7 +173,7 @@ MUTANTS = [
         "test_observe.py -k elements_on_facets",
         "a rank without a point leaves the others waiting",
         ranks=3,
-        file="observe/points.py",
+        file="points.py",
     ),
     Mutant(
         "weights = self.values * dy[self.rows]",

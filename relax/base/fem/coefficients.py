@@ -12,6 +12,7 @@ from ufl.domain import extract_domains
 
 from relax.base import parallel
 from relax.base.fem import compat
+from relax.base.fem.expansion import Expansion
 from relax.base.types import Array
 from relax.errors import BadInput
 
@@ -76,9 +77,12 @@ def local_values(terminal: fem.Function | fem.Constant, value: Any, what: str) -
 
     Args:
         terminal: of which kind.
-        value: as :func:`interpolated` takes it; for a Constant a number, or an array of its shape.
+        value: as :func:`interpolated` takes it; for a Constant a number, or an array of its shape; for an expansion a
+            number, or an array of its numbers.
         what: the argument's name, for the message.
     """
+    if isinstance(terminal, Expansion):
+        return terminal.spread(terminal.checked(value, what))
     if isinstance(terminal, fem.Function):
         return interpolated(value, terminal.function_space).x.array
     try:

@@ -5,7 +5,8 @@ an order that does not depend on how the mesh is partitioned. A *control layout*
 one of two kinds:
 
 - ``replicated``: every rank holds the whole vector, in that order. Rank 0's copy counts, where they differ by rounding.
-- ``owned``: each rank holds the degrees of freedom it owns, in DOLFINx's own order; a constant lives on rank 0.
+- ``owned``: each rank holds the degrees of freedom it owns, in DOLFINx's own order; a constant lives on rank 0, and so
+  do the numbers of an expansion.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mpi4py import MPI
 from relax.base import parallel
 from relax.base.fem import compat
 from relax.base.fem.cells import cell_numbers
+from relax.base.fem.expansion import Expansion, num_entries
 from relax.base.fem.forms import Control, num_owned
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -159,7 +161,13 @@ class ControlLayout(Protocol):
         """One vector (size,) as a part per control: owned and ghost values, or a constant's entries. Collective."""
 
     def join(self, parts: Sequence[Array]) -> Array:
-        """Parts (..., owned) of fields and (..., entries) of constants, as (..., size); of none (0,). Collective."""
+        """Derivatives in controls, (..., owned) of fields and (..., entries) of constants, as (..., size). Collective.
+
+        Of an expansion the derivative in the field becomes that in its numbers; of no controls (0,).
+        """
+
+    def of_values(self, parts: Sequence[Array]) -> Array:
+        """The vector of what controls hold: as ``join``, of an expansion its numbers, (..., entries). Collective."""
 
     def dot(self, a: Array, b: Array) -> float:
         """The inner product over all ranks of two vectors (size,). Collective."""
@@ -177,13 +185,26 @@ class ControlLayout(Protocol):
     def sizes(self, vector: Array) -> Array:
         """For each entry of a vector (size,) how large what it belongs to is there: (size,), above 0. Collective.
 
-        Of a field the root of its mean square, of a constant's entry its amount; 1 where that is zero.
+        Of a field the root of its mean square, of any other entry its amount; 1 where that is zero.
         """
 
 
 def _distinct_spaces(controls: Sequence[Control]) -> list[fem.FunctionSpace]:
     """The spaces of the fields among the controls, each once."""
-    return list({id(c.function_space): c.function_space for c in controls if isinstance(c, fem.Function)}.values())
+    return list({id(c.function_space): c.function_space for c in controls if num_entries(c) is None}.values())
+
+
+def _spread(control: Control, entries: Array) -> Array:
+    """The entries of a constant as they are, those of an expansion as values of its field. Local."""
+    return control.spread(entries) if isinstance(control, Expansion) else entries
+
+
+def _collected(controls: Sequence[Control], parts: Sequence[Array]) -> list[Array]:
+    """Derivatives in expansions as those in their numbers; others as they are. Collective."""
+    return [
+        c.collected(as_rows(p)).reshape(*p.shape[:-1], c.size) if isinstance(c, Expansion) else p
+        for c, p in zip(controls, parts, strict=True)
+    ]
 
 
 class Replicated:
@@ -196,8 +217,12 @@ class Replicated:
         self.is_empty = not controls
         # A control with a value in each step stands here once a step: its order is worked out once.
         known = {id(V): SpaceLayout(V) for V in _distinct_spaces(controls)}
-        self._spaces = [known[id(c.function_space)] if isinstance(c, fem.Function) else None for c in controls]
-        lengths = [s.size if s is not None else c.value.size for s, c in zip(self._spaces, controls, strict=True)]
+        self._controls = tuple(controls)
+        entries = [num_entries(c) for c in controls]
+        self._spaces = [
+            known[id(c.function_space)] if n is None else None for c, n in zip(controls, entries, strict=True)
+        ]
+        lengths = [s.size if s is not None else n for s, n in zip(self._spaces, entries, strict=True)]
         self._ends = np.cumsum([0, *lengths])
         self.size = int(self._ends[-1])
 
@@ -208,9 +233,15 @@ class Replicated:
 
     def split(self, vector: Array) -> list[Array]:
         pieces = [vector[a:b] for a, b in zip(self._ends[:-1], self._ends[1:], strict=True)]
-        return [p if s is None else s.spread(p) for s, p in zip(self._spaces, pieces, strict=True)]
+        return [
+            _spread(c, p) if s is None else s.spread(p)
+            for c, s, p in zip(self._controls, self._spaces, pieces, strict=True)
+        ]
 
     def join(self, parts: Sequence[Array]) -> Array:
+        return self.of_values(_collected(self._controls, parts))
+
+    def of_values(self, parts: Sequence[Array]) -> Array:
         whole = [p if s is None else s.gather(p) for s, p in zip(self._spaces, parts, strict=True)]
         return _strung(whole)
 
@@ -232,7 +263,7 @@ class Replicated:
 
 
 class Owned:
-    """Each rank holds the control values that it owns; the entries of a constant are rank 0's."""
+    """Each rank holds the control values that it owns; the entries of what is no field are rank 0's."""
 
     kind: Kind = "owned"
 
@@ -240,11 +271,14 @@ class Owned:
         self._comm = comm
         self.is_empty = not controls
         known = {id(V): fem.Function(V) for V in _distinct_spaces(controls)}
-        self._carriers = [known[id(c.function_space)] if isinstance(c, fem.Function) else None for c in controls]
-        self._entries = [0 if isinstance(c, fem.Function) else c.value.size for c in controls]
+        self._controls = tuple(controls)
+        self._entries = [num_entries(c) for c in controls]
+        self._carriers = [
+            known[id(c.function_space)] if n is None else None for c, n in zip(controls, self._entries, strict=True)
+        ]
         lengths = [
-            num_owned(c.function_space) if isinstance(c, fem.Function) else c.value.size * (comm.rank == 0)
-            for c in controls
+            num_owned(c.function_space) if n is None else n * (comm.rank == 0)
+            for c, n in zip(controls, self._entries, strict=True)
         ]
         self._ends = np.cumsum([0, *lengths])
         self.size = int(self._ends[-1])
@@ -253,11 +287,16 @@ class Owned:
         return parallel.checked(self._comm, values, self.size, what)
 
     def split(self, vector: Array) -> list[Array]:
+        parts = zip(self._controls, self._parts(vector), self._entries, strict=True)
+        return [part if entries is None else _spread(control, part) for control, part, entries in parts]
+
+    def _parts(self, vector: Array) -> list[Array]:
+        """Owned and ghost values of fields, entries of all others. Collective."""
         parts = []
         pieces = zip(self._carriers, self._entries, self._ends[:-1], self._ends[1:], strict=True)
         for carrier, entries, a, b in pieces:
-            if carrier is None:
-                mine = vector[a:b] if b > a else np.zeros(entries)
+            if carrier is None or entries is not None:
+                mine = vector[a:b] if b > a else np.zeros(entries or 0)
                 parts.append(parallel.from_rank_0(self._comm, mine))
             else:
                 carrier.x.array[: b - a] = vector[a:b]
@@ -266,6 +305,9 @@ class Owned:
         return parts
 
     def join(self, parts: Sequence[Array]) -> Array:
+        return self.of_values(_collected(self._controls, parts))
+
+    def of_values(self, parts: Sequence[Array]) -> Array:
         lengths = np.diff(self._ends)
         return _strung([p[..., :n] for p, n in zip(parts, lengths, strict=True)])
 
@@ -274,7 +316,7 @@ class Owned:
 
     def as_kept(self, vector: Array) -> Any:
         kept: list[Any] = []
-        for part, carrier in zip(self.split(vector), self._carriers, strict=True):
+        for part, carrier in zip(self._parts(vector), self._carriers, strict=True):
             if carrier is not None:
                 field = fem.Function(carrier.function_space)
                 field.x.array[:] = part
@@ -290,7 +332,7 @@ class Owned:
         parts = []
         for part, carrier, entries in zip(kept, self._carriers, self._entries, strict=True):
             if isinstance(part, np.ndarray) == (carrier is not None) or carrier is None and part.shape != (entries,):
-                raise BadInput(f"{what}: expected the controls of this map, fields and constants in their order")
+                raise BadInput(f"{what}: expected the controls of this map, fields and numbers in their order")
             if carrier is None:
                 parts.append(part if self._comm.rank == 0 else part[:0])
             else:

@@ -12,6 +12,7 @@ import scipy.sparse.csgraph
 import ufl
 from dolfinx import fem
 
+from relax.base.fem.expansion import Expansion
 from relax.base.fem.forms import Control, compiled, given_back, holds, jumps_with, num_owned, values_of
 from relax.base.types import Array
 from relax.engine.dense.affine import Affine, Indices, affine
@@ -273,6 +274,8 @@ def _check(G: ReducedMap) -> None:
     if isinstance(G.problem, Evolution) and G.problem.substitution is not None:
         raise refuse("expected steps for the state itself, got a substitution, which is not linear")
     residual = G.residual
+    if any(isinstance(c, Expansion) for c in residual.controls):
+        raise refuse("expected fields and Constants as controls, got one of pieces or point sources")
     if not residual.is_linear or jumps_with(residual.weak.F, residual.state):
         raise refuse("expected steps that are linear in the state, got a residual that is not")
     if residual.problem.nullspace is not None:

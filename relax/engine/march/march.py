@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 import numpy as np
 
 from relax.base.checkpoint import Checkpoint
-from relax.base.fem.forms import present
+from relax.base.fem.expansion import held
 from relax.base.log import LongRun
 from relax.base.types import Array
 from relax.engine.linearization import BLOCK, Derivatives
@@ -134,8 +134,8 @@ class March(Runs):
         return MarchDerivatives(self, run, walk), value
 
     def present_parts(self) -> list[Array]:
-        """What the controls hold now, the same for each step: owned values of a field, the entries of a constant."""
-        return [present(control) for control in expanded(self.evolution)]
+        """What the controls hold now, the same for each step, as ``held``. Collective."""
+        return [held(control) for control in expanded(self.evolution)]
 
     def close(self) -> None:
         """Free the factors and matrices."""

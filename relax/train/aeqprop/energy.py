@@ -11,6 +11,7 @@ import ufl
 from dolfinx import fem
 
 from relax.base.checks import array_like, of_kind, positive, several
+from relax.base.fem.expansion import Expansion
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
 from relax.observe.base import Observable
@@ -54,6 +55,8 @@ class Energy:
         for i, theta in enumerate(self.parameters):
             if not isinstance(theta, fem.Function) or theta not in self.E.coefficients() or theta is self.state:
                 raise BadProblem(f"Energy: parameters[{i}]: expected a Function of E but the state, got {theta!s:.80}")
+            if isinstance(theta, Expansion):
+                raise BadProblem(f"Energy: parameters[{i}]: expected a field of its own, got numbers, {theta.what}")
             if any(theta is other for other in self.parameters[:i]):
                 raise BadProblem(f"Energy: parameters[{i}] is an earlier parameter again")
             if any(gives(theta, bc) for bc in self.bcs):
