@@ -33,6 +33,7 @@ from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.observe.base import Look, Observable
 from relax.problem.evolution import Evolution
+from relax.problem.point_source import PointSource
 from relax.problem.problem import Problem
 
 # Halvings of the threshold of ``marked``.
@@ -117,7 +118,13 @@ def dual_weighted_residual(lin: Linearization, cotangent: npt.ArrayLike) -> Erro
             "dual_weighted_residual: its steps are solved for another unknown than the state; expected an evolution "
             "without a substitution, such as route='direct' of Hamilton-Jacobi"
         )
-    if (G.problem.step if isinstance(G.problem, Evolution) else G.problem).nullspace is not None:
+    step = G.problem.step if isinstance(G.problem, Evolution) else G.problem
+    if any(isinstance(c, PointSource) for c in step.residual.coefficients()):
+        raise BadInput(
+            "dual_weighted_residual: expected loads that richer spaces have, too, got a PointSource, which stands "
+            "for that of its own space alone"
+        )
+    if step.nullspace is not None:
         raise BadInput(
             "dual_weighted_residual: expected a problem without a nullspace; hold the state somewhere instead"
         )

@@ -169,8 +169,8 @@ MUTANTS = [
         ranks=3,
     ),
     Mutant(
-        "c.value.size * (comm.rank == 0)",
-        "c.value.size",
+        "n * (comm.rank == 0)",
+        "n",
         CLAMPED_NUMBER,
         "every rank holds a constant that rank 0 owns",
         ranks=2,
@@ -203,6 +203,7 @@ MUTANTS = [
         "test_layer.py::TestDiffusion -k rank_0s",
         "each rank solves at a control of its own",
         ranks=2,
+        file="layout.py",
     ),
     Mutant(
         "self._transposed_is_current = False",

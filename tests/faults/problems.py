@@ -88,6 +88,32 @@ MUTANTS = [
         "test_boundary.py " + CLAMPED,
         "a later condition leaves its rows to a control",
     ),
+    Mutant(
+        "(self._transposed @ duals.T).T",
+        "(self._inverse @ duals.T).T",
+        "test_pieces.py -k field",
+        "of a piece's gradient that of one cell",
+    ),
+    Mutant(
+        "return parallel.sum_over_ranks(self._comm, np.ascontiguousarray((self._transposed",
+        "return np.array(np.ascontiguousarray((self._transposed",
+        "test_pieces.py -k field",
+        "the gradient in a number by this rank's cells alone",
+        ranks=2,
+    ),
+    Mutant(
+        "number.x.scatter_forward()  # floats",
+        "# floats",
+        "test_pieces.py -k field",
+        "the tags of a rank's ghosts are not known",
+        ranks=2,
+    ),
+    Mutant(
+        "np.linalg.solve(M[dofs][:, dofs].toarray(), seen.values[:, of_cell])",
+        "seen.values[:, of_cell]",
+        "test_point_source.py -k transpose",
+        "basis functions at a point, without the inverse of the cell's mass matrix, as its load",
+    ),
     Mutant("- f * v * ufl.dx", "+ f * v * ufl.dx", "test_poisson_mesh.py", "the sign of a source"),
     Mutant(
         "residual -= as_coefficient(q, V)",
