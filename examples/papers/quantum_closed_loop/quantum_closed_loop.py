@@ -44,6 +44,7 @@ class Box:
 
     Args:
         cells: how many.
+        steps: of a loop.
 
     Attributes:
         one: the step, sample by sample.
@@ -51,7 +52,8 @@ class Box:
         nodes: where they are.
     """
 
-    def __init__(self, cells: int = 33) -> None:
+    def __init__(self, cells: int = 33, steps: int = STEPS) -> None:
+        self.steps = steps
         mesh = relax.meshes.interval(cells, (0.0, 2.0), comm=MPI.COMM_SELF)
         evolution = schrodinger.dipole(mesh, num_steps=2, dt=2.0 * DT, degree=1)
         self.one = relax.train.one_step(evolution, control=evolution.per_step[0])
@@ -92,9 +94,9 @@ class Box:
 
     def control(self, target: int) -> closed_loops.Experiment:
         """The experiment with a target."""
-        losses = dict.fromkeys(range(1, STEPS + 1), self.infidelity(target))
+        losses = dict.fromkeys(range(1, self.steps + 1), self.infidelity(target))
         return closed_loops.Experiment(
-            f"Target {target}", self, STEPS, losses, self.starts, self.networks, TEST_SAMPLES,
+            f"Target {target}", self, self.steps, losses, self.starts, self.networks, TEST_SAMPLES,
             flows=closed_loops.FLOWS if target == TARGETS[0] else closed_loops.FLOWS[:3],
         )  # fmt: skip
 
@@ -111,7 +113,7 @@ class Box:
                 lengths[flow].append(float((values * torch.linalg.solve(M, values)).sum().sqrt()))
 
         missed = self.infidelity(target)
-        loop = relax.train.ClosedLoop(self, net, steps=STEPS, losses={STEPS: lambda s: missed(s).mean()})
+        loop = relax.train.ClosedLoop(self, net, steps=self.steps, losses={self.steps: lambda s: missed(s).mean()})
         loop.gradients(s, watch=watch)
         return {flow: max(of) / of[0] for flow, of in lengths.items()}
 
@@ -169,7 +171,7 @@ def gradients(box: Box, *, repeats: int = 5, steps: int = STEPS) -> dict[str, fl
 def main() -> None:
     """Train by all flows; then the ends, costates, and the time that a gradient takes."""
     given = harness.settings(__doc__ or "", epochs=4)
-    box, targets = Box(), TARGETS[:1] if given.quick else TARGETS
+    box, targets = (Box(steps=16), TARGETS[:1]) if given.quick else (Box(), TARGETS)
     experiments = [box.control(target) for target in targets]
     outcomes = closed_loops.compare("Quantum closed loop", experiments, given)
     tested = experiments[0].data(range(given.seeds))[1]

@@ -172,7 +172,7 @@ def main() -> None:
     compared = methods(sheet, errors)
     harness.compare("Settling sheet", compared[:2] if given.quick else compared, given, times=(2.0, 5.0, 10.0))
     harness.say("\n" + epochs_table("Test error in per cent", errors, (0, 1, 2, 3, 4, 5), ".0f"))
-    levels, betas = (LEVELS[3:], BETAS[5:8]) if given.quick else (LEVELS, BETAS)
+    levels, betas = (LEVELS[-1:], BETAS[5:8]) if given.quick else (LEVELS, BETAS)
     found = [direction_errors(sheet, seed, levels, betas) for seed in range(given.seeds)]
     harness.say("\n" + noise_table(found, levels, betas))
 
