@@ -26,6 +26,7 @@ batches of small systems                                   ``dense/points.py``; 
 energies as a function of the potential                    ``eigen/derivatives.py``
 shapes, leading axes, closed points                        ``linearization.py``, ``reduced.py``
 control vectors from functions                             ``controls.py``
+numbers on pieces, strengths of point sources              ``base/fem/expansion.py``
 samples that share a solve                                 ``batch.py``
 ``check_map``                                              ``verify.py``
 =========================================================  ======================================================

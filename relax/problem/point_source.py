@@ -26,10 +26,11 @@ class PointSource(Expansion):
     The transpose of :class:`relax.PointValues`, with the same points, order and errors. It stands in a residual as the
     Function f does in ``- ufl.inner(f, v) * ufl.dx``, in ``controls`` and in ``per_step``. f is that piecewise
     polynomial, in the one cell of each point, with ∫ f · v dx = Σ s_i · v(x_i) exactly for all v in V (the local Riesz
-    representative of Dirac's delta): beside it in the integral may stand constants, and no coefficient that varies in
-    the cell. Its part of a control vector is s, components of a vector field side by side, on every rank in the
-    replicated layout, on rank 0 in the owned one. ``f.values`` reads s and sets it (zeros at first): where V cannot
-    tell points apart, as more of them in a cell than it has degrees of freedom there, the smallest s of the same load.
+    representative of Dirac's delta), by the quadrature that UFL chooses or a finer one: beside it in the integral may
+    stand constants, and no coefficient that varies in the cell. Its part of a control vector is s, components of a
+    vector field side by side, on every rank in the replicated layout, on rank 0 in the owned one. ``f.values`` reads s
+    and sets it (zeros at first): where V cannot tell points apart, as more of them in a cell than it has degrees of
+    freedom there, the smallest s of the same load.
 
     Collective. Units: those of s are the load's, an integral of a source over the domain.
 

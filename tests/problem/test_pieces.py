@@ -22,8 +22,10 @@ from relax import (
     pieces,
     theta_evolution,
 )
+from relax.base.fem.coefficients import local_values
 from relax.errors import BadInput, BadProblem
 from relax.train.aeqprop import Energy
+from relax.train.aeqprop.samples import _values as input_values
 
 pytestmark = pytest.mark.ranks(1, 2, 3)
 
@@ -149,6 +151,14 @@ def test_numbers_in_each_step(domain):
         close(lin.hvp(w, m), basis @ reference.hvp(w, m @ basis))
 
 
+def test_values_for_steps_and_samples(domain):
+    """Where other parts of relax set what a control holds, numbers are what they take."""
+    f = pieces(domain, strips(domain))
+    f.values = START
+    for held in (local_values(f, list(START), "fixed"), input_values(COMM, f, START)):
+        np.testing.assert_array_equal(held, f.x.array)
+
+
 def test_layer_and_inversion(maps):
     G = maps[0]["replicated"]
     m = torch.tensor(START, requires_grad=True)
@@ -176,6 +186,8 @@ def test_mistakes(domain, maps):
     assert "3 of them, one for each tag" in words(lambda: setattr(f, "values", [1.0, 2.0]))
     assert "NaN" in words(lambda: setattr(f, "values", np.nan))
     assert "3 of them, one for each tag" in words(lambda: control_values(G, lambda x: x[0]))
+    assert "3 of them, one for each tag" in words(lambda: control_values(G, [[1.0], [1.0, 2.0], 3.0]))
+    assert "3 of them, one for each tag" in words(lambda: setattr(f, "values", fem.Constant(domain, 1.0)))
     energy = ((1.0 + f**2) * G.problem.state**2) * dx
     assert "numbers" in words(lambda: Energy(E=energy, state=G.problem.state, parameters=[f]), BadProblem)
     if COMM.size == 1:

@@ -68,9 +68,14 @@ class Expansion(fem.Function):
     def checked(self, values: Any, what: str) -> Array:
         """A number or (size,) as (size,), rank 0's on every rank. Collective."""
         with parallel.together(self._comm):
-            if callable(values) or np.shape(array_like(values, what)) not in ((), (self.size,)):
-                raise BadInput(f"{what}: expected a number, or {self.size} of them, {self.what}, got {values!r:.80}")
-            values = np.broadcast_to(np.asarray(values), (self.size,))
+            words = f"{what}: expected a number, or {self.size} of them, {self.what}, got {values!r:.80}"
+            try:
+                array = np.asarray(array_like(values, what))
+            except (TypeError, ValueError) as cause:
+                raise BadInput(words) from cause
+            if array.dtype == object or array.shape not in ((), (self.size,)):
+                raise BadInput(words)
+            values = np.broadcast_to(array, (self.size,))
         return parallel.checked_on_all(self._comm, values, self.size, what)
 
     def spread(self, s: Array) -> Array:

@@ -12,6 +12,7 @@ from ufl.core.expr import Expr
 from relax.base import parallel
 from relax.base.checks import array_like
 from relax.base.fem.coefficients import interpolated
+from relax.base.fem.expansion import Expansion
 from relax.base.fem.forms import Control, values_of
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -96,6 +97,8 @@ def _check_inputs(energy: Energy, misfit: Misfit, given: list[Any]) -> None:
 
 def _values(comm: Any, terminal: Control, value: Any) -> Array:
     """What the input is to hold, ghosts included. Collective."""
+    if isinstance(terminal, Expansion):
+        return terminal.spread(terminal.checked(value, f"Aeqprop: x: {terminal}"))
     is_field = isinstance(terminal, fem.Function)
     if is_field and (callable(value) or isinstance(value, Expr)):
         values = interpolated(value, terminal.function_space).x.array
