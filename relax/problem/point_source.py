@@ -48,7 +48,8 @@ class PointSource(Expansion):
 
         part = StatePart(V).space
         element = part.ufl_element()
-        if element.pullback != identity_pullback:
+        is_mixed = part.num_sub_spaces > 0 and part.dofmap.bs == 1
+        if is_mixed or element.pullback != identity_pullback:
             raise BadProblem(
                 f"PointSource: expected a space of Lagrange elements, or a part of one (W.sub(i)), got {element}"
             )
