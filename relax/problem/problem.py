@@ -37,8 +37,8 @@ class Problem:
         state: u. Its values when a ``ReducedMap`` is made are the first guess of a nonlinear solve.
         controls: what to differentiate with respect to: fields (``fem.Function``), numbers or vectors
             (``fem.Constant``), numbers on parts of the mesh (:func:`relax.pieces`), strengths of loads at points
-            (:class:`relax.PointSource`), in ``residual``, in the value of one of ``bcs`` or as it, or in both. With none
-            the control vector is empty, and ``G([])`` is the solution alone.
+            (:class:`relax.PointSource`), in ``residual``, in the value of one of ``bcs`` or as it, or in both. With
+            none the control vector is empty, and ``G([])`` is the solution alone.
         bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself.
         name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
         continuation: an easier equation to begin with where Newton's method fails from its first guess.
