@@ -100,6 +100,21 @@ def test_incompatible_sources():
                 assert abs(gradient.sum()) < 1e-12 * np.abs(gradient).sum()
 
 
+@pytest.mark.parametrize("options", [None, relax.AMG_CG])
+def test_ranks_without_cells(options):
+    """One cell: the other ranks have none."""
+    domain = mesh.create_interval(COMM, 1, [0.0, 1.0])
+    V = fem.functionspace(domain, ("Lagrange", 3))
+    u, f, v = fem.Function(V), fem.Constant(domain, 2.0), ufl.TestFunction(V)
+    x = ufl.SpatialCoordinate(domain)[0]
+    F = inner(grad(u), grad(v)) * dx - f * (x - 0.5) * v * dx
+    problem = relax.Problem(residual=F, state=u, controls=[f], nullspace="constants", name="one_cell")
+    with relax.ReducedMap(problem, relax.FieldValues(V), options=options) as G:
+        # u = f (x²/4 - x³/6 - 1/24).
+        x = relax.FieldValues(V).coordinates[:, 0]
+        np.testing.assert_allclose(G([2.0]), 2.0 * (x**2 / 4 - x**3 / 6 - 1 / 24), atol=1e-10)
+
+
 def test_another_null_space_of_the_transpose():
     """Advection: ∫ of the equation over a weight that is not 1 says whether there is a state. That weight is found."""
     with neumann(advection=3.0) as G:

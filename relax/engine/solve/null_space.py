@@ -38,7 +38,7 @@ def null_space_of(residual: Residual, A: PETSc.Mat) -> NullSpace:
             for name, values in constants(V)
             if not parallel.any_rank(residual.comm, bool(values[clamped].any()))
         ]
-        left = shares(A, np.array([values for _, values in free]).reshape(-1, n))
+        left = shares(A, np.array([values for _, values in free]).reshape(len(free), n))
         vectors = [values for (_, values), share in zip(free, left, strict=True) if share <= _NOTHING]
         if not vectors:
             raise BadProblem(
