@@ -63,14 +63,9 @@ class Stationary:
         self._guess = problem.state.x.array.copy()
         self._forward = ForwardSolver(self.residual, self.operators, settings)
 
-    @property
-    def _in_blocks(self) -> bool:
-        """Whether several controls are solved for together. One that no state belongs to is seen by itself alone."""
-        return self.residual.is_affine and self.residual.problem.nullspace is None
-
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out)."""
-        if len(rows) > 1 and self._in_blocks:
+        if len(rows) > 1 and self.residual.goes_in_blocks:
             values = [value for _, value in self._affine_batch(rows)]
         else:
             values = []
@@ -81,7 +76,7 @@ class Stationary:
 
     def linearize(self, rows: Array) -> list[tuple[Derivatives, Array]]:
         """Derivatives and observations at several controls; one block solve where the residual is affine."""
-        if len(rows) > 1 and self._in_blocks:
+        if len(rows) > 1 and self.residual.goes_in_blocks:
             return [(StationaryDerivatives(self, point), value) for point, value in self._affine_batch(rows)]
         return [(StationaryDerivatives(self, self._solve(row)), self._observe()) for row in rows]
 

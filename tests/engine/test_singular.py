@@ -115,6 +115,56 @@ def test_ranks_without_cells(options):
         np.testing.assert_allclose(G([2.0]), 2.0 * (x**2 / 4 - x**3 / 6 - 1 / 24), atol=1e-10)
 
 
+def test_steps_in_a_batch():
+    """Steps with a null space: a batch says what one control says, also where zero sources are not balanced."""
+    domain = mesh.create_unit_square(COMM, 5, 5)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, before, f, v = fem.Function(V), fem.Function(V), fem.Function(V), ufl.TestFunction(V)
+    none, one = fem.Constant(domain, 0.0), fem.Constant(domain, 1.0)
+    F = inner(grad(u), grad(v)) * dx - (f - one) * v * dx + none * before * v * dx
+    step = relax.Problem(residual=F, state=u, controls=[f], nullspace="constants", name="steady")
+    evolution = relax.Evolution(step=step, previous=before, initial=0.0, num_steps=2, per_step=[f])
+    with relax.ReducedMap(evolution, relax.FieldValues(V)) as G:
+        balanced = np.tile(relax.FieldValues(V).coordinates[:, 0] + 0.5, 2)
+        np.testing.assert_allclose(G(np.stack([balanced, balanced])), [G(balanced)] * 2, atol=1e-14)
+        for use in (G, G.linearize_each):
+            with pytest.raises(SolveFailed, match="add up to"):
+                use(np.stack([balanced, 2.0 * balanced]))
+
+
+@pytest.mark.parametrize("options", [None, relax.AMG_GMRES])
+def test_a_nonlinear_state_is_seen_in_any_units(options):
+    """Sources off balance by a hundredth are seen in a large domain; a guess that is a root is put into its gauge."""
+    size = 1e7
+    domain = mesh.create_rectangle(COMM, [[0, 0], [size, size]], [6, 6])
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v, f = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, (0.0, 0.0))
+    u.x.array[:] = 5.0
+    x = ufl.SpatialCoordinate(domain)[0] / size
+    F = (1 + size**2 * inner(grad(u), grad(u))) * inner(grad(u), grad(v)) * dx
+    F -= (f[0] * (x - 0.5) + f[1]) / size**2 * v * dx
+    problem = relax.Problem(residual=F, state=u, controls=[f], nullspace="constants", name="large")
+    with relax.ReducedMap(problem, relax.FieldValues(V), options=options) as G:
+        assert np.abs(G([0.0, 0.0])).max() < 1e-12
+        assert np.abs(G([1.0, 0.0])).max() > 0.01
+        with pytest.raises(SolveFailed, match="add up to"):
+            G([1.0, 0.01])
+
+
+def test_a_factor_as_a_preconditioner():
+    """A Krylov method with a factor, which a singular matrix does not have."""
+    domain = mesh.create_unit_square(COMM, 6, 6)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v, c = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, 1.0)
+    F = inner(grad(u), grad(v)) * dx - c * (ufl.SpatialCoordinate(domain)[0] - 0.5) * v * dx
+    problem = relax.Problem(residual=F, state=u, controls=[c], nullspace="constants", name="factored")
+    package = "petsc" if COMM.size == 1 else "mumps"
+    options = {**relax.AMG_CG, "pc_type": "lu", "pc_factor_mat_solver_type": package}
+    seen = relax.FieldValues(V)
+    with relax.ReducedMap(problem, seen) as G, relax.ReducedMap(problem, seen, options=options) as H:
+        np.testing.assert_allclose(H([1.0]), G([1.0]), atol=1e-9)
+
+
 def test_another_null_space_of_the_transpose():
     """Advection: ∫ of the equation over a weight that is not 1 says whether there is a state. That weight is found."""
     with neumann(advection=3.0) as G:
@@ -237,6 +287,8 @@ def test_doubtful_input():
     V, U = fem.functionspace(domain, ("Lagrange", 1)), fem.functionspace(domain, ("Lagrange", 1, (2,)))
     one, zero, other = fem.Function(V), fem.Function(V), fem.Function(U)
     one.x.array[:] = 1.0
+    unknown = fem.Function(V)
+    unknown.x.array[:] = np.nan
     with pytest.raises(BadInput, match="rigid_body_modes: V: expected fields of 2 components"):
         relax.rigid_body_modes(V)
     for nullspace, words in (
@@ -259,10 +311,15 @@ def test_doubtful_input():
         (plain, [relax.clamp_boundary(V, 0.0)], [one], "expected zeros where the state is clamped"),
         (plain, [], [one, one], "independent"),
         (plain, [], [zero], "independent"),
+        (plain, [], [unknown], r"nullspace\[0\]: expected finite"),
     ):
         problem = relax.Problem(residual=form, state=u, controls=[f], bcs=bcs, nullspace=nullspace, name="doubtful")
         with relax.ReducedMap(problem, relax.FieldValues(V)) as G, pytest.raises(BadProblem, match=words):
             G([1.0])
+    overflown = ufl.exp(f) * inner(grad(u), grad(v)) * dx - (x - 0.5) * v * dx
+    problem = relax.Problem(residual=overflown, state=u, controls=[f], nullspace="constants", name="overflown")
+    with relax.ReducedMap(problem, relax.FieldValues(V)) as G, pytest.raises(SolveFailed, match="not finite"):
+        G([800.0])
 
 
 def test_rigid_motions_help_multigrid():
@@ -292,3 +349,17 @@ def test_velocity_and_pressure_by_themselves(advection):
     with relax.ReducedMap(case.problem, nonlinear, options=options) as G:
         np.testing.assert_allclose(G(m), expected, rtol=1e-7)
         assert relax.check_map(G, m).adjoint_gap < 1e-7
+
+
+def test_derivatives_split_otherwise():
+    """Parts without Schur's complement for the state, with it for derivatives, which need the mass matrix."""
+    case = stokes(advection=0.0)
+    plain = {
+        "ksp_type": "gmres", "ksp_max_it": 2000, "ksp_gmres_restart": 300, "pc_type": "fieldsplit",
+        "pc_fieldsplit_type": "additive", "fieldsplit_1_ksp_type": "preonly", "fieldsplit_1_pc_type": "none",
+    }  # fmt: skip
+    options = {**plain, **{f"lin_{key}": value for key, value in PRESETS["stokes"].items()}}
+    kinetic = relax.Functional(inner(case.w[0], case.w[0]) * dx)
+    with relax.ReducedMap(case.problem, kinetic) as G, relax.ReducedMap(case.problem, kinetic, options=options) as H:
+        m = G.present_control()
+        np.testing.assert_allclose(H.linearize(m).vjp(np.ones(1)), G.linearize(m).vjp(np.ones(1)), rtol=1e-6)

@@ -263,10 +263,40 @@ MUTANTS = [
         "a source that nothing balances has a state",
     ),
     Mutant(
-        "return self.residual.is_affine and self.residual.problem.nullspace is None",
-        "return self.residual.is_affine",
+        "return self.is_affine and self.problem.nullspace is None",
+        "return self.is_affine",
         "test_singular.py -k incompatible",
         "so it has in a batch",
+    ),
+    Mutant(
+        "np.linalg.norm(products / self._norms)",
+        "np.linalg.norm(products)",
+        "test_singular.py -k any_units",
+        "in a large domain a source that nothing balances has a state",
+    ),
+    Mutant(
+        "if self._residual.problem.nullspace is not None and factor.solver.deflation is None:",
+        "if self.first_norm and self._residual.problem.nullspace is not None and factor.solver.deflation is None:",
+        "test_singular.py -k any_units",
+        "a guess that is a root keeps what it has of the null space",
+    ),
+    Mutant(
+        'is_factored = self.ksp.getPC().getType() in ("lu", "cholesky")',
+        "is_factored = self.is_direct",
+        "test_singular.py -k preconditioner",
+        "a singular matrix is factored",
+    ),
+    Mutant(
+        "if not np.isfinite(norms).all():",
+        "if False:",
+        "test_singular.py -k doubtful",
+        "a coefficient out of range is told as a problem that is wrong",
+    ),
+    Mutant(
+        "if with_mass not in self._parts:",
+        "if not self._parts.setdefault(with_mass, next(iter(self._parts.values()), None)):",
+        "test_singular.py -k otherwise",
+        "derivatives have the parts of the state's solver",
     ),
     Mutant(
         "chosen.setdefault(*_SINGULAR_COARSE)", "pass", "test_singular.py -k neumann", "the coarsest level is singular"

@@ -133,7 +133,9 @@ class LinearSolver:
             BadProblem: where that is none of its null space.
         """
         if self.deflation is None:
-            self.deflation = Deflation(space, is_direct=self.is_direct, self_adjoint=self.self_adjoint)
+            # A factor of a singular matrix is of no use to a Krylov method, either.
+            is_factored = self.ksp.getPC().getType() in ("lu", "cholesky")
+            self.deflation = Deflation(space, is_factored=is_factored, self_adjoint=self.self_adjoint)
         self.deflation.take(matrix)
 
     def factor(self, matrix: PETSc.Mat) -> None:

@@ -11,7 +11,7 @@ from petsc4py import PETSc
 from relax.base import parallel
 from relax.base.la.work import work_vectors
 from relax.base.types import Array, Indices
-from relax.errors import BadProblem
+from relax.errors import BadProblem, SolveFailed
 
 # |A n| of a null vector beside |A r| of its entries with random signs. Quadrature and curved cells leave some of it.
 _NOTHING = 1e-8
@@ -82,7 +82,7 @@ class NullSpace:
 
 
 class Deflation:
-    """One matrix with a null space: pinned for a direct solver, told to PETSc for a Krylov method.
+    """One matrix with a null space: pinned where it is factored, else told to PETSc for a Krylov method.
 
     With A N = 0 and Zᵀ A = 0, A x = b becomes A x = b - W (Zᵀ b), w(x) = 0, and Aᵀ y = c becomes Aᵀ y = c - W (Nᵀ c),
     w(y) = 0 up to Z: transposes of one another. Z is N where A's is a symmetric null space, else it is solved for.
@@ -91,17 +91,18 @@ class Deflation:
 
     Args:
         space: the null space.
-        is_direct: whether a factorisation alone solves the systems.
+        is_factored: whether the solver, or its preconditioner, is a factor of the matrix.
         self_adjoint: A = Aᵀ.
     """
 
-    def __init__(self, space: NullSpace, *, is_direct: bool, self_adjoint: bool) -> None:
+    def __init__(self, space: NullSpace, *, is_factored: bool, self_adjoint: bool) -> None:
         self.space = space
-        self._is_direct = is_direct
+        self._is_factored = is_factored
         self._self_adjoint = self_adjoint
         self._left: Array = space.vectors
         self._wanting: Array | None = None
         self._petsc: PETSc.NullSpace | None = None
+        self._norms: Array = np.sqrt(parallel.sum_over_ranks(space.comm, np.sum(space.vectors**2, axis=1)))
 
     def take(self, A: PETSc.Mat) -> None:
         """Check a matrix just assembled, and make it one that can be solved with.
@@ -118,7 +119,7 @@ class Deflation:
                 )
         symmetric = self._self_adjoint or max(shares(A, space.vectors, transposed=True)) <= _NOTHING
         self._left, self._wanting = space.vectors, None
-        if not self._is_direct:
+        if not self._is_factored:
             if not symmetric:
                 raise BadProblem(
                     "nullspace: the transpose of the operator has another null space, for which a direct solver is "
@@ -161,7 +162,7 @@ class Deflation:
         space = self.space
         against = space.vectors if adjoint else self._left
         left: Array = rows - space.products(rows, against) @ space.duals
-        if self._is_direct:
+        if self._is_factored:
             left[:, space.owned_pins] = 0.0
         return left
 
@@ -181,13 +182,14 @@ class Deflation:
     def restrict(self, residual: Array) -> float:
         """Take out of a residual (owned,) what no step changes, in place; its Euclidean norm."""
         space = self.space
-        if self._is_direct:
+        if self._is_factored:
             own = residual[space.owned_pins].copy()
             residual[space.owned_pins] = 0.0
             return float(np.sqrt(parallel.dot(space.comm, own, own)))
         products = space.products(space.vectors, residual[None])[:, 0]
         residual[:] = residual - products @ space.duals
-        return float(np.linalg.norm(products))
+        # Products of unit vectors: those with ∫ n · n dx = 1 have the size of the domain in them.
+        return float(np.linalg.norm(products / self._norms))
 
     def destroy(self) -> None:
         """Free what PETSc holds."""
@@ -197,7 +199,11 @@ class Deflation:
 
 
 def shares(A: PETSc.Mat, vectors: Array, *, transposed: bool = False) -> list[float]:
-    """|A n| of vectors (k, owned), or |Aᵀ n|, beside that of entries of their sizes and of random signs. Collective."""
+    """|A n| of vectors (k, owned), or |Aᵀ n|, beside that of entries of their sizes and of random signs. Collective.
+
+    Raises:
+        SolveFailed: where that is not finite.
+    """
     signs = np.random.default_rng(A.comm.rank).choice([-1.0, 1.0], vectors.shape[1])
     apply = A.multTranspose if transposed else A.mult
     found = []
@@ -208,6 +214,11 @@ def shares(A: PETSc.Mat, vectors: Array, *, transposed: bool = False) -> list[fl
                 x.array[:] = values
                 apply(x, y)
                 norms.append(y.norm())
+            if not np.isfinite(norms).all():
+                raise SolveFailed(
+                    "nullspace: the derivative of the residual is not finite there: look for coefficients that are NaN "
+                    "or out of range"
+                )
             found.append(norms[0] / max(norms[1], 1e-300))
     return found
 

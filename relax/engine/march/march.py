@@ -24,7 +24,7 @@ class March(Runs):
         """Observations at several controls: (k, size_in) -> (k, size_out); in block solves where steps are affine."""
         values = np.zeros((len(rows), self.observation.size))
         try:
-            if len(rows) > 1 and self.residual.is_affine:
+            if len(rows) > 1 and self.residual.goes_in_blocks:
                 for start in range(0, len(rows), BLOCK):
                     parts = [self.layout.split(row) for row in rows[start : start + BLOCK]]
                     for n, states in self._states_together(parts):
@@ -93,7 +93,7 @@ class March(Runs):
         """Derivatives and observations at several controls; in block solves where steps are affine, and states kept."""
         points: list[tuple[Derivatives, Array]] = []
         try:
-            if len(rows) == 1 or not self.residual.is_affine or not self.storage.keeps_all:
+            if len(rows) == 1 or not self.residual.goes_in_blocks or not self.storage.keeps_all:
                 points += [self._linearize(row) for row in rows]
             else:
                 for start in range(0, len(rows), BLOCK):

@@ -96,6 +96,14 @@ class Residual:
         """F is affine in state and controls together, and so are the clamped values. Local."""
         return self.weak.is_affine and self.boundary.is_affine
 
+    @property
+    def goes_in_blocks(self) -> bool:
+        """Whether states of several controls may be solved for together, as sums. Local.
+
+        With a null space they are not: a control that no state belongs to is seen by itself alone.
+        """
+        return self.is_affine and self.problem.nullspace is None
+
     def has_sensitivity(self, i: int) -> bool:
         """Whether control i is a field that stands in F, apart from boundary values. Local."""
         return self.weak.sensitivities[i] is not None

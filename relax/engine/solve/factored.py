@@ -75,7 +75,8 @@ class FactoredOperator:
         self._is_regular = False
         self._space: NullSpace | None = None
         self._near: PETSc.NullSpace | None = None
-        self._parts: Parts | None = None
+        # With a mass matrix for Schur's complement, and without.
+        self._parts: dict[bool, Parts] = {}
         self.prefix = f"relax_{name}_"
         same_on_all_ranks(residual.comm, self.prefix, options)
         self.options, lin_options = self._resolved(preset(options))
@@ -105,11 +106,11 @@ class FactoredOperator:
             matrix.setNearNullSpace(self._near)
         # PETSc itself splits vectors that have a component per axis at each node.
         if solver.is_in_parts and residual.state.function_space.dofmap.bs == 1:
-            if self._parts is None:
-                given = {**options, **user_options(prefix, (_TYPE, _OWN_SCHUR))}
-                with_mass = given.get(_TYPE) == "schur" and _OWN_SCHUR not in given
-                self._parts = parts_of(residual.state.function_space, with_mass=with_mass)
-            solver.split(self._parts)
+            given = {**options, **user_options(prefix, (_TYPE, _OWN_SCHUR))}
+            with_mass = given.get(_TYPE) == "schur" and _OWN_SCHUR not in given
+            if with_mass not in self._parts:
+                self._parts[with_mass] = parts_of(residual.state.function_space, with_mass=with_mass)
+            solver.split(self._parts[with_mass])
         return Factor(matrix, solver)
 
     def check_open(self) -> None:
@@ -204,10 +205,11 @@ class FactoredOperator:
         self.factors.destroy()
         if self.lin_factors is not self.factors:
             self.lin_factors.destroy()
-        for item in (self._near, self._parts):
+        for item in (self._near, *self._parts.values()):
             if item is not None:
                 item.destroy()
-        self._near = self._parts = None
+        self._near = None
+        self._parts.clear()
 
 
 def _incompatible(prefix: str, amount: float, size: float) -> str:

@@ -110,6 +110,11 @@ class NewtonSolver:
         self.failed_together = self.has_stepped = False
         scale = self._norm_at(np.zeros_like(guess))
         self.first_norm = self._norm_at(guess)
+        if self._residual.problem.nullspace is not None and factor.solver.deflation is None:
+            # A guess that is a root already is put into its gauge, and the first residual is to be without what no
+            # step changes.
+            self._residual.assemble_matrix(factor.matrix)
+            self._operators.deflate(factor)
         if self.first_norm == 0.0:
             return
         self.size = max(self.first_norm, scale)
@@ -118,10 +123,6 @@ class NewtonSolver:
             self._x, self._f = factor.matrix.createVecRight(), factor.matrix.createVecLeft()
             self._snes.setFunction(self._evaluate, self._f)
         self._factor = factor
-        if self._residual.problem.nullspace is not None and factor.solver.deflation is None:
-            # The first residual is to be without what no step changes, too.
-            self._residual.assemble_matrix(factor.matrix)
-            self._operators.deflate(factor)
         self._snes.setKSP(factor.solver.ksp)
         self._snes.setJacobian(self._linearise, factor.matrix)
         self._x.array[:] = u.array[: self._residual.num_owned]

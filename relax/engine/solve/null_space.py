@@ -28,7 +28,9 @@ def null_space_of(residual: Residual, A: PETSc.Mat) -> NullSpace:
         A: its derivative in the state, as assembled.
 
     Raises:
-        BadProblem: where no constants are in the null space; where a vector is not zero at a clamped value.
+        BadProblem: where no constants are in the null space; where a vector is not finite, or not zero at a clamped
+            value.
+        SolveFailed: where A is not finite.
     """
     given, V = residual.problem.nullspace, residual.state.function_space
     clamped, n = residual.boundary.owned, residual.num_owned
@@ -49,6 +51,8 @@ def null_space_of(residual: Residual, A: PETSc.Mat) -> NullSpace:
         assert given is not None
         vectors = [function.x.array[:n] for function in given if isinstance(function, fem.Function)]
         for i, values in enumerate(vectors):
+            if parallel.any_rank(residual.comm, not np.isfinite(values).all()):
+                raise BadProblem(f"nullspace[{i}]: expected finite values")
             if parallel.any_rank(residual.comm, bool(np.abs(values[clamped]).max(initial=0.0) > 0.0)):
                 raise BadProblem(f"nullspace[{i}]: expected zeros where the state is clamped: it is held there")
     return NullSpace(residual.comm, np.array(vectors), _duals(V, vectors, clamped))
