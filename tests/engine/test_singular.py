@@ -260,6 +260,26 @@ def test_a_body_in_space(options):
         assert relax.check_map(G, m).adjoint_gap < 1e-7
 
 
+@pytest.mark.parametrize("options", [None, relax.AMG_CG])
+@pytest.mark.parametrize("of_vectors", [False, True])
+def test_a_rank_without_cells(options, of_vectors):
+    """Two cells on three ranks: constants and motions of a body."""
+    domain = mesh.create_unit_square(COMM, 1, 1)
+    V = fem.functionspace(domain, ("Lagrange", 1, (2,)) if of_vectors else ("Lagrange", 1))
+    u, v, c = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, 1.0)
+    x, n = ufl.SpatialCoordinate(domain), ufl.FacetNormal(domain)
+    if of_vectors:
+        F = c * inner(sym(grad(u)), sym(grad(v))) * dx - n[0] * v[0] * ufl.ds
+    else:
+        F = c * inner(grad(u), grad(v)) * dx - (x[0] - 0.5) * v * dx
+    nullspace = relax.rigid_body_modes(V) if of_vectors else "constants"
+    problem = relax.Problem(residual=F, state=u, controls=[c], nullspace=nullspace, name="few")
+    with relax.ReducedMap(problem, relax.FieldValues(V), options=options) as G:
+        y = G([1.0])
+        assert abs(y.sum()) < 1e-9 < 1e-2 < np.abs(y).max()
+        np.testing.assert_allclose(G.linearize([1.0]).jvp([1.0]), -y, atol=1e-8)
+
+
 def test_an_evolution():
     """Each step of an insulated creeping flow of a potential has the null space."""
     domain = mesh.create_unit_square(COMM, 5, 5)

@@ -269,6 +269,13 @@ MUTANTS = [
         "so it has in a batch",
     ),
     Mutant(
+        ".reshape(len(free), n))",
+        ".reshape(-1, n))",
+        "test_singular.py -k without_cells",
+        "a rank without unknowns cannot say how many vectors there are",
+        ranks=3,
+    ),
+    Mutant(
         "np.linalg.norm(products / self._norms)",
         "np.linalg.norm(products)",
         "test_singular.py -k any_units",

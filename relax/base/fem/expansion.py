@@ -58,7 +58,9 @@ class Expansion(fem.Function):
         s = parallel.sum_over_ranks(self._comm, self._inverse @ owned)
         gap, size = np.abs(self.spread(s)[: len(owned)] - owned), np.abs(owned)
         if parallel.any_rank(self._comm, not gap.max(initial=0.0) <= _SAME * size.max(initial=0.0)):
-            raise BadInput(f"{self}: its values are those of no {self.size} {self.what}; set them by its .values")
+            raise BadInput(
+                f"{self}: its values are those of no {self.size} numbers, {self.what}; set them by its .values"
+            )
         return s
 
     @values.setter
