@@ -269,6 +269,12 @@ MUTANTS = [
         "so it has in a batch",
     ),
     Mutant(
+        ".uniform(-(3**0.5), 3**0.5, vectors.shape[1])",
+        ".choice([-1.0, 1.0], vectors.shape[1])",
+        "test_singular.py -k few_pressures",
+        "random signs that are all the same are a constant",
+    ),
+    Mutant(
         ".reshape(len(free), n))",
         ".reshape(-1, n))",
         "test_singular.py -k without_cells",

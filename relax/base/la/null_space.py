@@ -13,7 +13,7 @@ from relax.base.la.work import work_vectors
 from relax.base.types import Array, Indices
 from relax.errors import BadProblem, SolveFailed
 
-# |A n| of a null vector beside |A r| of its entries with random signs. Quadrature and curved cells leave some of it.
+# |A n| of a null vector beside |A r| of its entries with random factors. Quadrature and curved cells leave some of it.
 _NOTHING = 1e-8
 
 
@@ -199,18 +199,19 @@ class Deflation:
 
 
 def shares(A: PETSc.Mat, vectors: Array, *, transposed: bool = False) -> list[float]:
-    """|A n| of vectors (k, owned), or |Aᵀ n|, beside that of entries of their sizes and of random signs. Collective.
+    """|A n| of vectors (k, owned), or |Aᵀ n|, beside that of those times random factors. Collective.
 
     Raises:
         SolveFailed: where that is not finite.
     """
-    signs = np.random.default_rng(A.comm.rank).choice([-1.0, 1.0], vectors.shape[1])
+    # Signs alone are all the same on few entries, now and then.
+    factors = np.random.default_rng(A.comm.rank).uniform(-(3**0.5), 3**0.5, vectors.shape[1])
     apply = A.multTranspose if transposed else A.mult
     found = []
     with work_vectors(A) as (x, y):
         for n in vectors:
             norms = []
-            for values in (n, n * signs):
+            for values in (n, n * factors):
                 x.array[:] = values
                 apply(x, y)
                 norms.append(y.norm())
