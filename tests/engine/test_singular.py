@@ -151,6 +151,19 @@ def test_a_nonlinear_state_is_seen_in_any_units(options):
             G([1.0, 0.01])
 
 
+def test_a_first_guess_of_a_large_constant():
+    """It costs no digits: the state is that from zero."""
+    with neumann(power=1.0, cells=4) as G:
+        m = G.present_control()
+        expected = G(m)
+    far = neumann(power=1.0, cells=4)
+    problem = far.problem
+    far.close()
+    problem.state.x.array[:] = 5e6
+    with relax.ReducedMap(problem, relax.FieldValues(problem.state.function_space)) as G:
+        np.testing.assert_allclose(G(m), expected, atol=1e-9)
+
+
 def test_a_factor_as_a_preconditioner():
     """A Krylov method with a factor, which a singular matrix does not have."""
     domain = mesh.create_unit_square(COMM, 6, 6)

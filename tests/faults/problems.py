@@ -326,4 +326,10 @@ MUTANTS = [
         "test_singular.py -k velocity",
         "Schur's complement knows nothing of the viscosity",
     ),
+    Mutant(
+        "self._x.array[:] = self._operators.in_gauge(u.array[: self._residual.num_owned])",
+        "self._x.array[:] = u.array[: self._residual.num_owned]",
+        "test_singular.py -k large_constant",
+        "a constant of the first guess costs the residual its digits",
+    ),
 ]

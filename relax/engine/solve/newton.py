@@ -125,7 +125,8 @@ class NewtonSolver:
         self._factor = factor
         self._snes.setKSP(factor.solver.ksp)
         self._snes.setJacobian(self._linearise, factor.matrix)
-        self._x.array[:] = u.array[: self._residual.num_owned]
+        # What no step changes would cost the residual its last digits.
+        self._x.array[:] = self._operators.in_gauge(u.array[: self._residual.num_owned])
         if np.isfinite(scale) and not user_options(self._prefix, ("snes_atol",)):
             self._snes.atol = max(self._settings.atol, self._settings.rtol * scale)
         try:
