@@ -35,6 +35,8 @@ _GAP = 1e-8
 # Below this, relative to the size of what is expanded, a Taylor remainder is rounding and shows no order.
 _ROUNDING = 1e-12
 _CLEAR = 30.0
+# Rounding is some 1e-15 of what is seen, and is to stay below the largest gap beside this share of it.
+_EFFECT = 1e-6
 # Of a Hamiltonian that varies or not.
 _FEWEST_STEPS = 4
 
@@ -205,12 +207,13 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
         )
     terms = float(np.linalg.norm(weights) * np.linalg.norm(Jd)) + length(sizes * g) * one
     cross = (length(sizes * Hd) + length(sizes * Ho)) * one
-    # A Hessian of rounding errors alone (an affine map) has no symmetry to speak of.
-    noise = _ROUNDING * length(sizes * g) * one
+    # Derivatives of rounding errors alone (an affine map, a control without effect) agree in nothing.
+    seen = _EFFECT * float(np.linalg.norm(weights) * np.linalg.norm(lin.value))
+    noise = max(_EFFECT * length(sizes * g) * one, seen)
     return MapReport(
         first_order=taylor.first_order,
         second_order=taylor.second_order,
-        adjoint_gap=float(abs(weights @ Jd - G.dot(g, delta)) / max(terms, 1e-300)),
+        adjoint_gap=float(abs(weights @ Jd - G.dot(g, delta)) / max(terms, seen, 1e-300)),
         hessian_gap=float(abs(G.dot(Hd, other) - G.dot(Ho, delta)) / max(cross, noise, 1e-300)),
         first_remainders=taylor.first,
         second_remainders=taylor.second,

@@ -274,7 +274,6 @@ def test_problems_that_do_not_fit_together():
         "not a TrialFunction": {"residual": u**2 * ufl.dx},
         "does not stand in the residual": {"state": w},
         "stands neither in the residual": {"controls": [w]},
-        "expected at least one": {"controls": []},
         "is the state": {"controls": [u]},
         "expected Dirichlet conditions": {"bcs": [0.0]},
         "expected letters": {"name": "my problem"},

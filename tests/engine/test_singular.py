@@ -14,7 +14,7 @@ from ufl import div, dx, grad, inner, sym
 
 import relax
 from relax.base import parallel
-from relax.base.la.options import AMG, PRESETS
+from relax.base.la.options import AMG, STOKES, preset
 from relax.errors import BadInput, BadProblem, SolveFailed
 
 COMM = MPI.COMM_WORLD
@@ -385,7 +385,8 @@ def test_velocity_and_pressure_by_themselves(advection):
         m = G.present_control()
         expected = G(m)
     # Some 30 steps with BoomerAMG, though the viscosity varies a thousandfold.
-    options = {**PRESETS["stokes"], "ksp_rtol": 1e-12, "ksp_max_it": 45 if AMG == "hypre" else 300}
+    assert preset("stokes") is STOKES
+    options = {**STOKES, "ksp_rtol": 1e-12, "ksp_max_it": 45 if AMG == "hypre" else 300}
     with relax.ReducedMap(case.problem, nonlinear, options=options) as G:
         np.testing.assert_allclose(G(m), expected, rtol=1e-7)
         assert relax.check_map(G, m).adjoint_gap < 1e-7
@@ -398,7 +399,7 @@ def test_derivatives_split_otherwise():
         "ksp_type": "gmres", "ksp_max_it": 2000, "ksp_gmres_restart": 300, "pc_type": "fieldsplit",
         "pc_fieldsplit_type": "additive", "fieldsplit_1_ksp_type": "preonly", "fieldsplit_1_pc_type": "none",
     }  # fmt: skip
-    options = {**plain, **{f"lin_{key}": value for key, value in PRESETS["stokes"].items()}}
+    options = {**plain, **{f"lin_{key}": value for key, value in STOKES.items()}}
     kinetic = relax.Functional(inner(case.w[0], case.w[0]) * dx)
     with relax.ReducedMap(case.problem, kinetic) as G, relax.ReducedMap(case.problem, kinetic, options=options) as H:
         m = G.present_control()

@@ -95,8 +95,9 @@ PRESETS: dict[str, Options] = {
     "direct_symmetric": DIRECT_SYMMETRIC,
     "amg_cg": AMG_CG,
     "amg_gmres": AMG_GMRES,
-    "stokes": STOKES,
 }
+# Of states with two parts.
+_OF_PARTS: dict[str, Options] = {"stokes": STOKES}
 
 _FAMILIES = ("ksp_", "pc_", "mat_", "snes_", "sub_", "mg_", "fieldsplit_", "npc_", "esteig_", "redundant_", "prefix_")
 
@@ -190,9 +191,10 @@ def preset(options: Options | str | None) -> Options | None:
     Raises:
         BadInput: for an unknown name, listing the known ones.
     """
-    if isinstance(options, str) and options not in PRESETS:
-        raise BadInput(f"options: expected a mapping of PETSc options or one of {sorted(PRESETS)}, got {options!r}")
-    chosen = PRESETS[options] if isinstance(options, str) else options
+    named = PRESETS | _OF_PARTS
+    if isinstance(options, str) and options not in named:
+        raise BadInput(f"options: expected a mapping of PETSc options or one of {sorted(named)}, got {options!r}")
+    chosen = named[options] if isinstance(options, str) else options
     if AMG == "gamg" and any(chosen is amg for amg in (AMG_CG, AMG_GMRES, STOKES)):
         logger.warning("this PETSc has no hypre: its own multigrid, GAMG, takes the place of BoomerAMG")
     return chosen
