@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import in_one_process
 import pytest
-import scripts
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
@@ -13,15 +13,25 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 THEOREMS = sorted(FOLDER.glob("deep_relaxation/*.py"))
 
 
+@pytest.fixture(scope="module")
+def ran(request, tmp_path_factory):
+    """What each script did on so many ranks."""
+    paths = [*EXAMPLES, *(THEOREMS if request.param == 1 else [])]
+    return in_one_process.run_all(tmp_path_factory.mktemp("examples"), paths, ranks=request.param, timeout=800.0)
+
+
+# Those of one number of ranks after the other: each number is one job.
 @pytest.mark.parametrize(
-    ("script", "ranks"),
-    [(script, ranks) for script in EXAMPLES for ranks in (1, 2)] + [(script, 1) for script in THEOREMS],
+    ("script", "ran"),
+    [(path, ranks) for ranks in (1, 2) for path in (*EXAMPLES, *(THEOREMS if ranks == 1 else []))],
+    indirect=["ran"],
+    scope="module",
     ids=lambda value: value.stem if isinstance(value, Path) else str(value),
 )
+@pytest.mark.timeout(900)
 @pytest.mark.slow
-def test_example_runs(script: Path, ranks: int, tmp_path: Path) -> None:
-    run = scripts.python(script, ranks=ranks, cwd=tmp_path, timeout=240)
-    assert run.returncode == 0, run.stdout + run.stderr
+def test_example_runs(script, ran):
+    assert not ran[script.stem].failure, ran[script.stem].out + ran[script.stem].failure
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
