@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import basix.ufl
 import numpy as np
 import pytest
 import ufl
 from dolfinx import fem, mesh
+from enclosed_flow import stokes
 from mpi4py import MPI
 from ufl import div, dx, grad, inner, sym
 
 import relax
 from relax.base import parallel
-from relax.base.la.options import AMG, STOKES, preset
 from relax.errors import BadInput, BadProblem, SolveFailed
 
 COMM = MPI.COMM_WORLD
@@ -98,21 +96,6 @@ def test_incompatible_sources():
                 assert np.abs(lin.jvp(balanced) - G(balanced)).max() < (1e-12 if not power else 1.0)
                 gradient = lin.vjp(np.cos(np.arange(G.size_out)))
                 assert abs(gradient.sum()) < 1e-12 * np.abs(gradient).sum()
-
-
-@pytest.mark.parametrize("options", [None, relax.AMG_CG])
-def test_ranks_without_cells(options):
-    """One cell: the other ranks have none."""
-    domain = mesh.create_interval(COMM, 1, [0.0, 1.0])
-    V = fem.functionspace(domain, ("Lagrange", 3))
-    u, f, v = fem.Function(V), fem.Constant(domain, 2.0), ufl.TestFunction(V)
-    x = ufl.SpatialCoordinate(domain)[0]
-    F = inner(grad(u), grad(v)) * dx - f * (x - 0.5) * v * dx
-    problem = relax.Problem(residual=F, state=u, controls=[f], nullspace="constants", name="one_cell")
-    with relax.ReducedMap(problem, relax.FieldValues(V), options=options) as G:
-        # u = f (x²/4 - x³/6 - 1/24).
-        x = relax.FieldValues(V).coordinates[:, 0]
-        np.testing.assert_allclose(G([2.0]), 2.0 * (x**2 / 4 - x**3 / 6 - 1 / 24), atol=1e-10)
 
 
 def test_steps_in_a_batch():
@@ -204,24 +187,6 @@ def test_another_null_space_of_the_transpose():
         m = G.present_control()
         report = relax.check_map(G, m)
         assert report.adjoint_gap < 1e-12
-
-
-def stokes(advection=5.0, n=6, rows=None):
-    domain = mesh.create_unit_square(COMM, n, rows or n)
-    P2, P1 = (basix.ufl.element("Lagrange", "triangle", d, shape=s) for d, s in ((2, (2,)), (1, ())))
-    W = fem.functionspace(domain, basix.ufl.mixed_element([P2, P1]))
-    w, nu = fem.Function(W), fem.Constant(domain, 0.7)
-    (u, p), (v, q) = ufl.split(w), ufl.TestFunctions(W)
-    x, y = ufl.SpatialCoordinate(domain)
-    f = ufl.as_vector((ufl.sin(3 * y), x * y))
-    rough = 1.0 if advection else 10.0 ** (1.5 * ufl.sin(6 * x) * ufl.cos(5 * y))
-    F = nu * rough * inner(grad(u), grad(v)) * dx - p * div(v) * dx - q * div(u) * dx - inner(f, v) * dx
-    if advection:
-        F += advection * inner(grad(u) * u, v) * dx
-    bcs = [relax.clamp_boundary(W.sub(0), 0.0)]
-    return SimpleNamespace(
-        W=W, w=w, problem=relax.Problem(residual=F, state=w, controls=[nu], bcs=bcs, nullspace="constants", name="ns")
-    )
 
 
 def test_few_pressures():
@@ -360,47 +325,3 @@ def test_doubtful_input():
     problem = relax.Problem(residual=overflown, state=u, controls=[f], nullspace="constants", name="overflown")
     with relax.ReducedMap(problem, relax.FieldValues(V)) as G, pytest.raises(SolveFailed, match="not finite"):
         G([800.0])
-
-
-def test_rigid_motions_help_multigrid():
-    """A beam that is held at one end: GAMG knows the motions that it is soft to, and takes less than half the steps."""
-    domain = mesh.create_box(COMM, [[0, 0, 0], [4, 1, 1]], [24, 6, 6])
-    V = fem.functionspace(domain, ("Lagrange", 1, (3,)))
-    u, v, f = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, (0.0, 0.0, -1.0))
-    F = 2 * inner(sym(grad(u)), sym(grad(v))) * dx + 3 * div(u) * div(v) * dx - inner(f, v) * dx
-    held = fem.dirichletbc(np.zeros(3), fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[0], 0.0)), V)
-    problem = relax.Problem(residual=F, state=u, controls=[f], bcs=[held], name="beam")
-    # 31 steps on one rank, 28 on two and three; more than 70 without.
-    options = {**relax.AMG_CG, "pc_type": "gamg", "ksp_max_it": 40}
-    with relax.ReducedMap(problem, relax.FieldValues(V), options=options) as G:
-        assert G([0.0, 0.0, -1.0]).min() < -1.0
-
-
-@pytest.mark.parametrize("advection", [0.0, 5.0])
-def test_velocity_and_pressure_by_themselves(advection):
-    """The preset for Stokes' equations, between walls, beside a direct solver: all derivatives, in few steps."""
-    case = stokes(advection=advection, n=12)
-    nonlinear = relax.Functional(inner(case.w[0], case.w[0]) * dx + case.w[2] ** 2 * dx)
-    with relax.ReducedMap(case.problem, nonlinear) as G:
-        m = G.present_control()
-        expected = G(m)
-    # Some 30 steps with BoomerAMG, though the viscosity varies a thousandfold.
-    assert preset("stokes") is STOKES
-    options = {**STOKES, "ksp_rtol": 1e-12, "ksp_max_it": 45 if AMG == "hypre" else 300}
-    with relax.ReducedMap(case.problem, nonlinear, options=options) as G:
-        np.testing.assert_allclose(G(m), expected, rtol=1e-7)
-        assert relax.check_map(G, m).adjoint_gap < 1e-7
-
-
-def test_derivatives_split_otherwise():
-    """Parts without Schur's complement for the state, with it for derivatives, which need the mass matrix."""
-    case = stokes(advection=0.0)
-    plain = {
-        "ksp_type": "gmres", "ksp_max_it": 2000, "ksp_gmres_restart": 300, "pc_type": "fieldsplit",
-        "pc_fieldsplit_type": "additive", "fieldsplit_1_ksp_type": "preonly", "fieldsplit_1_pc_type": "none",
-    }  # fmt: skip
-    options = {**plain, **{f"lin_{key}": value for key, value in STOKES.items()}}
-    kinetic = relax.Functional(inner(case.w[0], case.w[0]) * dx)
-    with relax.ReducedMap(case.problem, kinetic) as G, relax.ReducedMap(case.problem, kinetic, options=options) as H:
-        m = G.present_control()
-        np.testing.assert_allclose(H.linearize(m).vjp(np.ones(1)), G.linearize(m).vjp(np.ones(1)), rtol=1e-6)

@@ -11,6 +11,7 @@ from faults import (
     meshes_and_observables,
     problems,
     relaxation,
+    solve,
     symbolic,
     train,
 )
@@ -20,6 +21,7 @@ PACKAGES = (
     meshes_and_observables,
     problems,
     engine,
+    solve,
     march,
     invert,
     discovery,
