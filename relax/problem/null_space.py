@@ -29,7 +29,7 @@ def rigid_body_modes(V: fem.FunctionSpace) -> list[fem.Function]:
     """
     of_kind(V, fem.FunctionSpace, "a function space", "rigid_body_modes: V")
     gdim = V.mesh.geometry.dim
-    if tuple(V.value_shape) != ((gdim,) if gdim > 1 else ()) and tuple(V.value_shape) != (gdim,):
+    if tuple(V.value_shape) not in [(gdim,), *([()] if gdim == 1 else [])]:
         raise BadInput(
             f"rigid_body_modes: V: expected fields of {gdim} components, such as those of fem.functionspace(mesh, "
             f'("Lagrange", 1, ({gdim},))), got shape {tuple(V.value_shape)}'
@@ -39,13 +39,10 @@ def rigid_body_modes(V: fem.FunctionSpace) -> list[fem.Function]:
     low, high = parallel.smallest(V.mesh.comm, ends)
     middle = 0.5 * (low - high)
 
-    def translation(axis: int) -> Array:
-        return np.eye(gdim)[axis]
-
     modes = []
     for axis in range(gdim):
         mode = fem.Function(V, name=f"translation_{axis}")
-        mode.interpolate(lambda x, e=translation(axis): np.tile(e[:, None], x.shape[1]))
+        mode.interpolate(lambda x, e=np.eye(gdim)[axis]: np.tile(e[:, None], x.shape[1]))
         modes.append(mode)
     for i, j in combinations(range(gdim), 2):
         mode = fem.Function(V, name=f"rotation_{i}{j}")

@@ -85,8 +85,9 @@ def test_incompatible_sources():
         F = (1.0 + power * inner(grad(u), grad(u))) * inner(grad(u), grad(v)) * dx - f * v * dx
         problem = relax.Problem(residual=F, state=u, controls=[f], nullspace="constants", name="source")
         with relax.ReducedMap(problem, relax.FieldValues(V)) as G:
-            with pytest.raises(SolveFailed, match=words):
+            with pytest.raises(SolveFailed, match=words) as caught:
                 G(np.ones(G.size_in))
+            assert "first guess" not in str(caught.value)
             with pytest.raises(SolveFailed, match=words):
                 G(np.ones((2, G.size_in)))
             x = relax.FieldValues(V).coordinates

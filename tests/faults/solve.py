@@ -5,9 +5,7 @@ from __future__ import annotations
 from faults.mutant import Mutant
 
 MUTANTS = [
-    Mutant(
-        "if left <= _NOTHING * y.norm():", "if False:", "test_kernel.py", "a pressure up to a constant is solved for"
-    ),
+    Mutant("if share <= _NOTHING:", "if False:", "test_kernel.py", "a pressure up to a constant is solved for"),
     Mutant(
         "self._newton_from(guess, {**operators.options, **FULL_STEPS})",
         "self._newton_from(guess, operators.options)",
@@ -97,7 +95,7 @@ MUTANTS = [
         "a singular matrix is factored",
     ),
     Mutant(
-        "if not np.isfinite(norms).all():",
+        "if not np.isfinite(found).all():",
         "if False:",
         "test_singular.py -k doubtful",
         "a coefficient out of range is told as a problem that is wrong",
@@ -128,5 +126,11 @@ MUTANTS = [
         "self._x.array[:] = u.array[: self._residual.num_owned]",
         "test_singular.py -k large_constant",
         "a constant of the first guess costs the residual its digits",
+    ),
+    Mutant(
+        "except Unbalanced:",
+        "except ZeroDivisionError:",
+        "test_singular.py -k incompatible",
+        "another first guess is advised where no state makes the residual zero",
     ),
 ]

@@ -111,13 +111,13 @@ class Deflation:
             BadProblem: where the vectors are none of its null space, or a Krylov method lacks that of the transpose.
         """
         space, pins = self.space, self.space.pins
-        for k, share in enumerate(shares(A, space.vectors)):
+        for k, share in enumerate(finite(shares(A, space.vectors))):
             if share > _NOTHING:
                 raise BadProblem(
                     f"nullspace: expected vectors that the derivative of the residual takes to zero, got {share:.1e} "
                     f"of its terms left of vector {k}; is a value clamped, or a term in the way, that knows of it?"
                 )
-        symmetric = self._self_adjoint or max(shares(A, space.vectors, transposed=True)) <= _NOTHING
+        symmetric = self._self_adjoint or max(finite(shares(A, space.vectors, transposed=True))) <= _NOTHING
         self._left, self._wanting = space.vectors, None
         if not self._is_factored:
             if not symmetric:
@@ -199,10 +199,9 @@ class Deflation:
 
 
 def shares(A: PETSc.Mat, vectors: Array, *, transposed: bool = False) -> list[float]:
-    """|A n| of vectors (k, owned), or |Aᵀ n|, beside that of those times random factors. Collective.
+    """|A n| of vectors (k, owned), or |Aᵀ n|, beside that of those times random factors; NaN for an A with NaN in it.
 
-    Raises:
-        SolveFailed: where that is not finite.
+    Collective.
     """
     # Signs alone are all the same on few entries, now and then.
     factors = np.random.default_rng(A.comm.rank).uniform(-(3**0.5), 3**0.5, vectors.shape[1])
@@ -215,12 +214,21 @@ def shares(A: PETSc.Mat, vectors: Array, *, transposed: bool = False) -> list[fl
                 x.array[:] = values
                 apply(x, y)
                 norms.append(y.norm())
-            if not np.isfinite(norms).all():
-                raise SolveFailed(
-                    "nullspace: the derivative of the residual is not finite there: look for coefficients that are NaN "
-                    "or out of range"
-                )
-            found.append(norms[0] / max(norms[1], 1e-300))
+            found.append(norms[0] / max(norms[1], 1e-300) if np.isfinite(norms).all() else np.nan)
+    return found
+
+
+def finite(found: list[float]) -> list[float]:
+    """``shares``, where they are numbers. Local.
+
+    Raises:
+        SolveFailed: where they are not.
+    """
+    if not np.isfinite(found).all():
+        raise SolveFailed(
+            "nullspace: the derivative of the residual is not finite there: look for coefficients that are NaN or out "
+            "of range"
+        )
     return found
 
 

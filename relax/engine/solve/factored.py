@@ -41,6 +41,10 @@ _TYPE, _OWN_SCHUR = "pc_fieldsplit_type", "pc_fieldsplit_schur_precondition"
 _SINGULAR_COARSE = ("pc_hypre_boomeramg_relax_type_coarse", "Jacobi")
 
 
+class Unbalanced(SolveFailed):
+    """A residual that no state makes zero, whatever it is solved by."""
+
+
 class FactoredOperator:
     """Factors by key, with the PETSc options of a problem. Collective, as are all methods.
 
@@ -149,23 +153,27 @@ class FactoredOperator:
         """Refuse a right-hand side (owned,) that the operator of a linear equation does not reach.
 
         Raises:
-            SolveFailed: with the amount.
+            Unbalanced: with the amount.
         """
         if factor.solver.deflation is not None:
-            amount, size = factor.solver.deflation.incompatible(rhs)
-            if amount > _COMPATIBLE * size:
-                raise SolveFailed(_incompatible(self.prefix, amount, size))
+            self._check_balance(*factor.solver.deflation.incompatible(rhs))
 
     def check_steps(self, residual: Array, size: float, factor: Factor) -> None:
         """Refuse a residual (owned,) of which Newton's method has left what no step changes.
 
         Raises:
-            SolveFailed: with the amount.
+            Unbalanced: with the amount.
         """
         if factor.solver.deflation is not None:
-            amount = factor.solver.deflation.restrict(residual)
-            if amount > _COMPATIBLE * size:
-                raise SolveFailed(_incompatible(self.prefix, amount, size))
+            self._check_balance(factor.solver.deflation.restrict(residual), size)
+
+    def _check_balance(self, amount: float, size: float) -> None:
+        if amount > _COMPATIBLE * size:
+            raise Unbalanced(
+                f"{self.prefix}: no state makes the residual zero: over its null space sources and fluxes add up to "
+                f"{amount:.3e}, beside {size:.1e} of them, expected nothing, as no state changes that. Take their mean "
+                "away, or balance them by fluxes through the boundary"
+            )
 
     def in_gauge(self, state: Array) -> Array:
         """A state (owned,) less what the null space adds to it."""
@@ -210,11 +218,3 @@ class FactoredOperator:
                 item.destroy()
         self._near = None
         self._parts.clear()
-
-
-def _incompatible(prefix: str, amount: float, size: float) -> str:
-    return (
-        f"{prefix}: no state makes the residual zero: over its null space sources and fluxes add up to {amount:.3e}, "
-        f"beside {size:.1e} of them, expected nothing, as no state changes that. Take their mean away, or balance them "
-        "by fluxes through the boundary"
-    )

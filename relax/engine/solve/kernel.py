@@ -11,12 +11,12 @@ from petsc4py import PETSc
 from relax.base import parallel
 from relax.base.fem import compat
 from relax.base.fem.forms import num_owned
-from relax.base.la.work import work_vectors
+from relax.base.la.null_space import shares
 from relax.base.types import Array, Indices
 from relax.errors import BadProblem
 
-# |A c| of a constant beside |A r| of random signs in its place: rounding leaves 1e-16 to 1e-15. What is above zero and
-# below this belongs to an operator whose condition number is above 1e13.
+# |A c| of a constant beside |A r| of random numbers in its place: rounding leaves 1e-16 to 1e-15. What is above zero
+# and below this belongs to an operator whose condition number is above 1e13.
 _NOTHING, _ROUNDING = 1e-13, 2e-15
 # Gradients of a constant state are 1e-16 of it, and what depends on them is smaller still.
 _FLAT = 1e-14
@@ -34,25 +34,17 @@ def check_constants(A: PETSc.Mat, V: fem.FunctionSpace) -> None:
     Raises:
         BadProblem: on every rank, with the ways out.
     """
-    signs = np.random.default_rng(V.mesh.comm.rank).choice([-1.0, 1.0], num_owned(V))
-    with work_vectors(A) as (x, y):
-        for name, constant in constants(V):
-            x.array[:] = constant
-            A.mult(x, y)
-            left = y.norm()
-            x.array[:] = constant * signs
-            A.mult(x, y)
-            if left <= _NOTHING * y.norm():
-                share = left / max(y.norm(), 1e-300)
-                change = "does not change" if share < _ROUNDING else f"hardly changes (by {share:.0e} of its terms)"
-                raise BadProblem(
-                    f"residual: it {change} when a constant is added to {name}, which is then known up to a "
-                    "constant only: what a solver finds depends on the solver and on the number of ranks. Say so, "
-                    'with Problem(..., nullspace="constants"), hold it somewhere (relax.clamp; a pressure in one '
-                    "vertex by dolfinx.fem.dirichletbc, with locate_dofs_geometrical), or add a term that sets its "
-                    "mean, such as eps * p * q * dx; "
-                    "where nothing is free, scale the equations to like sizes"
-                )
+    for name, constant in constants(V):
+        (share,) = shares(A, constant[None])
+        if share <= _NOTHING:
+            change = "does not change" if share < _ROUNDING else f"hardly changes (by {share:.0e} of its terms)"
+            raise BadProblem(
+                f"residual: it {change} when a constant is added to {name}, which is then known up to a constant only: "
+                "what a solver finds depends on the solver and on the number of ranks. Say so, with "
+                'Problem(..., nullspace="constants"), hold it somewhere (relax.clamp; a pressure in one vertex by '
+                "dolfinx.fem.dirichletbc, with locate_dofs_geometrical), or add a term that sets its mean, such as "
+                "eps * p * q * dx; where nothing is free, scale the equations to like sizes"
+            )
 
 
 def flat_rows(A: PETSc.Mat) -> str:

@@ -9,7 +9,7 @@ from petsc4py import PETSc
 
 from relax.base import parallel
 from relax.base.fem.forms import assembled, num_owned
-from relax.base.la.null_space import NullSpace, orthonormal, shares
+from relax.base.la.null_space import NullSpace, finite, orthonormal, shares
 from relax.base.types import Array, Indices
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.kernel import constants
@@ -40,7 +40,7 @@ def null_space_of(residual: Residual, A: PETSc.Mat) -> NullSpace:
             for name, values in constants(V)
             if not parallel.any_rank(residual.comm, bool(values[clamped].any()))
         ]
-        left = shares(A, np.array([values for _, values in free]).reshape(len(free), n))
+        left = finite(shares(A, np.array([values for _, values in free]).reshape(len(free), n)))
         vectors = [values for (_, values), share in zip(free, left, strict=True) if share <= _NOTHING]
         if not vectors:
             raise BadProblem(

@@ -15,7 +15,7 @@ from relax.base.la.options import (
 from relax.base.log import warn
 from relax.base.types import Array
 from relax.engine.residual.residual import Residual
-from relax.engine.solve.factored import FactoredOperator
+from relax.engine.solve.factored import FactoredOperator, Unbalanced
 from relax.engine.solve.kernel import flat_rows
 from relax.engine.solve.newton import Newton, NewtonSolver
 from relax.errors import BadInput, BadProblem, SolveFailed
@@ -105,6 +105,8 @@ class ForwardSolver:
         """
         try:
             self._by_newton(guess)
+        except Unbalanced:
+            raise
         except SolveFailed as failure:
             path, prefix = self._residual.problem.continuation, self._operators.prefix
             if path is None:
