@@ -148,7 +148,7 @@ def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapRe
     at_least(seed, 0, "check_map: seed")
     registers = [G.problem.state, *G.problem.controls]
     if isinstance(G.problem, Evolution):
-        registers += [r for r in (G.problem.previous, G.problem.time) if r is not None]
+        registers += [G.problem.previous, *G.problem.clock.registers]
     counts = dict(G.counts)
     try:
         with given_back(registers):
@@ -233,8 +233,9 @@ def _is_autonomous(G: Map) -> bool:
     if not isinstance(evolution, Evolution) or not isinstance(G, ReducedMap) or evolution.num_steps < _FEWEST_STEPS:
         return False
     step = evolution.step
-    in_time = evolution.time is not None and (
-        holds(step.residual, evolution.time) or any(gives(evolution.time, bc) for bc in step.bcs)
+    in_time = any(
+        holds(step.residual, moving) or any(gives(moving, bc) for bc in step.bcs)
+        for moving in evolution.clock.registers
     )
     looks = G.observable.looks(evolution.num_steps)
     return not in_time and not evolution.per_step and all(look.step == evolution.num_steps for look in looks)

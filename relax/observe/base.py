@@ -20,12 +20,24 @@ _STEP = 1e-4
 
 @dataclass(frozen=True)
 class Look:
-    """One look at a trajectory: y[start : start + observable.size] += weight * B(u_step)."""
+    """One look at a trajectory: y[start : start + observable.size] += weight * B(u_step).
+
+    Attributes:
+        step: n.
+        observable: B, of one state.
+        start: where in y.
+        weight: of it; where it is one of an integral over time that was not told the length of steps, the map takes the
+            weight of step n by the trapezoidal rule.
+        of_integral: whether it belongs to an integral over time.
+        dt: the length of a step that this was told.
+    """
 
     step: int
     observable: Observable
     start: int
     weight: float
+    of_integral: bool = False
+    dt: float | fem.Constant | None = None
 
     @property
     def part(self) -> slice:

@@ -85,17 +85,18 @@ class TimeIntegral(_InTime):
 
     Args:
         observable: B, an observable of one state.
-        dt: the length of a step: a number, or the Constant of the evolution, as it is when the map is made. Where that
-            is a control, the map raises ``BadProblem``: the weights would have to be differentiated.
+        dt: the length of a step: a number, or a Constant, as it is when the map is made; left out, the lengths of the
+            evolution's own steps, at that moment, which with ``times`` can be of any lengths. Where it is a control, or
+            steps have other lengths, the map raises ``BadProblem``.
 
     Raises:
         BadInput: for a length that is not above 0.
     """
 
-    def __init__(self, observable: Observable, dt: float | fem.Constant) -> None:
+    def __init__(self, observable: Observable, dt: float | fem.Constant | None = None) -> None:
         super().__init__(observable)
         self.dt = dt
-        if not 0.0 < number_now(dt) < np.inf:
+        if dt is not None and not 0.0 < number_now(dt) < np.inf:
             raise BadInput(f"TimeIntegral: expected a finite step length above 0, got {dt!r}")
         self.size = observable.size
 
@@ -112,9 +113,13 @@ class TimeIntegral(_InTime):
         super().check_controls(controls)
 
     def weights(self, num_steps: int) -> list[float]:
-        """The weight of each step."""
+        """The weight of each step; 1 where the map is to say."""
+        if self.dt is None:
+            return [1.0] * (num_steps + 1)
         length, ends = number_now(self.dt), (0, num_steps)
         return [length * (0.5 if n in ends else 1.0) for n in range(num_steps + 1)]
 
     def looks(self, num_steps: int, start: int = 0) -> list[Look]:
-        return [Look(n, self.observable, start, weight) for n, weight in enumerate(self.weights(num_steps))]
+        return [
+            Look(n, self.observable, start, weight, True, self.dt) for n, weight in enumerate(self.weights(num_steps))
+        ]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
 
+import numpy.typing as npt
 import ufl
 from dolfinx import default_scalar_type, fem
 from ufl.core.expr import Expr
 
 from relax.base.checks import as_number, of_kind, several
 from relax.base.fem.coefficients import Coefficient
-from relax.base.fem.forms import Control
+from relax.base.fem.forms import Control, holds, like
 from relax.errors import BadProblem
+from relax.problem.clock import checked_times
+from relax.problem.data import EarlierValues, at_steps
 from relax.problem.evolution import Evolution, check_length, stands_in
 from relax.problem.problem import Problem, check_control
 
@@ -24,14 +28,16 @@ def theta_evolution(
     state: fem.Function,
     *,
     initial: Coefficient | fem.Function,
-    dt: float | fem.Constant,
-    num_steps: int,
+    dt: float | fem.Constant | None = None,
+    num_steps: int = 0,
     theta: float | Literal["midpoint"] = 0.5,
     controls: Sequence[Control] = (),
     per_step: Sequence[Control] = (),
+    data: Mapping[Control, Any] | None = None,
     bcs: Sequence[fem.DirichletBC] = (),
     time: fem.Constant | None = None,
     start: float = 0.0,
+    times: npt.ArrayLike | None = None,
     initial_is_fixed: bool = False,
     lumped: bool = False,
     name: str = "pde",
@@ -44,23 +50,29 @@ def theta_evolution(
 
     θ = 1 is backward Euler (of first order), θ = ½ Crank–Nicolson (of second order, no damping). ``"midpoint"`` is the
     implicit midpoint rule, k R((u_n + u_{n-1})/2, m_n, t_n - k/2): of second order, and it keeps quadratic invariants
-    of nonlinear and of time-dependent equations. A per-step control is constant within its step. u_t is that of the
-    whole state: where a part of it has none (a pressure), write the step yourself. Boundary values that change in time
-    are a per-step control that is the value of a :func:`relax.clamp`.
+    of nonlinear and of time-dependent equations. A per-step control is constant within its step, as are data with N
+    values; of data with a value at the start too, or a function of the time, R_{n-1} takes f_{n-1}, and the midpoint
+    (f_n + f_{n-1})/2. u_t is that of the whole state: where a part of it has none (a pressure), write the step
+    yourself. Boundary values that change in time are data, or a per-step control, as the value of a
+    :func:`relax.clamp`.
 
     Args:
         residual: R, a UFL form in the state and one test function; u_t stands nowhere.
         state: u.
         initial: u_0, as in :class:`relax.Evolution`: a Function in the state's space is a control, unless
             ``initial_is_fixed``; a number, a function of x or a UFL expression is none.
-        dt: the length of a step, in the units of time: a number, or a scalar Constant, which stays live.
-        num_steps: how many.
+        dt: the length of a step, in the units of time: a number, or a scalar Constant, which stays live. With ``times``
+            a Constant, or left out.
+        num_steps: how many; left out with ``times``.
         theta: θ in (0, 1], or "midpoint". Below ½ no step is stable for stiff equations.
         controls: Functions and Constants in R, or values of boundary conditions. The initial state need not be named.
         per_step: those of ``controls`` with one value per step.
+        data: values that change from step to step, as in :class:`relax.Evolution`, of what stands in R or gives
+            boundary values.
         bcs: Dirichlet conditions of the state, the same in each step.
         time: the scalar Constant in R that stands for t.
         start: the time of u_0.
+        times: of steps of any lengths, as in :class:`relax.Evolution`.
         initial_is_fixed: a Function as ``initial`` is data, not a control.
         lumped: take (u_t, v) by the rule of the vertices, which makes the mass matrix of Lagrange elements of degree 1
             diagonal.
@@ -76,7 +88,9 @@ def theta_evolution(
         raise BadProblem("residual: expected a UFL form in one test function; u_t is added to it here")
     if not isinstance(state, fem.Function):
         raise BadProblem(f"state: expected a dolfinx.fem.Function, got {type(state).__name__}")
-    length = check_length(dt, "dt")
+    if times is not None:
+        of_kind(dt, (fem.Constant, type(None)), "a Constant, or nothing beside times", "dt")
+    length = 1.0 if times is not None else check_length(dt, "dt")
     if initial is state:
         raise BadProblem("initial is the state itself, which the steps overwrite; expected another Function")
     controls = several(controls, "Functions and Constants", "controls")
@@ -91,7 +105,16 @@ def theta_evolution(
     rule = {"quadrature_rule": "vertex", "quadrature_degree": 1} if lumped else {}
     change = ufl.inner(state - previous, v) * ufl.dx(domain=V.mesh, metadata=rule)
 
-    form = change + k * averaged(residual, state, previous, theta, time, k)
+    N = num_steps if times is None else len(checked_times(times)) - 1
+    given = at_steps({} if data is None else data, N, V.mesh.comm)
+    earlier: dict[Control, Control] = {}
+    if theta != 1.0:
+        # R_{n-1} takes what a step begins with from copies, that hold it.
+        for f, values in list(given.items()):
+            if values.changes_within and holds(residual, f):
+                earlier[f] = fem.Function(f.function_space) if isinstance(f, fem.Function) else like(f, V.mesh)
+                given[earlier[f]] = EarlierValues(earlier[f], values)
+    form = change + k * averaged(residual, state, previous, theta, time, k, earlier)
     # The initial state may be named, and need not be.
     own = [c for c in controls if c is not initial or stands_in(c, residual, bcs)]
     if isinstance(initial, fem.Function) and not initial_is_fixed:
@@ -101,8 +124,8 @@ def theta_evolution(
         own.insert(0, previous)
     step = Problem(residual=form, state=state, controls=own, bcs=bcs, name=name)
     return Evolution(
-        step=step, previous=previous, initial=initial, num_steps=num_steps, per_step=per_step, time=time, dt=k,
-        start=start, initial_is_fixed=initial_is_fixed,
+        step=step, previous=previous, initial=initial, num_steps=num_steps, per_step=per_step, data=given, time=time,
+        dt=k, start=start, times=times, initial_is_fixed=initial_is_fixed,
     )  # fmt: skip
 
 
@@ -113,15 +136,17 @@ def averaged(
     theta: float | Literal["midpoint"],
     time: fem.Constant | None,
     k: float | fem.Constant,
+    earlier: Mapping[Control, Control] = MappingProxyType({}),
 ) -> T:
     """A form, or an expression, in the state and the time, as a step of length k takes it: θ R_n + (1 - θ) R_{n-1}.
 
-    ``"midpoint"`` is R in the middle of the step.
+    ``"midpoint"`` is R in the middle of the step. ``earlier``: what holds at the step's beginning what these hold at
+    its end.
     """
 
     def at(u: Expr, back: float) -> T:
         """R at another state, and so many steps before the end of the step."""
-        moved = {state: u}
+        moved = {state: u, **{f: back * before + (1 - back) * f for f, before in earlier.items()}}
         if time is not None:
             moved[time] = time - back * k
         return ufl.replace(form, moved)

@@ -44,9 +44,18 @@ def as_coefficient(value: Coefficient, V: fem.FunctionSpace) -> Expr:
 def interpolated(value: Coefficient, V: fem.FunctionSpace) -> fem.Function:
     """A new function in ``V`` with these values at this moment; a number fills every component.
 
-    Collective. Raises as :func:`as_coefficient`; finite values are asked of numbers only.
+    A mixed space takes a list, with a value for each of its parts. Collective. Raises as :func:`as_coefficient`; finite
+    values are asked of numbers only.
     """
     result = fem.Function(V)
+    parts = V.num_sub_spaces if V.num_sub_spaces > 0 and V.dofmap.bs == 1 else 0
+    if parts and isinstance(value, list | tuple):
+        if len(value) != parts:
+            raise _not_of_parts(value, parts)
+        for i, of_part in enumerate(value):
+            part, dofs = V.sub(i).collapse()
+            result.x.array[dofs] = interpolated(of_part, part).x.array
+        return result
     if isinstance(value, Expr):
         _interpolate_ufl(result, value)
         return result
@@ -61,13 +70,18 @@ def interpolated(value: Coefficient, V: fem.FunctionSpace) -> fem.Function:
             return numbers.ravel()
 
     size = int(np.prod(V.value_shape, dtype=np.int64))
-    if V.num_sub_spaces > 0 and V.dofmap.bs == 1:
-        raise BadInput(
-            f"a mixed space takes only the number 0 or a Function in it, got {value!r}; treat its parts, W.sub(i)"
-        )
+    if parts:
+        raise _not_of_parts(value, parts)
     with parallel.together(V.mesh.comm):
         result.interpolate(lambda x: _values_at(function, x, size))
     return result
+
+
+def _not_of_parts(value: Any, parts: int) -> BadInput:
+    return BadInput(
+        f"a mixed space takes a list of {parts} values, one for each of its parts W.sub(i), the number 0 or a Function "
+        f"in it; got {value!r:.80}"
+    )
 
 
 def local_values(terminal: fem.Function | fem.Constant, value: Any, what: str) -> Array:

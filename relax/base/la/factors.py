@@ -19,7 +19,13 @@ _FEWEST_FACTORS = 2  # a point being held while another one is tried, as every l
 class Key:
     """Names the point at which an operator is assembled. Whoever may still need the operator holds its key."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "_parts")
+
+    def part(self, name: bytes) -> Key:
+        """What this names has several values: the key of the one of this name, held by this one."""
+        if not hasattr(self, "_parts"):
+            self._parts: dict[bytes, Key] = {}
+        return self._parts.setdefault(name, Key())
 
 
 class Factor:

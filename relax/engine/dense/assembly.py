@@ -273,6 +273,8 @@ def _check(G: ReducedMap) -> None:
         raise refuse(f"expected the replicated layout, got {G.layout.kind!r}")
     if isinstance(G.problem, Evolution) and G.problem.substitution is not None:
         raise refuse("expected steps for the state itself, got a substitution, which is not linear")
+    if isinstance(G.problem, Evolution) and G.problem.clock.registers not in ([], [G.problem.time]):
+        raise refuse("expected steps of one length that differ in their controls and the time alone, got data or times")
     residual = G.residual
     if any(isinstance(c, Expansion) for c in residual.controls):
         raise refuse("expected fields and Constants as controls, got one of pieces or point sources")

@@ -18,6 +18,7 @@ from relax.engine.dense.observation import DenseObservation
 from relax.engine.dense.points import DensePoints
 from relax.engine.dense.steps import StepMatrices
 from relax.engine.dense.terms import Terms
+from relax.engine.march.plan import looks_of
 from relax.engine.protocols import itself, not_pickled, shared
 from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
@@ -61,8 +62,8 @@ class DenseMap:
         self._stamp: weakref.ref[Key] | None = None
         self._initial: Array = np.empty(0)
         # The state of a stationary problem is what its one step leads to.
-        steps = G.problem.num_steps if isinstance(G.problem, Evolution) else 1
-        self._looks = G.observable.looks(steps)
+        evolution = G.problem if isinstance(G.problem, Evolution) else None
+        self._looks = G.observable.looks(1) if evolution is None else looks_of(G.observable, evolution)
         self._current: tuple[Terms, StepMatrices, DenseObservation] | None = None
 
     __copy__ = itself

@@ -8,6 +8,7 @@ from functools import cache
 from relax.base.fem.forms import num_owned
 from relax.base.types import Array
 from relax.engine.explicit import ExplicitPart
+from relax.engine.march.plan import looks_of
 from relax.engine.march.system import StepSystem
 from relax.errors import SolveFailed
 from relax.observe.base import Look, Observable, by_step, observed
@@ -36,7 +37,7 @@ class Observation:
         self._num_owned = num_owned(self._state.function_space)
         self.size = observable.size
         self._substitution = system.evolution.substitution
-        self._looks = by_step(observable.looks(system.evolution.num_steps))
+        self._looks = by_step(looks_of(observable, system.evolution))
         self._explicit = cache(self._explicit_part)
         holds_controls = any(observable.holds(c) for c in system.evolution.controls)
         self.is_linear = observable.is_linear and self._substitution is None and not holds_controls
@@ -59,9 +60,9 @@ class Observation:
         return looks
 
     def show(self, n: int, state: Array) -> None:
-        """The state's register holds u_n, the time is that of step n."""
+        """The state's register holds u_n, time and data are those of step n."""
         self._state.x.array[:] = state if self._substitution is None else self._substitution.state(state)
-        self._system.tell_time(n)
+        self._system.tell(n)
 
     def _slope(self, state: Array) -> Array | float:
         """du_n by what the steps solve for, at each node."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relax.base.fem.forms import Control
 from relax.base.la.factors import Key
 from relax.base.types import Array
+from relax.errors import BadProblem
+from relax.observe.base import Look, Observable
 from relax.problem.evolution import Evolution
 
 
@@ -15,6 +17,32 @@ def expanded(evolution: Evolution) -> tuple[Control, ...]:
     """The controls as they lie in the control vector: those with a value per step once for each step."""
     times = [evolution.num_steps if evolution.is_per_step(control) else 1 for control in evolution.controls]
     return tuple(control for control, n in zip(evolution.controls, times, strict=True) for _ in range(n))
+
+
+def looks_of(observable: Observable, evolution: Evolution) -> list[Look]:
+    """The looks of an observable at the steps of an evolution, with the weights of its present times. Local.
+
+    Raises:
+        BadProblem: where an integral over time cannot have its weights from the steps.
+    """
+    weights = evolution.clock.weights()
+    looks = []
+    for look in observable.looks(evolution.num_steps):
+        dt = look.dt
+        if not look.of_integral or (dt is not None and evolution.times is None):
+            looks.append(look)
+            continue
+        if weights is None:
+            raise BadProblem("TimeIntegral: the length of a step is not known; pass dt= to it, or to the evolution")
+        if dt is not None and not evolution.clock.follows(dt):
+            raise BadProblem("TimeIntegral: dt: expected nothing, as the times of the evolution say how long steps are")
+        if any(evolution.dt is c for c in evolution.controls):
+            raise BadProblem(
+                f"TimeIntegral: the length of a step is the control {evolution.dt}; the weights would have to be "
+                "differentiated. Expected TimeIntegral(observable, dt) with another dt, or another control"
+            )
+        looks.append(replace(look, weight=float(weights[look.step])))
+    return looks
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,8 @@ class Run:
 
     Attributes:
         initial: u_0.
-        dt: the length of a step, where it is known.
+        grid: t_0, ..., t_N, where the length of a step is known.
+        constants: what Constants that the steps set hold at each of them, by their id.
         parts: a part for each expanded control.
         parameters: a snapshot.
         operator_key: names ∂F/∂u where it depends on parameters alone.
@@ -72,7 +101,8 @@ class Run:
     """
 
     initial: Array
-    dt: float | None
+    grid: Array | None
+    constants: dict[int, list[bytes]]
     parts: list[Array]
     parameters: list[Array]
     operator_key: Key

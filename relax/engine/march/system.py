@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ import ufl
 from dolfinx import fem
 from petsc4py import PETSc
 
-from relax.base.fem.forms import Control, assembled, holds, jumps_with, values_of
+from relax.base.fem.forms import Control, assembled, holds, jumps_with
 from relax.base.la.factors import Key
 from relax.base.la.options import Options
 from relax.base.types import Array
@@ -57,7 +57,7 @@ class StepSystem:
         problem = evolution.single_step
         # An initial state that is a control is none of the step's.
         observed = [p for p in observable.parameters if not any(p is c for c in evolution.controls)]
-        self.residual = Residual(problem, observed, evolution.time)
+        self.residual = Residual(problem, observed, evolution.clock.registers)
         self.registers = self.residual.registers
         self._constants = [c for c in problem.controls if isinstance(c, fem.Constant)]
         weak = self.residual.weak
@@ -97,15 +97,11 @@ class StepSystem:
 
     # -- what changes, and when ----------------------------------------------------------------------------------------
 
-    def _changes(self, form: ufl.Form, *, but_constants: bool) -> bool:
-        """Whether a form holds anything that differs between the steps of a run. Local."""
+    def _changes(self, form: ufl.Form, *, but: Sequence[Control] = ()) -> bool:
+        """Whether a form holds anything, but for these, that differs between the steps of a run. Local."""
         evolution = self.evolution
-        registers: list[Control] = [evolution.state, evolution.previous, *evolution.per_step]
-        if evolution.time is not None:
-            registers.append(evolution.time)
-        if but_constants:
-            registers = [r for r in registers if not any(r is c for c in self._constants)]
-        return any(holds(form, r) for r in registers)
+        registers = [evolution.state, evolution.previous, *evolution.per_step, *evolution.clock.registers]
+        return any(holds(form, r) for r in registers if not any(r is c for c in but))
 
     def _affine(
         self,
@@ -116,7 +112,7 @@ class StepSystem:
     ) -> AffineMatrix | None:
         """The matrix of a form as one that is affine in scalar controls, where it is and these are all that changes."""
         scalars = scalars_in(form, self.residual.registers, self._constants)
-        if not scalars or self._changes(form, but_constants=True):
+        if not scalars or self._changes(form, but=self._constants):
             return None
         terms = slopes(self.residual.weak, form, scalars)
         return None if terms is None else AffineMatrix(assemble, create, scalars, terms, self.residual.together, bcs)  # type: ignore[arg-type]
@@ -128,8 +124,19 @@ class StepSystem:
         """
         if form is None:
             return lambda run, n: run.everything_key
-        if self._changes(form, but_constants=False):
-            return (lambda run, n: run.step_keys[n]) if affine else None
+        if self._changes(form):
+            if affine:
+                return lambda run, n: run.step_keys[n]
+            constants = self.evolution.clock.constants
+            if self._changes(form, but=constants):
+                return None
+            standing = [id(c) for c in constants if holds(form, c)]
+            whole = self._lasts_whole(form)
+            return lambda run, n: whole(run, n).part(b"".join(run.constants[c][n + 1] for c in standing))
+        return self._lasts_whole(form)
+
+    def _lasts_whole(self, form: ufl.Form) -> Callable[[Run, int], Key]:
+        """How to name the values of a form that holds nothing that differs between the steps. Local."""
         if any(holds(form, c) for c in self.residual.controls):
             return lambda run, n: run.key
         if form is self.residual.weak.J:
@@ -181,7 +188,9 @@ class StepSystem:
         parameters = self.residual.parameters
         values = parameters.snapshot()
         keys = parameters.operator_key, parameters.everything_key, Key(), [Key() for _ in range(N)]
-        return Run(initial, self.evolution.step_length, parts, values, *keys, is_base)
+        grid = self.evolution.clock.grid()
+        constants = self.evolution.clock.constants_of(grid)
+        return Run(initial, grid, constants, parts, values, *keys, is_base)
 
     def begin(self, run: Run) -> None:
         """The parameters of a run are installed, if another run's were: before any step of it is. Local."""
@@ -207,18 +216,17 @@ class StepSystem:
         if run is None or self._current is run:
             self._current = None
 
-    def tell_time(self, n: int) -> None:
-        """Set the time to that of u_n of the present run. Local."""
-        time, run = self.evolution.time, self._current
-        if time is not None and run is not None and run.dt is not None:
-            values_of(time)[...] = self.evolution.start + n * run.dt
+    def tell(self, n: int) -> None:
+        """Time and data are those of u_n of the present run. Collective for data."""
+        if self._current is not None:
+            self.evolution.clock.set(n, self._current.grid)
 
     def install(self, run: Run, n: int, before: Array, after: Array | None = None) -> Point:
-        """The registers hold the step from u_n to u_{n+1}, and u_{n+1} where it is given. Local."""
+        """The registers hold the step from u_n to u_{n+1}, and u_{n+1} where it is given. Collective for data."""
         self.begin(run)
         parts = [before, *self.plan.of_step(run.parts, n)]
         self.registers.install_controls(parts)
-        self.tell_time(n + 1)
+        self.tell(n + 1)
         if after is not None:
             self.registers.state.x.array[:] = after
         lasting = tuple(None if lasts is None else lasts(run, n) for lasts in self._holdings)
@@ -257,7 +265,7 @@ class StepSystem:
                     by_matrix.append(i)
         zeroed = [self.evolution.state, *(self.residual.controls[i] for i in by_matrix)]
         rest = weak.at_zero(zeroed)
-        return LinearSource(self, tuple(by_matrix), rest, rest is not None and self._changes(rest, but_constants=False))
+        return LinearSource(self, tuple(by_matrix), rest, rest is not None and self._changes(rest))
 
     def close(self) -> None:
         """Free the factors and matrices."""

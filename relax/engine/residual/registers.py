@@ -49,7 +49,7 @@ class Registers:
     Args:
         problem: the PDE.
         observed: Functions and Constants of the observable, parameters as those of the residual are.
-        time: a parameter that is set by the solution itself, the time of a step.
+        moving: parameters that are set by the solution itself: the time of a step, data.
 
     Attributes:
         state, controls: the problem's own.
@@ -57,10 +57,10 @@ class Registers:
         adjoint: for λ; ``tangent_state`` for du; ``second_adjoint`` for the derivative of λ.
         tangent_controls: for dm, one per control.
         dual_spaces: in which a derivative in a control is tested: the field's own, or that of a Constant's entries.
-        changeable: the parameters but for the time.
+        changeable: the parameters but for the moving ones.
     """
 
-    def __init__(self, problem: Problem, observed: Sequence[Control] = (), time: Control | None = None) -> None:
+    def __init__(self, problem: Problem, observed: Sequence[Control] = (), moving: Sequence[Control] = ()) -> None:
         V = problem.state.function_space
         self.comm = problem.mesh.comm
         self.state: fem.Function = problem.state
@@ -75,8 +75,8 @@ class Registers:
         of_boundary = [t for bc in problem.bcs for t in standing_in(bc)]
         terminals = (*problem.residual.coefficients(), *problem.residual.constants(), *observed, *of_boundary)
         self.parameters: list[Control] = list({id(t): t for t in terminals if id(t) not in own}.values())
-        self.changeable = [p for p in self.parameters if p is not time]
-        live = (*self.controls, *self.changeable)
+        self.changeable = [p for p in self.parameters if not any(p is m for m in moving)]
+        live = (*self.controls, *self.changeable, *moving)
         copied = [bc for bc in problem.bcs if not standing_in(bc)]
         given = [bc.g for bc in copied if not any(is_value_of(bc, terminal) for terminal in live)]
         self._views = [partial(values_of, p) for p in self.changeable] + [partial(_value_of, g) for g in given]

@@ -46,7 +46,7 @@ class Residual:
     Args:
         problem: the PDE.
         observed: Functions and Constants of the observable, parameters as those of the residual are.
-        time: a parameter that is set by the solution itself, the time of a step.
+        moving: parameters that are set by the solution itself: the time of a step, data.
 
     Attributes:
         registers: the problem's state and controls, and those of derivatives.
@@ -57,9 +57,9 @@ class Residual:
         together: what is compiled with F and J.
     """
 
-    def __init__(self, problem: Problem, observed: Sequence[Control] = (), time: Control | None = None) -> None:
+    def __init__(self, problem: Problem, observed: Sequence[Control] = (), moving: Sequence[Control] = ()) -> None:
         self.problem = problem
-        self.registers = Registers(problem, observed, time)
+        self.registers = Registers(problem, observed, moving)
         self.state = self.registers.state
         self.controls = self.registers.controls
         self.comm = problem.mesh.comm

@@ -110,7 +110,9 @@ def record(
             reel.take(n, float(n) if time is None else time, keep=checkpoint is not None)
     finally:
         writer.close()
-    return Series(camera.label, "step" if evolution.dt is None else "t", camera.develop(), written, np.array(watched))
+    return Series(
+        camera.label, "step" if evolution.time_at(0) is None else "t", camera.develop(), written, np.array(watched)
+    )
 
 
 class _Reel:

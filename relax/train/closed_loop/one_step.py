@@ -57,12 +57,12 @@ class OneStep(torch.nn.Module):
         with parallel.together(self.comm):
             self._check(s, c)
         evolution = self._evolution
-        held = list(self._fixed) + ([] if evolution.time is None else [evolution.time])
+        clock = evolution.clock
+        held = [*self._fixed, *clock.registers]
         with given_back(held):
             for control, values in self._fixed.items():
                 values_of(control)[...] = values
-            if evolution.time is not None:
-                values_of(evolution.time)[...] = evolution.time_at(t + 1)
+            clock.set(t + 1, clock.grid(t + 1))
             y: Tensor = self._layer(torch.cat([s, c.to(s)], dim=-1))
         return y
 

@@ -1,0 +1,216 @@
+"""What Functions and Constants hold at each step of an evolution, without being controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dolfinx import fem
+from mpi4py import MPI
+from ufl.core.expr import Expr
+
+from relax.base import parallel
+from relax.base.checks import of_kind
+from relax.base.fem.coefficients import local_values
+from relax.base.fem.expansion import Expansion
+from relax.base.fem.forms import Control
+from relax.base.fem.layout import SpaceLayout
+from relax.base.types import Array
+from relax.errors import BadInput, BadProblem
+
+_WAYS = (
+    "one value for each step, one more where the start has one, too; a function of the time t; or a file, .csv with "
+    "the time in its first column or .npy"
+)
+
+
+class StepValues:
+    """The values f_0, ..., f_N of a Function or Constant f at the steps of an evolution.
+
+    Collective to make.
+
+    Args:
+        terminal: f.
+        given: N values, those of the steps, or N + 1, that of the start first, along the first axis of an array or in
+            a list: numbers, functions of x, Functions, or for a Function all its degrees of freedom (those of
+            ``relax.fill``); a function of the time t that gives one such value; a file ``.npy`` of such an array, or
+            ``.csv`` with rows "t, value, ...", between whose times values are interpolated linearly.
+        num_steps: N.
+        comm: the ranks of the mesh.
+        what: the argument's name, for messages.
+
+    Raises:
+        BadInput: on every rank, for anything else.
+    """
+
+    def __init__(self, terminal: Control, given: Any, num_steps: int, comm: MPI.Comm, what: str) -> None:
+        self.terminal = terminal
+        self._comm = comm
+        self._what = what
+        self._num_steps = num_steps
+        self._layout: SpaceLayout | None = None
+        self._last: tuple[float, Array] | None = None
+        if isinstance(given, str | Path):
+            given = self._read(Path(given))
+        if isinstance(given, Expr) or not (callable(given) or hasattr(given, "__len__")):
+            raise BadInput(f"{what}: expected {_WAYS}; got {given!r:.80}")
+        self._function: Callable[[float], Any] | None = given if callable(given) else None
+        self._rows: list[Array] = [] if callable(given) else self._of_steps(given)
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether the times of the steps have to be known."""
+        return self._function is not None
+
+    def fits(self, num_steps: int) -> bool:
+        """Whether it has values for so many steps."""
+        return self._function is not None or num_steps == self._num_steps
+
+    @property
+    def changes_within(self) -> bool:
+        """Whether a step has another value at its beginning than at its end, rather than one for the whole step."""
+        return self._function is not None or len(self._rows) == self._num_steps + 1
+
+    def at(self, n: int, grid: Array | None) -> Array:
+        """f_n, f_1 for f_0 where the start has no value of its own: local values with ghosts, or those of a Constant.
+
+        Collective.
+
+        Args:
+            n: the number of the step.
+            grid: the times of the steps.
+
+        Raises:
+            BadInput: where there is no value.
+        """
+        if self._function is None:
+            if n > self._num_steps:
+                raise BadInput(f"{self._what}: expected a value for step {n}, got those of {self._num_steps} steps")
+            return self._rows[n if self.changes_within else max(n - 1, 0)]
+        assert grid is not None
+        t = float(grid[n])
+        if self._last is None or self._last[0] != t:
+            with parallel.together(self._comm):
+                value = self._called(self._function, t)
+            self._last = t, self._values(value, f"{self._what} at the time {t:g}")
+        return self._last[1]
+
+    def _called(self, function: Callable[[float], Any], t: float) -> Any:
+        try:
+            return function(t)
+        except BadInput:
+            raise
+        except Exception as cause:
+            raise BadInput(
+                f"{self._what}: the function failed at the time {t:g}: {type(cause).__name__}: {cause}; expected a "
+                "function of the time t, whose values may be functions of x: lambda t: lambda x: t * x[0]"
+            ) from cause
+
+    def _of_steps(self, given: Any) -> list[Array]:
+        N = self._num_steps
+        with parallel.together(self._comm):
+            if len(given) not in (N, N + 1):
+                raise BadInput(f"{self._what}: expected {_WAYS}; got {len(given)} values for {N} steps")
+        first = N + 1 - len(given)
+        return [self._values(value, f"{self._what}, step {first + i}") for i, value in enumerate(given)]
+
+    def _values(self, value: Any, what: str) -> Array:
+        """One value of f as what f is to hold. Collective."""
+        f = self.terminal
+        is_field = isinstance(f, fem.Function) and not isinstance(f, Expansion)
+        if is_field and not isinstance(value, Expr) and not callable(value) and np.ndim(value) == 1:
+            self._layout = self._layout or SpaceLayout(f.function_space)
+            if len(value) == self._layout.size:
+                numbers = parallel.checked_on_all(self._comm, value, self._layout.size, what)
+                return np.array(self._layout.spread(numbers))
+        values = np.array(local_values(f, value, what))
+        if parallel.any_rank(self._comm, not np.isfinite(values).all()):
+            raise BadInput(f"{what}: expected finite values for {f}, got NaN or infinity")
+        return values
+
+    def _read(self, path: Path) -> Any:
+        """An array of steps, or a function of t. Collective."""
+        if path.suffix not in (".npy", ".csv"):
+            raise BadInput(f"{self._what}: expected a file .npy or .csv, got {str(path)!r}")
+        table: Array = parallel.on_rank_0(self._comm, lambda: _table(path, self._what))
+        if path.suffix == ".npy":
+            return table
+
+        def between(t: float) -> Any:
+            times = table[:, 0]
+            slack = 1e-9 * (times[-1] - times[0])
+            if not times[0] - slack <= t <= times[-1] + slack:
+                raise BadInput(
+                    f"{self._what}: {path} has values from t = {times[0]:g} to {times[-1]:g}, a step ends at t = {t:g}"
+                )
+            columns = [float(np.interp(t, times, column)) for column in table[:, 1:].T]
+            return columns[0] if len(columns) == 1 else np.reshape(columns, self.terminal.ufl_shape or -1)
+
+        return between
+
+
+class EarlierValues(StepValues):
+    """What a Function or Constant holds one step earlier: f_{n-1} at step n, for a copy of f that stands for it.
+
+    Args:
+        terminal: the copy.
+        values: those of f.
+    """
+
+    def __init__(self, terminal: Control, values: StepValues) -> None:
+        self.terminal = terminal
+        self._values_of = values
+
+    @property
+    def needs_time(self) -> bool:
+        return self._values_of.needs_time
+
+    def fits(self, num_steps: int) -> bool:
+        return self._values_of.fits(num_steps)
+
+    def at(self, n: int, grid: Array | None) -> Array:
+        return self._values_of.at(max(n - 1, 0), grid)
+
+
+def at_steps(data: Any, num_steps: int, comm: MPI.Comm) -> dict[Control, StepValues]:
+    """What is given as ``data=`` of an evolution, and what has been made of it already.
+
+    Collective.
+
+    Raises:
+        BadInput, BadProblem: on every rank, for what is not ``{f: values}``.
+    """
+    of_kind(data, Mapping, "a dictionary {f: values}", "data")
+    made = {}
+    for f, values in data.items():
+        if not isinstance(f, fem.Function | fem.Constant):
+            raise BadProblem(f"data: expected Functions and Constants as keys, got {f!r:.80}")
+        made[f] = values if isinstance(values, StepValues) else StepValues(f, values, num_steps, comm, f"data[{f}]")
+        if not made[f].fits(num_steps):
+            raise BadProblem(f"data[{f}]: has values for another number of steps than {num_steps}; pass data= anew")
+    return made
+
+
+def _table(path: Path, what: str) -> Array:
+    """The numbers of a file: those of .npy as they are, of .csv (rows, columns) with rising times first.
+
+    Raises:
+        BadInput: naming the file.
+    """
+    try:
+        if path.suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+        with path.open(encoding="utf-8-sig") as file:
+            lines = [line for line in file if line.strip() and not line.lstrip().startswith("#")]
+        is_header = bool(lines) and any(c.isalpha() for c in lines[0].replace("e", "").replace("E", ""))
+        table = np.loadtxt(lines[1:] if is_header else lines, delimiter=",", ndmin=2)
+    except (OSError, ValueError, TypeError) as cause:
+        raise BadInput(f"{what}: {path} cannot be read as numbers ({cause}); expected {_WAYS}") from cause
+    if table.shape[1] < 2 or len(table) < 2 or not np.isfinite(table).all() or np.any(np.diff(table[:, 0]) <= 0.0):
+        raise BadInput(
+            f"{what}: {path}: expected at least two rows of finite numbers, the time first, which rises from row to "
+            f"row, then at least one value; got {table.shape[0]} rows of {table.shape[1]}"
+        )
+    return table
