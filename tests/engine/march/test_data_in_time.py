@@ -55,7 +55,8 @@ def by_hand(V, lengths, f_of, g_of, m, theta):
         ksp.setType("preonly")
         ksp.getPC().setType("lu")
         ksp.getPC().setFactorSolverType("mumps")
-        ksp.solve(la.create_petsc_vector_wrap(b), old.x.petsc_vec)
+        owned = V.dofmap.index_map.size_local
+        ksp.solve(PETSc.Vec().createWithArray(b.array[:owned], comm=V.mesh.comm), old.x.petsc_vec)
         old.x.scatter_forward()
         states.append(relax.FieldValues(V).value(old))
         ksp.destroy()
