@@ -61,6 +61,7 @@ from relax.problem import Problem as Problem
 from relax.problem import Substitution as Substitution
 from relax.problem import clamp as clamp
 from relax.problem import clamp_boundary as clamp_boundary
+from relax.problem import newmark_evolution as newmark_evolution
 from relax.problem import pieces as pieces
 from relax.problem import rigid_body_modes as rigid_body_modes
 from relax.problem import theta_evolution as theta_evolution

@@ -297,7 +297,7 @@ PUBLIC = {
         "relax.observe": "AtSteps ExpressionField ExpressionValues FieldValues Functional Observable PointValues Stack "
         "TimeIntegral fill",
         "relax.problem": "Continuation Evolution PointSource Problem Substitution clamp clamp_boundary pieces "
-        "rigid_body_modes theta_evolution",
+        "newmark_evolution rigid_body_modes theta_evolution",
         "relax.relaxation": "ElasticSGD EntropySGD HamiltonJacobi HeatSmoothing Parle ProximalPoint "
         "RelaxedLandscape SGLD",
         "relax.train": "HalfInverse gauss_newton_inverse lbfgs_inverse physical_gradient",

@@ -118,7 +118,7 @@ def dual_weighted_residual(lin: Linearization, cotangent: npt.ArrayLike) -> Erro
             "dual_weighted_residual: its steps are solved for another unknown than the state; expected an evolution "
             "without a substitution, such as route='direct' of Hamilton-Jacobi"
         )
-    step = G.problem.step if isinstance(G.problem, Evolution) else G.problem
+    step = G.problem.plain_step if isinstance(G.problem, Evolution) else G.problem
     if any(isinstance(c, PointSource) for c in step.residual.coefficients()):
         raise BadInput(
             "dual_weighted_residual: expected loads that richer spaces have, too, got a PointSource, which stands "
@@ -138,7 +138,7 @@ class _Estimator:
 
     def __init__(self, problem: Problem | Evolution) -> None:
         self._evolution = problem if isinstance(problem, Evolution) else None
-        self._step = step = problem.step if isinstance(problem, Evolution) else problem
+        self._step = step = problem.plain_step if isinstance(problem, Evolution) else problem
         self._num_steps = 1 if self._evolution is None else self._evolution.num_steps
         V = step.state.function_space
         self._low, self._space = fem.Function(V), richer(V)

@@ -12,10 +12,10 @@ from relax.base import parallel
 from relax.base.checkpoint import Checkpoint
 from relax.base.checks import of_kind
 from relax.base.fem.layout import ControlLayout, as_rows, control_layout
-from relax.base.la.options import Options
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.march import March, expanded
+from relax.engine.march.system import AnyOptions
 from relax.engine.protocols import Map, Solution, itself, not_pickled, shared
 from relax.engine.solve.newton import Newton
 from relax.engine.stationary import Stationary
@@ -52,7 +52,9 @@ class ReducedMap(Map):
         solver: tolerances of Newton's method; memory for kept factors.
         options: PETSc options, under those of the command line and over the defaults, or the name of a preset
             ("direct", "direct_symmetric", "amg_cg", "amg_gmres"). Keys that start with ``lin_`` are for tangent and
-            adjoint solves alone. Prefixes on the command line: ``-relax_<name>_`` and ``-relax_<name>_lin_``.
+            adjoint solves alone. Prefixes on the command line: ``-relax_<name>_`` and ``-relax_<name>_lin_``. Of an
+            evolution of several equations these serve each of them, or a list has one for each; equations of the same
+            name have the prefixes ``-relax_<name>_1_``, ``-relax_<name>_2_``, ...
         layout: "replicated" or "owned".
         storage: for equations in time: which states a linearisation point holds, and which it computes again, as a
             schedule of the package ``checkpoint_schedules`` that has not been used yet; it serves any number of points.
@@ -76,7 +78,7 @@ class ReducedMap(Map):
         observable: Observable,
         *,
         solver: Newton = Newton(),
-        options: Options | str | None = None,
+        options: AnyOptions = None,
         layout: str = "replicated",
         storage: object = None,
     ) -> None:
@@ -84,13 +86,18 @@ class ReducedMap(Map):
         of_kind(observable, Observable, "a relax.Observable", "observable")
         of_kind(solver, Newton, "a relax.Newton", "solver")
         if options is not None:
-            of_kind(options, (str, Mapping), "PETSc options, a table of them or the name of a preset", "options")
-        observable.check_state(problem.state)
+            several = (list, tuple) if isinstance(problem, Evolution) else ()
+            of_kind(
+                options, (str, Mapping, *several), "PETSc options, a table of them or the name of a preset", "options"
+            )
+        if not isinstance(problem, Evolution):
+            observable.check_state(problem.state)
         self.problem: Problem | Evolution = problem
         self.observable = observable
         self.comm = problem.mesh.comm
         observable.check_controls(problem.controls)
-        if isinstance(problem, Evolution) and any(p is problem.previous for p in observable.parameters):
+        earlier = [f for c in problem.components for f in c.earlier] if isinstance(problem, Evolution) else []
+        if any(p is f for p in observable.parameters for f in earlier):
             raise BadProblem(
                 "the observable depends on `previous`, which the steps overwrite; AtSteps looks at any step's state"
             )
@@ -112,7 +119,8 @@ class ReducedMap(Map):
             raise BadInput("storage: a stationary problem has no trajectory to store; leave it None")
         else:
             self.layout = control_layout(layout, self.comm, problem.controls)
-            self.solution = Stationary(problem, observable, self.layout, self.counts, solver, options)
+            chosen = options if isinstance(options, str | Mapping) else None
+            self.solution = Stationary(problem, observable, self.layout, self.counts, solver, chosen)
         self.residual = self.solution.residual
         self.size_in = self.layout.size
         self.size_out = observable.size

@@ -146,9 +146,10 @@ def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapRe
     check_is_map(G, "check_map: G")
     check_has_controls(G, "check_map: G", "check")
     at_least(seed, 0, "check_map: seed")
-    registers = [G.problem.state, *G.problem.controls]
+    registers = [] if isinstance(G.problem, Evolution) else [G.problem.state, *G.problem.controls]
     if isinstance(G.problem, Evolution):
-        registers += [G.problem.previous, *G.problem.clock.registers]
+        of_states = [f for c in G.problem.components for f in (c.state, *c.earlier)]
+        registers = [*of_states, *G.problem.controls, *G.problem.clock.registers]
     counts = dict(G.counts)
     try:
         with given_back(registers):
@@ -230,9 +231,11 @@ def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapRe
 def _is_autonomous(G: Map) -> bool:
     """Whether all steps are the same, several of them, and only the last state is seen. Local."""
     evolution = G.problem
-    if not isinstance(evolution, Evolution) or not isinstance(G, ReducedMap) or evolution.num_steps < _FEWEST_STEPS:
+    if not isinstance(evolution, Evolution) or not isinstance(G, ReducedMap) or not evolution.is_plain:
         return False
-    step = evolution.step
+    if evolution.num_steps < _FEWEST_STEPS:
+        return False
+    step = evolution.plain_step
     in_time = any(
         holds(step.residual, moving) or any(gives(moving, bc) for bc in step.bcs)
         for moving in evolution.clock.registers

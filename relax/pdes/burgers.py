@@ -165,4 +165,4 @@ def _stabilised(
     # tau is no polynomial: what UFL would estimate for it is far more than the order of the elements needs.
     dx = ufl.dx(metadata={"quadrature_degree": 2 * degree + 2})
     weighted = ufl.inner(u - p + k * mean, tau * _convected(p, v)) * dx
-    return replace(plain, step=replace(plain.step, residual=plain.step.residual + weighted))
+    return replace(plain, step=replace(plain.plain_step, residual=plain.plain_step.residual + weighted))

@@ -196,6 +196,17 @@ def _condition(
     return fem.dirichletbc(g, dofs), (dofs[:, None] * len(block) + block).ravel()
 
 
+def homogeneous(bc: fem.DirichletBC, V: fem.FunctionSpace) -> fem.DirichletBC:
+    """The condition u = 0 where ``bc`` holds values of V, or of a part of it. Collective."""
+    part, dofs = V, bc.dof_indices()[0]
+    for i in bc.function_space.component():
+        part = part.sub(int(i))
+    if part is V:
+        return fem.dirichletbc(fem.Function(V), np.unique(dofs // V.dofmap.bs).astype(np.int32))
+    zero = fem.Function(value_space(part))
+    return fem.dirichletbc(zero, [dofs, np.zeros_like(dofs)], part)
+
+
 def _check_space(V: fem.FunctionSpace, value: fem.Function) -> None:
     given = value.function_space
     if _is_part(V):

@@ -8,16 +8,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import ufl
 from dolfinx import fem, mesh
 
-from relax.base.checks import of_kind, several
+from relax.base.checks import several
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import Control, number_now
 from relax.errors import BadProblem
 from relax.problem.clock import Clock, checked_times
 from relax.problem.data import at_steps
-from relax.problem.problem import Problem, gives
+from relax.problem.evolution_checks import (
+    check_beside_times,
+    check_clock,
+    check_controls,
+    check_data,
+    check_initial_states,
+    check_initials,
+    check_parts,
+    check_sums,
+    start_of,
+)
+from relax.problem.problem import Problem
+from relax.problem.stages import Combination, Component, Stage, Sum, stage_of
 from relax.problem.substitution import Substitution
 
 
@@ -29,6 +40,13 @@ class Evolution:
     its state u_n and in ``previous``, which stands for u_{n-1}. :func:`relax.theta_evolution` writes F from a spatial
     residual.
 
+    A step can be several equations, solved one after the other: ``step=[P_1, P_2, ...]`` (operator splitting, pressure
+    correction), each a ``Problem`` that holds the states of those before it, and states before the step by the
+    Functions of ``previous``. The state is then the tuple of theirs: an observable sees those that stand in it, or the
+    one whose space it is of. And a step can hold several earlier states: ``previous=[f_1, f_2]`` stand for u_{n-1},
+    u_{n-2} (multistep methods), which at the start are all u_0; what a first step does otherwise can be said by
+    coefficients that are data.
+
     Controls, in the order of the control vector: the initial state where it is one, then the step's own. The initial
     state is a control when ``initial`` is a ``fem.Function``, unless ``initial_is_fixed``, and when ``previous`` is
     among the step's controls, where it then stands for the initial state. A control in ``per_step`` has one value per
@@ -36,10 +54,15 @@ class Evolution:
     control vector is empty, and ``G([])`` is the solution alone.
 
     Args:
-        step: the equation of one step. Its name is that of the evolution.
-        previous: the Function in the step's residual that holds the state before the step.
+        step: the equation of one step, or a list of them, and of ``relax.problem.Combination``. The name of the first
+            one is that of the evolution.
+        previous: the Function in the step's residual that holds the state before the step, or a list of those that hold
+            it one, two, ... steps before. For a list of equations a list with one of these for each, None where an
+            earlier state stands nowhere.
         initial: u_0: a Function in the state's space, which stays live; a number, a function of x, or a UFL expression,
-            as they are now; of a mixed state a list of these, one for each part of its space.
+            as they are now; of a mixed state a list of these, one for each part of its space. For a list of equations a
+            list of these; an entry can be None (zero, where no earlier state is held), or a ``Problem`` whose state is
+            a Function of ``previous``, solved at the start with the others given, such as an acceleration.
         num_steps: N, at least 1; left out where ``times`` are given.
         per_step: controls of the step that have a value of their own in each step.
         data: ``{f: values}``: Functions and Constants that are no controls and hold another value in each step: in the
@@ -66,9 +89,9 @@ class Evolution:
         BadProblem: when these do not fit together, on every rank.
     """
 
-    step: Problem
-    previous: fem.Function
-    initial: Coefficient | fem.Function
+    step: Problem | Sequence[Problem | Combination]
+    previous: fem.Function | Sequence[Any]
+    initial: Coefficient | fem.Function | Sequence[Any]
     num_steps: int = 0
     per_step: Sequence[Control] = ()
     data: Mapping[Control, Any] = field(default_factory=dict)
@@ -81,69 +104,135 @@ class Evolution:
     substitution: Substitution | None = None
     #: Everything to differentiate with respect to, in the order of the control vector.
     controls: tuple[Control, ...] = field(init=False)
-    #: u_0; where it is no control its values when a run begins count.
-    initial_state: fem.Function = field(init=False)
+    #: Of each state u_0; where it is no control its values when a run begins count.
+    initial_states: tuple[fem.Function, ...] = field(init=False)
+    #: The states, in the order in which a step gives them, and how it does.
+    components: tuple[Component, ...] = field(init=False)
+    stages: tuple[Stage | Sum, ...] = field(init=False)
+    #: Equations of states at the start.
+    starting: tuple[Stage, ...] = field(init=False)
     #: The times of the steps, and what the steps set.
     clock: Clock = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "per_step", several(self.per_step, "controls", "per_step"))
+        def keep(**values: Any) -> None:
+            for name, value in values.items():
+                object.__setattr__(self, name, value)
+
+        keep(per_step=several(self.per_step, "controls", "per_step"))
+        if not isinstance(self.step, Problem):
+            keep(step=several(self.step, "problems, or a relax.Problem", "step"))
+        if not isinstance(self.previous, fem.Function):
+            keep(previous=several(self.previous, "Functions, or a Function", "previous"))
         if self.times is not None:
-            _take_times(self)
-        _check(self)
-        data = at_steps(self.data, self.num_steps, self.mesh.comm)
-        if self.dt is None and self.times is None and any(values.needs_time for values in data.values()):
-            raise BadProblem("data: a function of the time, and the length of a step is not known; pass dt= or times=")
-        object.__setattr__(self, "data", data)
-        _check_data(self)
-        clock = Clock(self.num_steps, self.time, self.dt, float(self.start), self.times, data.values())  # type: ignore[arg-type]
-        object.__setattr__(self, "clock", clock)
-        V = self.state.function_space
-        given = self.initial
-        if isinstance(given, fem.Function) and given is not self.previous:
-            initial = given
-        else:
-            # The steps write into ``previous``: what it holds now is kept elsewhere.
-            initial = interpolated(given, V)
-            initial.name = "initial"
-        object.__setattr__(self, "initial_state", initial)
-        named = [initial if c is self.previous else c for c in self.step.controls]
-        is_control = isinstance(given, fem.Function) and not self.initial_is_fixed
-        if is_control and not any(c is initial for c in named):
-            named.insert(0, initial)
+            times = checked_times(self.times)
+            check_beside_times(times, self.num_steps, self.start, self.dt)
+            keep(times=times, num_steps=len(times) - 1, start=float(times[0]))
+        keep(components=check_parts(self.step, self.previous, self.num_steps, self.substitution))
+        given = [self.initial] if isinstance(self.step, Problem) else check_initials(self.initial, self.components)
+        problems = [item for item in (*self.items, *given) if isinstance(item, Problem)]
+        earlier = {id(f): j for j, c in enumerate(self.components) for f in c.earlier}
+        initials = [_started(c, value, earlier) for c, value in zip(self.components, given, strict=True)]
+        check_initial_states(problems, self.components, given, initials, self.initial_is_fixed)
+        check_controls(problems, self.components, self.per_step, initials)
+        keep(initial_states=tuple(initials))
+        keep(stages=tuple(stage_of(i, item, self.components) for i, item in enumerate(self.items)))
+        keep(starting=tuple(start_of(i, p, self.components) for i, p in enumerate(given) if isinstance(p, Problem)))
+        named = [initials[earlier[id(c)]] if id(c) in earlier else c for p in problems for c in p.controls]
+        if not self.initial_is_fixed:
+            new = [f for f, value in zip(initials, given, strict=True) if isinstance(value, fem.Function)]
+            named = [f for f in new if not any(f is c for c in named)] + named
         # The initial state can stand in the steps, too: it is one control for both.
-        object.__setattr__(self, "controls", tuple({id(c): c for c in named}.values()))
+        keep(controls=tuple({id(c): c for c in named}.values()))
+        check_sums(self.stages, self.dt, self.times, named)
+        data = at_steps(self.data, self.num_steps, self.mesh.comm)
+        needs_time = any(values.needs_time for values in data.values())
+        check_clock(problems, self.time, self.dt, self.start, self.times, needs_time=needs_time)
+        states = [(f, "a state, or previous") for c in self.components for f in (c.state, *c.earlier)]
+        of_time = [(self.time, "the time"), (self.dt, "the length of a step")]
+        check_data(
+            data, [*states, *of_time, *((f, "an initial state") for f in initials), *((c, "a control") for c in named)]
+        )
+        given_times = None if self.times is None else np.asarray(self.times, dtype=np.float64)
+        keep(data=data, clock=Clock(self.num_steps, self.time, self.dt, float(self.start), given_times, data.values()))
+        shape = tuple(self.components[0].state.function_space.value_shape)
+        if self.is_wave_function and shape != (2,):
+            raise BadProblem(f"is_wave_function: expected a state with two components, got shape {shape}")
 
     @property
-    def state(self) -> fem.Function:
-        """u: at the end of a run, u_N."""
-        return self.step.state
+    def items(self) -> tuple[Problem | Combination, ...]:
+        """What a step consists of, one after the other."""
+        return (self.step,) if isinstance(self.step, Problem) else tuple(self.step)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is one equation that holds the one state before it."""
+        return isinstance(self.step, Problem) and isinstance(self.previous, fem.Function)
+
+    @property
+    def plain_step(self) -> Problem:
+        """The equation of a step that is one, and holds the one state before it.
+
+        Raises:
+            BadProblem: for another step.
+        """
+        if not isinstance(self.step, Problem) or not isinstance(self.previous, fem.Function):
+            raise BadProblem(
+                "expected an evolution whose step is one equation in the state and the one before it; got one of "
+                "several equations or earlier states, whose values and derivatives a ReducedMap has"
+            )
+        return self.step
+
+    @property
+    def before(self) -> fem.Function:
+        """``previous`` of a plain step."""
+        assert isinstance(self.previous, fem.Function)
+        return self.previous
+
+    @property
+    def states(self) -> tuple[fem.Function, ...]:
+        """The states, in the order in which a step gives them: at the end of a run, those at step N."""
+        return tuple(c.state for c in self.components)
+
+    @property
+    def state(self) -> Any:
+        """u: at the end of a run, u_N; the tuple of the states where a step has several problems."""
+        solved = tuple(item.state for item in self.items if isinstance(item, Problem))
+        return solved[0] if len(solved) == 1 else self.states
+
+    @property
+    def initial_state(self) -> fem.Function:
+        """u_0 of the first state."""
+        return self.initial_states[0]
 
     @property
     def name(self) -> str:
-        """The name of the step, part of the PETSc options prefix."""
-        return self.step.name
+        """The name of the first problem of a step, part of the PETSc options prefix."""
+        return next(item.name for item in self.items if isinstance(item, Problem))
 
     @property
     def bcs(self) -> Sequence[fem.DirichletBC]:
         """The boundary conditions of each step."""
-        return self.step.bcs
+        return [bc for item in self.items if isinstance(item, Problem) for bc in item.bcs]
 
     @property
     def mesh(self) -> mesh.Mesh:
         """The mesh of the state."""
-        return self.step.mesh
+        return self.items[0].mesh
 
     @property
     def single_step(self) -> Problem:
         """One step as a stationary problem whose first control is ``previous``, then the step's others.
 
         For networks in the loop: ``SolutionLayer(ReducedMap(evolution.single_step, ...))`` takes u_{n-1} and the
-        controls of step n to u_n. ``time``, where there is one, is then for the caller to set.
+        controls of step n to u_n. ``time`` and data, where there are any, are then for the caller to set.
+
+        Raises:
+            BadProblem: for a step of several equations or earlier states.
         """
-        step = self.step
+        step = self.plain_step
         others = [c for c in step.controls if c is not self.previous]
-        return replace(step, controls=[self.previous, *others])
+        return replace(step, controls=[self.before, *others])
 
     def is_per_step(self, control: Control) -> bool:
         """Whether this control has a value of its own in each step."""
@@ -165,107 +254,12 @@ class Evolution:
         return f"step {n} of {self.num_steps}" + ("" if t is None else f" (time {t:.6g})")
 
 
-def _take_times(evolution: Evolution) -> None:
-    """Let times say how many steps there are, and when they begin. Local."""
-    times = checked_times(evolution.times)  # type: ignore[arg-type]
-    N = len(times) - 1
-    if evolution.num_steps not in (0, N):
-        raise BadProblem(f"num_steps: expected {N}, one fewer than times, or nothing, got {evolution.num_steps!r}")
-    if evolution.start not in (0.0, times[0]):
-        raise BadProblem(f"start: expected nothing beside times, whose first is {times[0]:g}, got {evolution.start!r}")
-    if not isinstance(evolution.dt, fem.Constant | None):
-        raise BadProblem(
-            f"dt: expected the Constant that stands for the length of a step in the residual, or nothing, as times say "
-            f"how long steps are; got {evolution.dt!r}"
-        )
-    for name, value in (("times", times), ("num_steps", N), ("start", float(times[0]))):
-        object.__setattr__(evolution, name, value)
-
-
-def _check_data(evolution: Evolution) -> None:
-    step = evolution.step
-    taken = [(step.state, "the state"), (evolution.previous, "previous"), (evolution.initial, "the initial state")]
-    taken += [(evolution.time, "the time"), (evolution.dt, "the length of a step")]
-    taken += [(c, "a control") for c in step.controls]
-    for f in evolution.data:
-        for other, what in taken:
-            if f is other:
-                raise BadProblem(f"data: {f} is {what}; expected what nothing else sets")
-
-
-def _check(evolution: Evolution) -> None:
-    step, previous = evolution.step, evolution.previous
-    if not isinstance(step, Problem):
-        raise BadProblem(f"step: expected a relax.Problem, got {type(step).__name__}")
-    if evolution.substitution is not None:
-        of_kind(evolution.substitution, Substitution, "a relax.Substitution", "substitution")
-    V = step.state.function_space
-    if not isinstance(previous, fem.Function) or previous.function_space != V:
-        raise BadProblem("previous: expected a Function in the space of the step's state")
-    if previous is step.state or previous not in step.residual.coefficients():
-        raise BadProblem(
-            f"previous: the Function {previous.name!r} does not stand in the step's residual beside the state, so the "
-            "steps would not know of each other"
-        )
-    n = evolution.num_steps
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise BadProblem(f"num_steps: expected a whole number of at least 1, got {n!r}")
-    if isinstance(evolution.initial, fem.Function) and evolution.initial.function_space != V:
-        raise BadProblem(
-            "initial: a Function must be in the space of the step's state; interpolate one of another space first"
-        )
-    initial = evolution.initial
-    if isinstance(initial, fem.Function) and not evolution.initial_is_fixed and initial is not previous:
-        if stands_in(initial, step.residual, step.bcs) and not any(initial is c for c in step.controls):
-            raise BadProblem(
-                "initial is a control, and stands in the step's residual or gives boundary values, too: name it among "
-                "the controls of the step, so that derivatives see both"
-            )
-    if evolution.initial is step.state:
-        raise BadProblem("initial is the state itself, which the steps overwrite; expected another Function")
-    if evolution.initial_is_fixed and any(c is previous or c is evolution.initial for c in step.controls):
-        raise BadProblem("initial_is_fixed: the initial state is among the step's controls; remove it there")
-    for i, control in enumerate(evolution.per_step):
-        known = any(control is c for c in step.controls)
-        if not known or control is previous or control is evolution.initial:
-            raise BadProblem(f"per_step[{i}] ({control}): expected a control of the step other than the initial state")
-        if any(control is other for other in evolution.per_step[:i]):
-            raise BadProblem(f"per_step[{i}] is an earlier one again")
-    time, dt = evolution.time, evolution.dt
-    for what, constant in (("time", time), ("dt", dt)):
-        if isinstance(constant, fem.Constant) and constant.ufl_shape:
-            raise BadProblem(f"{what}: expected a scalar Constant, got shape {constant.ufl_shape}")
-    if time is not None:
-        if not isinstance(time, fem.Constant):
-            raise BadProblem(f"time: expected the Constant that stands in the residual, got {type(time).__name__}")
-        if dt is None and evolution.times is None:
-            raise BadProblem("time: the length of a step is not known; pass dt= as well, or times=")
-        if any(time is c for c in step.controls):
-            raise BadProblem("time is set by the steps; expected it not to be among the controls")
-    if dt is not None and evolution.times is None:
-        check_length(dt, "dt")
-    if evolution.times is not None and any(dt is c for c in step.controls):
-        raise BadProblem(
-            "dt is set by the steps to the lengths that times say; expected it not to be among the controls"
-        )
-    if evolution.is_wave_function and tuple(V.value_shape) != (2,):
-        raise BadProblem(f"is_wave_function: expected a state with two components, got shape {tuple(V.value_shape)}")
-    if not np.isfinite(evolution.start):
-        raise BadProblem(f"start: expected a finite time, got {evolution.start!r}")
-
-
-def stands_in(function: fem.Function, residual: ufl.Form, bcs: Sequence[fem.DirichletBC]) -> bool:
-    """Whether a Function stands in a residual or in the value of a boundary condition. Local."""
-    return function in residual.coefficients() or any(gives(function, bc) for bc in bcs)
-
-
-def check_length(dt: object, what: str) -> float:
-    """The length of a step, a number or a scalar Constant, as a number. Local.
-
-    Raises:
-        BadProblem: unless it is finite and above 0.
-    """
-    length = number_now(dt)
-    if not 0.0 < length < np.inf:
-        raise BadProblem(f"{what}: expected a finite length above 0, got {dt!r}")
-    return length
+def _started(component: Component, value: Any, earlier: Mapping[int, int]) -> fem.Function:
+    """The Function that holds u_0. Collective, unless one is given."""
+    if isinstance(value, fem.Function) and id(value) not in earlier:
+        return value
+    # The steps write into ``previous``: what it holds now is kept elsewhere.
+    known = 0.0 if value is None or isinstance(value, Problem) else value
+    initial = interpolated(known, component.state.function_space)
+    initial.name = "initial"
+    return initial

@@ -6,19 +6,23 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 import ufl
 from dolfinx import default_scalar_type, fem
 from ufl.core.expr import Expr
 
-from relax.base.checks import as_number, of_kind, several
+from relax.base.checks import as_number, at_least, of_kind, several
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.forms import Control, holds, like
+from relax.base.types import Array
 from relax.errors import BadProblem
 from relax.problem.clock import checked_times
-from relax.problem.data import EarlierValues, at_steps
-from relax.problem.evolution import Evolution, check_length, stands_in
+from relax.problem.data import EarlierValues, StepValues, at_steps
+from relax.problem.evolution import Evolution
+from relax.problem.evolution_checks import check_length
 from relax.problem.problem import Problem, check_control
+from relax.problem.stages import stands_in
 
 T = TypeVar("T", ufl.Form, Expr)
 
@@ -30,7 +34,7 @@ def theta_evolution(
     initial: Coefficient | fem.Function,
     dt: float | fem.Constant | None = None,
     num_steps: int = 0,
-    theta: float | Literal["midpoint"] = 0.5,
+    theta: float | Literal["midpoint", "bdf2"] = 0.5,
     controls: Sequence[Control] = (),
     per_step: Sequence[Control] = (),
     data: Mapping[Control, Any] | None = None,
@@ -50,11 +54,15 @@ def theta_evolution(
 
     θ = 1 is backward Euler (of first order), θ = ½ Crank–Nicolson (of second order, no damping). ``"midpoint"`` is the
     implicit midpoint rule, k R((u_n + u_{n-1})/2, m_n, t_n - k/2): of second order, and it keeps quadratic invariants
-    of nonlinear and of time-dependent equations. A per-step control is constant within its step, as are data with N
-    values; of data with a value at the start too, or a function of the time, R_{n-1} takes f_{n-1}, and the midpoint
-    (f_n + f_{n-1})/2. u_t is that of the whole state: where a part of it has none (a pressure), write the step
-    yourself. Boundary values that change in time are data, or a per-step control, as the value of a
-    :func:`relax.clamp`.
+    of nonlinear and of time-dependent equations. ``"bdf2"`` is the backward differentiation formula of second order,
+    which damps: with w = k_n / k_{n-1}, in steps of any lengths, the first one backward Euler,
+
+        ((1 + 2w)/(1 + w) u_n - (1 + w) u_{n-1} + w²/(1 + w) u_{n-2}, v) + k R_n = 0.
+
+    A per-step control is constant within its step, as are data with N values; of data with a value at the start too, or
+    a function of the time, R_{n-1} takes f_{n-1}, and the midpoint (f_n + f_{n-1})/2. u_t is that of the whole state:
+    where a part of it has none (a pressure), write the step yourself. Boundary values that change in time are data, or
+    a per-step control, as the value of a :func:`relax.clamp`.
 
     Args:
         residual: R, a UFL form in the state and one test function; u_t stands nowhere.
@@ -64,7 +72,7 @@ def theta_evolution(
         dt: the length of a step, in the units of time: a number, or a scalar Constant, which stays live. With ``times``
             a Constant, or left out.
         num_steps: how many; left out with ``times``.
-        theta: θ in (0, 1], or "midpoint". Below ½ no step is stable for stiff equations.
+        theta: θ in (0, 1], "midpoint" or "bdf2". Below ½ no step is stable for stiff equations.
         controls: Functions and Constants in R, or values of boundary conditions. The initial state need not be named.
         per_step: those of ``controls`` with one value per step.
         data: values that change from step to step, as in :class:`relax.Evolution`, of what stands in R or gives
@@ -81,9 +89,10 @@ def theta_evolution(
     Raises:
         BadProblem: when these do not fit together, on every rank.
     """
-    if theta != "midpoint" and not 0.0 < as_number(theta) <= 1.0:
-        raise BadProblem(f"theta: expected a number above 0 and at most 1, or 'midpoint', got {theta!r}")
-    theta = theta if theta == "midpoint" else as_number(theta)
+    if theta not in ("midpoint", "bdf2") and not 0.0 < as_number(theta) <= 1.0:
+        raise BadProblem(f"theta: expected a number above 0 and at most 1, 'midpoint' or 'bdf2', got {theta!r}")
+    is_bdf2 = theta == "bdf2"
+    theta = 1.0 if is_bdf2 else theta if theta == "midpoint" else as_number(theta)
     if not isinstance(residual, ufl.Form) or len(residual.arguments()) != 1:
         raise BadProblem("residual: expected a UFL form in one test function; u_t is added to it here")
     if not isinstance(state, fem.Function):
@@ -103,15 +112,23 @@ def theta_evolution(
     previous = fem.Function(V, name="previous")
     k = dt if isinstance(dt, fem.Constant) else fem.Constant(V.mesh, default_scalar_type(length))
     rule = {"quadrature_rule": "vertex", "quadrature_degree": 1} if lumped else {}
-    change = ufl.inner(state - previous, v) * ufl.dx(domain=V.mesh, metadata=rule)
-
-    N = num_steps if times is None else len(checked_times(times)) - 1
-    given = at_steps({} if data is None else data, N, V.mesh.comm)
+    lengths = None if times is None else np.diff(checked_times(times))
+    N = num_steps if lengths is None else len(lengths)
+    given: dict[Control, Any] = dict(at_steps({} if data is None else data, N, V.mesh.comm))
+    before: list[fem.Function] = [previous]
+    difference = state - previous
+    if is_bdf2:
+        before.append(fem.Function(V, name="previous_2"))
+        weights = [fem.Constant(V.mesh, default_scalar_type(0.0)) for _ in range(3)]
+        steps = np.ones(at_least(N, 1, "num_steps")) if lengths is None else lengths
+        given |= dict(zip(weights, _bdf2(steps), strict=True))
+        difference = sum((c * u for c, u in zip(weights[1:], before, strict=True)), start=weights[0] * state)
+    change = ufl.inner(difference, v) * ufl.dx(domain=V.mesh, metadata=rule)
     earlier: dict[Control, Control] = {}
     if theta != 1.0:
         # R_{n-1} takes what a step begins with from copies, that hold it.
         for f, values in list(given.items()):
-            if values.changes_within and holds(residual, f):
+            if isinstance(values, StepValues) and values.changes_within and holds(residual, f):
                 earlier[f] = fem.Function(f.function_space) if isinstance(f, fem.Function) else like(f, V.mesh)
                 given[earlier[f]] = EarlierValues(earlier[f], values)
     form = change + k * averaged(residual, state, previous, theta, time, k, earlier)
@@ -124,9 +141,17 @@ def theta_evolution(
         own.insert(0, previous)
     step = Problem(residual=form, state=state, controls=own, bcs=bcs, name=name)
     return Evolution(
-        step=step, previous=previous, initial=initial, num_steps=num_steps, per_step=per_step, data=given, time=time,
-        dt=k, start=start, times=times, initial_is_fixed=initial_is_fixed,
+        step=step, previous=before if is_bdf2 else previous, initial=initial, num_steps=num_steps, per_step=per_step,
+        data=given, time=time, dt=k, start=start, times=times, initial_is_fixed=initial_is_fixed,
     )  # fmt: skip
+
+
+def _bdf2(lengths: Array) -> list[Array]:
+    """The weights of u_n, u_{n-1} and u_{n-2} in steps of these lengths, the first one backward Euler."""
+    w = np.append(0.0, lengths[1:] / lengths[:-1])
+    # Lengths that differ by rounding alone have the weights of equal ones.
+    w = np.where(np.abs(w - 1.0) < 1e-12, 1.0, w)
+    return [(1.0 + 2.0 * w) / (1.0 + w), -(1.0 + w), w**2 / (1.0 + w)]
 
 
 def averaged(

@@ -23,6 +23,7 @@ from relax.engine.reduced import ReducedMap
 from relax.errors import BadInput
 from relax.problem.evolution import Evolution
 from relax.problem.problem import standing_in
+from relax.problem.stages import Stage
 
 _INSTEAD = "try SolutionLayer(G) without dense=True, or the map itself"
 
@@ -105,7 +106,10 @@ class Assembly:
             return [part[None, :] for part in parts]
         if self._plan.initial is not None:
             self._initial_index = parts[self._plan.initial]
-        return [np.array([parts[p.at(n)] for n in range(self.num_steps)]) for p in self._plan.places]
+        assert self._evolution is not None
+        (stage,) = self._evolution.stages
+        places = self._plan.places(stage) if isinstance(stage, Stage) else []
+        return [np.array([parts[p.at(n)] for n in range(self.num_steps)]) for p in places]
 
     def beside(self, n: int) -> list[tuple[Control, Indices]]:
         """Each control and where it lies in a control vector, as u_n is seen beside it."""
@@ -273,6 +277,8 @@ def _check(G: ReducedMap) -> None:
         raise refuse(f"expected the replicated layout, got {G.layout.kind!r}")
     if isinstance(G.problem, Evolution) and G.problem.substitution is not None:
         raise refuse("expected steps for the state itself, got a substitution, which is not linear")
+    if isinstance(G.problem, Evolution) and not G.problem.is_plain:
+        raise refuse("expected steps of one equation that hold one earlier state, got several of these")
     if isinstance(G.problem, Evolution) and G.problem.clock.registers not in ([], [G.problem.time]):
         raise refuse("expected steps of one length that differ in their controls and the time alone, got data or times")
     residual = G.residual

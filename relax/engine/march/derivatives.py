@@ -12,7 +12,6 @@ from relax.base.types import Array
 from relax.engine.march.momenta import Momenta
 from relax.engine.march.plan import expanded
 from relax.engine.march.runs import Runs
-from relax.engine.residual.registers import Point
 
 
 class MarchDerivatives(Momenta):
@@ -32,7 +31,7 @@ class MarchDerivatives(Momenta):
     @property
     def is_everywhere_the_same(self) -> bool:
         """Whether the derivative is the same at every control: affine steps seen linearly. Local."""
-        return self._runs.residual.is_affine and self._runs.observation.is_linear
+        return self._runs.system.is_affine and self._runs.observation.is_linear
 
     # -- first order ---------------------------------------------------------------------------------------------------
 
@@ -53,50 +52,31 @@ class MarchDerivatives(Momenta):
 
     def gradients(self, seeds: Array) -> Array:
         """G'(m)ᵀ dy: (k, size_out) -> (k, size_in)."""
-        runs, observation = self._runs, self._runs.observation
+        runs, observation, run = self._runs, self._runs.observation, self._run
         with self._parameters():
-            duals: Array = np.zeros((len(seeds), runs.residual.num_owned))
+            duals: Array = np.zeros((len(seeds), runs.system.records.num_owned))
             total = _Total(runs, len(seeds))
             for n, before, after in self._told(self._walk.backward()):
-                observation.add_adjoints(n + 1, after, self._run.parts, seeds, duals, total.put_row)
-                with self._step(n, before, after) as point:
-                    adjoints = self._adjoints(point, duals)
-                    gradients = runs.system.sensitivity.gradients(point, adjoints, duals)
-                duals = gradients[0]
-                total.add(n, gradients)
-            observation.add_adjoints(0, self._run.initial, self._run.parts, seeds, duals, total.put_row)
-            total.add_initial(self._of_initial(duals))
+                observation.add_adjoints(n + 1, after, run.parts, seeds, duals, total.put_row)
+                with self._at(n):
+                    duals = self._backwards.back(run, n, before, after, duals, total.put)
+            observation.add_adjoints(0, run.initial, run.parts, seeds, duals, total.put_row)
+            with self._at(-1):
+                self._backwards.back_to_start(run, duals, total.put)
             runs.note(self._walk)
             return total.joined()
-
-    def _of_initial(self, duals: Array) -> Array:
-        """What arrives at the start as dual vectors of the initial state that is given: (k, owned). Local."""
-        place, substitution = self._runs.system.plan.initial, self._runs.evolution.substitution
-        if place is None or substitution is None:
-            return duals
-        return duals * substitution.unknown_slope(self._run.parts[place])[: duals.shape[1]]
-
-    def _bent_initial(self, duals: Array, parts: list[list[Array]], which: npt.NDArray[np.int64]) -> Array | float:
-        """What the curvature of a substitution at the start adds, along directions[which]: (k, owned). Local."""
-        place, substitution = self._runs.system.plan.initial, self._runs.evolution.substitution
-        if place is None or substitution is None:
-            return 0.0
-        directions = np.array([parts[k][place] for k in which])
-        bent: Array = (directions * substitution.unknown_curvature(self._run.parts[place]))[:, : duals.shape[1]]
-        return duals * bent
 
     # -- second order --------------------------------------------------------------------------------------------------
 
     def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
         """d/dε of the gradients along directions[which]: (k, size_out), (l, size_in), (k,) -> (k, size_in)."""
-        runs, observation = self._runs, self._runs.observation
-        sensitivity = runs.system.sensitivity
-        is_curved = not runs.residual.is_affine or runs.evolution.substitution is not None
+        runs, observation, run, steps = self._runs, self._runs.observation, self._run, self._backwards
+        is_curved = not runs.system.is_affine
         with self._parameters():
             parts = [runs.layout.split(row) for row in directions]
-            along, here = [parts[k] for k in which], self._run.parts
+            along, here = [parts[k] for k in which], run.parts
             walk = self._walk_with_tangents(parts)
-            duals: Array = np.zeros((len(seeds), runs.residual.num_owned))
+            duals: Array = np.zeros((len(seeds), runs.system.records.num_owned))
             second: Array = np.zeros_like(duals)
             total = _Total(runs, len(seeds))
             for n, before, after in self._told(walk.backward()):
@@ -104,64 +84,23 @@ class MarchDerivatives(Momenta):
                 # Looks take the state's register for themselves: all of them come before the step is installed.
                 if is_curved:
                     observation.add_adjoints(n + 1, after[0], here, seeds, duals)
-                with self._step(n, before[0], after[0]) as point:
-                    if not is_curved:
-                        # The steps have no curvature: only that of the observation is carried back.
-                        gradients = sensitivity.gradients(point, self._adjoints(point, second), second)
+                with self._at(n):
+                    if is_curved:
+                        at = run, n, before, after
+                        duals, second = steps.back_second(*at, duals, second, parts, which, total.put)
                     else:
-                        adjoints = self._adjoints(point, duals)
-                        steps = [[before[1 + i], *runs.system.plan.of_step(p, n)] for i, p in enumerate(parts)]
-                        gradients = self._second_step(point, adjoints, duals, second, after[1:], steps, which)
-                        duals = sensitivity.gradients(point, adjoints, duals, which=(0,))[0]
-                second = gradients[0]
-                total.add(n, gradients)
+                        # The steps have no curvature: only that of the observation is carried back.
+                        second = steps.back(run, n, before[0], after[0], second, total.put)
             first = walk.first
             observation.add_seconds(0, first[0], here, seeds, first[1:][which], along, second, total.put_row)
-            observation.add_adjoints(0, first[0], here, seeds, duals)
-            total.add_initial(self._of_initial(second) + self._bent_initial(duals, parts, which))
+            with self._at(-1):
+                if is_curved:
+                    observation.add_adjoints(0, first[0], here, seeds, duals)
+                    steps.back_to_start_second(run, first, duals, second, parts, which, total.put)
+                else:
+                    steps.back_to_start(run, second, total.put)
             runs.note(walk)
             return total.joined()
-
-    def _second_step(
-        self,
-        point: Point,
-        adjoints: Array,
-        duals: Array,
-        second: Array,
-        tangents: Array,
-        steps: list[list[Array]],
-        which: npt.NDArray[np.int64],
-    ) -> list[Array]:
-        """The derivative of one step's gradients: a part per control of the step, ``previous`` first, (k, ·) each.
-
-        Args:
-            point: the step.
-            adjoints: λ, (k, owned).
-            duals: the dual vectors behind λ, (k, owned).
-            second: their derivatives, (k, owned).
-            tangents: du, (l, local).
-            steps: dm of this step, ``previous`` first, for each of the l directions.
-            which: the direction of each row.
-        """
-        runs = self._runs
-        residual = runs.residual
-        rhs = second.copy()
-        for i, k in enumerate(which):
-            self._install_second(adjoints[i], tangents[k], steps[k])
-            rhs[i] -= residual.second_state_source()
-        changes = self._adjoints(point, rhs)
-        rows = []
-        for i, k in enumerate(which):
-            self._install_second(adjoints[i], tangents[k], steps[k])
-            residual.registers.install_second_adjoint(changes[i])
-            rows.append(residual.second_gradient(duals[i], second[i]))
-        return [-np.array(of_control) for of_control in zip(*rows, strict=True)]
-
-    def _install_second(self, adjoint: Array, du: Array, dm: list[Array]) -> None:
-        registers = self._runs.system.registers
-        registers.install_tangent(dm)
-        registers.tangent_state.x.array[:] = du
-        registers.install_adjoint(adjoint)
 
     def _told(self, steps: Iterator[tuple[int, Array, Array]]) -> Iterator[tuple[int, Array, Array]]:
         """The steps of a walk backwards, with a word now and then about how far it has come."""
@@ -180,9 +119,10 @@ class _Total:
         self._rows = rows
         self._parts: list[Array | None] = [None] * len(expanded(runs.evolution))
 
-    def _put(self, place: int, part: Array) -> None:
+    def put(self, place: int, part: Array) -> None:
+        """What a control collects, for all rows."""
         known = self._parts[place]
-        self._parts[place] = part if known is None else known + part
+        self._parts[place] = np.array(part) if known is None else known + part
 
     def put_row(self, place: int, row: int, part: Array) -> None:
         """What a control collects of what is seen, for one row."""
@@ -190,17 +130,6 @@ class _Total:
         whole = np.zeros((self._rows, part.size)) if known is None else known
         whole[row] += part
         self._parts[place] = whole
-
-    def add(self, n: int, gradients: list[Array]) -> None:
-        """The parts of the step from u_n to u_{n+1}, ``previous`` first, which goes on to the step before."""
-        for place, part in zip(self._runs.system.plan.places, gradients[1:], strict=True):
-            self._put(place.at(n), part)
-
-    def add_initial(self, duals: Array) -> None:
-        """What arrives at the initial state."""
-        place = self._runs.system.plan.initial
-        if place is not None:
-            self._put(place, duals)
 
     def joined(self) -> Array:
         """(k, size_in)."""

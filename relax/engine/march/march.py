@@ -24,7 +24,7 @@ class March(Runs):
         """Observations at several controls: (k, size_in) -> (k, size_out); in block solves where steps are affine."""
         values = np.zeros((len(rows), self.observation.size))
         try:
-            if len(rows) > 1 and self.residual.goes_in_blocks:
+            if len(rows) > 1 and self.system.goes_in_blocks:
                 for start in range(0, len(rows), BLOCK):
                     parts = [self.layout.split(row) for row in rows[start : start + BLOCK]]
                     for n, states in self._states_together(parts):
@@ -48,7 +48,8 @@ class March(Runs):
         """
         base = self.begin(np.zeros(self.layout.size), from_zero=True)
         tangents = MarchDerivatives(self, base)
-        du = np.array([self.system.initial_unknown(of_row) for of_row in parts]) - base.initial
+        du = np.array([self.system.run(of_row).initial for of_row in parts]) - base.initial
+        self.system.begin(base)
         before = base.initial
         last = (before, before)
         for n, state in self.states(base):
@@ -93,7 +94,7 @@ class March(Runs):
         """Derivatives and observations at several controls; in block solves where steps are affine, and states kept."""
         points: list[tuple[Derivatives, Array]] = []
         try:
-            if len(rows) == 1 or not self.residual.goes_in_blocks or not self.storage.keeps_all:
+            if len(rows) == 1 or not self.system.goes_in_blocks or not self.storage.keeps_all:
                 points += [self._linearize(row) for row in rows]
             else:
                 for start in range(0, len(rows), BLOCK):

@@ -11,6 +11,7 @@ from relax.base import parallel
 from relax.base.fem.layout import SpaceLayout
 from relax.base.la.factors import Key
 from relax.base.types import Array
+from relax.engine.march.plan import expanded
 from relax.engine.march.sweeps import Sweeps
 from relax.observe.base import Look
 
@@ -21,9 +22,10 @@ class Momenta(Sweeps):
     def momenta(self, seed: Array) -> Iterator[tuple[int, Array]]:
         """(n, d(dy · y)/du_n) for n = N, ..., 0, as ``Linearization.momenta``."""
         runs, observation = self._runs, self._runs.observation
-        whole = SpaceLayout(runs.evolution.state.function_space).gather if runs.layout.kind == "replicated" else np.copy
+        V = runs.evolution.plain_step.state.function_space
+        whole = SpaceLayout(V).gather if runs.layout.kind == "replicated" else np.copy
         seeds = seed[None, :]
-        duals: Array = np.zeros((1, runs.residual.num_owned))
+        duals: Array = np.zeros((1, runs.system.records.num_owned))
         steps = self._walk.backward()
         while True:
             # The parameters are the user's while he looks at a momentum.
@@ -34,20 +36,21 @@ class Momenta(Sweeps):
                 n, before, after = step
                 observation.add_adjoints(n + 1, after, self._run.parts, seeds, duals)
             yield n + 1, whole(self._of_state(duals[0], after))
-            with self._parameters(), self._step(n, before, after) as point:
-                duals = runs.system.sensitivity.gradients(point, self._adjoints(point, duals), duals, which=(0,))[0]
+            with self._parameters(), self._at(n):
+                duals = self._backwards.back(self._run, n, before, after, duals, None)
         with self._parameters():
             observation.add_adjoints(0, self._run.initial, self._run.parts, seeds, duals)
         runs.note(self._walk)
         yield 0, whole(self._of_state(duals[0], self._run.initial))
 
     def points(self) -> Generator[tuple[int, Key, list[Look]]]:
-        """As ``PointsInSteps.points``."""
+        """As ``PointsInSteps.points``, of steps that are one equation."""
         runs, observation = self._runs, self._runs.observation
         with self._parameters():
             for n, before, after in self._walk.backward():
-                with self._step(n, before, after) as point:
-                    yield n + 1, point.key, observation.looks(n + 1)
+                runs.system.told(self._run, n)
+                point = runs.system.point(self._run, 0, n, before, after)
+                yield n + 1, point.key, observation.looks(n + 1)
             runs.note(self._walk)
             observation.show(0, self._run.initial)
             yield 0, Key(), observation.looks(0)
@@ -59,17 +62,17 @@ class Momenta(Sweeps):
         as steps of the length dt tell it; of linear ones it is constant up to rounding.
         """
         runs, observation = self._runs, self._runs.observation
-        duals: Array = np.zeros((1, runs.residual.num_owned))
+        duals: Array = np.zeros((1, runs.system.records.num_owned))
         values = np.zeros(runs.evolution.num_steps + 1)
         with self._parameters():
             later: Array | None = None
             for n, before, after in self._walk.backward():
                 observation.add_adjoints(n + 1, after, self._run.parts, seed[None, :], duals)
                 if later is not None:
-                    values[n + 1] = 0.5 * (duals[0] @ (later - before)[: duals.shape[1]])
+                    values[n + 1] = 0.5 * (duals[0] @ runs.system.records.owned_of(later - before))
                 later = after
-                with self._step(n, before, after) as point:
-                    duals = runs.system.sensitivity.gradients(point, self._adjoints(point, duals), duals, which=(0,))[0]
+                with self._at(n):
+                    duals = self._backwards.back(self._run, n, before, after, duals, None)
             runs.note(self._walk)
         return parallel.sum_over_ranks(runs.residual.comm, values)[1:-1]
 
@@ -89,7 +92,8 @@ class Momenta(Sweeps):
         """
         runs, observation = self._runs, self._runs.observation
         seeds, N, comm = seed[None, :], runs.evolution.num_steps, runs.residual.comm
-        duals: Array = np.zeros((1, runs.residual.num_owned))
+        duals: Array = np.zeros((1, runs.system.records.num_owned))
+        owned, controls = runs.system.records.owned_of, expanded(runs.evolution)
         # Sums over ranks, taken at the end: of the step, of what is seen; |p|², |du|².
         terms = np.zeros((N + 1, 4))
         shown = np.zeros(N + 1)
@@ -99,7 +103,7 @@ class Momenta(Sweeps):
             observation.add_adjoints(n, record[0], self._run.parts, seeds, duals)
             change = np.zeros((1, observation.size))
             observation.add_tangents(n, record[0], self._run.parts, record[1:], change)
-            du = record[1][: duals.shape[1]]
+            du = owned(record[1])
             terms[n, 1] = (duals[0] - without) @ du
             shown[n] = seed @ change[0]
             terms[n, 2:] = duals[0] @ duals[0], du @ du
@@ -109,16 +113,16 @@ class Momenta(Sweeps):
             walk = self._walk_with_tangents(parts)
             for n, before, after in walk.backward():
                 see(n + 1, after)
-                with self._step(n, before[0], after[0]) as point:
-                    gradients = runs.system.sensitivity.gradients(point, self._adjoints(point, duals), duals)
-                owned = duals.shape[1]
-                terms[n + 1, 0] = duals[0] @ after[1][:owned] - gradients[0][0] @ before[1][:owned]
-                controls = zip(runs.residual.controls[1:], gradients[1:], strict=True)
-                for part, (control, gradient) in zip(runs.system.plan.of_step(parts[0], n), controls, strict=True):
+
+                def collect(place: int, gradient: Array, step: int = n + 1) -> None:
                     # A number's gradient is whole on every rank.
-                    if isinstance(control, fem.Function) or comm.rank == 0:
-                        terms[n + 1, 0] -= gradient[0] @ part[: gradient.shape[1]]
-                duals = gradients[0]
+                    if isinstance(controls[place], fem.Function) or comm.rank == 0:
+                        terms[step, 0] -= gradient[0] @ parts[0][place][: gradient.shape[1]]
+
+                with self._at(n):
+                    earlier = self._backwards.back(self._run, n, before[0], after[0], duals, collect)
+                terms[n + 1, 0] += duals[0] @ owned(after[1]) - earlier[0] @ owned(before[1])
+                duals = earlier
             see(0, walk.first)
         summed = parallel.sum_over_ranks(comm, terms)
         sizes = np.sqrt(summed[:, 2] * summed[:, 3])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
-from relax.base.fem.forms import num_owned
+from dolfinx import fem
+
 from relax.base.types import Array
 from relax.engine.explicit import ExplicitPart
 from relax.engine.march.plan import looks_of
+from relax.engine.march.records import Records
 from relax.engine.march.system import StepSystem
-from relax.errors import SolveFailed
+from relax.errors import BadProblem, SolveFailed
 from relax.observe.base import Look, Observable, by_step, observed
+from relax.problem.stages import Stage
 
 Parts = Sequence[Array]
 #: Takes what a control collects: the place of its part, the row, the dual vector.
@@ -21,9 +25,10 @@ Collect = Callable[[int, int, Array], None]
 class Observation:
     """y = Σ of the looks at the states u_n, and its derivatives. Collective, as are all methods.
 
-    Each method takes the number n of a step and what the steps solve for there, installs it into the state's registers
-    (by the substitution, where there is one), with the controls that are seen there, and adds what is seen at that
-    step alone. ``parts`` are the run's expanded controls.
+    Each method takes the number n of a step and the record there, installs it into the registers of the states (by the
+    substitution, where there is one), with the controls that are seen there, and adds what is seen at that step alone.
+    Where a step has several states, an observable takes one of them as its state; others that it holds are to it what
+    controls are. ``parts`` are the run's expanded controls.
 
     Args:
         observable: what is seen.
@@ -32,85 +37,129 @@ class Observation:
 
     def __init__(self, observable: Observable, system: StepSystem) -> None:
         self._system = system
-        self._state = system.registers.state
-        self._tangent = system.registers.tangent_state
-        self._num_owned = num_owned(self._state.function_space)
+        self._records = system.records
         self.size = observable.size
-        self._substitution = system.evolution.substitution
-        self._looks = by_step(looks_of(observable, system.evolution))
-        self._explicit = cache(self._explicit_part)
-        holds_controls = any(observable.holds(c) for c in system.evolution.controls)
-        self.is_linear = observable.is_linear and self._substitution is None and not holds_controls
+        evolution = system.evolution
+        self._substitution = evolution.substitution
+        self._tangents = [fem.Function(state.function_space) for state in evolution.states]
+        self._looks = by_step(looks_of(observable, evolution))
+        self._states_of = cache(self._seen_by)
+        self._seen = cache(self._look_at)
+        holds_controls = any(observable.holds(c) for c in evolution.controls)
+        sees_several = any(
+            len(self._states_of(look.observable)) > 1 for of_step in self._looks.values() for look in of_step
+        )
+        is_direct = self._substitution is None and not holds_controls and not sees_several
+        self.is_linear = observable.is_linear and is_direct
 
     def looks(self, n: int) -> list[Look]:
         """What is looked at in u_n, with the weights that the map was made with. Local."""
         return self._looks.get(n, [])
 
-    def _explicit_part(self, observable: Observable, n: int) -> ExplicitPart:
-        """What it sees of the controls of the step that led to u_n; beside u_0 those of the first. Local."""
-        places = self._system.plan.of_controls
-        return ExplicitPart(observable, [(c, place.at(max(n - 1, 0))) for c, place in places])
+    def _seen_by(self, observable: Observable) -> list[int]:
+        """Which states an observable sees: the one that it takes as its state, then those that it holds beside. Local.
 
-    def _at(self, n: int, state: Array, parts: Parts) -> list[tuple[Look, ExplicitPart]]:
-        looks = [(look, self._explicit(look.observable, n)) for look in self.looks(n)]
+        Raises:
+            BadProblem: where it sees none, or names a space that is that of several.
+        """
+        evolution = self._system.evolution
+        states = evolution.states
+        if len(states) == 1:
+            observable.check_state(states[0])
+            return [0]
+        fitting = []
+        for j, state in enumerate(states):
+            try:
+                observable.check_state(state)
+            except BadProblem:
+                continue
+            fitting.append(j)
+        named = ", ".join(repr(state.name) for state in states)
+        if not fitting:
+            raise BadProblem(f"{type(observable).__name__}: expected an observable of one of the states {named}")
+        held = [j for j in fitting if observable.holds(states[j])]
+        if held:
+            # The first one is its state; one that has been, in another call, is none of its parameters.
+            first = next((j for j in fitting if j not in held), held[0])
+            return [first, *(j for j in held if j != first)]
+        solved = [j for j in fitting if isinstance(evolution.stages[j], Stage)]
+        if len(solved) > 1:
+            raise BadProblem(
+                f"{type(observable).__name__}: its space is that of several of the states {named}; expected an "
+                "observable in which one stands, such as ExpressionValues(u, points), ExpressionField(u, V), or a "
+                "Functional"
+            )
+        return solved[:1] or fitting[:1]
+
+    def _look_at(self, observable: Observable, n: int) -> _View:
+        """How it sees u_n, and the controls of the step that led there; beside u_0 those of the first. Local."""
+        first, *rest = self._states_of(observable)
+        others = [(self._system.evolution.states[j], -1 - j) for j in rest]
+        controls = [(c, place.at(max(n - 1, 0))) for c, place in self._system.plan.of_controls]
+        explicit = [ExplicitPart(observable, places) for places in (others, controls, [*others, *controls])]
+        return _View(first, self._system.evolution.states[first], self._tangents[first], *explicit)
+
+    def _at(self, n: int, record: Array, parts: Parts) -> list[tuple[Look, _View]]:
+        looks = [(look, self._seen(look.observable, n)) for look in self.looks(n)]
         if looks:
-            self.show(n, state)
-        for _, explicit in looks:
-            explicit.install(parts)
+            self.show(n, record)
+        for _, seen in looks:
+            seen.controls.install(parts)
         return looks
 
-    def show(self, n: int, state: Array) -> None:
-        """The state's register holds u_n, time and data are those of step n."""
-        self._state.x.array[:] = state if self._substitution is None else self._substitution.state(state)
+    def show(self, n: int, record: Array) -> None:
+        """The registers of the states hold those of u_n, time and data are those of step n."""
+        self._system.show(record if self._substitution is None else self._substitution.state(record))
         self._system.tell(n)
 
-    def _slope(self, state: Array) -> Array | float:
+    def _slope(self, record: Array) -> Array | float:
         """du_n by what the steps solve for, at each node."""
-        return 1.0 if self._substitution is None else self._substitution.state_slope(state)
+        return 1.0 if self._substitution is None else self._substitution.state_slope(record)
 
-    def add_value(self, n: int, state: Array, parts: Parts, value: Array) -> None:
+    def add_value(self, n: int, record: Array, parts: Parts, value: Array) -> None:
         """Add to y, (size,).
 
         Raises:
             SolveFailed: naming the step, when the observation is not finite.
         """
-        for look, _ in self._at(n, state, parts):
+        for look, seen in self._at(n, record, parts):
             try:
-                seen = observed(look.observable, self._state)
+                y = observed(look.observable, seen.state)
             except SolveFailed as failure:
                 evolution = self._system.evolution
                 raise SolveFailed(f"{evolution.name}: {evolution.place(n)}: {failure}") from failure
-            value[look.part] += look.weight * seen
+            value[look.part] += look.weight * y
 
     def add_tangents(
-        self, n: int, state: Array, parts: Parts, tangents: Array, changes: Array, directions: Sequence[Parts] = ()
+        self, n: int, record: Array, parts: Parts, tangents: Array, changes: Array, directions: Sequence[Parts] = ()
     ) -> None:
-        """Add ∂B/∂u_n du_n for each row of local du_n to dy, (k, size); with directions, dm for each, ∂B/∂m dm, too."""
-        for look, explicit in self._at(n, state, parts):
-            slope = self._slope(state)
+        """Add ∂B/∂u_n du_n for each change of the record to dy, (k, size), and ∂B/∂m dm for each of the directions."""
+        for look, seen in self._at(n, record, parts):
             for i in range(len(tangents)):
-                self._tangent.x.array[:] = slope * tangents[i]
-                changes[i, look.part] += look.weight * look.observable.tangent(self._state, self._tangent)
+                self._move(seen, record, tangents[i])
+                change = look.observable.tangent(seen.state, seen.tangent)
+                change = change + seen.others.tangent(seen.state, _Beside(self._records, tangents[i], ()))
+                changes[i, look.part] += look.weight * change
             for i, direction in enumerate(directions):
-                changes[i, look.part] += look.weight * explicit.tangent(self._state, direction)
+                changes[i, look.part] += look.weight * seen.controls.tangent(seen.state, direction)
 
     def add_adjoints(
-        self, n: int, state: Array, parts: Parts, seeds: Array, duals: Array, collect: Collect | None = None
+        self, n: int, record: Array, parts: Parts, seeds: Array, duals: Array, collect: Collect | None = None
     ) -> None:
         """Add (∂B/∂u_n)ᵀ dy for each seed, (k, size), to duals, (k, owned); ``collect`` takes what controls collect."""
-        for look, explicit in self._at(n, state, parts):
-            slope = self._owned(self._slope(state))
+        for look, seen in self._at(n, record, parts):
+            explicit = seen.others if collect is None else seen.both
+            own = self._records.owned[seen.place][0]
+            slope = self._owned(self._slope(record))
             for i in range(len(seeds)):
                 seed = look.weight * seeds[i, look.part]
-                duals[i] += slope * look.observable.adjoint(self._state, seed)
-                if collect is not None:
-                    for place, gradient in explicit.gradients(self._state, seed):
-                        collect(place, i, gradient)
+                duals[i, own] += slope * look.observable.adjoint(seen.state, seed)
+                self._put(explicit.gradients(seen.state, seed), i, duals, collect)
 
     def add_seconds(
         self,
         n: int,
-        state: Array,
+        record: Array,
         parts: Parts,
         seeds: Array,
         tangents: Array,
@@ -119,19 +168,63 @@ class Observation:
         collect: Collect,
     ) -> None:
         """Add the derivatives of ``add_adjoints`` along the du_n and dm of the same row to duals, (k, owned)."""
-        for look, explicit in self._at(n, state, parts):
-            slope = self._slope(state)
+        for look, seen in self._at(n, record, parts):
+            own = self._records.owned[seen.place][0]
+            slope = self._slope(record)
             for i in range(len(seeds)):
-                self._tangent.x.array[:] = slope * tangents[i]
+                self._move(seen, record, tangents[i])
                 seed = look.weight * seeds[i, look.part]
-                at = self._state, seed, self._tangent
-                seen = look.observable.second(*at) + explicit.second_state(*at, directions[i])
-                duals[i] += self._owned(slope) * seen
-                for place, gradient in explicit.second_gradients(*at, directions[i]):
-                    collect(place, i, gradient)
+                at = seen.state, seed, seen.tangent
+                beside = _Beside(self._records, tangents[i], directions[i])
+                second = look.observable.second(*at) + seen.both.second_state(*at, beside)
+                duals[i, own] += self._owned(slope) * second
+                self._put(seen.both.second_gradients(*at, beside), i, duals, collect)
                 if self._substitution is not None:
-                    bent = self._substitution.state_curvature(state) * tangents[i]
-                    duals[i] += self._owned(bent) * look.observable.adjoint(self._state, seed)
+                    bent = self._substitution.state_curvature(record) * tangents[i]
+                    duals[i] += self._owned(bent) * look.observable.adjoint(seen.state, seed)
+
+    def _move(self, seen: _View, record: Array, tangent: Array) -> None:
+        """The register of the state's change holds it. Local."""
+        seen.tangent.x.array[:] = self._slope(record) * tangent[self._records.local[seen.place][0]]
+
+    def _put(self, gradients: Iterable[tuple[int, Array]], row: int, duals: Array, collect: Collect | None) -> None:
+        for place, gradient in gradients:
+            if place < 0:
+                duals[row, self._records.owned[-1 - place][0]] += gradient
+            elif collect is not None:
+                collect(place, row, gradient)
 
     def _owned(self, values: Array | float) -> Array | float:
-        return values if isinstance(values, float) else values[: self._num_owned]
+        return values if isinstance(values, float) else values[: self._records.num_owned]
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """How an observable sees a step: its own state, and what it holds beside, by places: those of states are negative.
+
+    Attributes:
+        place: which of the states is its own.
+        state, tangent: the registers of that.
+        others: other states.
+        controls: controls.
+        both: all of these.
+    """
+
+    place: int
+    state: fem.Function
+    tangent: fem.Function
+    others: ExplicitPart
+    controls: ExplicitPart
+    both: ExplicitPart
+
+
+class _Beside:
+    """Parts of controls by their place, and of a record's states by -1, -2, ..."""
+
+    def __init__(self, records: Records, record: Array, parts: Parts) -> None:
+        self._records = records
+        self._record = record
+        self._parts = parts
+
+    def __getitem__(self, place: int) -> Array:
+        return self._parts[place] if place >= 0 else self._record[self._records.local[-1 - place][0]]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from relax.base.fem.forms import Control
 from relax.base.la.factors import Key
 from relax.base.types import Array
 from relax.errors import BadProblem
-from relax.observe.base import Look, Observable
+from relax.observe.base import Look, Observable, Stack
 from relax.problem.evolution import Evolution
+from relax.problem.stages import Stage
 
 
 def expanded(evolution: Evolution) -> tuple[Control, ...]:
@@ -26,8 +28,12 @@ def looks_of(observable: Observable, evolution: Evolution) -> list[Look]:
         BadProblem: where an integral over time cannot have its weights from the steps.
     """
     weights = evolution.clock.weights()
+    given = observable.looks(evolution.num_steps)
+    if len(evolution.components) > 1:
+        # Each part of a stack can be of another state.
+        given = [one for look in given for one in _parts_of(look)]
     looks = []
-    for look in observable.looks(evolution.num_steps):
+    for look in given:
         dt = look.dt
         if not look.of_integral or (dt is not None and evolution.times is None):
             looks.append(look)
@@ -45,6 +51,14 @@ def looks_of(observable: Observable, evolution: Evolution) -> list[Look]:
     return looks
 
 
+def _parts_of(look: Look) -> list[Look]:
+    if not isinstance(look.observable, Stack):
+        return [look]
+    starts = look.start + np.cumsum([0, *(part.size for part in look.observable.parts)])
+    parts = zip(look.observable.parts, starts, strict=False)
+    return [one for part, start in parts for one in _parts_of(replace(look, observable=part, start=int(start)))]
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a control of the step lies among the expanded controls."""
@@ -54,15 +68,14 @@ class Place:
 
     def at(self, n: int) -> int:
         """The part for the step from u_n to u_{n+1}."""
-        return self.first + n if self.per_step else self.first
+        return self.first + max(n, 0) if self.per_step else self.first
 
 
 class Plan:
-    """The way from expanded controls to the initial state and to the controls of each step. Local.
+    """The way from expanded controls to the initial states and to the controls of each step. Local.
 
     Attributes:
-        initial: which expanded part is the initial state; None where it is given.
-        places: for each control of the step problem but ``previous``.
+        initials: for each state which expanded part it is at the start; None where that is given.
         of_controls: for each control of the evolution.
     """
 
@@ -70,17 +83,37 @@ class Plan:
         first: dict[int, int] = {}
         for position, control in enumerate(expanded(evolution)):
             first.setdefault(id(control), position)
-        self.of_controls = [(c, Place(first[id(c)], evolution.is_per_step(c))) for c in evolution.controls]
-        self.initial: int | None = first.get(id(evolution.initial_state))
-        self.places = [
-            Place(first[id(c)], evolution.is_per_step(c))
-            for c in evolution.step.controls
-            if c is not evolution.previous
-        ]
+        self._places = {id(c): Place(first[id(c)], evolution.is_per_step(c)) for c in evolution.controls}
+        self.of_controls = [(c, self._places[id(c)]) for c in evolution.controls]
+        self.initials = [first.get(id(f)) for f in evolution.initial_states]
 
-    def of_step(self, parts: Sequence[Array], n: int) -> list[Array]:
-        """The parts of the step problem's controls but ``previous``, for the step from u_n to u_{n+1}."""
-        return [parts[place.at(n)] for place in self.places]
+    @property
+    def initial(self) -> int | None:
+        """Of the first state."""
+        return self.initials[0]
+
+    def places(self, stage: Stage) -> list[Place]:
+        """For each control of an equation but the states that it takes."""
+        return [self._places[id(c)] for c in stage.problem.controls[len(stage.inputs) :]]
+
+
+@dataclass(frozen=True, eq=False)
+class StageRun:
+    """What one control means to one equation of the steps.
+
+    Attributes:
+        parameters: a snapshot.
+        operator_key: names ∂F/∂u where it depends on parameters alone.
+        everything_key: names what else depends on parameters alone.
+        key: names what is the same in all steps of the run.
+        step_keys: name what belongs to one step of it; the last one what belongs to the start.
+    """
+
+    parameters: list[Array]
+    operator_key: Key
+    everything_key: Key
+    key: Key
+    step_keys: list[Key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,15 +121,11 @@ class Run:
     """One control, and names for what belongs to it. Local arrays with ghosts.
 
     Attributes:
-        initial: u_0.
+        initial: the record that the first step begins with.
         grid: t_0, ..., t_N, where the length of a step is known.
         constants: what Constants that the steps set hold at each of them, by their id.
         parts: a part for each expanded control.
-        parameters: a snapshot.
-        operator_key: names ∂F/∂u where it depends on parameters alone.
-        everything_key: names what else depends on parameters alone.
-        key: names what is the same in all steps of this run.
-        step_keys: name what belongs to one step of it.
+        stages: of each equation of a step, then of those at the start.
         is_base: it starts from zero whatever the controls say, and others are told by their difference from it.
     """
 
@@ -104,9 +133,9 @@ class Run:
     grid: Array | None
     constants: dict[int, list[bytes]]
     parts: list[Array]
-    parameters: list[Array]
-    operator_key: Key
-    everything_key: Key
-    key: Key
-    step_keys: list[Key]
+    stages: list[StageRun]
     is_base: bool
+
+    def length(self, n: int) -> float | None:
+        """Of the step from u_n to u_{n+1}."""
+        return None if self.grid is None else float(self.grid[n + 1] - self.grid[n])

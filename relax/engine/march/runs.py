@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from relax.base.fem.layout import ControlLayout
-from relax.base.la.options import Options
 from relax.base.log import LongRun
 from relax.base.types import Array
 from relax.engine.march.observation import Observation
 from relax.engine.march.plan import Run
 from relax.engine.march.storage import Storage, Walk
-from relax.engine.march.system import StepSystem
+from relax.engine.march.system import AnyOptions, StepSystem
 from relax.engine.solve.newton import Newton
 from relax.observe import Observable
 from relax.problem.evolution import Evolution
@@ -29,7 +28,7 @@ class Runs:
         counts: of solves, one for each step and right-hand side, added to; ``stored`` is the most states that a
             linearisation point has held at once.
         settings: tolerances of Newton's method; memory for factors.
-        options: PETSc options or the name of a preset.
+        options: PETSc options or the name of a preset; for several equations also a list of one for each.
         storage: a schedule of ``checkpoint_schedules``; None keeps all states.
     """
 
@@ -40,7 +39,7 @@ class Runs:
         layout: ControlLayout,
         counts: dict[str, int],
         settings: Newton,
-        options: Options | str | None,
+        options: AnyOptions,
         storage: object,
     ) -> None:
         self.evolution = evolution
@@ -48,15 +47,15 @@ class Runs:
         self.counts = counts
         counts["stored"] = 0
         self.storage = Storage(storage, evolution.num_steps, evolution.mesh.comm)
-        self.system = StepSystem(evolution, observable, settings, options)
+        self.system = StepSystem(evolution, observable, settings, options, counts)
         self.residual = self.system.residual
         self.observation = Observation(observable, self.system)
 
     def begin(self, row: Array, *, from_zero: bool = False) -> Run:
         """A run at a control vector, ready to be stepped through; ``from_zero`` whatever initial state it holds."""
         parts = self.layout.split(row)
-        is_given = self.system.plan.initial is None or not from_zero
-        run = self.system.run(parts, None if is_given else np.zeros_like(self.evolution.initial_state.x.array))
+        is_given = not from_zero or all(place is None for place in self.system.plan.initials)
+        run = self.system.run(parts, None if is_given else np.zeros(self.system.records.num_local))
         self.system.begin(run)
         return run
 
@@ -75,7 +74,6 @@ class Runs:
         after = self.system.solve(run, n, state)
         if not run.is_base:
             self.system.check(after, n + 1)
-        self.counts["forward"] += 1
         return after
 
     def note(self, walk: Walk) -> None:

@@ -1,4 +1,4 @@
-"""Going through a run: its steps, installed one by one, and what is carried along with them."""
+"""Going through a run: its steps, one by one, and what is carried along with them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from relax.base.types import Array
+from relax.engine.march.backwards import Backwards
 from relax.engine.march.plan import Run
 from relax.engine.march.runs import Runs
 from relax.engine.march.storage import Walk
-from relax.engine.residual.registers import Point
 from relax.errors import SolveFailed
 
 
@@ -21,13 +21,14 @@ class Sweeps:
     Args:
         runs: the steps.
         run: the controls and parameters that they were made with.
-        walk: the states; None for tangents along a run, step by step, alone.
+        walk: the records; None for tangents along a run, step by step, alone.
     """
 
     def __init__(self, runs: Runs, run: Run, walk: Walk | None = None) -> None:
         self._runs = runs
         self._run = run
         self._given = walk
+        self._backwards = Backwards(runs.system)
 
     @property
     def _walk(self) -> Walk:
@@ -37,41 +38,19 @@ class Sweeps:
     # -- forwards ------------------------------------------------------------------------------------------------------
 
     def initial_tangents(self, parts: list[list[Array]]) -> Array:
-        """du_0 for each direction: (k, local)."""
-        place = self._runs.system.plan.initial
-        if place is None:
-            return np.zeros((len(parts), len(self._run.initial)))
-        changes = np.array([of_direction[place] for of_direction in parts]).reshape(len(parts), -1)
-        substitution = self._runs.evolution.substitution
-        return changes if substitution is None else changes * substitution.unknown_slope(self._run.parts[place])
+        """The change of the first record for each direction: (k, local)."""
+        with self._at(-1):
+            return self._runs.system.initial_tangents(self._run, parts)
 
     def advance(
-        self,
-        n: int,
-        before: Array,
-        after: Array,
-        du: Array,
-        parts: list[list[Array]],
-        *,
-        counted_as: str = "tangent",
+        self, n: int, before: Array, after: Array, du: Array, parts: list[list[Array]], *, counted_as: str = "tangent"
     ) -> Array:
-        """du_{n+1} from du_n, (k, local), at a step whose two states are known."""
-        runs = self._runs
-        plan = runs.system.plan
-        with self._step(n, before, after) as point:
-            directions: list[list[Array]] = [[du[i], *plan.of_step(p, n)] for i, p in enumerate(parts)]
-            with runs.system.operators.factor_here(point.key, derivatives=True) as factor:
-                owned = runs.system.sensitivity.state_tangents(point, directions, factor)
-        runs.counts[counted_as] += len(du)
-        result = np.empty((len(du), len(after)))
-        registers = runs.system.registers
-        for i in range(len(du)):
-            registers.install_state_tangent(owned[i])
-            result[i] = registers.tangent_state.x.array
-        return result
+        """The change of record n + 1 from that of record n, (k, local), at a step whose two records are known."""
+        with self._at(n):
+            return self._runs.system.tangents(self._run, n, before, after, du, parts, counted_as=counted_as)
 
     def _walk_with_tangents(self, parts: list[list[Array]]) -> Walk:
-        """A walk whose records are a state and its tangents, (1 + l, local), gone forwards once."""
+        """A walk whose records are those of states and their tangents, (1 + l, local), gone forwards once."""
         runs, run = self._runs, self._run
 
         def advance(n: int, record: Array) -> Array:
@@ -85,23 +64,13 @@ class Sweeps:
         walk.forward(lambda n, record: None)
         return walk
 
-    # -- backwards -----------------------------------------------------------------------------------------------------
-
-    def _adjoints(self, point: Point, duals: Array) -> Array:
-        """λ_n for each dual vector of u_n: (k, owned)."""
-        runs = self._runs
-        with runs.system.operators.factor_here(point.key, derivatives=True) as factor:
-            adjoints = runs.system.sensitivity.adjoints(duals, factor)
-        runs.counts["adjoint"] += len(duals)
-        return adjoints
-
     # -- where we are --------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _parameters(self) -> Iterator[None]:
         """Parameters are those of the run within the block, and the user's again after it."""
         system = self._runs.system
-        with system.registers.lent():
+        with system.lent():
             system.begin(self._run)
             try:
                 yield
@@ -109,10 +78,10 @@ class Sweeps:
                 system.end()
 
     @contextmanager
-    def _step(self, n: int, before: Array, after: Array) -> Iterator[Point]:
-        """Registers hold the step from u_n to u_{n+1}; a solve that fails within the block says where."""
+    def _at(self, n: int) -> Iterator[None]:
+        """A solve of the step from u_n to u_{n+1} that fails within the block says where."""
         evolution = self._runs.evolution
         try:
-            yield self._runs.system.install(self._run, n, before, after)
+            yield
         except SolveFailed as failure:
             raise SolveFailed(f"{evolution.name}: derivatives at {evolution.place(n + 1)}: {failure}") from failure

@@ -1,48 +1,46 @@
-"""One step as algebra: which of its matrices last for how long, and how they are made."""
+"""One step as algebra: its equations one after the other, and what each hands on to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
-import ufl
-from dolfinx import fem
-from petsc4py import PETSc
 
-from relax.base.fem.forms import Control, assembled, holds, jumps_with
-from relax.base.la.factors import Key
 from relax.base.la.options import Options
 from relax.base.types import Array
-from relax.engine.march.affine import AffineMatrix, scalars_in, slopes
 from relax.engine.march.plan import Plan, Run
+from relax.engine.march.records import Records
+from relax.engine.march.stage import StageSystem
 from relax.engine.residual.registers import Point
-from relax.engine.residual.residual import Residual
-from relax.engine.solve.factored import FactoredOperator
 from relax.engine.solve.newton import Newton
-from relax.engine.solve.sensitivity import Sensitivity
-from relax.engine.solve.state import ForwardSolver
-from relax.errors import BadProblem, SolveFailed
+from relax.errors import BadInput, SolveFailed
 from relax.observe import Observable
 from relax.problem.evolution import Evolution
+from relax.problem.stages import Input, Stage, Sum
+
+AnyOptions = Options | str | Sequence[Options | str | None] | None
 
 
 class StepSystem:
-    """The compiled step, F(u_n, u_{n-1}, m_n) = 0. Collective, as is every method unless it says "Local".
+    """The compiled steps of an evolution. Collective, as is every method unless it says "Local".
 
-    Its residual has ``previous`` as first control, so a tangent and an adjoint through time are those of one step after
-    the other. What does not change from step to step is assembled, and factored, once:
-
-    - ∂F/∂u and ∂F/∂m that hold nothing that changes within a run last for the run, or for the map where they hold no
-      control at all;
-    - where the only thing that changes in them are scalar controls, in which they are affine, their terms last so long,
-      and are combined for each step.
+    What a step begins with, and what it gives, are records (:class:`Records`); those of tangents and dual vectors are
+    alike. The equations F_i(u_i; x, m) = 0 take states x of this step, known already, and of earlier ones: a tangent
+    goes through them in their order.
 
     Args:
         evolution: the equation.
         observable: what is seen of it.
         settings: Newton's tolerances; memory for factors.
-        options: PETSc options or the name of a preset.
+        options: PETSc options or the name of a preset; for several equations also a list of one for each.
+        counts: of solves, added to.
+
+    Attributes:
+        residual: of the first equation.
+        systems: the equations, those of a step before those at the start.
+        steps: what a step consists of: numbers of equations, and sums.
+        starts: numbers of the equations at the start.
     """
 
     def __init__(
@@ -50,117 +48,53 @@ class StepSystem:
         evolution: Evolution,
         observable: Observable,
         settings: Newton,
-        options: Options | str | None,
+        options: AnyOptions,
+        counts: dict[str, int],
     ) -> None:
         self.evolution = evolution
         self.plan = Plan(evolution)
-        problem = evolution.single_step
+        self.records = Records(evolution.components)
+        self.counts = counts
+        equations = [s for s in (*evolution.stages, *evolution.starting) if isinstance(s, Stage)]
+        registers = [f for c in evolution.components for f in (c.state, *c.earlier)]
         # An initial state that is a control is none of the step's.
-        observed = [p for p in observable.parameters if not any(p is c for c in evolution.controls)]
-        self.residual = Residual(problem, observed, evolution.clock.registers)
-        self.registers = self.residual.registers
-        self._constants = [c for c in problem.controls if isinstance(c, fem.Constant)]
-        weak = self.residual.weak
-        sensitivity_forms = [
-            weak.sensitivities[i] if isinstance(c, fem.Function) else weak.in_direction(weak.F, i)
-            for i, c in enumerate(problem.controls)
-        ]
-        self._operator_affine = self._affine(
-            weak.J, self.residual.create_matrix, self.residual.assemble_matrix, problem.bcs
-        )
-        affine: dict[int, AffineMatrix | None] = {}
-        for i, form in enumerate(sensitivity_forms):
-            if form is not None and isinstance(problem.controls[i], fem.Function):
-                create = partial(self.residual.create_sensitivity, i)
-                affine[i] = self._affine(form, create, partial(self.residual.assemble_sensitivity, i))
-        self._sensitivity_affine = {i: a for i, a in affine.items() if a is not None}
-        self._holdings = [self._lasts(form, affine.get(i) is not None) for i, form in enumerate(sensitivity_forms)]
-        self._operator_lasts = self._lasts(weak.J, self._operator_affine is not None)
-        self._stamp = Key()
-        self._current: Run | None = None
-        if weak.is_linear and jumps_with(weak.F, evolution.state):
-            raise BadProblem(
-                "step: a condition in its residual depends on the state, which is not differentiable there; smooth it"
+        own = [*evolution.controls, *registers]
+        observed = [p for p in observable.parameters if not any(p is c for c in own)]
+        systems = []
+        chosen = _of_each(options, len([s for s in evolution.stages if isinstance(s, Stage)]), len(equations))
+        for i, (equation, name) in enumerate(zip(equations, _names(equations), strict=True)):
+            # What an observable holds beside is a parameter of the first equation.
+            seen = observed if i == 0 else []
+            systems.append(
+                StageSystem(evolution, equation, self.plan.places(equation), seen, name, settings, chosen[i])
             )
-        self._source = self._source_of_linear_steps()
-        self.residual.expect_gradients(
-            [lasts is not None for lasts in self._holdings], from_zero=weak.is_linear and self._source is None
-        )
-        self.operators = FactoredOperator(
-            self.residual, evolution.name, settings.factor_memory, options,
-            None if self._operator_affine is None else self._write_operator,
-        )  # fmt: skip
-        self.sensitivity = Sensitivity(
-            self.residual, {i: partial(self._write_sensitivity, i) for i in self._sensitivity_affine}
-        )
-        self._forward = ForwardSolver(self.residual, self.operators, settings)
+        self.systems = systems
+        self.residual = systems[0].residual
+        by_stage = {id(equation): i for i, equation in enumerate(equations)}
+        self.steps: list[int | Sum] = [s if isinstance(s, Sum) else by_stage[id(s)] for s in evolution.stages]
+        self.starts = [by_stage[id(s)] for s in evolution.starting]
+        self._current: Run | None = None
 
-    # -- what changes, and when ----------------------------------------------------------------------------------------
+    @property
+    def is_affine(self) -> bool:
+        """Whether states are affine in what they start from and in the controls together. Local."""
+        return all(s.residual.is_affine for s in self.systems) and self.evolution.substitution is None
 
-    def _changes(self, form: ufl.Form, *, but: Sequence[Control] = ()) -> bool:
-        """Whether a form holds anything, but for these, that differs between the steps of a run. Local."""
-        evolution = self.evolution
-        registers = [evolution.state, evolution.previous, *evolution.per_step, *evolution.clock.registers]
-        return any(holds(form, r) for r in registers if not any(r is c for c in but))
+    @property
+    def goes_in_blocks(self) -> bool:
+        """Whether states of several controls may be solved for together, as sums. Local."""
+        return all(s.residual.goes_in_blocks for s in self.systems)
 
-    def _affine(
-        self,
-        form: ufl.Form,
-        create: Callable[[], PETSc.Mat],
-        assemble: Callable[[PETSc.Mat], None],
-        bcs: object = (),
-    ) -> AffineMatrix | None:
-        """The matrix of a form as one that is affine in scalar controls, where it is and these are all that changes."""
-        scalars = scalars_in(form, self.residual.registers, self._constants)
-        if not scalars or self._changes(form, but=self._constants):
-            return None
-        terms = slopes(self.residual.weak, form, scalars)
-        return None if terms is None else AffineMatrix(assemble, create, scalars, terms, self.residual.together, bcs)  # type: ignore[arg-type]
+    # -- runs ----------------------------------------------------------------------------------------------------------
 
-    def _lasts(self, form: ufl.Form | None, affine: bool) -> Callable[[Run, int], Key] | None:
-        """How to name the values of a form in a step of a run; None where they are made anew each time they are used.
-
-        Local.
-        """
-        if form is None:
-            return lambda run, n: run.everything_key
-        if self._changes(form):
-            if affine:
-                return lambda run, n: run.step_keys[n]
-            constants = self.evolution.clock.constants
-            if self._changes(form, but=constants):
-                return None
-            standing = [id(c) for c in constants if holds(form, c)]
-            whole = self._lasts_whole(form)
-            return lambda run, n: whole(run, n).part(b"".join(run.constants[c][n + 1] for c in standing))
-        return self._lasts_whole(form)
-
-    def _lasts_whole(self, form: ufl.Form) -> Callable[[Run, int], Key]:
-        """How to name the values of a form that holds nothing that differs between the steps. Local."""
-        if any(holds(form, c) for c in self.residual.controls):
-            return lambda run, n: run.key
-        if form is self.residual.weak.J:
-            return lambda run, n: run.operator_key
-        return lambda run, n: run.everything_key
-
-    def operator_key(self, run: Run, n: int) -> Key:
-        """Names ∂F/∂u in the step from u_n to u_{n+1}. Local."""
-        return run.step_keys[n] if self._operator_lasts is None else self._operator_lasts(run, n)
-
-    def _write_operator(self, matrix: PETSc.Mat) -> None:
-        assert self._operator_affine is not None
-        self._operator_affine.write(matrix, self._stamp)
-
-    def _write_sensitivity(self, i: int, matrix: PETSc.Mat) -> None:
-        self._sensitivity_affine[i].write(matrix, self._stamp)
-
-    # -- runs and steps ------------------------------------------------------------------------------------------------
-
-    def initial_unknown(self, parts: list[Array]) -> Array:
-        """What the steps start from with these expanded controls: u_0, or its unknown. Local."""
-        place, substitution = self.plan.initial, self.evolution.substitution
-        state: Array = self.evolution.initial_state.x.array if place is None else parts[place]
-        return np.array(state) if substitution is None else substitution.unknown(state)
+    def _initial(self, parts: Sequence[Array]) -> Array:
+        """The record at the start with these expanded controls, but for what is solved for there. Local."""
+        substitution = self.evolution.substitution
+        states = []
+        for place, given in zip(self.plan.initials, self.evolution.initial_states, strict=True):
+            state = given.x.array if place is None else parts[place]
+            states.append(state if substitution is None else substitution.unknown(state))
+        return self.records.started(states)
 
     def check(self, unknown: Array, n: int) -> None:
         """Refuse an unknown at step n from which the state cannot be had.
@@ -178,34 +112,34 @@ class StepSystem:
 
         Args:
             parts: the controls.
-            initial: what the steps start from, where it is not what the controls say.
+            initial: the record that the steps start from, where it is not what the controls say.
         """
-        N = self.evolution.num_steps
-        is_base = initial is not None
+        clock, is_base = self.evolution.clock, initial is not None
         if initial is None:
-            initial = self.initial_unknown(parts)
+            initial = self._initial(parts)
             self.check(initial, 0)
-        parameters = self.residual.parameters
-        values = parameters.snapshot()
-        keys = parameters.operator_key, parameters.everything_key, Key(), [Key() for _ in range(N)]
-        grid = self.evolution.clock.grid()
-        constants = self.evolution.clock.constants_of(grid)
-        return Run(initial, grid, constants, parts, values, *keys, is_base)
+        grid = clock.grid()
+        run = Run(initial, grid, clock.constants_of(grid), parts, [s.run() for s in self.systems], is_base)
+        if self.starts and not is_base:
+            self.begin(run)
+            for i in self.starts:
+                self._put_start(initial, self.systems[i].stage, self._solved(run, i, -1, initial, initial))
+        return run
+
+    def _put_start(self, record: Array, stage: Stage, values: Array) -> None:
+        for age in self.records.local[stage.component]:
+            record[..., age] = values
 
     def begin(self, run: Run) -> None:
         """The parameters of a run are installed, if another run's were: before any step of it is. Local."""
         if self._current is run:
             return
         self._current = run
-        self.registers.install_parameters(run.parameters)
-        # What terms hold besides scalars is parameters, where no field that all steps share stands in them.
-        shared = [
-            c for c, place in zip(self.residual.controls[1:], self.plan.places, strict=True) if not place.per_step
-        ]
-        fields = any(isinstance(c, fem.Function) for c in shared)
-        self._stamp = run.key if fields else run.everything_key
-        if self.plan.initial is not None:
-            self.evolution.initial_state.x.array[:] = run.parts[self.plan.initial]
+        for system, mine in zip(self.systems, run.stages, strict=True):
+            system.begin(mine)
+        for place, initial in zip(self.plan.initials, self.evolution.initial_states, strict=True):
+            if place is not None:
+                initial.x.array[:] = run.parts[place]
 
     def end(self, run: Run | None = None) -> None:
         """Parameters are the user's again: the next step of any run installs its own. Local.
@@ -216,93 +150,151 @@ class StepSystem:
         if run is None or self._current is run:
             self._current = None
 
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """The registers may be written within the block; parameters are the user's again after it."""
+        with ExitStack() as stack:
+            for system in self.systems:
+                stack.enter_context(system.registers.lent())
+            yield
+
     def tell(self, n: int) -> None:
         """Time and data are those of u_n of the present run. Collective for data."""
         if self._current is not None:
             self.evolution.clock.set(n, self._current.grid)
 
-    def install(self, run: Run, n: int, before: Array, after: Array | None = None) -> Point:
-        """The registers hold the step from u_n to u_{n+1}, and u_{n+1} where it is given. Collective for data."""
+    def show(self, record: Array) -> None:
+        """The registers of the states hold those of a record, of what the steps solve for. Local."""
+        for state, ages in zip(self.evolution.states, self.records.local, strict=True):
+            state.x.array[:] = record[ages[0]]
+
+    # -- a step forwards -----------------------------------------------------------------------------------------------
+
+    def install(self, run: Run, n: int, before: Array, after: Array) -> None:
+        """The registers hold the step from u_n to u_{n+1}. Collective for data."""
+        self.told(run, n)
+        for i in self.steps:
+            if isinstance(i, int):
+                self.point(run, i, n, before, after)
+
+    def told(self, run: Run, n: int) -> None:
+        """A run is under way, time and data are those of u_{n+1}. Collective for data."""
         self.begin(run)
-        parts = [before, *self.plan.of_step(run.parts, n)]
-        self.registers.install_controls(parts)
         self.tell(n + 1)
-        if after is not None:
-            self.registers.state.x.array[:] = after
-        lasting = tuple(None if lasts is None else lasts(run, n) for lasts in self._holdings)
-        state = before if after is None else after
-        return Point(state, parts, run.parameters, self.operator_key(run, n), lasting, run.step_keys[n])
+
+    def point(self, run: Run, i: int, n: int, before: Array, after: Array, *, solved: bool = True) -> Point:
+        """Equation i of the step from u_n to u_{n+1} is installed, which is told. Local."""
+        system, stage = self.systems[i], self.systems[i].stage
+        state = self.records.taken(Input(stage.component, 0 if solved else 1), before, after)
+        taken = [self.records.taken(x, before, after) for x in stage.inputs]
+        return system.install(run, run.stages[i], n, taken, state, solved=solved)
+
+    def _solved(self, run: Run, i: int, n: int, before: Array, after: Array) -> Array:
+        self.told(run, n)
+        point = self.point(run, i, n, before, after, solved=False)
+        self.counts["forward"] += 1
+        return self.systems[i].solve(point, run.stages[i])
 
     def solve(self, run: Run, n: int, before: Array) -> Array:
-        """u_{n+1} from u_n: local values with ghosts.
+        """The record at u_{n+1} from that at u_n.
 
         Raises:
             SolveFailed: naming the step.
         """
-        point = self.install(run, n, before)
-        residual = self.residual
-        try:
-            if residual.is_linear:
-                self._forward.linear(point.key, None if self._source is None else self._source.at(run, point))
-            else:
-                self._forward.nonlinear(before)
-        except SolveFailed as failure:
-            raise SolveFailed(f"{self.evolution.name}: {self.evolution.place(n + 1)}: {failure}") from failure
-        return residual.state.x.array.copy()
+        after = self.records.aged(before)
+        for i in self.steps:
+            if isinstance(i, Sum):
+                self._add_up(i, run, n, before, after)
+                continue
+            try:
+                state = self._solved(run, i, n, before, after)
+            except SolveFailed as failure:
+                raise SolveFailed(f"{self.evolution.name}: {self.evolution.place(n + 1)}: {failure}") from failure
+            after[self.records.local[self.systems[i].stage.component][0]] = state
+        return after
 
-    def _source_of_linear_steps(self) -> LinearSource | None:
-        """F(0, u_{n-1}, m_n) by matrices, where ``previous`` goes through one. Local."""
-        weak, previous = self.residual.weak, self.evolution.previous
-        if not weak.is_linear or self._holdings[0] is None or holds(weak.J, previous) or jumps_with(weak.F, previous):
-            return None
-        by_matrix = [0]
-        for i, (control, lasts) in enumerate(zip(self.residual.controls, self._holdings, strict=True)):
-            # Affine in the control: a source. What is the same in all steps is assembled once, with the rest.
-            form = weak.sensitivities[i]
-            is_field = i > 0 and isinstance(control, fem.Function) and self.evolution.is_per_step(control)
-            if is_field and lasts is not None and form is not None and not jumps_with(weak.F, control):
-                if not any(holds(form, c) for c in self.residual.controls):
-                    by_matrix.append(i)
-        zeroed = [self.evolution.state, *(self.residual.controls[i] for i in by_matrix)]
-        rest = weak.at_zero(zeroed)
-        return LinearSource(self, tuple(by_matrix), rest, rest is not None and self._changes(rest))
+    def _add_up(self, combination: Sum, run: Run, n: int, before: Array, after: Array) -> None:
+        """Set the state of a combination: of records, or of their tangents, (..., local). Local."""
+        into = after[..., self.records.local[combination.component][0]]
+        for place, weight in zip(combination.inputs, combination.at(run.length(n)), strict=True):
+            into += weight * self.records.taken(place, before, after)
+
+    # -- tangents ------------------------------------------------------------------------------------------------------
+
+    def initial_tangents(self, run: Run, parts: list[list[Array]]) -> Array:
+        """The change of the record at the start for each direction: (k, local)."""
+        substitution, states = self.evolution.substitution, list[Array]()
+        for place, given in zip(self.plan.initials, self.evolution.initial_states, strict=True):
+            if place is None:
+                states.append(np.zeros((len(parts), len(given.x.array))))
+                continue
+            changes = np.array([p[place] for p in parts]).reshape(len(parts), -1)
+            states.append(changes if substitution is None else changes * substitution.unknown_slope(run.parts[place]))
+        du = self.records.started(states)
+        for i in self.starts:
+            changed = self._tangent(run, i, -1, run.initial, run.initial, du, du, parts, counted_as="tangent")
+            self._put_start(du, self.systems[i].stage, changed)
+        return du
+
+    def tangents(
+        self, run: Run, n: int, before: Array, after: Array, du: Array, parts: list[list[Array]], *, counted_as: str
+    ) -> Array:
+        """The change of the record at u_{n+1} from that at u_n, (k, local)."""
+        changes = self.records.aged(du)
+        for i in self.steps:
+            if isinstance(i, Sum):
+                self._add_up(i, run, n, du, changes)
+            else:
+                changed = self._tangent(run, i, n, before, after, du, changes, parts, counted_as=counted_as)
+                changes[:, self.records.local[self.systems[i].stage.component][0]] = changed
+        return changes
+
+    def _tangent(
+        self, run: Run, i: int, n: int, before: Array, after: Array, du: Array, changes: Array,
+        parts: list[list[Array]], *, counted_as: str,
+    ) -> Array:  # fmt: skip
+        """The change of the state of equation i: (k, local with ghosts)."""
+        system = self.systems[i]
+        self.told(run, n)
+        point = self.point(run, i, n, before, after)
+        with system.operators.factor_here(point.key, derivatives=True) as factor:
+            directions = self.directions(i, n, du, changes, parts)
+            owned = system.sensitivity.state_tangents(point, directions, factor)
+        self.counts[counted_as] += len(du)
+        register = system.registers.tangent_state.x.array
+        result = np.empty((len(du), len(register)))
+        for k in range(len(du)):
+            system.registers.install_state_tangent(owned[k])
+            result[k] = register
+        return result
+
+    def directions(self, i: int, n: int, du: Array, changes: Array, parts: list[list[Array]]) -> list[list[Array]]:
+        """dm of equation i for each direction: the changes of the states that it takes first. Local."""
+        system = self.systems[i]
+        taken = [self.records.taken(x, du, changes) for x in system.stage.inputs]
+        return [[*(x[k] for x in taken), *system.of_step(p, n)] for k, p in enumerate(parts)]
 
     def close(self) -> None:
         """Free the factors and matrices."""
-        self._forward.close()
-        self.operators.close()
-        self.sensitivity.destroy()
-        for affine in (self._operator_affine, *self._sensitivity_affine.values()):
-            if affine is not None:
-                affine.destroy()
+        for system in self.systems:
+            system.close()
 
 
-class LinearSource:
-    """F(0, u_{n-1}, m_n) of a step that is affine in both states: a product with a matrix, and a remainder.
+def _names(equations: Sequence[Stage]) -> list[str]:
+    """Names of PETSc's options, one for each equation. Local."""
+    names = [equation.problem.name for equation in equations]
+    alike: Mapping[str, int] = {name: names.count(name) for name in names}
+    return [name if alike[name] == 1 else f"{name}_{i}" for i, name in enumerate(names, 1)]
 
-    Args:
-        system: the step.
-        by_matrix: the controls that go through matrices, ``previous`` first.
-        rest: F with the state and these controls replaced by zero.
-        changes: whether the remainder differs between the steps of a run.
+
+def _of_each(options: AnyOptions, steps: int, equations: int) -> list[Options | str | None]:
+    """Options for each equation of a step, then for those at the start. Local.
+
+    Raises:
+        BadInput: for a list of another length.
     """
-
-    def __init__(self, system: StepSystem, by_matrix: tuple[int, ...], rest: ufl.Form | None, changes: bool) -> None:
-        self._system = system
-        self._by_matrix = by_matrix
-        self._form = system.residual.together.add(lambda: rest)
-        self._changes = changes
-        self._dual = fem.Function(system.evolution.state.function_space)
-        self._source = self._dual.x.array
-        self._run: Run | None = None
-
-    def at(self, run: Run, point: Point) -> Array:
-        """(owned,) for the installed step. Collective."""
-        total = self._system.sensitivity.products(point, [point.controls], self._by_matrix)[0]
-        form = self._form()
-        if form is not None:
-            if self._changes or self._run is not run:
-                self._source = assembled(form, self._dual)
-                self._run = run
-            total += self._source
-        return total
+    if not isinstance(options, list | tuple):
+        return [options] * equations  # type: ignore[list-item]
+    if len(options) != steps:
+        raise BadInput(f"options: expected one for each of the {steps} equations of a step, got {len(options)}")
+    return [*options, *[None] * (equations - steps)]

@@ -162,7 +162,7 @@ class _Setting:
         lumped = stabilised and V.ufl_element().degree == 1
         evolution = self._evolution(weak, u, lumped=lumped, implicit=stabilised)
         path = Continuation(beta, easy_beta(self.beta, self.speed, V))
-        return replace(evolution, step=replace(evolution.step, continuation=path))
+        return replace(evolution, step=replace(evolution.plain_step, continuation=path))
 
     def cole_hopf(self, *, lumped: bool, shift: float) -> Evolution:
         """Steps in phi. Collective."""

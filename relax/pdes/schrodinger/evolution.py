@@ -22,7 +22,8 @@ from relax.pdes.shared.in_time import chosen
 from relax.pdes.shared.sizes import bounding_box
 from relax.pdes.shared.spaces import lagrange
 from relax.problem.boundary import clamp_boundary
-from relax.problem.evolution import Evolution, check_length
+from relax.problem.evolution import Evolution
+from relax.problem.evolution_checks import check_length
 from relax.problem.problem import Problem
 
 

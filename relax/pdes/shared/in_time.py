@@ -83,5 +83,5 @@ def with_controls(evolution: Evolution, wanted: Sequence[str], other: fem.Functi
     """
     own = [evolution.previous if name == "initial" else other for name in wanted]
     per_step = [other for name in wanted if name.endswith("_per_step")]
-    step = replace(evolution.step, controls=own)
+    step = replace(evolution.plain_step, controls=own)
     return replace(evolution, step=step, per_step=per_step, initial_is_fixed="initial" not in wanted)

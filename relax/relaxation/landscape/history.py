@@ -182,7 +182,7 @@ class _Runs:
 
     def follow(self, evolution: Evolution, u: fem.Function) -> None:
         """Run an evolution from u; u is then its last state."""
-        form = evolution.step.residual
+        form = evolution.plain_step.residual
         kind = (form.signature(), evolution.num_steps, type(evolution.substitution))
         if self._map is None or kind != self._kind:
             self.close()
@@ -190,7 +190,7 @@ class _Runs:
             self._kind = kind
         G = self._map
         assert isinstance(G.problem, Evolution)
-        for mine, theirs in zip(G.problem.step.residual.constants(), form.constants(), strict=True):
+        for mine, theirs in zip(G.problem.plain_step.residual.constants(), form.constants(), strict=True):
             mine.value[...] = theirs.value
         G.problem.initial_state.interpolate(u)
         for _ in G.trajectory(G.present_control()):
