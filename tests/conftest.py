@@ -20,6 +20,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+# One thread for BLAS and torch, here and in all that tests start: a run has a process for each core, what tests solve
+# is small, and with threads for each core as well it takes more than twice the CPU seconds. Read with NumPy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# isort: split
 import relax  # noqa: F401  # above what imports DOLFINx: the helpers beside this file do
 
 # isort: split
@@ -117,8 +122,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wants_slurm = "slurm" in config.option.markexpr
     mine, others = [], []
     for item in items:
-        # A class can say for all that it inherits: the outermost mark counts.
-        *_, mark = None, *item.iter_markers("ranks")
+        # A class says it for all that it inherits: the outermost mark counts, a file's only where there is no other.
+        marks = [(isinstance(node, pytest.Module), mark) for node, mark in item.iter_markers_with_node("ranks")]
+        *_, mark = None, *(m for of_file, m in marks if of_file), *(m for of_file, m in marks if not of_file)
         if mark and not (mark.args and set(mark.args) <= set(range(1, _SEVERAL + 1)) and not mark.kwargs):
             raise pytest.UsageError(f"{item.nodeid}: expected numbers from 1 to {_SEVERAL} in its mark, got {mark}")
         is_wanted = wants_slurm or item.get_closest_marker("slurm") is None
