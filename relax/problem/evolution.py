@@ -120,10 +120,9 @@ class Evolution:
                 object.__setattr__(self, name, value)
 
         keep(per_step=several(self.per_step, "controls", "per_step"))
-        if not isinstance(self.step, Problem):
-            keep(step=several(self.step, "problems, or a relax.Problem", "step"))
-        if not isinstance(self.previous, fem.Function):
-            keep(previous=several(self.previous, "Functions, or a Function", "previous"))
+        for name in ("step", "previous"):
+            if isinstance(getattr(self, name), list):
+                keep(**{name: tuple(getattr(self, name))})
         if self.times is not None:
             times = checked_times(self.times)
             check_beside_times(times, self.num_steps, self.start, self.dt)

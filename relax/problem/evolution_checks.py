@@ -24,6 +24,10 @@ def check_parts(step: Any, previous: Any, num_steps: Any, substitution: Any) -> 
     Raises:
         BadProblem: when step, previous and the number of steps are not what an evolution is made of.
     """
+    if not isinstance(previous, fem.Function | tuple):
+        raise BadProblem(
+            f"previous: expected a Function in the space of the step's state, or a list of them, got {previous!r:.80}"
+        )
     items: Sequence[Any] = (step,) if not isinstance(step, tuple) else step
     for item in items:
         if not isinstance(item, Problem | Combination):

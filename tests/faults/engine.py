@@ -91,8 +91,8 @@ MUTANTS = [
         "the fewest cells that make the fraction",
     ),
     Mutant(
-        "values[n + 1] = 0.5 * (duals[0] @ (later - before)[: duals.shape[1]])",
-        "values[n + 1] = duals[0] @ (later - after)[: duals.shape[1]]",
+        "values[n + 1] = 0.5 * (duals[0] @ runs.system.records.owned_of(later - before))",
+        "values[n + 1] = duals[0] @ runs.system.records.owned_of(later - after)",
         "test_momenta.py -k hamiltonian",
         "a difference to one side is of first order",
     ),
@@ -302,13 +302,13 @@ MUTANTS = [
     Mutant("_GAP = 1e-8", "_GAP = 1e-1", "test_verify.py", "wrong adjoints pass the check"),
     Mutant("with given_back(registers):", "if True:", "test_verify.py", "registers not given back by the check"),
     Mutant(
-        "rhs[i] -= residual.second_state_source()",
-        "rhs[i] += residual.second_state_source()",
+        "rhs[row] -= residual.second_state_source()",
+        "rhs[row] += residual.second_state_source()",
         "test_burgers.py::TestEverything -k 'derivatives or layouts'",
         "the sign of (F_uu du + F_um dm)ᵀ λ in time",
     ),
     Mutant(
-        "duals = sensitivity.gradients(point, adjoints, duals, which=(0,))[0]",
+        "self._spread(i, n, passed, *first, None)",
         "pass",
         "test_burgers.py::TestEverything -k 'derivatives or layouts'",
         "second order goes back with the adjoint of the last step",

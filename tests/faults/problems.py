@@ -57,8 +57,8 @@ MUTANTS = [
         "the midpoint takes the load of the step's start",
     ),
     Mutant(
-        "float(self.start) + n * dt",
-        "n * dt",
+        "self._start + np.arange(N + 1)",
+        "np.arange(N + 1)",
         "test_evolution_looks.py -k 'time_in_an_observable or trajectory'",
         "time starts at zero, whatever is said",
     ),

@@ -226,7 +226,7 @@ def test_data_and_controls_are_different_things():
     V = fem.functionspace(relax.meshes.unit_square(2), ("Lagrange", 1))
     u, old, v, m = fem.Function(V), fem.Function(V), ufl.TestFunction(V), fem.Function(V)
     step = Problem(residual=(u - old - m) * v * ufl.dx, state=u, controls=[m])
-    for f, words in ((m, "a control"), (u, "the state"), (old, "previous")):
+    for f, words in ((m, "a control"), (u, "a state"), (old, "previous")):
         with pytest.raises(BadProblem, match=words):
             Evolution(step=step, previous=old, initial=0.0, num_steps=1, data={f: [1.0]})
     free = Problem(residual=(u - old - m) * v * ufl.dx, state=u)

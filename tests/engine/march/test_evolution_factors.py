@@ -53,7 +53,7 @@ def test_an_affine_operator_is_assembled_once(monkeypatch):
         monkeypatch.setattr(type(G.residual), "assemble_matrix", lambda self, A: (done.append(1), original(self, A))[1])
         everything(G, m)
         # The base of the terms for this run; new factors take their sparsity from an assembly as well.
-        created = len(G.solution.system.operators.factors._factors)
+        created = len(G.solution.system.systems[0].operators.factors._factors)
         assert len(done) <= 1 + created
 
 
@@ -62,4 +62,4 @@ def test_many_runs_hold_few_factors():
     with make(evolutions.burgers, solver=Newton(factor_memory=1.0)) as G:
         for i in range(3):
             everything(G, G.present_control() + 0.01 * i)
-        assert len(G.solution.system.operators.factors._factors) <= 2
+        assert len(G.solution.system.systems[0].operators.factors._factors) <= 2
