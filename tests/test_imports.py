@@ -132,7 +132,8 @@ def a_face_hands_names_on(me, tree):
 def equations_see_only_the_description(me, tree):
     """A PDE is mathematics: no solver, no map, no PETSc."""
     for line, name in imports(tree) if inside(me, "pdes", "problem") else []:
-        if name.split(".")[0] in ("petsc4py", "slepc4py") or name.startswith("relax.base.la.") and me != EIGENSTATES:
+        is_solver = name.startswith(("relax.base.la.", "relax.base.fem.pencil"))
+        if name.split(".")[0] in ("petsc4py", "slepc4py") or is_solver and me != EIGENSTATES:
             yield line, name
 
 

@@ -23,7 +23,7 @@ the error that the mesh makes of a functional              ``dual_weighted.py``
 which part of a control goes to which step                 ``march/plan.py``
 checkpoints of a trajectory                                ``march/storage.py``
 batches of small systems                                   ``dense/points.py``; their matrices: ``dense/assembly.py``
-energies as a function of the potential                    ``eigen/derivatives.py``
+eigenvalues and states, and their derivatives              ``eigen/derivatives.py``; its forms: ``eigen/forms.py``
 shapes, leading axes, closed points                        ``linearization.py``, ``reduced.py``
 control vectors from functions                             ``controls.py``
 numbers on pieces, strengths of point sources              ``base/fem/expansion.py``

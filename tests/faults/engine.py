@@ -10,6 +10,7 @@ NUMBER = "test_contract.py::TestReactionConstant"
 DENSE = "test_dense.py -k 'equals_the_map or inverses'"
 FOLLOWED = "test_boundary_expressions.py"
 EIGENMAP = "test_eigenmap.py -k 'derivatives_are or second_derivative or one_rank'"
+EIGENPAIRS = "test_eigenpairs.py -k 'derivatives_are or norm_one or do_not_touch'"
 
 MUTANTS = [
     Mutant(
@@ -346,13 +347,41 @@ MUTANTS = [
         DENSE,
         "band products without their scalars",
     ),
-    Mutant("+ alpha[:, None] * mass_dpsi", "- alpha[:, None] * mass_dpsi", EIGENMAP, "the sign of alpha M dpsi"),
+    Mutant("+ alpha[:, None] * mass_change", "- alpha[:, None] * mass_change", EIGENMAP, "the sign of alpha d(B u)"),
     Mutant(
-        "border = parallel.sum_over_ranks(system.comm, (dpsi * mass_a).sum(axis=1))",
-        "border = (dpsi * mass_a).sum(axis=1)",
+        "border = parallel.sum_over_ranks(system.comm, (lam * mass_change).sum(axis=1))",
+        "border = (lam * mass_change).sum(axis=1)",
         EIGENMAP,
         "a reduction left out of a bordered system",
         ranks=2,
+    ),
+    Mutant("border = 0.5 * parallel", "border = 0.0 * parallel", EIGENPAIRS, "states keep their norm where b moves"),
+    Mutant(
+        "self._contracted(r.state, r.adjoint) - 0.5 * self.alpha",
+        "self._contracted(r.state, r.adjoint) - 0.0 * self.alpha",
+        EIGENPAIRS,
+        "a gradient without the norm's share",
+    ),
+    Mutant("- 0.5 * self.dalpha", "- 0.0 * self.dalpha", EIGENPAIRS, "a Hessian action without that of the norm"),
+    Mutant("- self.denergy", "- 0.0 * self.denergy", EIGENPAIRS, "a Hessian action without dE in it"),
+    Mutant("mass_moved + system", "system", EIGENPAIRS, "a bordered operator whose border does not move with b"),
+    Mutant(
+        "is_new = parallel.any_rank(self.comm, is_new)",
+        "is_new = False",
+        EIGENPAIRS,
+        "the mass of the point before",
+    ),
+    Mutant(
+        "diagonal.scale(1.0 - _DEFINITE)",
+        "diagonal.scale(1.0 + 1.0 / _DEFINITE)",
+        "test_eigenpairs.py -k 'density_that or wrong_input'",
+        "a form that is semidefinite passes for definite",
+    ),
+    Mutant(
+        "if gaps.min() <= SAME_EIGENVALUE * pairs.scale:",
+        "if False:",
+        "test_eigenpairs.py -k other_than_k",
+        "an eigenvalue at a bound is not told",
     ),
     Mutant(
         "register.x.scatter_forward()",
@@ -360,7 +389,7 @@ MUTANTS = [
         EIGENMAP,
         "a missing ghost update of eigenstates in derivatives",
         ranks=2,
-        below="register.x.array[self._free] = psi",
+        below="register.x.array[self._free] = vector",
     ),
     Mutant(
         "self.install_parameters(users)", "pass", "test_contract.py::TestSource", "lent parameters are not given back"

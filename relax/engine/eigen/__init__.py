@@ -1,6 +1,5 @@
-"""Energies and states of a Schrödinger operator as a differentiable map of its potential."""
+"""Eigenvalues and states of two symmetric forms as a differentiable map of what stands in them."""
 
 from relax.engine.eigen.map import EigenMap
-from relax.engine.eigen.system import EigenProblem
 
-__all__ = ["EigenMap", "EigenProblem"]
+__all__ = ["EigenMap"]

@@ -1,9 +1,10 @@
-"""The bordered operator of one eigenpair: regular where H - E M alone is singular."""
+"""The bordered operator of one eigenpair: regular where A - E B alone is singular."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 from petsc4py import PETSc
 
 from relax.base import parallel
@@ -18,25 +19,24 @@ PREFIX = "relax_eigen_lin_"
 
 
 class BorderedSolver:
-    """Solves J x = b with J = [[H - E M, -M psi], [-(M psi)^T, 0]], for psi^T M psi = 1. J is symmetric.
+    """Solves J x = b with J = [[A - E B, -B psi], [-(B psi)^T, 0]], for psi^T B psi = 1. J is symmetric.
 
-    J is the derivative of (H psi - E M psi, (1 - psi^T M psi) / 2) in (psi, E); it is regular where E is simple. The
+    J is the derivative of (A psi - E B psi, (1 - psi^T B psi) / 2) in (psi, E); it is regular where E is simple. The
     row of E is the last one, on the last rank.
 
     Collective, as is every method. Factors are kept by key, as a reduced map keeps its own.
 
     Args:
-        mass: M on the free degrees of freedom; the caller's.
+        comm: of the matrices.
+        rows: free degrees of freedom of this rank; ``size`` of all ranks.
         options: PETSc options, below those of the command line, whose prefix is ``relax_eigen_lin_``.
         memory: bytes on each rank for kept factors.
     """
 
-    def __init__(self, mass: PETSc.Mat, options: Options, memory: float) -> None:
-        self.comm = mass.comm.tompi4py()
-        self._mass = mass
+    def __init__(self, comm: MPI.Comm, rows: int, size: int, options: Options, memory: float) -> None:
+        self.comm = comm
         self._options = options
-        self._size = int(mass.getSize()[0])
-        self._rows = int(mass.getLocalSize()[0])
+        self._rows, self._size = rows, size
         self._has_border = self.comm.rank == self.comm.size - 1
         self._csr: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array] | None = None
         self._factors = FactorStore(self.comm, self._new_factor, memory)
@@ -45,13 +45,13 @@ class BorderedSolver:
         """The factor of this key, where it is still kept. Local, and the same on all ranks."""
         return self._factors.find(key)
 
-    def factor(self, key: Key, hamiltonian: PETSc.Mat, energy: float, mass_psi: Array) -> Factor:
-        """The factor of J for H, E and M psi (this rank's rows), under this key.
+    def factor(self, key: Key, A: PETSc.Mat, B: PETSc.Mat, energy: float, mass_psi: Array) -> Factor:
+        """The factor of J for A, B, E and B psi (this rank's rows), under this key.
 
         Raises:
             SolveFailed: when it cannot be factored.
         """
-        self._csr = self._rows_of_operator(hamiltonian, energy, mass_psi)
+        self._csr = self._rows_of_operator(A, B, energy, mass_psi)
         factor = self._factors.take()
         try:
             with timed(f"{PREFIX}: operator"):
@@ -88,12 +88,12 @@ class BorderedSolver:
         return Factor(solver.placed(matrix), solver)
 
     def _rows_of_operator(
-        self, hamiltonian: PETSc.Mat, energy: float, mass_psi: Array
+        self, A: PETSc.Mat, B: PETSc.Mat, energy: float, mass_psi: Array
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array]:
         """This rank's rows of J, compressed."""
-        shifted = hamiltonian.copy()
+        shifted = A.copy()
         try:
-            shifted.axpy(-energy, self._mass, PETSc.Mat.Structure.SAME_NONZERO_PATTERN)
+            shifted.axpy(-energy, B, PETSc.Mat.Structure.UNKNOWN_NONZERO_PATTERN)
             starts, columns, values = shifted.getValuesCSR()
         finally:
             shifted.destroy()

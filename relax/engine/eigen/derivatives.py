@@ -1,4 +1,4 @@
-"""Energies and states at one potential, and their derivatives there."""
+"""Eigenvalues and states at one control, and their derivatives there."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ _EQUAL = 1e-12
 
 
 class EigenDerivatives:
-    """Derivative products of an ``EigenMap`` at one potential, behind ``Linearization``.
+    """Derivative products of an ``EigenMap`` at one control, behind ``Linearization``.
 
-    Collective, as is every method. With J_i the bordered operator of the i-th pair (see ``BorderedSolver``):
+    Collective, as is every method. With A u = E B u, uᵀ B u = 1, dA and dB along dm, and J the bordered operator of the
+    pair (see ``BorderedSolver``):
 
-    - energies: dE_i = (dV psi_i, psi_i) (Hellmann and Feynman), without a solve;
-    - tangent: J_i (dpsi, dE) = -(dV psi_i, 0);
-    - adjoint of a state's seed y: J_i (a, alpha) = (y, 0), dm = -(a psi_i, phi) for the potential's basis phi;
-    - second order: the derivatives of these along (dV, dpsi_i, dE_i).
+    - eigenvalues: dE = uᵀ (dA - E dB) u (Hellmann and Feynman), without a solve;
+    - tangent: J (du, dE) = (-(dA - E dB) u, uᵀ dB u / 2);
+    - adjoint of a state's seed y: J (λ, α) = (y, 0), and the gradient is that of -Λ, with
+      Λ = λᵀ (A - E B) u - α uᵀ B u / 2 as a function of m alone; of an eigenvalue it is that of Λ for λ = u, α = 0;
+    - second order: the derivatives of these along (dm, du, dE).
     """
 
     is_everywhere_the_same = False
@@ -35,46 +37,47 @@ class EigenDerivatives:
     def __init__(self, system: EigenSystem, point: EigenPoint) -> None:
         self._system = system
         self._point = point
-        # The latest adjoint of each state, for Hessian actions with one seed: (seed, a, alpha).
+        # The latest adjoint of each state, for Hessian actions with one seed: (seed, λ, α).
         self._adjoints: dict[int, tuple[Array, Array, Array]] = {}
 
     def tangents(self, directions: Array) -> Array:
         """G'(m) dm: (p, size_in) -> (p, size_out).
 
         Raises:
-            BadInput: when two of the k energies, or the last one and the next, are too close.
+            BadInput: when two of the k eigenvalues, or the last one and the next, are too close.
         """
         system, k = self._system, self._system.num_states
         self._refuse_clusters(range(k))
-        system.install(self._point)
-        parts = [system.layout.split(row)[0] for row in directions]
-        owned = self._densities.shape[1]
-        energies = np.array([part[:owned] @ self._densities.T for part in parts]).reshape(len(parts), k)
-        result = np.empty((len(parts), system.size_out))
-        result[:, :k] = parallel.sum_over_ranks(system.comm, energies)
-        if system.has_states:
-            whole = np.zeros((len(parts), k, system.stationary.num_owned))
-            for i in range(k):
-                whole[:, i, system.stationary.free] = self._state_tangents(i, parts)[0]
-            result[:, k:] = system.state_layout.gather(whole).reshape(len(parts), -1)
+        result = np.empty((len(directions), system.size_out))
+        with system.at(self._point):
+            result[:, :k] = self._products(directions)
+            if system.has_states:
+                parts = [system.layout.split(row) for row in directions]
+                whole = np.zeros((len(parts), k, system.pencil.num_owned))
+                for i in range(k):
+                    whole[:, i, system.pencil.free] = self._state_tangents(i, parts)[0]
+                result[:, k:] = system.state_layout.gather(whole).reshape(len(parts), -1)
         return result
 
     def gradients(self, seeds: Array) -> Array:
         """G'(m)ᵀ dy: (p, size_out) -> (p, size_in).
 
         Raises:
-            BadInput: when a seed weighs the energies of a cluster differently, or its states at all.
+            BadInput: when a seed weighs the eigenvalues of a cluster differently, or its states at all.
         """
         system, k = self._system, self._system.num_states
         for seed in seeds:
             self._refuse_unequal(seed)
-        system.install(self._point)
-        duals = seeds[:, :k] @ self._densities
-        for i in range(k) if system.has_states else ():
-            chosen, of_state = self._nonzero_seeds(seeds, i)
-            if chosen.size:
-                duals[chosen] -= self._density_duals(self._state_adjoints(i, of_state)[0], self._state(i))
-        return system.layout.join([duals])
+        with system.at(self._point):
+            result = seeds[:, :k] @ self._slopes
+            for i in range(k) if system.has_states else ():
+                chosen, of_state = self._nonzero_seeds(seeds, i)
+                if chosen.size:
+                    lam, alpha = self._state_adjoints(i, of_state)
+                    system.install_state(self._point, i)
+                    rows = [self._gradient(lam[j], alpha[j]) for j in range(len(lam))]
+                    result[chosen] -= self._joined(rows)
+        return result
 
     def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
         """d/dε of the gradients along directions[which]: (p, size_out), (q, size_in), (p,) -> (p, size_in).
@@ -85,42 +88,84 @@ class EigenDerivatives:
         system = self._system
         weighed = [i for i in range(system.num_states) if any(self._weighs(seed, i) for seed in seeds)]
         self._refuse_clusters(weighed)
-        system.install(self._point)
-        parts = [system.layout.split(row)[0] for row in directions]
-        duals = np.zeros((len(seeds), self._densities.shape[1]))
-        for i in weighed:
-            dpsi, dE = self._state_tangents(i, parts)
-            duals += seeds[:, i : i + 1] * (2.0 * self._density_duals(dpsi, self._state(i)))[which]
-            chosen, of_state = self._nonzero_seeds(seeds, i)
-            if chosen.size:
-                along = which[chosen]
-                given = [parts[j] for j in along]
-                duals[chosen] -= self._state_actions(i, of_state, given, dpsi[along], dE[along])
-        return system.layout.join([duals])
+        result = np.zeros((len(seeds), system.layout.size))
+        with system.at(self._point):
+            parts = [system.layout.split(row) for row in directions]
+            for i in weighed:
+                du, dE = self._state_tangents(i, parts)
+                system.install_state(self._point, i)
+                if seeds[:, i].any():
+                    u, rows = system.state(self._point, i), []
+                    for j in range(len(parts)):
+                        system.registers.install_tangent(parts[j])
+                        rows.append(self._second_gradient((u, 0.0), (du[j], dE[j]), (du[j], 0.0)))
+                    result += seeds[:, i : i + 1] * self._joined(rows)[which]
+                chosen, of_state = self._nonzero_seeds(seeds, i)
+                if chosen.size:
+                    along = which[chosen]
+                    given = [parts[j] for j in along]
+                    result[chosen] -= self._state_actions(i, of_state, given, du[along], dE[along])
+        return result
 
     # -- the work ------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _densities(self) -> Array:
-        """The derivative of each energy, (psi_i^2, phi): (k, owned). Collective."""
-        states = [self._state(i) for i in range(self._system.num_states)]
-        return np.array([self._system.forms.density_dual(psi, psi) for psi in states])
+    def _slopes(self) -> Array:
+        """The gradient of each eigenvalue, at the installed point: (k, size_in). Collective."""
+        rows = []
+        for i in range(self._system.num_states):
+            self._system.install_state(self._point, i)
+            rows.append(self._gradient(self._system.state(self._point, i), 0.0))
+        return self._joined(rows)
 
-    def _state(self, i: int) -> Array:
-        """psi_i on the free degrees of freedom. Local."""
-        return self._point.vectors[i, self._system.stationary.free]
+    def _products(self, directions: Array) -> Array:
+        """dE of each eigenvalue along each direction: (p, k). Collective."""
+        local = directions @ self._slopes.T
+        return parallel.sum_over_ranks(self._system.comm, local) if self._system.layout.kind == "owned" else local
 
-    def _density_duals(self, rows: Array, psi: Array) -> Array:
-        """(a psi, phi) for each row a of (p, free): (p, owned)."""
-        duals = [self._system.forms.density_dual(rows[i], psi) for i in range(len(rows))]
-        return np.array(duals).reshape(len(rows), self._densities.shape[1])
+    def _joined(self, rows: list[list[Array]]) -> Array:
+        """Derivatives in controls, parts of each row, as control vectors: (p, size_in). Collective."""
+        system = self._system
+        return system.layout.join([np.array(part) for part in zip(*rows, strict=True)])
 
-    def _state_tangents(self, i: int, parts: list[Array]) -> tuple[Array, Array]:
-        """(dpsi_i, dE_i) for each direction: (p, free), (p,)."""
-        system, psi = self._system, self._state(i)
-        sources = np.array([system.forms.potential_times(part, psi) for part in parts]).reshape(len(parts), psi.size)
+    def _gradient(self, lam: Array, alpha: float) -> list[Array]:
+        """∂Λ/∂m at the installed u and E. Collective."""
+        forms = self._system.forms
+        forms.install(forms.registers.adjoint, lam)
+        forms.alpha.value = alpha
+        return forms.gradient()
+
+    def _second_gradient(
+        self, adjoint: tuple[Array, float], change: tuple[Array, float], adjoint_change: tuple[Array, float]
+    ) -> list[Array]:
+        """d/dε ∂Λ/∂m along the installed dm, for (λ, α), (du, dE), (dλ, dα) at the installed u and E. Collective."""
+        forms, registers = self._system.forms, self._system.registers
+        for register, number, (vector, value) in (
+            (registers.adjoint, forms.alpha, adjoint),
+            (registers.tangent_state, forms.denergy, change),
+            (registers.second_adjoint, forms.dalpha, adjoint_change),
+        ):
+            forms.install(register, vector)
+            number.value = value
+        return forms.second_gradient()
+
+    def _moved(self, part: list[Array], vector: Array) -> tuple[Array, Array]:
+        """(dA - E dB) x and dB u along dm, by its parts, at the installed u and E: (free,) each. Collective."""
+        forms, registers = self._system.forms, self._system.registers
+        registers.install_tangent(part)
+        forms.install(registers.adjoint, vector)
+        return forms.moved(), forms.mass_moved()
+
+    def _state_tangents(self, i: int, parts: list[list[Array]]) -> tuple[Array, Array]:
+        """(du_i, dE_i) for each direction: (p, free), (p,)."""
+        system, u = self._system, self._system.state(self._point, i)
+        system.install_state(self._point, i)
+        sources, masses = np.empty((2, len(parts), u.size))
+        for j, part in enumerate(parts):
+            sources[j], masses[j] = self._moved(part, u)
+        border = 0.5 * parallel.sum_over_ranks(system.comm, masses @ u)
         system.counts["tangent"] += len(parts)
-        return system.solve_bordered(self._point, i, -sources, np.zeros(len(parts)))
+        return system.solve_bordered(self._point, i, -sources, border)
 
     def _state_seeds(self, seeds: Array, i: int) -> Array:
         """The part of seeds (p, size_out) that the values of the i-th state have: (p, size), the same on each rank."""
@@ -135,35 +180,42 @@ class EigenDerivatives:
         return chosen, of_state[chosen]
 
     def _state_adjoints(self, i: int, seeds: Array) -> tuple[Array, Array]:
-        """(a, alpha) for seeds (p, size) of the i-th state: (p, free), (p,)."""
+        """(λ, α) for seeds (p, size) of the i-th state: (p, free), (p,)."""
         system = self._system
         known = self._adjoints.get(i)
         if known is not None and len(seeds) == 1 and np.array_equal(known[0], seeds[0]):
             return known[1], known[2]
-        duals = system.state_layout.spread(seeds)[:, system.stationary.free]
-        a, alpha = system.solve_bordered(self._point, i, duals, np.zeros(len(seeds)))
+        duals = system.state_layout.spread(seeds)[:, system.pencil.free]
+        lam, alpha = system.solve_bordered(self._point, i, duals, np.zeros(len(seeds)))
         system.counts["adjoint"] += len(seeds)
         if len(seeds) == 1:
-            self._adjoints[i] = (seeds[0].copy(), a, alpha)
-        return a, alpha
+            self._adjoints[i] = (seeds[0].copy(), lam, alpha)
+        return lam, alpha
 
-    def _state_actions(self, i: int, seeds: Array, parts: list[Array], dpsi: Array, dE: Array) -> Array:
-        """The derivative of (a psi_i, phi) along each direction: (p, owned).
+    def _state_actions(self, i: int, seeds: Array, parts: list[list[Array]], du: Array, dE: Array) -> Array:
+        """The derivative of ∂Λ/∂m along each direction: (p, size_in).
 
-        J (da, dalpha) = -J' (a, alpha), where J' is the derivative of J along (dV, dpsi, dE).
+        J (dλ, dα) = -J' (λ, α), where J' is the derivative of J along (dm, du, dE).
         """
         system = self._system
         distinct, number = np.unique(seeds, axis=0, return_inverse=True)
         number = number.reshape(-1)  # NumPy 2.0 alone gives it the shape of the seeds
-        a, alpha = (x[number] for x in self._state_adjoints(i, distinct))
-        moved = np.array([system.forms.potential_times(parts[j], a[j]) for j in range(len(a))]).reshape(a.shape)
-        mass_a, mass_dpsi = system.mass_times(a), system.mass_times(dpsi)
-        rhs = -moved + dE[:, None] * mass_a + alpha[:, None] * mass_dpsi
-        border = parallel.sum_over_ranks(system.comm, (dpsi * mass_a).sum(axis=1))
-        da, _ = system.solve_bordered(self._point, i, rhs, border)
+        lam, alpha = (x[number] for x in self._state_adjoints(i, distinct))
+        system.install_state(self._point, i)
+        moved, mass_moved = np.empty((2, *lam.shape))
+        for j, part in enumerate(parts):
+            moved[j], mass_moved[j] = self._moved(part, lam[j])
+        # B u changes by dB u + B du.
+        mass_change = mass_moved + system.mass_times(du)
+        rhs = -moved + dE[:, None] * system.mass_times(lam) + alpha[:, None] * mass_change
+        border = parallel.sum_over_ranks(system.comm, (lam * mass_change).sum(axis=1))
+        dlam, dalpha = system.solve_bordered(self._point, i, rhs, border)
         system.counts["adjoint"] += len(rhs)
-        moving = np.array([system.forms.density_dual(a[j], dpsi[j]) for j in range(len(a))])
-        return self._density_duals(da, self._state(i)) + moving
+        rows = []
+        for j, part in enumerate(parts):
+            system.registers.install_tangent(part)
+            rows.append(self._second_gradient((lam[j], alpha[j]), (du[j], dE[j]), (dlam[j], dalpha[j])))
+        return self._joined(rows)
 
     # -- clusters ------------------------------------------------------------------------------------------------------
 
@@ -186,7 +238,8 @@ class EigenDerivatives:
             if any(self._state_seeds(seed[None, :], i).any() for i in members):
                 raise BadInput(
                     f"{self._told(cluster)}: their states are known up to a rotation only and have no "
-                    "derivative. The sum of the energies has one: weigh them equally" + self._cut(cluster)
+                    f"derivative. The sum of the {self._system.words[0]} has one: weigh them equally"
+                    + self._cut(cluster)
                 )
             if not weights.any():
                 continue
@@ -200,8 +253,9 @@ class EigenDerivatives:
 
     def _told(self, cluster: range) -> str:
         members = [i for i in cluster if i < self._system.num_states]
-        listed = ", ".join(f"E_{i + 1} = {self._point.energies[i]:.12g}" for i in members)
-        return f"the energies {listed} are one cluster of {len(cluster)}"
+        name, letter = self._system.words
+        listed = ", ".join(f"{letter}_{i + 1} = {self._point.energies[i]:.12g}" for i in members)
+        return f"the {name} {listed} are one cluster of {len(cluster)}"
 
     def _cut(self, cluster: range) -> str:
         k = self._system.num_states

@@ -10,11 +10,8 @@ from petsc4py import PETSc
 
 from relax.base import parallel
 from relax.base.fem.forms import given_back, values_of
-from relax.base.la.work import work_vectors
+from relax.base.la.matrices import SYMMETRY, asymmetry
 from relax.engine.residual.registers import Registers
-
-# Rounding of an assembled symmetric operator stays below this.
-_SYMMETRY = 1e-13
 
 
 def is_self_adjoint(
@@ -44,19 +41,8 @@ def is_self_adjoint(
                     if isinstance(terminal, fem.Function):
                         terminal.x.scatter_forward()
                 assemble(A)
-            if not _is_symmetric(A, rng):
+            if not asymmetry(A) <= SYMMETRY:
                 return False
     finally:
         A.destroy()
     return True
-
-
-def _is_symmetric(A: PETSc.Mat, rng: np.random.Generator) -> bool:
-    """xᵀ A y = yᵀ A x for random x and y, up to rounding. Collective."""
-    with work_vectors(A) as (x, Ax), work_vectors(A) as (y, Ay):
-        x.array[:] = rng.uniform(-1.0, 1.0, x.local_size)
-        y.array[:] = rng.uniform(-1.0, 1.0, y.local_size)
-        A.mult(x, Ax)
-        A.mult(y, Ay)
-        gap, size = abs(x.dot(Ay) - y.dot(Ax)), Ax.norm() * y.norm()
-    return bool(np.isfinite(gap) and gap <= _SYMMETRY * size)

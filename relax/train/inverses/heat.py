@@ -15,8 +15,9 @@ from scipy.special import expit
 from relax.base import parallel
 from relax.base.checks import ABOVE_0, AT_LEAST_0, at_least, number_in, one_of
 from relax.base.fem.layout import SpaceLayout
-from relax.base.la import eigen
+from relax.base.la.eigen import EigenPairs
 from relax.base.la.factors import Key
+from relax.base.la.matrices import products, restricted
 from relax.base.teams import Teams
 from relax.base.types import Array
 from relax.engine.reduced import ReducedMap
@@ -179,7 +180,7 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
     whole = [residual.create_matrix(), fem_petsc.assemble_matrix(fem.form(ufl.inner(u, v) * ufl.dx))]
     residual.assemble_matrix(whole[0])
     whole[1].assemble()
-    A, M = (eigen.restricted(matrix, free) for matrix in whole)
+    A, M = (restricted(matrix, free) for matrix in whole)
     # A is the mass matrix and dt times the operator: what is left tells close eigenvalues from equal ones.
     T = A.copy()
     T.axpy(-1.0, M, PETSc.Mat.Structure.DIFFERENT_NONZERO_PATTERN)
@@ -188,10 +189,10 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
         size = A.getSize()[0]
         if count > size:
             raise BadInput(f"{name}: modes: expected at most {size}, the values that are not clamped, got {count}")
-        pairs = eigen.LowestPairs(A, M, T).find(count)
+        pairs = EigenPairs(A, M, T, floor=0.0).lowest(count)
         owned = np.zeros((len(pairs.vectors), residual.num_owned))
         owned[:, free] = pairs.vectors
-        return layout.gather(owned), layout.gather(eigen.products(whole[1], owned))
+        return layout.gather(owned), layout.gather(products(whole[1], owned))
     finally:
         for matrix in (*whole, A, M, T):
             matrix.destroy()

@@ -9,9 +9,9 @@ from dolfinx import fem
 from petsc4py import PETSc
 
 from relax.base.fem.layout import SpaceLayout
-from relax.base.la.eigen import products, restricted
 from relax.base.la.factors import Key
 from relax.base.la.linear import LinearSolver
+from relax.base.la.matrices import products, restricted
 from relax.base.la.options import DIRECT
 from relax.base.teams import Teams
 from relax.base.types import Array

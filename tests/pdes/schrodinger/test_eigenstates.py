@@ -12,7 +12,7 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from relax import FieldValues, meshes
-from relax.base.la.eigen import LowestPairs
+from relax.base.la.eigen import EigenPairs
 from relax.base.la.options import insert_command_line
 from relax.errors import BadInput, SolveFailed
 from relax.pdes.schrodinger import eigenstates
@@ -209,13 +209,13 @@ def test_potentials_of_every_kind():
 def test_the_shift_moves_up_to_the_spectrum(monkeypatch):
     """Seen from the bottom of a narrow spike all energies look alike; the second search starts next to them."""
     shifts = []
-    krylov = LowestPairs._krylov
+    krylov = EigenPairs._krylov
 
     def noting(self, count, known):
         shifts.append(self._shift)
         return krylov(self, count, known)
 
-    monkeypatch.setattr(LowestPairs, "_krylov", noting)
+    monkeypatch.setattr(EigenPairs, "_krylov", noting)
     make, potential, degree, k = CASES["a spike that hardly binds"]
     first = eigenstates(make(COMM), potential, k, degree=degree).energies[0]
     assert len(shifts) == 2 and shifts[0] == 0.0 and 0.5 * 800 < shifts[1] < 800 + first
@@ -227,7 +227,7 @@ def test_the_shift_moves_up_to_the_spectrum(monkeypatch):
 @pytest.mark.parametrize("dropped", [0, 1])
 def test_a_state_that_was_passed_over_is_found(monkeypatch, dropped):
     """A Krylov method may skip a copy, or a state: the inertia tells, and the search goes on in the complement."""
-    krylov = LowestPairs._krylov
+    krylov = EigenPairs._krylov
     calls = []
 
     def skipping(self, count, known):
@@ -237,7 +237,7 @@ def test_a_state_that_was_passed_over_is_found(monkeypatch, dropped):
         return np.delete(krylov(self, count + 1, known), dropped, axis=0)
 
     expected = eigenstates(quads(COMM), oscillator, 3)
-    monkeypatch.setattr(LowestPairs, "_krylov", skipping)
+    monkeypatch.setattr(EigenPairs, "_krylov", skipping)
     found = eigenstates(quads(COMM), oscillator, 3)
     assert calls[1:] == [1]
     close(found.energies, expected.energies, 1e-11)
