@@ -172,9 +172,13 @@ def _check(problem: Problem) -> None:
     check_form(residual, state, "residual")
     arguments = residual.arguments()
     if any(argument.part() is not None for argument in arguments):
+        spaces = [argument.ufl_function_space() for argument in arguments]
+        has_number = any(V.dofmap.index_map.size_global == 1 for V in spaces)
         raise BadProblem(
             "residual: its test functions are parts of a MixedFunctionSpace; expected one space for all parts, "
             "fem.functionspace(mesh, basix.ufl.mixed_element([...])), with ufl.split(state)"
+            + "; of a multiplier that is one number there is no mixed element, and nullspace= holds a mean"
+            * has_number
         )
     if len(arguments) != 1:
         raise BadProblem(

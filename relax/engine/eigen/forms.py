@@ -154,8 +154,9 @@ class EigenForms:
             if form is not None:
                 fem.assemble_vector(values, form)
             if register is None:
-                parts.append(parallel.sum_over_ranks(self.comm, values))
+                values = parallel.sum_over_ranks(self.comm, values)
             else:
                 register.x.scatter_reverse(la.InsertMode.add)
-                parts.append(values[: num_owned(control.function_space)].copy())
+                values = values[: num_owned(control.function_space)].copy()
+            parts.append(values)
         return parts
