@@ -23,6 +23,7 @@ from relax.base.checks import number_in, of_kind
 from relax.base.fem import compat
 from relax.base.fem.coefficients import interpolated
 from relax.base.fem.forms import assembled, cell_dofs, compiled, holds, nonzero, num_owned
+from relax.base.fem.quadrature import with_free_degrees
 from relax.base.fem.richer import clamped_in, interpolate, richer
 from relax.base.la.factors import Key
 from relax.base.la.linear import LinearSolver
@@ -147,7 +148,7 @@ class _Estimator:
         swapped = {step.residual.arguments()[0]: ufl.TestFunction(self._space), step.state: self._state}
         if self._evolution is not None:
             swapped[self._evolution.previous] = self._before
-        F = ufl.replace(compat.one_subdomain_data(step.residual), swapped)
+        F = ufl.replace(compat.one_subdomain_data(with_free_degrees(step.residual)), swapped)
         J = expand_derivatives(ufl.derivative(F, self._state))
         self._F, self._J, self._is_linear = fem.form(F), fem.form(J), not holds(J, self._state)
         C = nonzero(ufl.derivative(F, self._before))

@@ -22,6 +22,7 @@ from relax.engine.stationary import Stationary
 from relax.engine.turn import turn
 from relax.errors import BadInput, BadProblem
 from relax.observe import Observable
+from relax.observe.blocks import seen_of
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
 
@@ -91,7 +92,7 @@ class ReducedMap(Map):
                 options, (str, Mapping, *several), "PETSc options, a table of them or the name of a preset", "options"
             )
         if not isinstance(problem, Evolution):
-            observable.check_state(problem.state)
+            observable = seen_of(observable, problem.state)
         self.problem: Problem | Evolution = problem
         self.observable = observable
         self.comm = problem.mesh.comm

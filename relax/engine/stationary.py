@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
+from relax.base.fem.blocks import BlockState
 from relax.base.fem.expansion import held
 from relax.base.fem.layout import ControlLayout
 from relax.base.la.factors import Factor, Key
@@ -60,6 +61,8 @@ class Stationary:
         )
         self.operators = FactoredOperator(self.residual, problem.name, settings.factor_memory, options)
         self.sensitivity = Sensitivity(self.residual)
+        if isinstance(problem.state, BlockState):
+            problem.state.take_in()
         self._guess = problem.state.x.array.copy()
         self._forward = ForwardSolver(self.residual, self.operators, settings)
 

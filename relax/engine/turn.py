@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from relax.base.fem.blocks import BlockState
 from relax.errors import BadInput
 
 _guard = threading.Lock()
@@ -15,6 +16,8 @@ _busy: dict[int, int] = {}
 @contextmanager
 def turn(state: object) -> Iterator[None]:
     """The maps of the problem with this state are this caller's within the block. Local.
+
+    After it the Functions that the state is made of hold what it holds.
 
     Raises:
         BadInput: when one of them is in the middle of another call: of another thread, or one that has called this.
@@ -32,5 +35,7 @@ def turn(state: object) -> Iterator[None]:
     try:
         yield
     finally:
+        if isinstance(state, BlockState):
+            state.hand_out()
         with _guard:
             del _busy[id(state)]

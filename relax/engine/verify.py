@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relax.base.checks import at_least
+from relax.base.fem.blocks import registers_of
 from relax.base.fem.forms import given_back, holds
 from relax.base.fem.layout import as_rows
 from relax.base.log import logger
@@ -146,7 +147,7 @@ def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapRe
     check_is_map(G, "check_map: G")
     check_has_controls(G, "check_map: G", "check")
     at_least(seed, 0, "check_map: seed")
-    registers = [] if isinstance(G.problem, Evolution) else [G.problem.state, *G.problem.controls]
+    registers = [] if isinstance(G.problem, Evolution) else [*registers_of(G.problem.state), *G.problem.controls]
     if isinstance(G.problem, Evolution):
         of_states = [f for c in G.problem.components for f in (c.state, *c.earlier)]
         registers = [*of_states, *G.problem.controls, *G.problem.clock.registers]

@@ -144,7 +144,7 @@ class ExpressionCondition(fem.DirichletBC):
         super().__init__(condition._cpp_object)
         self.values = values
         self.expression = expression
-        self._cells = cells
+        self.cells = cells
         self._compiled: fem.Expression | None = None
 
     def refresh(self) -> None:
@@ -152,7 +152,7 @@ class ExpressionCondition(fem.DirichletBC):
         if self._compiled is None:
             V = self.values.function_space
             self._compiled = fem.Expression(self.expression, compat.interpolation_points(V), comm=V.mesh.comm)
-        self.values.interpolate(self._compiled, self._cells, self._cells)
+        self.values.interpolate(self._compiled, self.cells, self.cells)
 
 
 def _check_followed(value: Expr, Q: fem.FunctionSpace) -> None:

@@ -15,12 +15,16 @@ from ufl.domain import extract_unique_domain
 from relax.base.checks import of_kind, one_of, several
 from relax.base.fem.forms import Control, terminals_of, values_of
 from relax.errors import BadProblem
+from relax.problem.blocks import Blocks, equations_of, is_in_blocks
 from relax.problem.boundary import ExpressionCondition
 from relax.problem.continuation import Continuation
 
 _A_SHAPE = (
     "A shape can be a control as a displacement d, a vector Function, of a mesh that stays: with K = Identity + "
     "grad(d) write dot(grad(u), inv(K)) for the gradient of u, x + d for x, and det(K) * dx for dx"
+)
+_HELD_AT_ITSELF = (
+    "bcs: the state stands in the value that it is held at; expected known values, or a boundary term in the residual"
 )
 
 
@@ -32,27 +36,39 @@ class Problem:
     in ``residual`` (or, for a control, as the value of a boundary condition). A ``ReducedMap`` uses them as registers:
     after each call they hold the point at which it last worked.
 
+    Blocks: ``state=[u, p]`` are Functions of several spaces on one mesh, solved for together. They hold the solution
+    after a call, and observables are written in them and in their spaces. ``problem.state`` is then one Function of the
+    mixed space of their elements, the same discretisation, and ``residual`` and ``bcs`` are those in it; an observable
+    of one's own is handed that one. PETSc's options name the blocks by their Functions where these have names of their
+    own, ``fieldsplit_velocity_pc_type``, else by their numbers. Collective to make.
+
     Args:
         residual: F(u, m; v), a UFL form of rank one in the test function of the state's space. Linear or not in u.
-        state: u. Its values when a ``ReducedMap`` is made are the first guess of a nonlinear solve.
+            Of blocks a form in the test functions of a ``ufl.MixedFunctionSpace``, or a list of forms, as
+            ``ufl.extract_blocks`` gives it, or one for each state in a test function of its space.
+        state: u, or a list of blocks in the order of the spaces. Its values when a ``ReducedMap`` is made are the first
+            guess of a nonlinear solve.
         controls: what to differentiate with respect to: fields (``fem.Function``), numbers or vectors
             (``fem.Constant``), numbers on parts of the mesh (:func:`relax.pieces`), strengths of loads at points
             (:class:`relax.PointSource`), in ``residual``, in the value of one of ``bcs`` or as it, or in both. With
             none the control vector is empty, and ``G([])`` is the solution alone.
-        bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself.
+        bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself; of blocks on their spaces (on one that
+            several share, of each of these).
         name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
         continuation: an easier equation to begin with where Newton's method fails from its first guess.
         nullspace: states n that leave the residual as it is, F(u + n, m; v) = F(u, m; v): "constants", those of all
             components of the state that nothing clamps and the residual does not see (Neumann data alone, a pressure
             between walls); or Functions in the state's space, such as :func:`relax.rigid_body_modes` gives, zero where
-            values are clamped. The state is the one with ∫ u · n dx = 0, but for what stands at clamped values. A
-            residual that no state makes zero, since ∫ of its sources over n is not, is ``SolveFailed`` at a solve, with
-            the amount; derivatives are those of the residual without such a part.
+            values are clamped; of blocks each n is a list with a Function, or None for zeros, for each. The state is
+            the one with ∫ u · n dx = 0, but for what stands at clamped values. A residual that no state makes zero,
+            since ∫ of its sources over n is not, is ``SolveFailed`` at a solve, with the amount; derivatives are those
+            of the residual without such a part.
 
     Raises:
         BadProblem: when these do not fit together. Every rank sees the same problem, so all ranks raise.
     """
 
+    #: Of blocks these are given as lists, and read as one.
     residual: ufl.Form
     state: fem.Function
     controls: Sequence[Control] = field(default=())
@@ -66,7 +82,31 @@ class Problem:
         object.__setattr__(self, "bcs", several(self.bcs, "Dirichlet conditions", "bcs"))
         if not isinstance(self.nullspace, str | None):
             object.__setattr__(self, "nullspace", several(self.nullspace, "Functions", "nullspace"))
+        if is_in_blocks(self.residual, self.state):
+            self._join_blocks()
         _check(self)
+
+    def _join_blocks(self) -> None:
+        """One form in one Function in the place of those of blocks. Collective."""
+        states, equations = equations_of(self.residual, self.state)
+        for F in equations:
+            check_form(F, states[0], "residual")
+        for i, control in enumerate(self.controls):
+            if any(control is u for u in states):
+                raise BadProblem(f"controls[{i}] ({control}) is one of the states")
+        for k, bc in enumerate(self.bcs):
+            if isinstance(bc, fem.DirichletBC) and any(gives(u, bc) for u in states):
+                raise BadProblem(_HELD_AT_ITSELF.replace("bcs", f"bcs[{k}]"))
+        blocks = Blocks(states, equations)
+        known = [*self.controls, *(c for F in equations for c in F.constants())]
+        whole = {
+            "residual": blocks.residual,
+            "state": blocks.state,
+            "bcs": tuple(blocks.conditions(self.bcs, known)),
+            "nullspace": blocks.null_space(self.nullspace),
+        }
+        for name, value in whole.items():
+            object.__setattr__(self, name, value)
 
     @property
     def mesh(self) -> mesh.Mesh:
@@ -122,10 +162,7 @@ def check_conditions(bcs: Sequence[fem.DirichletBC], state: fem.Function) -> Non
         if space is not V._cpp_object and not V._cpp_object.contains(space):
             raise BadProblem("bcs: a condition is on another space than the state's")
         if gives(state, bc):
-            raise BadProblem(
-                "bcs: the state stands in the value that it is held at; expected known values, or a boundary term in "
-                "the residual"
-            )
+            raise BadProblem(_HELD_AT_ITSELF)
 
 
 def check_name(name: object) -> None:
@@ -171,15 +208,6 @@ def _check(problem: Problem) -> None:
         raise BadProblem(f"state: expected a dolfinx.fem.Function, got {type(state).__name__}")
     check_form(residual, state, "residual")
     arguments = residual.arguments()
-    if any(argument.part() is not None for argument in arguments):
-        spaces = [argument.ufl_function_space() for argument in arguments]
-        has_number = any(V.dofmap.index_map.size_global == 1 for V in spaces)
-        raise BadProblem(
-            "residual: its test functions are parts of a MixedFunctionSpace; expected one space for all parts, "
-            "fem.functionspace(mesh, basix.ufl.mixed_element([...])), with ufl.split(state)"
-            + "; of a multiplier that is one number there is no mixed element, and nullspace= holds a mean"
-            * has_number
-        )
     if len(arguments) != 1:
         raise BadProblem(
             f"residual: expected a form in one test function, got {len(arguments)} arguments; "

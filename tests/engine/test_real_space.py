@@ -71,4 +71,4 @@ def test_a_multiplier_is_refused_with_the_way_around():
     V = fem.functionspace(domain, ("Lagrange", 1))
     u, (v, d) = fem.Function(V), ufl.TestFunctions(ufl.MixedFunctionSpace(V, c.function_space))
     residual = (inner(grad(u), grad(v)) + c * v + u * d) * dx
-    assert "nullspace=" in str(raised_everywhere(BadProblem, lambda: Problem(residual=residual, state=u)))
+    assert "nullspace=" in str(raised_everywhere(BadProblem, lambda: Problem(residual=residual, state=[u, c])))

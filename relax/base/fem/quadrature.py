@@ -10,11 +10,18 @@ from __future__ import annotations
 import ufl
 from ufl.algorithms import compute_form_data
 
+# In the metadata of an integral: its degree is an estimate for the spaces that stand in it.
+_ESTIMATED = "degree_is_estimated"
 
-def with_fixed_degrees(form: ufl.Form) -> ufl.Form:
+
+def with_fixed_degrees(form: ufl.Form, *, for_good: bool = True) -> ufl.Form:
     """The form with the quadrature degree that FFCx would choose for it written into its integrals.
 
     Degrees that the user has set stay. Integrals of one kind (cells, exterior facets, ...) share the largest.
+
+    Args:
+        form: the form.
+        for_good: ``with_free_degrees`` does not give them free again.
     """
     largest: dict[str, int] = {}
     # The same passes as FFCx makes, so a form with one subdomain of a kind is integrated as it is without us.
@@ -38,5 +45,18 @@ def with_fixed_degrees(form: ufl.Form) -> ufl.Form:
         metadata = dict(integral.metadata())
         if metadata.get("quadrature_degree", -1) == -1 and "quadrature_rule" not in metadata:
             metadata["quadrature_degree"] = largest.get(integral.integral_type(), 0)
+            if not for_good:
+                metadata[_ESTIMATED] = True
+        integrals.append(integral.reconstruct(metadata=metadata))
+    return ufl.Form(integrals)
+
+
+def with_free_degrees(form: ufl.Form) -> ufl.Form:
+    """The form without the degrees that were fixed for its spaces, and not for good: to be one of other spaces."""
+    integrals = []
+    for integral in form.integrals():
+        metadata = dict(integral.metadata())
+        if metadata.pop(_ESTIMATED, False):
+            del metadata["quadrature_degree"]
         integrals.append(integral.reconstruct(metadata=metadata))
     return ufl.Form(integrals)

@@ -11,7 +11,7 @@ from relax.base.types import Indices
 
 
 class Parts:
-    """The parts of a system, by PETSc's names "0", "1", ...: ``fieldsplit_0_pc_type`` and so on.
+    """The parts of a system, by names that stand in PETSc's options: ``fieldsplit_0_pc_type`` and so on.
 
     Schur's complement of two parts, S = A11 - A10 A00⁻¹ A01, is preconditioned by A11 - R M R: M is the mass matrix of
     part 1, R² the diagonal of A10 diag(A00)⁻¹ A01 over that of M. For Stokes' equations it is M over the viscosity,
@@ -20,12 +20,21 @@ class Parts:
     Collective, as are all methods.
 
     Args:
+        names: of the parts.
         rows: the global numbers of each part's rows that this rank owns, ascending.
         block_sizes: how many in turn belong to one node.
         mass: M, with the rows of part 1; None where there are not two parts.
     """
 
-    def __init__(self, comm: PETSc.Comm, rows: Sequence[Indices], block_sizes: Sequence[int], mass: PETSc.Mat | None):
+    def __init__(
+        self,
+        comm: PETSc.Comm,
+        names: Sequence[str],
+        rows: Sequence[Indices],
+        block_sizes: Sequence[int],
+        mass: PETSc.Mat | None,
+    ) -> None:
+        self._names = list(names)
         self._sets = [PETSc.IS().createGeneral(r.astype(PETSc.IntType), comm=comm) for r in rows]
         for one, size in zip(self._sets, block_sizes, strict=True):
             one.setBlockSize(size)
@@ -33,7 +42,7 @@ class Parts:
 
     def install(self, ksp: PETSc.KSP) -> None:
         """Name the parts to a solver whose options are set."""
-        ksp.getPC().setFieldSplitIS(*((str(i), one) for i, one in enumerate(self._sets)))
+        ksp.getPC().setFieldSplitIS(*zip(self._names, self._sets, strict=True))
 
     def precondition(self, ksp: PETSc.KSP, A: PETSc.Mat) -> PETSc.Mat | None:
         """Schur's preconditioner at the present values of A: before the solver is set up. The caller destroys it."""

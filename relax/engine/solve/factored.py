@@ -28,7 +28,7 @@ from relax.base.types import Array
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.kernel import check_constants
 from relax.engine.solve.null_space import is_of_vectors, null_space_of, rigid_motions
-from relax.engine.solve.parts import parts_of
+from relax.engine.solve.parts import named, names_of, parts_of
 from relax.errors import BadInput, BadProblem, SolveFailed
 
 # What rounding, quadrature and Newton's method may leave of a residual that has a state.
@@ -93,7 +93,13 @@ class FactoredOperator:
             )
 
     def _resolved(self, options: Options | None) -> tuple[Options, Options | None]:
-        forward, lin = split(known(options or {}))
+        given = known(named(options or {}, names_of(self._residual.state)))
+        if "nest" in (given.get("mat_type"), user_options(self.prefix, ("mat_type",)).get("mat_type")):
+            raise BadInput(
+                "options: mat_type nest: blocks are assembled into one matrix here; expected pc_type fieldsplit, which "
+                "takes them apart, and treats each by itself, as it does those of a nested matrix"
+            )
+        forward, lin = split(given)
         default = DIRECT_SYMMETRIC if self._residual.is_self_adjoint else DIRECT
         chosen = merged(default, forward)
         if self._residual.problem.nullspace is not None and chosen.get("pc_type") == "hypre":
@@ -113,7 +119,7 @@ class FactoredOperator:
             given = {**options, **user_options(prefix, (_TYPE, _OWN_SCHUR))}
             with_mass = given.get(_TYPE) == "schur" and _OWN_SCHUR not in given
             if with_mass not in self._parts:
-                self._parts[with_mass] = parts_of(residual.state.function_space, with_mass=with_mass)
+                self._parts[with_mass] = parts_of(residual.state, with_mass=with_mass)
             solver.split(self._parts[with_mass])
         return Factor(matrix, solver)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
 import ufl
@@ -11,22 +14,48 @@ from petsc4py import PETSc
 
 from relax.base import parallel
 from relax.base.fem import compat
+from relax.base.fem.blocks import BlockState
 from relax.base.fem.forms import num_owned
 from relax.base.la.parts import Parts
 from relax.base.types import Indices
 from relax.errors import BadInput
 
+# What DOLFINx calls a Function without a name.
+_UNNAMED = re.compile(r"f(_\d+)?")
+_NUMBERED = re.compile(r"((?:lin_)?fieldsplit_)(\d+)_")
 
-def parts_of(V: fem.FunctionSpace, *, with_mass: bool) -> Parts:
-    """The parts of a mixed space, in its order. Collective; for the caller to free.
+
+def names_of(state: fem.Function) -> list[str]:
+    """What PETSc's options call the parts of a state: blocks by their Functions' names, others by numbers. Local.
+
+    By a number goes a block without a name, with that of another one, or with one that is not of letters, digits and
+    underscores.
+    """
+    blocks = state.blocks if isinstance(state, BlockState) else ()
+    if not blocks:
+        return [str(i) for i in range(state.function_space.num_sub_spaces)]
+    names = [str(u.name) for u in blocks]
+    good = [n.isidentifier() and n.isascii() and not _UNNAMED.fullmatch(n) and names.count(n) == 1 for n in names]
+    return [name if is_good else str(i) for i, (name, is_good) in enumerate(zip(names, good, strict=True))]
+
+
+def named(options: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
+    """Options with the names of parts in the place of their numbers. Local."""
+    known = dict(zip(map(str, range(len(names))), names, strict=True))
+    return {_NUMBERED.sub(lambda m: f"{m[1]}{known.get(m[2], m[2])}_", key, count=1): v for key, v in options.items()}
+
+
+def parts_of(state: fem.Function, *, with_mass: bool) -> Parts:
+    """The parts of a mixed state, in the order of its space. Collective; for the caller to free.
 
     Args:
-        V: the space of the state.
+        state: the state.
         with_mass: for Schur's complement of two parts.
 
     Raises:
         BadInput: for a space without parts; for another number than two where that is asked for.
     """
+    V = state.function_space
     if V.num_sub_spaces == 0:
         raise BadInput(
             "options: pc_type fieldsplit: expected a state of a mixed space, whose parts it treats each by itself, got "
@@ -55,7 +84,7 @@ def parts_of(V: fem.FunctionSpace, *, with_mass: bool) -> Parts:
         mass = whole.createSubMatrix(last, last)
         last.destroy()
         whole.destroy()
-    return Parts(comm, rows, sizes, mass)
+    return Parts(comm, names_of(state), rows, sizes, mass)
 
 
 def _block_size(comm: MPI.Comm, own: Indices, size: int) -> int:

@@ -1,0 +1,97 @@
+"""Fields that are solved for together, each in a space of its own, as one Function of a mixed space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import basix.ufl
+import numpy as np
+from dolfinx import fem
+
+from relax.base import parallel
+from relax.base.fem.forms import cell_dofs
+from relax.base.types import Array, Indices
+from relax.errors import BadProblem
+
+
+class BlockState(fem.Function):
+    """Functions of spaces on one mesh as one: of the mixed space of their elements, which has the same basis functions.
+
+    Collective to make; methods are Local.
+
+    Args:
+        blocks: the Functions, at least two.
+
+    Attributes:
+        blocks: the Functions.
+        dofs: for each of them, which local values of the whole its own are, ghosts included.
+
+    Raises:
+        BadProblem: for elements that no mixed element can be made of.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> BlockState:
+        return object.__new__(cls)  # UFL's own looks at positional arguments
+
+    def __init__(self, blocks: Sequence[fem.Function]) -> None:
+        spaces = [u.function_space for u in blocks]
+        try:
+            element = basix.ufl.mixed_element([V.ufl_element() for V in spaces])
+            W = fem.functionspace(spaces[0].mesh, element)
+        except Exception as cause:
+            elements = ", ".join(str(V.ufl_element()) for V in spaces)
+            raise BadProblem(
+                f"state: no mixed element can be made of {elements} ({type(cause).__name__}: {cause}); try others. "
+                'A number for all of the mesh that fixes a mean is not needed: nullspace="constants" does that'
+            ) from cause
+        super().__init__(W, name=f"({', '.join(u.name for u in blocks)})")
+        self.blocks = tuple(blocks)
+        self.dofs: tuple[Indices, ...] = tuple(_dofs_in(u, W.sub(i)) for i, u in enumerate(blocks))
+        self._exchanged: list[Array | None] = [None] * len(self.blocks)
+        self.take_in()
+
+    def take_in(self) -> None:
+        """The whole takes the values of its blocks, where these have changed since the last exchange."""
+        for i, (block, dofs) in enumerate(zip(self.blocks, self.dofs, strict=True)):
+            before = self._exchanged[i]
+            if before is None or not np.array_equal(block.x.array, before):
+                self.x.array[dofs] = block.x.array
+        self.hand_out()
+
+    def hand_out(self) -> None:
+        """The blocks take the values of the whole."""
+        for i, (block, dofs) in enumerate(zip(self.blocks, self.dofs, strict=True)):
+            block.x.array[:] = self.x.array[dofs]
+            self._exchanged[i] = block.x.array.copy()
+
+    def joined(self, values: Sequence[Array | None]) -> fem.Function:
+        """A Function of the mixed space with these local values in its blocks; None for zeros."""
+        whole = fem.Function(self.function_space)
+        for one, dofs in zip(values, self.dofs, strict=True):
+            whole.x.array[dofs] = 0.0 if one is None else one
+        return whole
+
+
+def registers_of(state: fem.Function) -> list[fem.Function]:
+    """What holds a state: its Function, and those of its blocks. Local."""
+    return [state, *state.blocks] if isinstance(state, BlockState) else [state]
+
+
+def _dofs_in(block: fem.Function, part: fem.FunctionSpace) -> Indices:
+    """The local values of a mixed space that those of a block are, which has the same ones in each cell. Collective.
+
+    Raises:
+        BadProblem: where it has not.
+    """
+    V = block.function_space
+    own, of_whole = cell_dofs(V, slice(None)), cell_dofs(part, slice(None))
+    dofs: Indices = np.zeros(len(block.x.array), dtype=np.int64)
+    dofs[own] = of_whole
+    fits = np.array_equal(dofs[own], of_whole) and len(np.unique(dofs)) == len(dofs)
+    if parallel.any_rank(V.mesh.comm, not fits):
+        raise BadProblem(
+            f"state: {block.name!r} is in a space of {V.ufl_element()} whose degrees of freedom are tied together; "
+            "expected one that fem.functionspace makes"
+        )
+    return dofs

@@ -1,0 +1,257 @@
+"""Several equations for several Functions as one: the mixed problem of the same discretisation.
+
+Test functions and states of spaces V_i on one mesh become the parts of those of the mixed space of their elements. Its
+basis functions are theirs, and so are matrices and vectors, in another order: whatever is there for mixed states is
+there for blocks. (Blocks of PETSc's own, side by side, would need all of it a second time.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ufl
+from dolfinx import fem
+
+from relax.base.checks import several
+from relax.base.fem import compat
+from relax.base.fem.blocks import BlockState
+from relax.base.fem.forms import Control
+from relax.base.fem.quadrature import with_fixed_degrees
+from relax.errors import BadProblem
+from relax.problem.boundary import ExpressionCondition
+
+
+class Blocks:
+    """A problem of blocks as one of a mixed space. Collective to make.
+
+    Args:
+        states: the Functions, each in a space of its own.
+        equations: for each a form in one test function of its space.
+
+    Attributes:
+        state: the Function of the mixed space; of one block alone that block itself.
+        residual: a form in it and in one test function.
+
+    Raises:
+        BadProblem: when these do not fit together, on every rank.
+    """
+
+    def __init__(self, states: Sequence[fem.Function], equations: Sequence[ufl.Form]) -> None:
+        self._states = states
+        for i, u in enumerate(states):
+            if not any(u in F.coefficients() for F in equations):
+                raise BadProblem(f"state[{i}]: the Function {u.name!r} does not stand in the residual")
+        self.state = states[0] if len(states) == 1 else BlockState(states)
+        test = ufl.TestFunction(self.state.function_space)
+        unknowns, tests = ([self.state], [test]) if len(states) == 1 else (ufl.split(self.state), ufl.split(test))
+        swapped = dict(zip(states, unknowns, strict=True))
+        self.residual: ufl.Form = ufl.Form([])
+        for F, part in zip(equations, tests, strict=True):
+            # Each keeps the quadrature that it has by itself: that of a mixed space is of its highest degree.
+            own = with_fixed_degrees(compat.one_subdomain_data(F), for_good=False)
+            self.residual += ufl.replace(own, {**swapped, F.arguments()[0]: part})
+
+    def conditions(self, bcs: Sequence[Any], known: Sequence[Control]) -> list[fem.DirichletBC]:
+        """Dirichlet conditions of the blocks as those of the whole; what they take their values from stays live.
+
+        One on a space that several blocks share holds for each of them, as in DOLFINx.
+
+        Args:
+            bcs: the conditions.
+            known: Constants among which the value of one may be.
+
+        Raises:
+            BadProblem: for what is none, or none of a block.
+        """
+        if not isinstance(self.state, BlockState):
+            return list(bcs)
+        made: list[fem.DirichletBC] = []
+        for k, bc in enumerate(bcs):
+            if not isinstance(bc, fem.DirichletBC):
+                raise BadProblem(
+                    f"bcs[{k}]: expected Dirichlet conditions of relax.clamp or dolfinx, got {type(bc).__name__}"
+                )
+            space = bc.function_space
+            spaces = [u.function_space._cpp_object for u in self._states]
+            held = [i for i, V in enumerate(spaces) if space is V or V.contains(space)]
+            if not held:
+                raise BadProblem(f"bcs[{k}]: on none of the spaces of {_names(self._states)}, nor on a part of one")
+            made += [self._carried(bc, i, known) for i in held]
+        return made
+
+    def _carried(self, bc: fem.DirichletBC, i: int, known: Sequence[Control]) -> fem.DirichletBC:
+        """A condition of block i as one of the whole."""
+        state = self.state
+        assert isinstance(state, BlockState)
+        space = state.function_space.sub(i)
+        for component in bc.function_space.component():
+            space = space.sub(component)
+        here = bc.dof_indices()[0]
+        dofs = state.dofs[i][here].astype(np.int32)
+        order = np.argsort(dofs)  # DOLFINx finds the ghosts among them by bisection
+        g, kind = bc.g, type(bc._cpp_object)
+
+        def taking(values: Any, entries: Any) -> fem.DirichletBC:
+            """The condition whose values are these entries of a Function."""
+            both = [dofs[order], entries[order].astype(np.int32)]
+            return fem.DirichletBC(kind(values, both, space._cpp_object))
+
+        if hasattr(g, "x"):
+            carried = taking(g, _entries(bc, len(self._states[i].x.array))[here])
+            if isinstance(bc, ExpressionCondition):
+                return ExpressionCondition(carried, bc.values, bc.expression, bc.cells)
+            return carried
+        if g.value.size == 1:
+            return fem.DirichletBC(kind(g, dofs[order], space._cpp_object))
+        # The parts of a mixed space are numbered one by one, and DOLFINx gives vectors to nodes alone.
+        values = fem.Function(self._states[i].function_space)
+        return _VectorCondition(taking(values._cpp_object, here), values, _constant(g, known, state), bc)
+
+    def null_space(self, given: Any) -> Any:
+        """What a problem names as its null space, of the whole.
+
+        Raises:
+            BadProblem: for what does not have a Function, or None, for each block.
+        """
+        state = self.state
+        if given is None or isinstance(given, str) or not isinstance(state, BlockState):
+            return given
+        vectors = []
+        for k, parts in enumerate(given):
+            fits = isinstance(parts, list | tuple) and len(parts) == len(self._states)
+            if not fits or not all(
+                n is None or (isinstance(n, fem.Function) and n.function_space == u.function_space)
+                for n, u in zip(parts, self._states, strict=True)
+            ):
+                raise BadProblem(
+                    f"nullspace[{k}]: expected a Function in its space, or None for zeros, for each of "
+                    f"{_names(self._states)}, got {parts!r:.80}"
+                )
+            vectors.append(state.joined([None if n is None else n.x.array for n in parts]))
+        return vectors
+
+
+class _VectorCondition(ExpressionCondition):
+    """u = c for a vector Constant c, of which DOLFINx makes values at nodes, but not at parts of a mixed space.
+
+    Args:
+        condition: u = g.
+        values: g.
+        constant: c.
+        given: the user's condition, on the space of g.
+    """
+
+    def __init__(
+        self, condition: fem.DirichletBC, values: fem.Function, constant: fem.Constant, given: fem.DirichletBC
+    ) -> None:
+        super().__init__(condition, values, constant, np.empty(0, dtype=np.int32))
+        self._given = given
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Write the Constant's present values into g. Local."""
+        self._given.set(self.values.x.array)
+
+
+def is_in_blocks(residual: object, state: object) -> bool:
+    """Whether a residual, or a state, is of several parts that are no mixed space's. Local."""
+    if not isinstance(state, fem.Function) or not isinstance(residual, ufl.Form):
+        return isinstance(state, list | tuple) or isinstance(residual, list | tuple)
+    return any(argument.part() is not None for argument in residual.arguments())
+
+
+def equations_of(residual: object, state: object) -> tuple[list[fem.Function], list[ufl.Form]]:
+    """The states of a problem, and for each a form in one test function of its space. Local.
+
+    Args:
+        residual: a form per state, each in a test function of its space; or forms in the test functions of a
+            ``ufl.MixedFunctionSpace`` of these spaces, one or several, of which the sum counts.
+        state: the Functions, in the order of the spaces; or a single one.
+
+    Raises:
+        BadProblem: when these do not fit together.
+    """
+    states = [state] if isinstance(state, fem.Function) else [*several(state, "Functions", "state")]
+    _check_states(states)
+    forms = [residual] if isinstance(residual, ufl.Form) else several(residual, "UFL forms", "residual")
+    found: list[list[ufl.Form]] = [[] for _ in states]
+    for k, F in enumerate(forms):
+        where = "residual" if isinstance(residual, ufl.Form) else f"residual[{k}]"
+        if not isinstance(F, ufl.Form):
+            got = "None, which extract_blocks gives where no term has that test function" if F is None else repr(F)
+            raise BadProblem(f"{where}: expected a UFL form, got {got:.80}")
+        arguments = F.arguments()
+        if not arguments or any(a.number() > 0 for a in arguments):
+            raise BadProblem(
+                f"{where}: expected a form in test functions alone, got {len(arguments)} arguments; the unknowns are "
+                "Functions, not TrialFunctions"
+            )
+        for test in arguments:
+            i = k if test.part() is None else test.part()
+            if test.part() is None and len(forms) != len(states):
+                raise BadProblem(
+                    f"residual: expected a form for each of {_names(states)}, or test functions of a "
+                    f"ufl.MixedFunctionSpace, ufl.TestFunctions(W), got {len(forms)} and a test function of one space"
+                )
+            if i >= len(states) or test.ufl_function_space() != states[i].function_space:
+                raise BadProblem(
+                    f"{where}: its test function is of another space than the state that it belongs to; expected "
+                    f"states in the order of the spaces, got {_names(states)}"
+                )
+            others = {other: ufl.zero(other.ufl_shape) for other in arguments if other is not test}
+            found[i].append(ufl.replace(F, others) if others else F)
+    for i, (u, parts) in enumerate(zip(states, found, strict=True)):
+        if not parts:
+            raise BadProblem(f"residual: no term has a test function of the space of state[{i}] ({u.name!r})")
+    return states, [sum(parts[1:], start=parts[0]) for parts in found]
+
+
+def _check_states(states: Sequence[Any]) -> None:
+    if not states:
+        raise BadProblem("state: expected at least one Function, got an empty list")
+    for i, u in enumerate(states):
+        if not isinstance(u, fem.Function):
+            raise BadProblem(f"state[{i}]: expected a dolfinx.fem.Function, got {type(u).__name__}")
+        if any(u is other for other in states[:i]):
+            raise BadProblem(f"state[{i}]: {u.name!r} is an earlier one again")
+        if u.x.array.dtype != np.float64:
+            raise BadProblem(f"state[{i}]: expected numbers of float64, on a mesh of float64, got {u.x.array.dtype}")
+        if len(u.function_space.component()):
+            raise BadProblem(f"state[{i}]: expected a Function of a space of its own, got one of a part of a space")
+        if len(states) > 1 and u.function_space.dofmap.index_map.size_global == 1:
+            raise BadProblem(
+                f"state[{i}]: {u.name!r} is one number, for which there is no mixed element; nullspace= holds a mean, and "
+                "a number that is known or looked for is a Constant"
+            )
+        if u.function_space.mesh is not states[0].function_space.mesh:
+            raise BadProblem(
+                f"state[{i}]: expected all states on one mesh, got {u.name!r} on another one than {states[0].name!r}: "
+                "multipliers on a submesh cannot be solved for yet; conditions in the weak form, such as Nitsche's, "
+                "need none"
+            )
+
+
+def _entries(bc: fem.DirichletBC, num_local: int) -> Any:
+    """For each value of a block the entry of the Function that the condition gives it: the condition copies numbers."""
+    values, numbered = bc.g.x.array, np.zeros(num_local)
+    kept = values.copy()
+    values[:] = np.arange(len(values), dtype=np.float64)
+    bc.set(numbered)
+    values[:] = kept
+    return np.rint(numbered).astype(np.int64)
+
+
+def _constant(g: Any, known: Sequence[Control], state: BlockState) -> fem.Constant:
+    """The Constant of a condition, of which DOLFINx keeps the C++ object alone."""
+    for one in known:
+        if one._cpp_object is g:
+            return one
+    constant = fem.Constant(state.function_space.mesh, np.array(g.value))
+    constant._cpp_object = g
+    return constant
+
+
+def _names(states: Sequence[fem.Function]) -> str:
+    return " and ".join(repr(u.name) for u in states)

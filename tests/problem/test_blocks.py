@@ -1,0 +1,366 @@
+"""Blocks: Functions of several spaces solved for together, beside the mixed problem and DOLFINx's own blocks."""
+
+from __future__ import annotations
+
+import basix.ufl
+import dolfinx.fem.petsc as fem_petsc
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+import ufl
+from contract import MapContract, close
+from dolfinx import fem, mesh
+from mpi4py import MPI
+from ufl import avg, div, dS, ds, dx, grad, inner, jump
+
+import relax
+from relax.base.la.options import STOKES
+from relax.errors import BadInput, BadProblem
+
+COMM = MPI.COMM_WORLD
+
+
+def convection(domain):
+    """-div((1 + T²) grad u) = (T + a, m), -div(exp(m) grad T) + u · grad T = b exp(-T) (dimensionless), in blocks.
+
+    Boundary values: u is a vector number at the left, follows an expression at the bottom in its first component, and
+    is a number at the top in its second; T is a field at the right.
+    """
+    V = fem.functionspace(domain, ("Lagrange", 2, (2,)))
+    Q = fem.functionspace(domain, ("Lagrange", 1))
+    u, T, m, g = (fem.Function(W, name=name) for W, name in ((V, "u"), (Q, "T"), (Q, "m"), (Q, "g")))
+    a, b = fem.Constant(domain, (0.5, 0.7)), fem.Constant(domain, 1.0)
+    for f, shift in ((m, 0.1), (g, 0.4)):
+        f.interpolate(lambda x, shift=shift: shift + 0.3 * x[0] * x[1])
+    v, s = ufl.TestFunctions(ufl.MixedFunctionSpace(V, Q))
+    F = ((1 + T**2) * inner(grad(u), grad(v)) - (T + a[0]) * v[0] - m * v[1]) * dx
+    F += (ufl.exp(m) * inner(grad(T), grad(s)) + inner(u, grad(T)) * s - b * ufl.exp(-T) * s) * dx
+    bcs = [
+        relax.clamp(V, "left", a),
+        relax.clamp(V.sub(0), "bottom", a[1] * ufl.SpatialCoordinate(domain)[0] + b**2),
+        relax.clamp(V.sub(1), "top", b),
+        relax.clamp(Q, "right", g),
+    ]
+    return relax.Problem(residual=F, state=[u, T], controls=[m, a, b, g], bcs=bcs, name="convection")
+
+
+def seen(problem):
+    """Forms and expressions in both blocks and in controls, in one alone, and spaces of blocks."""
+    (u, T), (m, *_) = problem.state.blocks, problem.controls
+    points = [(0.31, 0.42), (0.77, 0.18)]
+    return relax.Stack([
+        relax.Functional(ufl.exp(m * u[0]) * T**2 * dx),
+        relax.PointValues(u.function_space, points),
+        relax.PointValues(u.function_space.sub(1), points),
+        relax.FieldValues(T.function_space),
+        relax.ExpressionValues(T * grad(u)[0, 1], points),
+        relax.FieldValues(problem.state.function_space.sub(0).sub(0)),
+    ])  # fmt: skip
+
+
+class TestConvection(MapContract):
+    make = staticmethod(convection)
+    domain = staticmethod(lambda comm: relax.meshes.unit_square(2, comm=comm))
+    observe = staticmethod(seen)
+
+
+def solved_in_blocks(F, states, bcs):
+    """The solution by DOLFINx's own blocks, Newton's method and SciPy, from zero: local values, on one rank."""
+    W = ufl.MixedFunctionSpace(*(u.function_space for u in states))
+    rows = [fem.form(f) for f in ufl.extract_blocks(F)]
+    matrix = ufl.extract_blocks(ufl.derivative(F, states, ufl.TrialFunctions(W)))
+    matrix = [[None if a is None else fem.form(a) for a in row] for row in matrix]
+    ends = np.cumsum([len(u.x.array) for u in states])
+    free = np.ones(ends[-1], dtype=bool)
+    for u, end in zip(states, ends, strict=True):
+        u.x.array[:] = 0.0
+        for bc in bcs:
+            if bc.function_space == u.function_space._cpp_object:
+                bc.set(u.x.array)
+                free[end - len(u.x.array) + bc.dof_indices()[0]] = False
+    change = np.inf
+    for _ in range(12):
+        b = np.concatenate([fem.assemble_vector(f).array for f in rows])[free]
+        A = scipy.sparse.bmat([[None if a is None else _assembled(a) for a in row] for row in matrix], format="csr")
+        step = np.zeros(ends[-1])
+        step[free] = scipy.sparse.linalg.spsolve(A[free][:, free].tocsc(), b)
+        for u, du in zip(states, np.split(step, ends[:-1]), strict=True):
+            u.x.array[:] -= du
+        before, change = change, np.abs(step).max()
+        if change >= before:
+            break
+    assert change < 1e-12 * max(1.0, *(np.abs(u.x.array).max() for u in states))
+    return [u.x.array.copy() for u in states]
+
+
+def _assembled(form):
+    A = fem_petsc.assemble_matrix(form)
+    A.assemble()
+    sizes, (starts, columns, values) = A.getSize(), A.getValuesCSR()
+    A.destroy()
+    return scipy.sparse.csr_matrix((values, columns, starts), sizes)
+
+
+def cavity(n=4):
+    """Stokes flow under a moving lid: the residual, its states, conditions, source and viscosity."""
+    domain = relax.meshes.unit_square(n)
+    V, Q = (fem.functionspace(domain, e) for e in (("Lagrange", 2, (2,)), ("Lagrange", 1)))
+    u, p = fem.Function(V, name="velocity"), fem.Function(Q, name="pressure")
+    v, q = ufl.TestFunctions(ufl.MixedFunctionSpace(V, Q))
+    f, nu = fem.Function(V), fem.Constant(domain, 0.5)
+    F = (nu * inner(grad(u), grad(v)) - p * div(v) - q * div(u) - inner(f, v)) * dx
+    walls = fem.locate_dofs_topological(V, 1, relax.meshes.facets(domain, ["left", "right", "bottom"]))
+    lid = fem.Function(V)
+    lid.interpolate(lambda x: np.array([x[0] * (1.0 - x[0]), 0.0 * x[0]]))
+    on_lid = fem.locate_dofs_topological(V, 1, relax.meshes.facets(domain, "top"))
+    bcs = [fem.dirichletbc(np.zeros(2), walls, V), fem.dirichletbc(lid, on_lid)]
+    return F, [u, p], bcs, [f, nu]
+
+
+def test_stokes_beside_the_mixed_element():
+    """Values, gradients and Hessian actions of blocks are those of the mixed space, also with a null space."""
+    F, (u, p), bcs, (f, nu) = cavity()
+    problem = relax.Problem(residual=F, state=[u, p], controls=[f, nu], bcs=bcs, name="cavity", nullspace="constants")
+    G = relax.ReducedMap(problem, relax.Functional(nu * inner(grad(u), grad(u)) * dx + p**4 * dx))
+
+    domain = problem.mesh
+    W = fem.functionspace(domain, basix.ufl.mixed_element([V.function_space.ufl_element() for V in (u, p)]))
+    w = fem.Function(W)
+    (u1, p1), (v, q) = ufl.split(w), ufl.TestFunctions(W)
+    mixed = (nu * inner(grad(u1), grad(v)) - p1 * div(v) - q * div(u1) - inner(f, v)) * dx
+    lid = relax.clamp(W.sub(0), "top", lambda x: np.array([x[0] * (1.0 - x[0]), 0.0 * x[0]]))
+    held = [relax.clamp(W.sub(0), ["left", "right", "bottom"]), lid]
+    other = relax.Problem(residual=mixed, state=w, controls=[f, nu], bcs=held, nullspace="constants")
+    H = relax.ReducedMap(other, relax.Functional(nu * inner(grad(u1), grad(u1)) * dx + p1**4 * dx))
+    rng = np.random.default_rng(1)
+    m, d, y = rng.uniform(0.2, 1.0, G.size_in), rng.standard_normal(G.size_in), np.ones(1)
+    with G.linearize(m) as lin, H.linearize(m) as expected:
+        close(lin.value, expected.value)
+        close(lin.vjp(y), expected.vjp(y))
+        close(lin.hvp(y, d), expected.hvp(y, d))
+    assert relax.check_map(G, m).adjoint_gap < 1e-12
+
+
+def test_stokes_beside_blocks_of_dolfinx():
+    """The user's Functions hold the solution; a pressure that is fixed at a point; gradients beside differences.
+
+    exp(p) is integrated to a degree that a mixed space, which counts as quadratic in both parts, would not choose.
+    """
+    F, (u, p), bcs, (f, nu) = cavity()
+    F -= 0.1 * ufl.exp(p) * ufl.TestFunctions(ufl.MixedFunctionSpace(u.function_space, p.function_space))[1] * dx
+    Q = p.function_space
+    corner = fem.locate_dofs_geometrical(Q, lambda x: np.isclose(x[0], 0.0) & np.isclose(x[1], 0.0))
+    bcs.append(fem.dirichletbc(0.0, corner, Q))
+    f.interpolate(lambda x: np.array([x[1] ** 2, x[0]]))
+    expected = solved_in_blocks(F, [u, p], bcs)
+    for residual in (F, ufl.extract_blocks(F)):
+        problem = relax.Problem(residual=residual, state=[u, p], controls=[nu], bcs=bcs, name="cavity")
+        with relax.ReducedMap(problem, relax.Functional(p**2 * dx)) as G:
+            G([0.5])
+            close(u.x.array, expected[0])
+            close(p.x.array, expected[1])
+            (slope,) = G.linearize([0.5]).vjp([1.0])
+    J, values = fem.form(p**2 * dx), []
+    for nu.value in (0.5 + 1e-4, 0.5 - 1e-4):
+        solved_in_blocks(F, [u, p], bcs)
+        values.append(fem.assemble_scalar(J))
+    assert slope == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-6)
+
+
+def test_mixed_poisson_beside_blocks_of_dolfinx():
+    """Raviart–Thomas beside piecewise constants, with fluxes given on a part of the boundary and a control."""
+    domain = relax.meshes.unit_square(4)
+    S, Q = fem.functionspace(domain, ("RT", 2)), fem.functionspace(domain, ("DG", 1))
+    sigma, u = fem.Function(S, name="sigma"), fem.Function(Q, name="u")
+    tau, v = ufl.TestFunctions(ufl.MixedFunctionSpace(S, Q))
+    m, k = fem.Function(Q), fem.Constant(domain, 2.0)
+    m.interpolate(lambda x: 10.0 * np.exp(-((x[0] - 0.5) ** 2 + (x[1] - 0.5) ** 2) / 0.02))
+    F = (inner(sigma, tau) / k + u * div(tau) + div(sigma) * v + m * v) * dx
+    flux = fem.Function(S)
+    flux.interpolate(lambda x: np.array([0.0 * x[0], np.sin(5.0 * x[0])]))
+    facets = relax.meshes.facets(domain, ["top", "bottom"])
+    bcs = [fem.dirichletbc(flux, fem.locate_dofs_topological(S, 1, facets))]
+    expected = solved_in_blocks(F, [sigma, u], bcs)
+    problem = relax.Problem(residual=F, state=[sigma, u], controls=[m, k, flux], bcs=bcs, name="poisson")
+    observable = relax.Functional((k * inner(sigma, sigma) + u**2) * dx)
+    with relax.ReducedMap(problem, observable, layout="owned") as G:
+        assert relax.check_map(G).adjoint_gap < 1e-12
+        G(G.present_control())
+        close(sigma.x.array, expected[0])
+        close(u.x.array, expected[1])
+
+
+def test_a_pair_in_one_space():
+    """Two equations, each in a test function of the same space, with jumps between cells."""
+    domain = relax.meshes.unit_square(3)
+    V = fem.functionspace(domain, ("DG", 1))
+    a, b, m = (fem.Function(V, name=name) for name in ("a", "b", "m"))
+    v, n = ufl.TestFunction(V), ufl.FacetNormal(domain)
+    m.interpolate(lambda x: 1.0 + x[0])
+
+    def diffusion(w):
+        jumps = 20.0 * inner(jump(w, n), jump(v, n)) - inner(avg(grad(w)), jump(v, n)) - inner(jump(w, n), avg(grad(v)))
+        return inner(grad(w), grad(v)) * dx + jumps * dS + 20.0 * w * v * ds
+
+    equations = [diffusion(a) + (ufl.exp(a * b) - m) * v * dx, diffusion(b) + (b / (2.0 + a**2) - m) * v * dx]
+    problem = relax.Problem(residual=equations, state=[a, b], controls=[m], name="pair")
+    observable = relax.Functional(ufl.sin(a * b) * dx)
+    with relax.ReducedMap(problem, observable) as G:
+        report = relax.check_map(G)
+        assert report.adjoint_gap < 1e-12
+        G(G.present_control())
+    found = [a.x.array.copy(), b.x.array.copy()]
+    # DOLFINx integrates each form by itself, to the degree of what stands in it.
+    tests = ufl.TestFunctions(ufl.MixedFunctionSpace(V, V))
+    F = sum(ufl.replace(equation, {v: test}) for equation, test in zip(equations, tests, strict=True))
+    for ours, theirs in zip(found, solved_in_blocks(F, [a, b], []), strict=True):
+        close(ours, theirs)
+    with pytest.raises(BadProblem, match=r"'a' and 'b' have that space; say .*ExpressionValues\(a, points\)"):
+        relax.ReducedMap(problem, relax.FieldValues(V))
+    part = relax.FieldValues(problem.state.function_space.sub(1))
+    with relax.ReducedMap(problem, part) as G:
+        y = G(G.present_control())
+        close(y, relax.FieldValues(V).value(b))
+
+
+TRIANGLE = "triangle"
+ELEMENTS = {
+    "symmetric": lambda: basix.ufl.element("Lagrange", TRIANGLE, 2, shape=(2, 2), symmetry=True),
+    "edges": lambda: basix.ufl.element("N1curl", TRIANGLE, 2),
+    "quadrature": lambda: basix.ufl.quadrature_element(TRIANGLE, (2,), degree=2),
+    "mixed": lambda: basix.ufl.mixed_element(
+        [basix.ufl.element("RT", TRIANGLE, 1), basix.ufl.element("DG", TRIANGLE, 0)]
+    ),
+    "bubble": lambda: basix.ufl.enriched_element(
+        [basix.ufl.element("Lagrange", TRIANGLE, 1), basix.ufl.element("Bubble", TRIANGLE, 3)]
+    ),
+}
+
+
+@pytest.mark.ranks(1, 2, 3)
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_every_element_that_a_mixed_one_takes(name):
+    """u = g, p + |u|² = 1: whatever g holds, u holds, ghosts included."""
+    domain = relax.meshes.unit_square(3)
+    V, Q = fem.functionspace(domain, ELEMENTS[name]()), fem.functionspace(domain, ("DG", 0))
+    u, g, p = fem.Function(V), fem.Function(V), fem.Function(Q)
+    g.x.array[:] = np.random.default_rng(COMM.rank).standard_normal(len(g.x.array))
+    g.x.scatter_forward()
+    v, q = ufl.TestFunctions(ufl.MixedFunctionSpace(V, Q))
+    measure = dx(metadata={"quadrature_degree": 2}) if name == "quadrature" else dx
+    F = (inner(u - g, v) + (p + inner(u, u) - 1.0) * q) * measure
+    problem = relax.Problem(residual=F, state=[u, p], name=name)
+    with relax.ReducedMap(problem, relax.Functional((inner(u, u) + p) * measure)) as G:
+        np.testing.assert_allclose(G([]), [1.0], rtol=1e-10)
+    np.testing.assert_allclose(u.x.array, g.x.array, atol=1e-9)
+
+
+@pytest.mark.ranks(1, 2)
+def test_fieldsplit_by_name(caplog):
+    """PETSc's options by the names of the Functions, and by number where they have none; the preset of Stokes."""
+    F, (u, p), bcs, controls = cavity()
+    make = {"residual": F, "state": [u, p], "controls": controls, "bcs": bcs, "nullspace": "constants"}
+    dissipated = relax.Functional(inner(grad(u), grad(u)) * dx)
+    with relax.ReducedMap(relax.Problem(**make, name="direct"), dissipated) as G:
+        m = G.present_control()
+        expected = G(m)
+    for key, is_read in (("pressure", True), ("1", True), ("p", False)):
+        options = {**STOKES, f"fieldsplit_{key}_ksp_max_it": 4}
+        caplog.clear()
+        with relax.ReducedMap(relax.Problem(**make, name=f"by_{key}"), dissipated, options=options) as G:
+            close(G(m), expected, 1e-7)
+        assert is_read != ("nothing has read" in caplog.text)
+
+
+def test_first_guess_and_what_is_held():
+    """u² = 4, p = u: the guess is what u holds when a map is made, or its part of the whole, written later."""
+    domain = relax.meshes.interval(2)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, p, v = fem.Function(V), fem.Function(V), ufl.TestFunction(V)
+    problem = relax.Problem(residual=[(u**2 - 4.0) * v * dx, (p - u) * v * dx], state=[u, p])
+    for guess, writes in ((3.0, u), (-3.0, u), (3.0, problem.state)):
+        writes.x.array[:] = guess
+        with relax.ReducedMap(problem, relax.Functional(u * p**2 * dx)) as G:
+            close(G([]), [8.0 * np.sign(guess)])
+        np.testing.assert_allclose([u.x.array, p.x.array], 2.0 * np.sign(guess), rtol=1e-10)
+
+
+def test_what_does_not_fit_is_told():
+    F, (u, p), bcs, (f, nu) = cavity(2)
+    V, Q, domain = u.function_space, p.function_space, u.function_space.mesh
+    F0, F1 = ufl.extract_blocks(F)
+    W = fem.functionspace(domain, basix.ufl.mixed_element([V.ufl_element(), Q.ufl_element()]))
+    line = mesh.create_submesh(domain, 1, relax.meshes.facets(domain, "top"))[0]
+    lam = fem.Function(fem.functionspace(line, ("DG", 0)), name="lam")
+    single = inner(u, ufl.TestFunction(V)) * dx
+    for change, words in (
+        ({"state": [p, u]}, "in the order of the spaces, got 'pressure' and 'velocity'"),
+        ({"state": [u]}, "of another space than the state"),
+        ({"state": u}, "of another space than the state"),
+        ({"state": []}, "at least one Function"),
+        ({"state": [u, u]}, r"state\[1\]: 'velocity' is an earlier one again"),
+        ({"state": [u, fem.Function(W).sub(1)]}, "of a space of its own"),
+        ({"state": [u, lam]}, "on one mesh, got 'lam'"),
+        ({"state": [u, "p"]}, r"state\[1\]: expected a dolfinx.fem.Function, got str"),
+        ({"residual": [F0, None]}, r"residual\[1\]: .* None, which extract_blocks gives"),
+        ({"residual": [F0]}, r"no term has a test function of the space of state\[1\] \('pressure'\)"),
+        ({"residual": single}, "a form for each of 'velocity' and 'pressure'"),
+        ({"residual": [F0, p * dx]}, r"residual\[1\]: expected a form in test functions alone, got 0"),
+        ({"residual": [F0, inner(ufl.TrialFunction(Q), ufl.TestFunction(Q)) * dx]}, "not TrialFunctions"),
+        ({"residual": ufl.replace(F, {p: fem.Constant(domain, 1.0)})}, r"state\[1\]: the Function 'pressure' does not"),
+        ({"controls": [u]}, r"controls\[0\] \(velocity\) is one of the states"),
+        ({"bcs": [fem.dirichletbc(u, bcs[1].dof_indices()[0][:1])]}, r"bcs\[0\]: the state stands in the value"),
+        ({"bcs": [relax.clamp_boundary(W.sub(0))]}, r"bcs\[0\]: on none of the spaces of 'velocity' and 'pressure'"),
+        ({"bcs": ["wall"]}, r"bcs\[0\]: expected Dirichlet conditions"),
+        ({"nullspace": [fem.Function(Q)]}, r"nullspace\[0\]: expected a Function in its space, or None"),
+    ):
+        with pytest.raises(BadProblem, match=words):
+            relax.Problem(**{"residual": F, "state": [u, p], "bcs": bcs, **change})
+    problem = relax.Problem(residual=F, state=[u, p], bcs=bcs)
+    for wrong, words in (
+        (
+            relax.Functional(inner(f, f) * dx),
+            "expected a form or an expression in one or several of 'velocity', 'pressure'",
+        ),
+        (relax.PointValues(fem.functionspace(domain, ("DG", 0)), [(0.5, 0.5)]), "the space of one of them"),
+        (relax.Functional(problem.state[0] * p * dx), "holds problem.state and a block of it"),
+    ):
+        with pytest.raises(BadProblem, match=words):
+            relax.ReducedMap(problem, wrong)
+    with pytest.raises(BadInput, match="mat_type nest: .*fieldsplit"):
+        relax.ReducedMap(problem, relax.FieldValues(V), options={"mat_type": "nest"})
+    with pytest.raises(BadProblem, match="previous"):
+        relax.Evolution(step=problem, previous=f, initial=0.0, num_steps=2)
+
+
+def test_null_space_by_vectors():
+    """Constants of the pressure alone, named by block."""
+    F, (u, p), bcs, (f, _) = cavity()
+    f.interpolate(lambda x: np.array([x[1] ** 2, x[0]]))
+    one = fem.Function(p.function_space)
+    one.x.array[:] = 3.0
+    for named in ("constants", [[None, one]]):
+        problem = relax.Problem(residual=F, state=[u, p], bcs=bcs, nullspace=named, name="walls")
+        with relax.ReducedMap(problem, relax.FieldValues(p.function_space)) as G:
+            if named == "constants":
+                expected = G([])
+            else:
+                close(G([]), expected)
+
+
+def test_goal_oriented_error():
+    """The estimate of the error of an integral over both blocks is that of the mixed problem."""
+    domain = relax.meshes.unit_square(2)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, w = fem.Function(V, name="u"), fem.Function(V, name="w")
+    v, z = ufl.TestFunctions(ufl.MixedFunctionSpace(V, V))
+    F = (inner(grad(u), grad(v)) - w * v + inner(grad(w), grad(z)) - 1.0 * z) * dx
+    # One condition on the space that they share holds for both.
+    problem = relax.Problem(residual=F, state=[u, w], controls=(), bcs=[relax.clamp_boundary(V)])
+    whole, estimates = problem.state, []
+    for seen in (u * w * dx, whole[0] * whole[1] * dx):
+        with relax.ReducedMap(problem, relax.Functional(seen)) as G, G.linearize([]) as lin:
+            estimates.append(relax.dual_weighted_residual(lin, [1.0]))
+    close(estimates[0].cells.x.array, estimates[1].cells.x.array)
+    assert estimates[0].total == pytest.approx(estimates[1].total, rel=1e-9)
