@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
-from relax.base.fem.blocks import BlockState
+from relax.base.fem.blocks import hand_out, take_in
 from relax.base.fem.expansion import held
 from relax.base.fem.layout import ControlLayout
 from relax.base.la.factors import Factor, Key
@@ -61,8 +61,7 @@ class Stationary:
         )
         self.operators = FactoredOperator(self.residual, problem.name, settings.factor_memory, options)
         self.sensitivity = Sensitivity(self.residual)
-        if isinstance(problem.state, BlockState):
-            problem.state.take_in()
+        take_in(problem.state)
         self._guess = problem.state.x.array.copy()
         self._forward = ForwardSolver(self.residual, self.operators, settings)
 
@@ -88,6 +87,7 @@ class Stationary:
         return [held(control) for control in self.residual.controls]
 
     def _observe(self) -> Array:
+        hand_out(self.residual.state)
         return observed(self.observable, self.residual.state)
 
     def _solve(self, control: Array) -> Point:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from relax.base.fem.blocks import BlockState
+from relax.base.fem.blocks import hand_out
 from relax.errors import BadInput
 
 _guard = threading.Lock()
@@ -35,7 +35,6 @@ def turn(state: object) -> Iterator[None]:
     try:
         yield
     finally:
-        if isinstance(state, BlockState):
-            state.hand_out()
+        hand_out(state)
         with _guard:
             del _busy[id(state)]

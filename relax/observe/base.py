@@ -11,6 +11,7 @@ from dolfinx import fem
 
 from relax.base import parallel
 from relax.base.checks import of_kind, several
+from relax.base.fem.blocks import hand_out
 from relax.base.fem.forms import Control, given_back, num_owned, values_of
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem, SolveFailed
@@ -201,7 +202,9 @@ def _difference(action: Callable[[], Array], u: fem.Function, moves: Mapping[Con
         for signed in (step, -step):
             for f, way in ways.items():
                 values_of(f)[...] = here[f] + signed * way
+            hand_out(u)
             sides.append(np.array(action()))
+    hand_out(u)
     return np.asarray((sides[0] - sides[1]) / (2.0 * step))
 
 

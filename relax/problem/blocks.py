@@ -195,7 +195,12 @@ def equations_of(residual: object, state: object) -> tuple[list[fem.Function], l
                     f"residual: expected a form for each of {_names(states)}, or test functions of a "
                     f"ufl.MixedFunctionSpace, ufl.TestFunctions(W), got {len(forms)} and a test function of one space"
                 )
-            if i >= len(states) or test.ufl_function_space() != states[i].function_space:
+            if i >= len(states):
+                raise BadProblem(
+                    f"{where}: expected a state for each space of the MixedFunctionSpace, state=[u, p], got "
+                    f"{_names(states)}, and a test function of part {i}"
+                )
+            if test.ufl_function_space() != states[i].function_space:
                 raise BadProblem(
                     f"{where}: its test function is of another space than the state that it belongs to; expected "
                     f"states in the order of the spaces, got {_names(states)}"

@@ -10,11 +10,12 @@ import scipy.sparse
 import scipy.sparse.linalg
 import ufl
 from contract import MapContract, close
-from dolfinx import fem, mesh
+from dolfinx import fem, la, mesh
 from mpi4py import MPI
 from ufl import avg, div, dS, ds, dx, grad, inner, jump
 
 import relax
+from relax.base.fem.numbers import numbers
 from relax.base.la.options import STOKES
 from relax.errors import BadInput, BadProblem
 
@@ -286,6 +287,59 @@ def test_first_guess_and_what_is_held():
         np.testing.assert_allclose([u.x.array, p.x.array], 2.0 * np.sign(guess), rtol=1e-10)
 
 
+class OwnProduct(relax.Observable):
+    """∫ u p dx, of the Functions of a user's, by a rule of the user's."""
+
+    size = 1
+
+    def __init__(self, u, p):
+        self.form = fem.form(u * p * dx)
+        self.slopes = [fem.form(other * ufl.TestFunction(one.function_space) * dx) for one, other in ((u, p), (p, u))]
+
+    def value(self, u):
+        return np.array([u.function_space.mesh.comm.allreduce(fem.assemble_scalar(self.form))])
+
+    def adjoint(self, u, dy):
+        dual = fem.Function(u.function_space)
+        for slope, dofs in zip(self.slopes, u.dofs, strict=True):
+            dual.x.array[dofs] = dy[0] * fem.assemble_vector(slope).array
+        dual.x.scatter_reverse(la.InsertMode.add)
+        return dual.x.array[: relax.base.fem.forms.num_owned(u.function_space)]
+
+    def tangent(self, u, du):
+        slope = self.adjoint(u, np.ones(1))
+        return np.array([u.function_space.mesh.comm.allreduce(slope @ du.x.array[: len(slope)])])
+
+
+@pytest.mark.ranks(1, 2)
+def test_an_observable_of_ones_own():
+    """It is handed the whole, and finds the blocks in their Functions, too, at whatever point is asked for."""
+    domain = relax.meshes.interval(4)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, p, m, v = fem.Function(V, name="u"), fem.Function(V, name="p"), fem.Function(V), ufl.TestFunction(V)
+    problem = relax.Problem(residual=[(u + u**3 - m) * v * dx, (p - u * m) * v * dx], state=[u, p], controls=[m])
+    with relax.ReducedMap(problem, OwnProduct(u, p)) as G:
+        relax.check_map(G)
+        lin = G.linearize(np.full(G.size_in, 10.0))  # u = 2, p = 20
+        close(lin.value, [40.0])
+        gradient = lin.vjp([1.0])
+        close(G(np.full(G.size_in, 2.0)), [2.0])  # u = 1, p = 2
+        close(lin.vjp([1.0]), gradient)
+        # d(u² m)/dm = u² + 2 u m / (1 + 3 u²)
+        assert gradient.sum() == pytest.approx(4.0 + 40.0 / 13.0)
+
+
+def test_one_state_in_a_list():
+    """It is as without brackets."""
+    V = fem.functionspace(relax.meshes.interval(2), ("Lagrange", 1))
+    u, v = fem.Function(V), ufl.TestFunction(V)
+    for test in (v, ufl.TestFunctions(ufl.MixedFunctionSpace(V))[0]):
+        problem = relax.Problem(residual=[(u - 3.0) * test * dx], state=[u])
+        assert problem.state is u
+        with relax.ReducedMap(problem, relax.FieldValues(V)) as G:
+            np.testing.assert_allclose(G([]), 3.0)
+
+
 def test_what_does_not_fit_is_told():
     F, (u, p), bcs, (f, nu) = cavity(2)
     V, Q, domain = u.function_space, p.function_space, u.function_space.mesh
@@ -294,10 +348,16 @@ def test_what_does_not_fit_is_told():
     line = mesh.create_submesh(domain, 1, relax.meshes.facets(domain, "top"))[0]
     lam = fem.Function(fem.functionspace(line, ("DG", 0)), name="lam")
     single = inner(u, ufl.TestFunction(V)) * dx
+    one = numbers(domain, ())  # one for all cells, as a Real space has it
+    tied = fem.Function(one)
     for change, words in (
         ({"state": [p, u]}, "in the order of the spaces, got 'pressure' and 'velocity'"),
-        ({"state": [u]}, "of another space than the state"),
-        ({"state": u}, "of another space than the state"),
+        ({"state": [u]}, r"a state for each space of the MixedFunctionSpace, state=\[u, p\], got 'velocity'"),
+        ({"state": u}, r"a state for each space of the MixedFunctionSpace, state=\[u, p\], got 'velocity'"),
+        (
+            {"state": [u, tied], "residual": [F0, tied * ufl.TestFunction(one) * dx]},
+            "degrees of freedom are tied together",
+        ),
         ({"state": []}, "at least one Function"),
         ({"state": [u, u]}, r"state\[1\]: 'velocity' is an earlier one again"),
         ({"state": [u, fem.Function(W).sub(1)]}, "of a space of its own"),

@@ -48,22 +48,9 @@ class BlockState(fem.Function):
         super().__init__(W, name=f"({', '.join(u.name for u in blocks)})")
         self.blocks = tuple(blocks)
         self.dofs: tuple[Indices, ...] = tuple(_dofs_in(u, W.sub(i)) for i, u in enumerate(blocks))
-        self._exchanged: list[Array | None] = [None] * len(self.blocks)
-        self.take_in()
-
-    def take_in(self) -> None:
-        """The whole takes the values of its blocks, where these have changed since the last exchange."""
-        for i, (block, dofs) in enumerate(zip(self.blocks, self.dofs, strict=True)):
-            before = self._exchanged[i]
-            if before is None or not np.array_equal(block.x.array, before):
-                self.x.array[dofs] = block.x.array
-        self.hand_out()
-
-    def hand_out(self) -> None:
-        """The blocks take the values of the whole."""
-        for i, (block, dofs) in enumerate(zip(self.blocks, self.dofs, strict=True)):
-            block.x.array[:] = self.x.array[dofs]
-            self._exchanged[i] = block.x.array.copy()
+        #: What the blocks held when they and the whole last held the same.
+        self.exchanged: list[Array | None] = [None] * len(self.blocks)
+        take_in(self)
 
     def joined(self, values: Sequence[Array | None]) -> fem.Function:
         """A Function of the mixed space with these local values in its blocks; None for zeros."""
@@ -71,6 +58,24 @@ class BlockState(fem.Function):
         for one, dofs in zip(values, self.dofs, strict=True):
             whole.x.array[dofs] = 0.0 if one is None else one
         return whole
+
+
+def take_in(state: object) -> None:
+    """A state of blocks takes the values of those that have changed since the last exchange. Local."""
+    if not isinstance(state, BlockState):
+        return
+    for block, dofs, before in zip(state.blocks, state.dofs, state.exchanged, strict=True):
+        if before is None or not np.array_equal(block.x.array, before):
+            state.x.array[dofs] = block.x.array
+    hand_out(state)
+
+
+def hand_out(state: object) -> None:
+    """The blocks of a state take its values. Local."""
+    if isinstance(state, BlockState):
+        for i, (block, dofs) in enumerate(zip(state.blocks, state.dofs, strict=True)):
+            block.x.array[:] = state.x.array[dofs]
+            state.exchanged[i] = block.x.array.copy()
 
 
 def registers_of(state: fem.Function) -> list[fem.Function]:

@@ -17,6 +17,7 @@ import ufl
 from dolfinx import fem
 
 from relax.base import parallel
+from relax.base.fem.blocks import hand_out
 from relax.base.fem.forms import Control, dual_space, holds, like, num_owned, values_of
 from relax.base.la.factors import Key
 from relax.base.types import Array
@@ -88,6 +89,7 @@ class Registers:
         self.install_controls(point.controls)
         self.install_parameters(point.parameters)
         self.state.x.array[:] = point.state
+        hand_out(self.state)
 
     def install_controls(self, parts: Sequence[Array]) -> None:
         """Write control parts: owned and ghost values, entries of constants."""

@@ -202,7 +202,7 @@ MISTAKES = {
         ),
         "residual: expected integrals over the mesh of the state",
     ),
-    "a mixed function space": (mixed, "residual: its test functions are parts of a MixedFunctionSpa"),
+    "a mixed function space": (mixed, "residual: expected a state for each space of the MixedF"),
     "an external operator": (
         lambda g: g.poisson(lambda u: ufl.ExternalOperator(u, function_space=g.V)),
         "is an external operator, whose derivative DOLFINx does not know",
