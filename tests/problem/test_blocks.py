@@ -23,7 +23,7 @@ COMM = MPI.COMM_WORLD
 
 
 def convection(domain):
-    """-div((1 + T²) grad u) = (T + a, m), -div(exp(m) grad T) + u · grad T = b exp(-T) (dimensionless), in blocks.
+    """-div((1 + T²) grad u) = (T + a, m), -div(exp(m) grad T) + u · grad T = exp(-T) (dimensionless), in blocks.
 
     Boundary values: u is a vector number at the left, follows an expression at the bottom in its first component, and
     is a number at the top in its second; T is a field at the right.
@@ -36,18 +36,18 @@ def convection(domain):
         f.interpolate(lambda x, shift=shift: shift + 0.3 * x[0] * x[1])
     v, s = ufl.TestFunctions(ufl.MixedFunctionSpace(V, Q))
     F = ((1 + T**2) * inner(grad(u), grad(v)) - (T + a[0]) * v[0] - m * v[1]) * dx
-    F += (ufl.exp(m) * inner(grad(T), grad(s)) + inner(u, grad(T)) * s - b * ufl.exp(-T) * s) * dx
+    F += (ufl.exp(m) * inner(grad(T), grad(s)) + inner(u, grad(T)) * s - ufl.exp(-T) * s) * dx
     bcs = [
         relax.clamp(V, "left", a),
-        relax.clamp(V.sub(0), "bottom", a[1] * ufl.SpatialCoordinate(domain)[0] + b**2),
+        relax.clamp(V.sub(0), "bottom", a[1] * ufl.SpatialCoordinate(domain)[0] + b),
         relax.clamp(V.sub(1), "top", b),
         relax.clamp(Q, "right", g),
     ]
-    return relax.Problem(residual=F, state=[u, T], controls=[m, a, b, g], bcs=bcs, name="convection")
+    return relax.Problem(residual=F, state=[u, T], controls=[m, a, g], bcs=bcs, name="convection")
 
 
 def seen(problem):
-    """Forms and expressions in both blocks and in controls, in one alone, and spaces of blocks."""
+    """A form in both blocks and in a control, an expression in one, spaces of blocks."""
     (u, T), (m, *_) = problem.state.blocks, problem.controls
     points = [(0.31, 0.42), (0.77, 0.18)]
     return relax.Stack([
@@ -55,7 +55,7 @@ def seen(problem):
         relax.PointValues(u.function_space, points),
         relax.PointValues(u.function_space.sub(1), points),
         relax.FieldValues(T.function_space),
-        relax.ExpressionValues(T * grad(u)[0, 1], points),
+        relax.ExpressionValues(grad(u)[0, 1], points),
         relax.FieldValues(problem.state.function_space.sub(0).sub(0)),
     ])  # fmt: skip
 
@@ -122,9 +122,8 @@ def cavity(n=4):
 def test_stokes_beside_the_mixed_element():
     """Values, gradients and Hessian actions of blocks are those of the mixed space, also with a null space."""
     F, (u, p), bcs, (f, nu) = cavity()
-    problem = relax.Problem(residual=F, state=[u, p], controls=[f, nu], bcs=bcs, name="cavity", nullspace="constants")
-    G = relax.ReducedMap(problem, relax.Functional(nu * inner(grad(u), grad(u)) * dx + p**4 * dx))
-
+    f.interpolate(lambda x: np.array([x[1] ** 2, x[0]]))
+    problem = relax.Problem(residual=F, state=[u, p], controls=[nu], bcs=bcs, name="cavity", nullspace="constants")
     domain = problem.mesh
     W = fem.functionspace(domain, basix.ufl.mixed_element([V.function_space.ufl_element() for V in (u, p)]))
     w = fem.Function(W)
@@ -132,15 +131,16 @@ def test_stokes_beside_the_mixed_element():
     mixed = (nu * inner(grad(u1), grad(v)) - p1 * div(v) - q * div(u1) - inner(f, v)) * dx
     lid = relax.clamp(W.sub(0), "top", lambda x: np.array([x[0] * (1.0 - x[0]), 0.0 * x[0]]))
     held = [relax.clamp(W.sub(0), ["left", "right", "bottom"]), lid]
-    other = relax.Problem(residual=mixed, state=w, controls=[f, nu], bcs=held, nullspace="constants")
-    H = relax.ReducedMap(other, relax.Functional(nu * inner(grad(u1), grad(u1)) * dx + p1**4 * dx))
-    rng = np.random.default_rng(1)
-    m, d, y = rng.uniform(0.2, 1.0, G.size_in), rng.standard_normal(G.size_in), np.ones(1)
-    with G.linearize(m) as lin, H.linearize(m) as expected:
+    other = relax.Problem(residual=mixed, state=w, controls=[nu], bcs=held, nullspace="constants")
+    points = [(0.21, 0.83), (0.7, 0.4)]
+    G = relax.ReducedMap(problem, relax.Stack([relax.PointValues(f.function_space, points) for f in (u, p)]))
+    H = relax.ReducedMap(other, relax.Stack([relax.PointValues(W.sub(i), points) for i in (0, 1)]))
+    y = np.random.default_rng(1).standard_normal(G.size_out)
+    with G.linearize([0.3]) as lin, H.linearize([0.3]) as expected:
         close(lin.value, expected.value)
         close(lin.vjp(y), expected.vjp(y))
-        close(lin.hvp(y, d), expected.hvp(y, d))
-    assert relax.check_map(G, m).adjoint_gap < 1e-12
+        close(lin.hvp(y, [1.0]), expected.hvp(y, [1.0]))
+    assert relax.check_map(G).adjoint_gap < 1e-12
 
 
 def test_stokes_beside_blocks_of_dolfinx():
@@ -183,8 +183,8 @@ def test_mixed_poisson_beside_blocks_of_dolfinx():
     facets = relax.meshes.facets(domain, ["top", "bottom"])
     bcs = [fem.dirichletbc(flux, fem.locate_dofs_topological(S, 1, facets))]
     expected = solved_in_blocks(F, [sigma, u], bcs)
-    problem = relax.Problem(residual=F, state=[sigma, u], controls=[m, k, flux], bcs=bcs, name="poisson")
-    observable = relax.Functional((k * inner(sigma, sigma) + u**2) * dx)
+    problem = relax.Problem(residual=F, state=[sigma, u], controls=[m, flux], bcs=bcs, name="poisson")
+    observable = relax.Functional(inner(sigma, sigma) * dx)
     with relax.ReducedMap(problem, observable, layout="owned") as G:
         assert relax.check_map(G).adjoint_gap < 1e-12
         G(G.present_control())
@@ -205,12 +205,10 @@ def test_a_pair_in_one_space():
         return inner(grad(w), grad(v)) * dx + jumps * dS + 20.0 * w * v * ds
 
     equations = [diffusion(a) + (ufl.exp(a * b) - m) * v * dx, diffusion(b) + (b / (2.0 + a**2) - m) * v * dx]
-    problem = relax.Problem(residual=equations, state=[a, b], controls=[m], name="pair")
-    observable = relax.Functional(ufl.sin(a * b) * dx)
-    with relax.ReducedMap(problem, observable) as G:
-        report = relax.check_map(G)
-        assert report.adjoint_gap < 1e-12
-        G(G.present_control())
+    problem = relax.Problem(residual=equations, state=[a, b], name="pair")
+    part = relax.FieldValues(problem.state.function_space.sub(1))
+    with relax.ReducedMap(problem, part) as G:
+        close(G([]), relax.FieldValues(V).value(b))
     found = [a.x.array.copy(), b.x.array.copy()]
     # DOLFINx integrates each form by itself, to the degree of what stands in it.
     tests = ufl.TestFunctions(ufl.MixedFunctionSpace(V, V))
@@ -219,10 +217,6 @@ def test_a_pair_in_one_space():
         close(ours, theirs)
     with pytest.raises(BadProblem, match=r"'a' and 'b' have that space; say .*ExpressionValues\(a, points\)"):
         relax.ReducedMap(problem, relax.FieldValues(V))
-    part = relax.FieldValues(problem.state.function_space.sub(1))
-    with relax.ReducedMap(problem, part) as G:
-        y = G(G.present_control())
-        close(y, relax.FieldValues(V).value(b))
 
 
 TRIANGLE = "triangle"
@@ -232,9 +226,6 @@ ELEMENTS = {
     "quadrature": lambda: basix.ufl.quadrature_element(TRIANGLE, (2,), degree=2),
     "mixed": lambda: basix.ufl.mixed_element(
         [basix.ufl.element("RT", TRIANGLE, 1), basix.ufl.element("DG", TRIANGLE, 0)]
-    ),
-    "bubble": lambda: basix.ufl.enriched_element(
-        [basix.ufl.element("Lagrange", TRIANGLE, 1), basix.ufl.element("Bubble", TRIANGLE, 3)]
     ),
 }
 
