@@ -90,7 +90,7 @@ class Blocks:
             space = space.sub(component)
         here = bc.dof_indices()[0]
         dofs = state.dofs[i][here].astype(np.int32)
-        order = np.argsort(dofs)  # DOLFINx finds the ghosts among them by bisection
+        order = np.argsort(dofs)  # DOLFINx expects them so
         g, kind = bc.g, type(bc._cpp_object)
 
         def taking(values: Any, entries: Any) -> fem.DirichletBC:

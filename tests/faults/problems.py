@@ -9,7 +9,45 @@ THETA = "test_heat.py test_evolution.py -k 'by_hand or order_in_time or theta'"
 SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
 STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
+BLOCKS = "test_blocks.py"
+
 MUTANTS = [
+    Mutant(
+        "dual[dofs[: len(part)]] = part",
+        "dual[: len(part)] = part",
+        f"{BLOCKS} -k derivatives_are",
+        "what an observable sees of a block goes to other values of the whole",
+    ),
+    Mutant(
+        "self._given.set(self.values.x.array)",
+        "pass",
+        f"{BLOCKS} -k derivatives_are",
+        "a vector number that a block is held at is zero",
+    ),
+    Mutant(
+        "own = with_fixed_degrees(compat.one_subdomain_data(F), for_good=False)",
+        "own = F",
+        f"{BLOCKS} -k stokes_beside_blocks",
+        "an equation of a block is integrated as all of the mixed space is",
+    ),
+    Mutant(
+        "one_subdomain_data(with_free_degrees(step.residual))",
+        "one_subdomain_data(step.residual)",
+        f"{BLOCKS} -k goal",
+        "the richer space is integrated as the blocks are",
+    ),
+    Mutant(
+        "hand_out(self.state)",
+        "pass",
+        f"{BLOCKS} -k ones_own",
+        "blocks hold another point than the one at which a gradient is asked for",
+    ),
+    Mutant(
+        "if before is None or not np.array_equal(block.x.array, before):",
+        "if True:",
+        f"{BLOCKS} -k first_guess",
+        "a first guess in the state of blocks is not seen",
+    ),
     Mutant(
         "if isinstance(initial, fem.Function) and not initial_is_fixed:",
         "if not initial_is_fixed:",
