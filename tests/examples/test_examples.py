@@ -1,4 +1,4 @@
-"""Every script of examples/ runs to its end, which is an assertion, on 1 and on 2 ranks; a theorem's on 1."""
+"""Every script of examples/ and its benchmarks/ runs to its end, an assertion, on 1 and 2 ranks; a theorem's on 1."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
+BENCHMARKS = sorted(FOLDER.glob("benchmarks/*.py"))
+ON_TWO = [*EXAMPLES, *BENCHMARKS]
 # Scripts that show a theorem, with nothing for ranks to share.
 THEOREMS = sorted(FOLDER.glob("deep_relaxation/*.py"))
 
@@ -16,14 +18,14 @@ THEOREMS = sorted(FOLDER.glob("deep_relaxation/*.py"))
 @pytest.fixture(scope="module")
 def ran(request, tmp_path_factory):
     """What each script did on so many ranks."""
-    paths = [*EXAMPLES, *(THEOREMS if request.param == 1 else [])]
+    paths = [*ON_TWO, *(THEOREMS if request.param == 1 else [])]
     return in_one_process.run_all(tmp_path_factory.mktemp("examples"), paths, ranks=request.param, timeout=800.0)
 
 
 # Those of one number of ranks after the other: each number is one job.
 @pytest.mark.parametrize(
     ("script", "ran"),
-    [(path, ranks) for ranks in (1, 2) for path in (*EXAMPLES, *(THEOREMS if ranks == 1 else []))],
+    [(path, ranks) for ranks in (1, 2) for path in (*ON_TWO, *(THEOREMS if ranks == 1 else []))],
     indirect=["ran"],
     scope="module",
     ids=lambda value: value.stem if isinstance(value, Path) else str(value),
