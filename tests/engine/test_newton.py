@@ -146,17 +146,32 @@ def test_a_stiff_penalty(options):
 
 @pytest.mark.slow
 @pytest.mark.ranks(1, 2)
-def test_a_path_of_loads():
-    """From rest neither way of stepping gets there; along the path full steps do."""
-    with seen(beam(40.0), max_steps=12) as G:
-        words = words_of(G)
-    assert "12 steps" in words and "With full steps (-relax_beam_snes_linesearch_type basic)" in words
-    assert "NaN or infinity" in words and "or a relax.Continuation" in words
-    with seen(beam(40.0, with_path=True), max_steps=12) as G:
+def test_a_path_of_loads(caplog):
+    """From rest neither way of stepping gets there; along a path, the user's or the one from rest, full steps do."""
+    with seen(beam(40.0, with_path=True), max_steps=12) as G, seen(beam(40.0)) as other:
         y, modulus = G(G.present_control()), G.present_control()
+        with caplog.at_level("WARNING", logger="relax"):
+            close(other([40.0]), y, 1e-8)
+        (told,) = [text for text in caplog.messages if "as if loads grew from nothing" in text]
+        assert "crawls: 10 steps" in told and "NaN or infinity" in told
+        assert check_map(other, [40.0]).failures == []
         # Twice the load on what is twice as stiff.
         G.problem.continuation.constant.value = 80.0
         close(G(2.0 * modulus), y, 1e-8)
+
+
+@pytest.mark.ranks(1, 2)
+def test_a_path_that_ends():
+    """-u'' = c exp(u) between zeros has a state for c up to 3.5138 (Frank-Kamenetskii), and none for 5."""
+    V = fem.functionspace(meshes.interval(16), ("Lagrange", 2))
+    u, v, c = fem.Function(V), ufl.TestFunction(V), fem.Constant(V.mesh, 5.0)
+    F = (ufl.inner(ufl.grad(u), ufl.grad(v)) - c * ufl.exp(u) * v) * ufl.dx
+    made = Problem(residual=F, state=u, controls=[c], bcs=[clamp_boundary(V)], name="flame")
+    with ReducedMap(made, FieldValues(V)) as G:
+        words = words_of(G)
+        assert G([3.51]).max() == pytest.approx(1.13, abs=0.01)
+    assert "found no decrease" in words and "With full steps (-relax_flame_snes_linesearch_type basic)" in words
+    assert "there was a state with 34% of them and none soon after" in words and "or a relax.Continuation" in words
 
 
 # -- what rounding leaves ----------------------------------------------------------------------------------------------

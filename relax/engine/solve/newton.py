@@ -19,6 +19,8 @@ _STALLED = 1e-6
 # A Newton step is the error of the state to first order: one of this size beside the state, after which the residual
 # does not fall by half, has met what rounding leaves of the residual, and not what the equation does.
 _NO_STEP, _NO_FALL = 1e-8, 0.5
+# A line search that takes less than this off the residual's norm in so many steps does not get there in those it has.
+_CRAWLS, _CRAWLED = 0.01, 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,12 @@ class Newton:
         number_in(self.factor_memory, AT_LEAST_0, "Newton: factor_memory")
 
 
+def steps_are_chosen(prefix: str, options: Options) -> bool:
+    """Whether options or the command line say how long Newton's steps are. Local."""
+    keys = ("snes_type", "snes_linesearch_type")
+    return any(key in options for key in keys) or bool(user_options(prefix, keys))
+
+
 class NewtonSolver:
     """SNES on a compiled residual. Collective.
 
@@ -71,7 +79,11 @@ class NewtonSolver:
         self._prefix = prefix = operators.prefix
         self._options = options
         self._settings = settings
-        self._allowed = self._last_norm = 0.0
+        self._stops_crawling = not steps_are_chosen(prefix, options)
+        self._allowed = 0.0
+        self._norms: list[float] = []
+        self._shift: np.ndarray | float = 0.0
+        self._crawl = ""
         self._factor: Factor | None = None
         #: The residual's norm at the first guess; and there or at the state zero, the larger one.
         self.first_norm = self.size = 0.0
@@ -88,26 +100,30 @@ class NewtonSolver:
         with inserted(prefix, snes_options), refused_options(prefix):
             self._snes.setFromOptions()
         self._snes.setErrorIfNotConverged(False)
-        self._snes.setMonitor(self._stop_at_rounding)
+        self._snes.setMonitor(self._look)
         self._x: PETSc.Vec = None
         self._f: PETSc.Vec = None
         #: Whether the last solve has failed on all ranks alike, and not by an error of one.
         self.failed_together = False
         #: Whether the last solve took the first Newton step, in whatever length: another length may help then.
         self.has_stepped = False
+        #: Whether it ended as no more steps were allowed.
+        self.ran_out = False
 
-    def solve(self, factor: Factor, guess: np.ndarray) -> None:
-        """The state for the installed controls, using the matrix and linear solver of ``factor``.
+    def solve(self, factor: Factor, guess: np.ndarray, shift: np.ndarray | float = 0.0) -> None:
+        """The state with F(u) = ``shift`` for the installed controls, by the matrix and linear solver of ``factor``.
 
         Args:
             factor: to be filled; it holds the Jacobian of the last iterate afterwards.
             guess: the state's local values to start from: no solve depends on what the register holds.
+            shift: (owned,) or 0; zero where values are clamped.
 
         Raises:
             SolveFailed: with the reason in words; the state's register is then of no use.
         """
         u = self._residual.state.x
-        self.failed_together = self.has_stepped = False
+        self.failed_together = self.has_stepped = self.ran_out = False
+        self._shift, self._norms, self._crawl = shift, [], ""
         scale = self._norm_at(np.zeros_like(guess))
         self.first_norm = self._norm_at(guess)
         if self._residual.problem.nullspace is not None and factor.solver.deflation is None:
@@ -143,7 +159,8 @@ class NewtonSolver:
             rounding = self._step_is_nothing()
         if reason < 0 and not rounding:
             self.failed_together = True
-            raise SolveFailed(snes_failure(self._snes, self._prefix))
+            self.ran_out = reason == PETSc.SNES.ConvergedReason.DIVERGED_MAX_IT and not self._crawl
+            raise SolveFailed(self._crawl or snes_failure(self._snes, self._prefix))
         # A step of no length also counts as convergence for SNES, wherever it stands.
         if not norm <= max(self._allowed, self._snes.atol):
             self.failed_together = True
@@ -153,12 +170,17 @@ class NewtonSolver:
             )
         self._write(self._x)
 
-    def _stop_at_rounding(self, snes: PETSc.SNES, step: int, norm: float) -> None:
-        """A monitor: after it PETSc looks whether there is a reason to stop."""
-        falls = norm <= _NO_FALL * self._last_norm
-        self._last_norm = norm
-        if step > 0 and norm <= self._allowed and not falls and self._step_is_nothing():
+    def _look(self, snes: PETSc.SNES, step: int, norm: float) -> None:
+        """A monitor, after which PETSc looks whether there is a reason to stop: rounding, or a search that crawls."""
+        self._norms.append(norm)
+        if step > 0 and norm <= self._allowed and norm > _NO_FALL * self._norms[-2] and self._step_is_nothing():
             snes.setConvergedReason(PETSc.SNES.ConvergedReason.CONVERGED_SNORM_RELATIVE)
+        elif self._stops_crawling and step >= _CRAWLED and (1.0 - _CRAWLS) * self._norms[-1 - _CRAWLED] < norm:
+            self._crawl = (
+                f"Newton's method ({self._prefix}) crawls: {_CRAWLED} steps of its line search took the residual norm "
+                f"from {self._norms[-1 - _CRAWLED]:.4e} to {norm:.4e}"
+            )
+            snes.setConvergedReason(PETSc.SNES.ConvergedReason.DIVERGED_MAX_IT)
 
     def _step_is_nothing(self) -> bool:
         """Whether the last Newton step, in its full length, is nothing beside the state. Collective."""
@@ -171,7 +193,11 @@ class NewtonSolver:
         u.array[:] = state
         self._residual.boundary.apply(u.array)
         u.scatter_forward()
-        return self._residual.norm(self._residual.residual())
+        return self._residual.norm(self.left())
+
+    def left(self) -> np.ndarray:
+        """F(u) less the shift, (owned,), at what the state's register holds. Collective."""
+        return self._residual.residual() - self._shift
 
     def _write(self, x: PETSc.Vec) -> None:
         u = self._residual.state.x
@@ -180,7 +206,7 @@ class NewtonSolver:
 
     def _evaluate(self, snes: PETSc.SNES, x: PETSc.Vec, f: PETSc.Vec) -> None:
         self._write(x)
-        values = self._residual.residual()
+        values = self.left()
         if self._factor is not None and self._factor.solver.deflation is not None:
             self._factor.solver.deflation.restrict(values)
         f.array[:] = values

@@ -17,7 +17,7 @@ from relax.base.types import Array
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator, Unbalanced
 from relax.engine.solve.kernel import flat_rows
-from relax.engine.solve.newton import Newton, NewtonSolver
+from relax.engine.solve.newton import Newton, NewtonSolver, steps_are_chosen
 from relax.errors import BadInput, BadProblem, SolveFailed
 from relax.problem.continuation import Continuation
 
@@ -26,6 +26,13 @@ _NOT_LINEAR = 1e-2
 # The logarithm of the ratio between stages of a continuation: at first, and when to give up.
 _STAGE = float(np.log(4.0))
 _SHORTEST = 0.02
+# Stages of a growing residual, as parts of it: at first, and when to give up; and how many full steps one may take.
+_PART, _SMALLEST_PART = 0.25, 0.01
+_STEPS_OF_A_PART = 15
+
+
+class _NoLength(SolveFailed):
+    """Newton's method failed with a line search and with full steps, and not for want of steps alone."""
 
 
 class ForwardSolver:
@@ -46,7 +53,7 @@ class ForwardSolver:
         self._settings = settings
         self._newton: NewtonSolver | None = None
         self._known_linear = False
-        self._another_length_may_help = False
+        self._another_length_may_help = self._ran_out = False
         self._has_told = False
         # A linear equation is solved without SNES, which would not be asked.
         asked = {**operators.options, **user_options(operators.prefix, ("snes_type",))}
@@ -98,7 +105,7 @@ class ForwardSolver:
         self._known_linear = size > 0.0
 
     def nonlinear(self, guess: Array) -> None:
-        """The state by Newton's method, from local values; by the problem's continuation where that fails.
+        """The state by Newton's method, from local values; where that fails by the problem's continuation, or a path.
 
         Raises:
             SolveFailed: with all that was tried, in words.
@@ -108,10 +115,50 @@ class ForwardSolver:
         except Unbalanced:
             raise
         except SolveFailed as failure:
-            path, prefix = self._residual.problem.continuation, self._operators.prefix
-            if path is None:
-                raise SolveFailed(f"{failure}. {snes_advice(prefix)}, or a relax.Continuation") from failure
-            self._continued(path, guess, failure)
+            path = self._residual.problem.continuation
+            if path is not None:
+                self._continued(path, guess, failure)
+            elif isinstance(failure, _NoLength):
+                self._grown(guess, failure)
+            else:
+                raise self._advised(failure) from failure
+
+    def _advised(self, failure: object) -> SolveFailed:
+        return SolveFailed(f"{failure}. {snes_advice(self._operators.prefix)}, or a relax.Continuation")
+
+    def _grown(self, guess: Array, first: SolveFailed) -> None:
+        """The path F(u) = (1 - t) F(guess) from t = 0 to 1, by full steps; a stage that fails is cut in two.
+
+        From a state at rest it is that of loads which grow from nothing.
+
+        Raises:
+            SolveFailed: where even short stages fail, with what was tried before, too.
+        """
+        residual, u = self._residual, self._residual.state.x
+        most = min(_STEPS_OF_A_PART, self._settings.max_steps)
+        options = {**self._operators.options, **FULL_STEPS, "snes_max_it": most}
+        u.array[:] = guess
+        residual.boundary.apply(u.array)
+        u.scatter_forward()
+        at_first = residual.residual().copy()
+        done, stage, state = 0.0, _PART, guess
+        while done < 1.0:
+            ahead = min(1.0, done + stage)
+            try:
+                self._newton_from(state, options, (1.0 - ahead) * at_first)
+            except SolveFailed as failure:
+                if isinstance(failure, Unbalanced):
+                    raise
+                if stage < _SMALLEST_PART:
+                    raise self._advised(
+                        f"{first}. Where the residual at the guess goes down, as if loads grew, there was a state with "
+                        f"{done:.0%} of them and none soon after: {failure}"
+                    ) from failure
+                stage /= 2.0
+            else:
+                done, state = ahead, u.array.copy()
+        self.close()
+        self._tell(f"{first}. A state was found as if loads grew from nothing; a guess near it saves the detour")
 
     def _continued(self, path: Continuation, guess: Array, first: SolveFailed) -> None:
         """Stages of a geometric path; one that fails is cut in two.
@@ -157,37 +204,40 @@ class ForwardSolver:
         try:
             self._newton_from(guess, operators.options)
         except SolveFailed as failure:
-            if not self._another_length_may_help or self._steps_are_the_users():
+            if not self._another_length_may_help or steps_are_chosen(operators.prefix, operators.options):
                 raise
+            too_few = self._ran_out
             option = f"-{operators.prefix}snes_linesearch_type basic"
             try:
                 self._newton_from(guess, {**operators.options, **FULL_STEPS})
             except SolveFailed as second:
-                raise SolveFailed(f"{failure}. With full steps ({option}): {second}") from second
+                words = f"{failure}. With full steps ({option}): {second}"
+                # Who allows few steps is not to wait for those of a path.
+                raise (SolveFailed if too_few and self._ran_out else _NoLength)(words) from second
             # The next solve begins with the line search: what it finds is not to depend on what was solved before.
             self.close()
-            if not self._has_told:
-                self._has_told = True
-                warn(f"{failure}. Full steps found the state; {option} saves the detour")
+            self._tell(f"{failure}. Full steps found the state; {option} saves the detour")
 
-    def _steps_are_the_users(self) -> bool:
-        keys = ("snes_type", "snes_linesearch_type")
-        return any(key in self._operators.options for key in keys) or bool(user_options(self._operators.prefix, keys))
+    def _tell(self, words: str) -> None:
+        if not self._has_told:
+            self._has_told = True
+            warn(words)
 
-    def _newton_from(self, guess: Array, options: Options) -> None:
+    def _newton_from(self, guess: Array, options: Options, shift: Array | float = 0.0) -> None:
         operators = self._operators
         if self._newton is None:
             self._newton = NewtonSolver(self._residual, self._settings, operators, options)
         factor = operators.factors.take()
         try:
-            self._newton.solve(factor, guess)
+            self._newton.solve(factor, guess, shift)
             factor.solver.tell_unread()
             if factor.matrix.assembled:
                 operators.check_constants(factor)
-            self._finish(factor, self._newton.size)
+            self._finish(factor, self._newton)
         except (SolveFailed, BadProblem) as failure:
             newton = self._newton
             reason = self._reason(factor, newton) if newton.failed_together else ""
+            self._ran_out = newton.ran_out
             self._another_length_may_help = newton.failed_together and newton.has_stepped and not reason
             operators.factors.discard(factor)
             self.close()
@@ -195,13 +245,13 @@ class ForwardSolver:
                 raise SolveFailed(f"{failure}. {reason}") from failure
             raise
 
-    def _finish(self, factor: Factor, size: float) -> None:
+    def _finish(self, factor: Factor, newton: NewtonSolver) -> None:
         """Refuse a root of all but what no step changes; take out of the state what nothing tells of."""
         if factor.solver.deflation is None:
             return
         residual, u = self._residual, self._residual.state.x
         loose = max(1.0, self._settings.rtol / Newton.rtol)
-        self._operators.check_steps(residual.residual(), size * loose, factor)
+        self._operators.check_steps(newton.left(), newton.size * loose, factor)
         u.array[: residual.num_owned] = self._operators.in_gauge(u.array[: residual.num_owned])
         u.scatter_forward()
 
