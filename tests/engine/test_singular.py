@@ -218,6 +218,23 @@ def test_enclosed_flow():
         assert np.allclose(G(m), value[:1], rtol=1e-9)
 
 
+@pytest.mark.parametrize("options", [None, "stokes"])
+def test_a_lid_that_slides_along_itself(options):
+    """What its motion adds to the pressures' equations is rounding, and no flux; one that moves up is refused."""
+    case = stokes(advection=0.0, n=4)
+    along, up = fem.Constant(case.W.mesh, 1.0), fem.Constant(case.W.mesh, 0.0)
+    top = relax.clamp(case.W.sub(0), lambda x: np.isclose(x[1], 1.0), value=ufl.as_vector((along, up)))
+    made = relax.Problem(
+        residual=case.problem.residual, state=case.w, controls=[*case.problem.controls, along, up],
+        bcs=[*case.problem.bcs, top], nullspace="constants", name="lid",
+    )  # fmt: skip
+    seen = relax.Functional(inner(case.w[0], case.w[0]) * dx)
+    with relax.ReducedMap(made, seen, options=options) as G:
+        assert G([0.7, 1.0, 0.0])[0] > 0.01
+        with pytest.raises(SolveFailed, match="add up to"):
+            G([0.7, 1.0, 1e-3])
+
+
 @pytest.mark.parametrize("options", [None, relax.AMG_CG])
 def test_a_body_in_space(options):
     """Elasticity under forces in balance: no motion as a whole, and the work of the forces by another route."""

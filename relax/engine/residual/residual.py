@@ -160,6 +160,21 @@ class Residual:
         owned[self.boundary.owned] = 0.0
         return owned
 
+    def of_random_lifting(self) -> Array:
+        """F with given values times random factors and zero elsewhere, as ``residual``: of the size of its terms.
+
+        The state's register is left as it was found.
+        """
+        u = self.state.x
+        kept = u.array.copy()
+        u.array[:] = 0.0
+        self.boundary.apply(u.array)
+        u.array[:] *= np.random.default_rng(0).uniform(0.5, 1.5, u.array.size)
+        u.scatter_forward()
+        values = self.residual()
+        u.array[:] = kept
+        return values
+
     def tangent_source(self, which: tuple[int, ...] | None = None) -> Array:
         """∂F/∂m dm at the installed dm: (owned,), unclamped. The next call overwrites it.
 
