@@ -128,7 +128,7 @@ class ResidualLoss(torch.nn.Module):
             sizes = self._norm.at(points, as_primal=self.metric == "riesz", with_controls=with_controls)
             for row, size in zip(rows, sizes, strict=True):
                 row[0] = size.value
-                row[1 : 1 + self.size_state] = self._field.gather(size.of_state)
+                row[1 : 1 + self.size_state] = self._field.gather(size.of_state, dual=self.metric == "euclidean")
                 if with_controls:
                     row[1 + self.size_state :] = self._controls.join(size.of_controls)
             return rows

@@ -21,13 +21,13 @@ class FieldValues(LinearObservable):
     """Every degree of freedom of the state, or of a subspace of it: y = u.
 
     Collective. y has the order of the layout: by coordinate, then original cell, then component, independent of the
-    partition. Every rank holds all of y, also under ``layout="owned"``, which distributes controls.
+    partition. Moments (RT, BDM, N1curl) stand at the midpoint of their facet, edge or cell, oriented by the coordinates
+    of its vertices. Every rank holds all of y, also under ``layout="owned"``, which distributes controls.
 
     ``FieldValues(f.function_space).value(f)`` is the vector of any Function f, and :func:`relax.fill` the way back.
 
     Args:
-        V: the state's space, or a subspace ``problem.state.function_space.sub(i)``. Its degrees of freedom must be
-            point values.
+        V: the state's space, or a subspace ``problem.state.function_space.sub(i)``.
     """
 
     def __init__(self, V: fem.FunctionSpace) -> None:
@@ -39,21 +39,19 @@ class FieldValues(LinearObservable):
     @property
     def coordinates(self) -> npt.NDArray[np.float64]:
         """Where each entry of y lives: (size, 3), the same on every rank. Collective."""
-        space, block = self._part.space, self._part.space.dofmap.index_map_bs
-        local = np.repeat(space.tabulate_dof_coordinates(), block, axis=0)[: self._part.num_owned]
-        return self._layout.gather(np.ascontiguousarray(local.T)).T
+        return self._layout.coordinates
 
     def value(self, u: fem.Function) -> Array:
         return self._layout.gather(u.x.array[self._owned])
 
     def adjoint(self, u: fem.Function, dy: Array) -> Array:
         dual = np.zeros(num_owned(u.function_space))
-        self._write(dual, dy)
+        self._write(dual, dy, dual=True)
         return dual
 
-    def _write(self, into: Array, y: Array) -> None:
-        """Write y as the values of the part that this rank owns into an array of local values. Local."""
-        into[self._owned] = self._layout.spread(y)[: self._part.num_owned]
+    def _write(self, into: Array, y: Array, *, dual: bool) -> None:
+        """Write y, or derivatives in it, for the part that this rank owns into an array of local values. Local."""
+        into[self._owned] = self._layout.spread(y, dual=dual)[: self._part.num_owned]
 
     def on(self, state: fem.Function, other: fem.Function) -> Observable:
         V = self._part.space
@@ -74,7 +72,7 @@ def fill(function: fem.Function, vector: npt.ArrayLike) -> None:
 
     Args:
         function: what is written into; of a mixed Function also a part, ``function.sub(i)``, which leaves the others as
-            they are. Degrees of freedom must be point values.
+            they are.
         vector: (size,), finite and the same on every rank, in the units of the field.
 
     Raises:
@@ -85,7 +83,7 @@ def fill(function: fem.Function, vector: npt.ArrayLike) -> None:
     y = parallel.checked_on_all(function.function_space.mesh.comm, vector, values.size, "fill: vector")
     if y.ndim != 1:
         raise BadInput(f"fill: vector: expected one of shape ({values.size},), got {y.shape}")
-    values._write(function.x.array, y)
+    values._write(function.x.array, y, dual=False)
     function.x.scatter_forward()
 
 

@@ -112,6 +112,19 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
+        "codes |= (places[:, 0] > places[:, 1]).astype(np.uint32) << np.uint32(bit)",
+        "pass",
+        "test_dof_order.py -k one_vector",
+        "edges have the orientation of their cell, which is not that of its neighbour",
+        ranks=2,
+    ),
+    Mutant(
+        "matrix = self._dofs.turned if dual else self._dofs.back",
+        "matrix = self._dofs.back",
+        "test_dof_order.py -k one_vector",
+        "derivatives in tangential moments of facets are turned as values are",
+    ),
+    Mutant(
         "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
         "test_jit.py -k two_processes",

@@ -112,7 +112,7 @@ class Bench:
         last = {id(c): part for c, part in zip(self.controls_in_order, found, strict=True)}
         parts = [last[id(c)] for c in self.controls_in_order]
         lengths = [_num_owned(c) for c in self.controls_in_order]
-        return self.whole.join([p[:n] for p, n in zip(parts, lengths, strict=True)])
+        return self.whole.of_values([p[:n] for p, n in zip(parts, lengths, strict=True)])
 
     def is_live(self, parameter):
         """Whether a user may set it: the time of an evolution is set by its steps."""

@@ -140,7 +140,7 @@ class Draws:
         size = self.size
         Q = value_space(V)
         shape = tuple(Q.value_shape)
-        if not has_order(Q):
+        if not Q.element.interpolation_ident:
             return self.of(0.0, self.smooth(-size, size, shape))
         is_whole = len(V.component()) == 0 or shape == ()
         kind = self.of("zero", "number", "function", "field", "field", *(["constant"] if is_whole else []))
@@ -187,7 +187,7 @@ class Draws:
             points = np.zeros((3, 3))
             points[:, : self.dim] = self.rng.uniform(0.2, 0.8, (3, self.dim))
             return PointValues(seen, self._bent(points)[:, : self.dim])
-        if kind == "field" and has_order(seen):
+        if kind == "field":
             return FieldValues(seen)
         size = inner(u, u)
         on = self.of(self.dx, self.dx, self.on(self.of(*SIDES[self.dim])))
@@ -196,10 +196,3 @@ class Draws:
 
 def is_mixed(V):
     return V.num_sub_spaces > 0 and V.dofmap.bs == 1
-
-
-def has_order(V):
-    """Whether its degrees of freedom are values at points, which have an order of their own. Collective."""
-    if is_mixed(V):
-        return all(has_order(value_space(V.sub(i))) for i in range(V.num_sub_spaces))
-    return bool(V.element.interpolation_ident)

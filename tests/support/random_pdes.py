@@ -11,7 +11,7 @@ from typing import NamedTuple
 import basix.ufl
 import ufl
 from dolfinx import fem
-from random_draws import SIDES, Draws, has_order, is_mixed
+from random_draws import SIDES, Draws, is_mixed
 from ufl import dot, exp, grad, inner
 
 from relax import Evolution, Observable, Problem, meshes, theta_evolution
@@ -205,7 +205,7 @@ class _Equations(Draws):
         R, u, bcs, mass = self._equation(kind, at if own else None)
         V = u.function_space
         initial = self._initial(V)
-        fixed = not has_order(V) or self.chance(0.4)
+        fixed = self.chance(0.4)
         per_step = [c for c in self.controls if self.chance(0.4)]
         self.words.append(
             f"{N} steps, {len(per_step)} controls per step" + ("" if fixed else ", initial state a control")

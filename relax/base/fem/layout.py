@@ -1,7 +1,8 @@
 """The order of a vector at the boundary to NumPy and torch, and the way from there to the ranks' own parts.
 
 A *space layout* numbers the degrees of freedom of one function space by coordinate, then original cell, then component:
-an order that does not depend on how the mesh is partitioned. A *control layout* strings several controls together, in
+an order that does not depend on how the mesh is partitioned; nor do values that depend on an orientation, see
+``dof_order.py``. A *control layout* strings several controls together, in
 one of two kinds:
 
 - ``replicated``: every rank holds the whole vector, in that order. Rank 0's copy counts, where they differ by rounding.
@@ -21,8 +22,7 @@ from dolfinx import fem
 from mpi4py import MPI
 
 from relax.base import parallel
-from relax.base.fem import compat
-from relax.base.fem.cells import cell_numbers
+from relax.base.fem.dof_order import DofOrder, dof_order
 from relax.base.fem.expansion import Expansion, num_entries
 from relax.base.fem.forms import Control, num_owned
 from relax.base.types import Array
@@ -45,39 +45,6 @@ def _same_for_close(values: Array, tolerance: float) -> npt.NDArray[np.int64]:
     return labels
 
 
-def _keys(V: fem.FunctionSpace, share: float = 1.0) -> Array:
-    """A sort key for each local degree of freedom of V: (num_local, 6). Collective for a mixed V.
-
-    Columns: sub-space, x, y, z, original cell, component.
-    """
-    index_map, block = V.dofmap.index_map, V.dofmap.index_map_bs
-    num_local = index_map.size_local + index_map.num_ghosts
-    if V.num_sub_spaces > 0 and V.dofmap.bs == 1:
-        keys = np.zeros((num_local * block, 6))
-        for i in range(V.num_sub_spaces):
-            part, parents = compat.collapse(V.sub(i))
-            keys[parents] = _keys(part, share / (V.num_sub_spaces + 1))
-            keys[parents, 0] += (i + 1) * share
-        return keys
-    if not V.element.interpolation_ident:
-        raise BadInput(
-            f"the degrees of freedom of {V.ufl_element()} are not point values, so they have no order that is "
-            "independent of the partition; use a Lagrange or DG space, layout='owned', or observe point values"
-        )
-    coordinates = V.tabulate_dof_coordinates()
-    num_cells = len(V.dofmap.list)
-    cell = np.zeros(num_local)
-    original = cell_numbers(V.mesh)[:num_cells].astype(np.float64)
-    # Where dofs of several cells meet in a point (discontinuous spaces) each dof has one cell. Where cells share one
-    # dof the coordinate decides already, and whichever cell is written last is of no consequence.
-    cell[V.dofmap.list.ravel()] = np.repeat(original, V.dofmap.list.shape[1])
-    keys = np.zeros((num_local, block, 6))
-    keys[:, :, 1:4] = coordinates[:num_local, None, :]
-    keys[:, :, 4] = cell[:, None]
-    keys[:, :, 5] = np.arange(block)[None, :]
-    return keys.reshape(num_local * block, 6)
-
-
 class SpaceLayout:
     """The degrees of freedom of one function space, numbered independently of the partition. Collective to make.
 
@@ -93,11 +60,13 @@ class SpaceLayout:
         self.num_owned = num_owned(V)
 
     @cached_property
+    def _dofs(self) -> DofOrder:
+        return dof_order(self.space)
+
+    @cached_property
     def _order(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(position of each local dof in the global order, order in which gathered owned parts are written)."""
-        with parallel.together(self.comm):
-            keys = _keys(self.space)
-        gathered = parallel.gather_rows(self.comm, keys[: self.num_owned])
+        gathered = parallel.gather_rows(self.comm, self._dofs.keys[: self.num_owned])
         extent = float(np.ptp(gathered[:, 1:4], axis=0).max()) if len(gathered) else 0.0
         columns = [_same_for_close(gathered[:, i], _SAME_COORDINATE * extent) for i in (1, 2, 3)]
         order = np.lexsort((gathered[:, 5], gathered[:, 4], columns[2], columns[1], columns[0], gathered[:, 0]))
@@ -111,12 +80,36 @@ class SpaceLayout:
         carrier.x.scatter_forward()
         return np.rint(carrier.x.array).astype(np.int64), position_of_gathered
 
-    def spread(self, vector: Array) -> Array:
-        """From the whole vector (..., size) to this rank's owned and ghost values, (..., local). Local."""
-        return vector[..., self._order[0]]
+    @property
+    def coordinates(self) -> Array:
+        """Where each degree of freedom stands, or the midpoint of the entity that it is of: (size, 3). Collective."""
+        return self._in_order(np.ascontiguousarray(self._dofs.keys[: self.num_owned, 1:4].T)).T
 
-    def gather(self, owned: Array) -> Array:
-        """From each rank's owned values (..., num_owned) to the whole vector (..., size) on every rank. Collective."""
+    def spread(self, vector: Array, *, dual: bool = False) -> Array:
+        """From the whole vector (..., size) to this rank's owned and ghost values, (..., local). Local.
+
+        ``dual``: of derivatives in values, such as ``gather`` with ``dual`` gives.
+        """
+        matrix = self._dofs.turned if dual else self._dofs.back
+        return _times(matrix, vector[..., self._order[0]], transposed=dual)
+
+    def gather(self, owned: Array, *, dual: bool = False) -> Array:
+        """From each rank's owned values (..., num_owned) to the whole vector (..., size) on every rank. Collective.
+
+        ``dual``: of derivatives in values. Where values are turned, those are turned by the inverse's transpose.
+        """
+        turned, back = self._turns_of_owned
+        return self._in_order(_times(back if dual else turned, owned, transposed=dual))
+
+    @cached_property
+    def _turns_of_owned(self) -> tuple[Any, Any]:
+        # Entities belong to a rank with all of their degrees of freedom.
+        n = self.num_owned
+        turned, back = self._dofs.turned, self._dofs.back
+        return (None, None) if turned is None else (turned[:n, :n], back[:n, :n])
+
+    def _in_order(self, owned: Array) -> Array:
+        """Owned numbers of each rank, (..., num_owned), in the order of the whole vector on every rank. Collective."""
         position = self._order[1]
         lead = owned.shape[:-1]
         rows = int(np.prod(lead, dtype=np.int64))
@@ -131,6 +124,13 @@ class SpaceLayout:
         whole = np.empty((rows, self.size))
         whole[:, position] = gathered
         return whole.reshape(*lead, self.size)
+
+
+def _times(matrix: Any, rows: Array, *, transposed: bool) -> Array:
+    """The matrix, or its transpose, times each row, (..., n); None for the identity. Local."""
+    if matrix is None:
+        return rows
+    return np.asarray(((matrix.T if transposed else matrix) @ as_rows(rows).T).T.reshape(rows.shape))
 
 
 def as_rows(array: Array) -> Array:
@@ -239,11 +239,13 @@ class Replicated:
         ]
 
     def join(self, parts: Sequence[Array]) -> Array:
-        return self.of_values(_collected(self._controls, parts))
+        return self._whole(_collected(self._controls, parts), dual=True)
 
     def of_values(self, parts: Sequence[Array]) -> Array:
-        whole = [p if s is None else s.gather(p) for s, p in zip(self._spaces, parts, strict=True)]
-        return _strung(whole)
+        return self._whole(parts, dual=False)
+
+    def _whole(self, parts: Sequence[Array], *, dual: bool) -> Array:
+        return _strung([p if s is None else s.gather(p, dual=dual) for s, p in zip(self._spaces, parts, strict=True)])
 
     def dot(self, a: Array, b: Array) -> float:
         return float(np.dot(a, b))

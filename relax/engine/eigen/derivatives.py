@@ -185,7 +185,7 @@ class EigenDerivatives:
         known = self._adjoints.get(i)
         if known is not None and len(seeds) == 1 and np.array_equal(known[0], seeds[0]):
             return known[1], known[2]
-        duals = system.state_layout.spread(seeds)[:, system.pencil.free]
+        duals = system.state_layout.spread(seeds, dual=True)[:, system.pencil.free]
         lam, alpha = system.solve_bordered(self._point, i, duals, np.zeros(len(seeds)))
         system.counts["adjoint"] += len(seeds)
         if len(seeds) == 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 
 import numpy as np
 from dolfinx import fem
@@ -23,7 +24,9 @@ class Momenta(Sweeps):
         """(n, d(dy · y)/du_n) for n = N, ..., 0, as ``Linearization.momenta``."""
         runs, observation = self._runs, self._runs.observation
         V = runs.evolution.plain_step.state.function_space
-        whole = SpaceLayout(V).gather if runs.layout.kind == "replicated" else np.copy
+        whole: Callable[[Array], Array] = np.copy
+        if runs.layout.kind == "replicated":
+            whole = partial(SpaceLayout(V).gather, dual=True)
         seeds = seed[None, :]
         duals: Array = np.zeros((1, runs.system.records.num_owned))
         steps = self._walk.backward()

@@ -95,7 +95,7 @@ class OneStep(torch.nn.Module):
                 "ClosedLoop: observe: expected an observable of the state alone, got one that holds a control"
             )
         rows = np.array([observable.adjoint(u, row) for row in np.eye(observable.size)])
-        return SpaceLayout(u.function_space).gather(rows)
+        return SpaceLayout(u.function_space).gather(rows, dual=True)
 
 
 def one_step(

@@ -192,7 +192,7 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
         pairs = EigenPairs(A, M, T, floor=0.0).lowest(count)
         owned = np.zeros((len(pairs.vectors), residual.num_owned))
         owned[:, free] = pairs.vectors
-        return layout.gather(owned), layout.gather(products(whole[1], owned))
+        return layout.gather(owned), layout.gather(products(whole[1], owned), dual=True)
     finally:
         for matrix in (*whole, A, M, T):
             matrix.destroy()

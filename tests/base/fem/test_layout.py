@@ -125,13 +125,6 @@ def test_coordinates_rule_the_order():
     assert (np.lexsort((rounded[:, 2], rounded[:, 1], rounded[:, 0])) == np.arange(len(x))).all()
 
 
-def test_spaces_whose_values_are_no_point_values():
-    """An order by coordinate needs point values; the message says what to do."""
-    V = fem.functionspace(meshes.unit_square(2), ("N1curl", 1))
-    error = raised_everywhere(BadInput, lambda: SpaceLayout(V).gather(np.zeros(SpaceLayout(V).num_owned)))
-    assert "layout='owned'" in str(error)
-
-
 # -- controls ----------------------------------------------------------------------------------------------------------
 
 
