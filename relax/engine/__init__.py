@@ -7,6 +7,7 @@ what UFL derives: a term of a gradient or a Hessian        ``residual/derived.py
 assembly, ghost sums, which forms compile together         ``residual/residual.py``
 a stale control, a parameter that is not the user's again  ``residual/registers.py``
 Dirichlet values as controls                               ``residual/clamped.py``
+a network in a form: its numbers, the chain rule          ``residual/laws.py``; gradients in weights: ``weights.py``
 Cholesky where it should be LU, or the reverse             ``residual/symmetry.py``
 continuation, a state that is wrong                        ``solve/state.py``
 Newton's method                                            ``solve/newton.py``

@@ -11,6 +11,7 @@ from relax.base import parallel
 from relax.base.fem.coefficients import interpolated
 from relax.base.fem.expansion import Expansion, num_entries
 from relax.base.fem.forms import Control, num_owned
+from relax.base.fem.pointwise import PointLaw
 from relax.base.types import Array
 from relax.engine.protocols import Map, check_has_controls, check_is_map
 from relax.errors import BadInput
@@ -25,8 +26,8 @@ def control_values(G: Map, *functions: Any) -> Array:
     Args:
         G: the map whose control layout counts.
         functions: one per control, in the problem's order (a single one serves all): a function of x, x of shape
-            (3, num_points) as DOLFINx has it; a number or an array; for a field also a UFL expression. For ``pieces``
-            and a ``PointSource`` a number, or an array of their numbers. For a control
+            (3, num_points) as DOLFINx has it; a number or an array; for a field also a UFL expression. For ``pieces``,
+            a ``PointSource`` and a ``LearnedCoefficient`` a number, or an array of their numbers. For a control
             with a value in each step of an evolution: one of these for all steps, or a list of one for each step (an
             array whose first axis is the steps).
 
@@ -74,13 +75,14 @@ def _control_part(G: Map, control: Control, value: Any) -> Array:
     """Owned values of one control, or its numbers. Collective."""
     if isinstance(control, Expansion):
         return control.checked(value, "control_values")
-    if isinstance(control, fem.Constant):
+    if isinstance(control, fem.Constant | PointLaw):
         with parallel.together(G.comm):
             numbers = value(np.zeros((3, 1))) if callable(value) else value
             part: Array = np.asarray(numbers, dtype=np.float64).reshape(-1)
             entries = control.value.size
             if part.size not in (1, entries):
-                raise BadInput(f"control_values: expected {entries} numbers for a constant, got {part.size}")
+                kind = "the weights" if isinstance(control, PointLaw) else "a constant"
+                raise BadInput(f"control_values: expected {entries} numbers for {kind}, got {part.size}")
             part = np.broadcast_to(part, (entries,)).copy()
     else:
         V = control.function_space

@@ -23,6 +23,7 @@ from relax.base.checks import number_in, of_kind
 from relax.base.fem import compat
 from relax.base.fem.coefficients import interpolated
 from relax.base.fem.forms import assembled, cell_dofs, compiled, holds, nonzero, num_owned
+from relax.base.fem.pointwise import laws_in
 from relax.base.fem.quadrature import with_free_degrees
 from relax.base.fem.richer import clamped_in, interpolate, richer
 from relax.base.la.factors import Key
@@ -125,6 +126,8 @@ def dual_weighted_residual(lin: Linearization, cotangent: npt.ArrayLike) -> Erro
             "dual_weighted_residual: expected loads that richer spaces have, too, got a PointSource, which stands "
             "for that of its own space alone"
         )
+    if laws := laws_in(step.residual):
+        raise BadInput(f"dual_weighted_residual: expected coefficients that UFL knows, got a {laws[0]}")
     if step.nullspace is not None:
         raise BadInput(
             "dual_weighted_residual: expected a problem without a nullspace; hold the state somewhere instead"

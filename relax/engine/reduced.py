@@ -38,7 +38,7 @@ class ReducedMap(Map):
     Control vectors string the problem's controls together. Under ``layout="replicated"`` every rank holds the whole
     vector, in an order that does not depend on the partition, and a script reads as if it were serial: copies that
     differ by rounding are rank 0's, others are refused. Under ``layout="owned"`` each rank holds the values it owns
-    (DOLFINx's own order; constants, and numbers of pieces and point sources, on rank 0).
+    (DOLFINx's own order; constants, numbers of pieces and point sources, and weights of networks, on rank 0).
     Observations are whole on every rank in both.
 
     A deep copy, as that of a network, is the map itself; it cannot be pickled.

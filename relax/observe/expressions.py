@@ -23,6 +23,7 @@ from relax.base.fem.forms import Control, cell_dofs, num_owned, terminals_of
 from relax.base.fem.layout import SpaceLayout
 from relax.base.fem.moved_cells import MovedCells
 from relax.base.fem.points import owned_points
+from relax.base.fem.pointwise import refuse_laws
 from relax.base.fem.quadrature import with_fixed_degrees
 from relax.base.la.linear import LinearSolver
 from relax.base.la.options import DIRECT_SYMMETRIC
@@ -59,6 +60,7 @@ class _OfExpression(FormObservable):
             raise BadProblem(
                 f"{name}: expected a UFL expression, such as ufl.grad(u) or ufl.as_vector([...]), got {expr!r:.80}"
             )
+        refuse_laws(expr, name)
         held = terminals_of(expr)
         fields = [f for f in held if isinstance(f, fem.Function)]
         if not fields:

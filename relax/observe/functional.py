@@ -8,6 +8,7 @@ from dolfinx import fem
 
 from relax.base import parallel
 from relax.base.fem import compat
+from relax.base.fem.pointwise import refuse_laws
 from relax.base.fem.quadrature import with_fixed_degrees
 from relax.base.types import Array
 from relax.errors import BadProblem
@@ -31,6 +32,7 @@ class Functional(FormObservable):
     def __init__(self, form: ufl.Form) -> None:
         if not isinstance(form, ufl.Form) or form.arguments():
             raise BadProblem("Functional: expected a UFL form without test or trial functions, multiplied by a measure")
+        refuse_laws(form, "Functional")
         super().__init__([*form.coefficients(), *form.constants()])
         self._given = form
         self.form = with_fixed_degrees(compat.one_subdomain_data(form))

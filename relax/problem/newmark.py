@@ -13,6 +13,7 @@ from ufl.core.expr import Expr
 from relax.base.checks import as_number, of_kind, several
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.forms import Control, holds, like
+from relax.base.fem.pointwise import replaced
 from relax.errors import BadProblem
 from relax.problem.boundary import homogeneous
 from relax.problem.clock import checked_times
@@ -120,13 +121,13 @@ def newmark_evolution(
             copy = fem.Function(f.function_space) if isinstance(f, fem.Function) else like(f, V.mesh)
             given[copy] = EarlierValues(copy, values)
             moved[f] = _between(alpha_f, f, copy)
-    step = M(_between(alpha_m, a_n, a_1)) + ufl.replace(residual, moved)
+    step = M(_between(alpha_m, a_n, a_1)) + replaced(residual, moved)
     starts = [f for f in (initial, initial_velocity, initial_acceleration) if isinstance(f, fem.Function)]
     own = [c for c in controls if stands_in(c, step, bcs) or not any(c is f for f in starts)]
     problem = Problem(residual=step, state=state, controls=own, bcs=bcs, name=name)
     first: Any = initial_acceleration
     if first is None:
-        balance = M(a_1) + ufl.replace(residual, {state: u_1, w: w_1})
+        balance = M(a_1) + replaced(residual, {state: u_1, w: w_1})
         still = [homogeneous(bc, V) for bc in bcs]
         seen = [c for c in own if stands_in(c, balance, still)]
         first = Problem(residual=balance, state=a_1, controls=seen, bcs=still, name=f"{name}_start")

@@ -13,7 +13,8 @@ from ufl.corealg.traversal import traverse_unique_terminals
 from ufl.domain import extract_unique_domain
 
 from relax.base.checks import of_kind, one_of, several
-from relax.base.fem.forms import Control, terminals_of, values_of
+from relax.base.fem.forms import Control, holds, is_same, standing, terminals_of, values_of
+from relax.base.fem.pointwise import PointLaw, check_laws
 from relax.errors import BadProblem
 from relax.problem.blocks import Blocks, equations_of, is_in_blocks
 from relax.problem.boundary import ExpressionCondition
@@ -50,8 +51,9 @@ class Problem:
             guess of a nonlinear solve.
         controls: what to differentiate with respect to: fields (``fem.Function``), numbers or vectors
             (``fem.Constant``), numbers on parts of the mesh (:func:`relax.pieces`), strengths of loads at points
-            (:class:`relax.PointSource`), in ``residual``, in the value of one of ``bcs`` or as it, or in both. With
-            none the control vector is empty, and ``G([])`` is the solution alone.
+            (:class:`relax.PointSource`), weights of networks (:class:`relax.LearnedCoefficient`), in ``residual``, in
+            the value of one of ``bcs`` or as it, or in both. With none the control vector is empty, and ``G([])`` is
+            the solution alone.
         bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself; of blocks on their spaces (on one that
             several share, of each of these).
         name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
@@ -116,7 +118,7 @@ class Problem:
 
 def is_value_of(bc: fem.DirichletBC, control: Control) -> bool:
     """Whether ``control`` is the live value of the boundary condition."""
-    return bc.g is control._cpp_object
+    return not isinstance(control, PointLaw) and bc.g is control._cpp_object
 
 
 def gives(control: Control, bc: fem.DirichletBC) -> bool:
@@ -135,7 +137,7 @@ def check_control(control: object, domain: mesh.Mesh, what: str) -> None:
     Raises:
         BadProblem: then.
     """
-    if isinstance(control, fem.Function | fem.Constant):
+    if isinstance(control, fem.Function | fem.Constant | PointLaw):
         return
     is_place = isinstance(control, mesh.Mesh | mesh.Geometry | ufl.Mesh) or (
         isinstance(control, np.ndarray) and np.may_share_memory(control, domain.geometry.x)
@@ -188,11 +190,12 @@ def check_form(form: ufl.Form, state: fem.Function, what: str) -> None:
             f"{what}: {operators[0]} is an external operator, whose derivative DOLFINx does not know; expected UFL "
             "of Functions and Constants"
         )
-    for terminal in (*form.coefficients(), *form.constants()):
+    check_laws(form, what)
+    for terminal in standing(form):
         if (kind := values_of(terminal).dtype) != np.float64:
             raise BadProblem(f"{what}: expected numbers of float64, got {terminal} of {kind}; write 1.0, not 1")
     domain = state.function_space.mesh.ufl_domain()
-    for terminal in (*form.coefficients(), *form.constants()):
+    for terminal in standing(form):
         if extract_unique_domain(terminal) != domain:
             raise BadProblem(f"{what}: expected all on the mesh of the state, got {terminal} on another one")
     if any(other != domain for other in form.ufl_domains()):
@@ -215,15 +218,15 @@ def _check(problem: Problem) -> None:
         )
     if arguments[0].ufl_function_space() != state.function_space:
         raise BadProblem("residual: its test function is of another space than the state")
-    if state not in residual.coefficients():
+    if not holds(residual, state):
         raise BadProblem(f"state: the Function {state.name!r} does not stand in the residual")
     check_conditions(problem.bcs, state)
-    terminals = [*residual.coefficients(), *residual.constants()]
+    terminals = standing(residual)
     for i, control in enumerate(problem.controls):
         check_control(control, problem.mesh, f"controls[{i}]")
-        if control is state or any(control is other for other in problem.controls[:i]):
+        if control is state or any(is_same(control, other) for other in problem.controls[:i]):
             raise BadProblem(f"controls[{i}] is the state or an earlier control again")
-        used = any(control is t for t in terminals) or any(gives(control, bc) for bc in problem.bcs)
+        used = holds(residual, control) or any(gives(control, bc) for bc in problem.bcs)
         if not used:
             raise BadProblem(
                 f"controls[{i}] ({control}) stands neither in the residual nor as the value of a boundary condition"

@@ -15,6 +15,7 @@ from ufl.core.expr import Expr
 from relax.base.checks import as_number, at_least, of_kind, several
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.forms import Control, holds, like
+from relax.base.fem.pointwise import replaced
 from relax.base.types import Array
 from relax.errors import BadProblem
 from relax.problem.clock import checked_times
@@ -174,7 +175,7 @@ def averaged(
         moved = {state: u, **{f: back * before + (1 - back) * f for f, before in earlier.items()}}
         if time is not None:
             moved[time] = time - back * k
-        return ufl.replace(form, moved)
+        return replaced(form, moved)
 
     if theta == "midpoint":
         return at((state + previous) / 2, 0.5)

@@ -134,7 +134,7 @@ MUTANTS = [
         "pass",
         "test_contract.py::TestCubicReaction",
         "an unclamped row of the residual",
-        below="owned = self._assemble(self._F())",
+        below="owned = self._assemble(self._F(), slopes=False)",
     ),
     Mutant(
         "register.x.scatter_reverse(la.InsertMode.add)",
@@ -257,13 +257,13 @@ MUTANTS = [
         "the adjoint of another seed in a Hessian action",
     ),
     Mutant(
-        "summed([self._with_second_adjoint(gradient), self.varied(gradient)])",
-        "summed([self._with_second_adjoint(gradient)])",
+        "return summed([self._with_second_adjoint(form), self.varied(form)])",
+        "return summed([self._with_second_adjoint(form)])",
         DIFFUSION,
         "(F_mu du + F_mm dm)ᵀ λ left out",
     ),
     Mutant(
-        "return summed([along_state, self.along_controls(form, range(len(self.controls)))])",
+        "return summed([along_state, *partial, self.laws.along_all(form)])",
         "return summed([along_state])",
         DIFFUSION,
         "F_mm and F_um left out",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from faults.mutant import Mutant
 
 LAYER = "test_layer.py::TestDiffusion"
+LEARNED = "test_learned_coefficient.py"
 
 MUTANTS = [
     Mutant(
@@ -88,5 +89,41 @@ MUTANTS = [
         "for_m = -_Hvp.apply(_Last.apply(m, ctx.call), dy, w, ctx.call)",
         LAYER,
         "the sign of a Hessian action in a backward pass",
+    ),
+    Mutant(
+        "directions.append(law.moved(dz))",
+        "directions.append(2.0 * law.moved(dz))",
+        f"{LEARNED} -k every_derivative",
+        "the chain rule through a learned coefficient",
+    ),
+    Mutant(
+        "self._z, self._seen, self._has_slope = z, [a.copy() for a in now], False",
+        "self._z, self._seen = z, [a.copy() for a in now]",
+        f"{LEARNED} -k every_derivative",
+        "slopes of a learned coefficient are those of another point",
+    ),
+    Mutant(
+        "self._along = (z, dz, dw.copy())",
+        "self._along = (z, dz, dw)",
+        f"{LEARNED} -k linear_in_the_state",
+        "a learned coefficient's change is that along the direction before",
+    ),
+    Mutant(
+        "return ufl.replace(given, {**moved, **laws})",
+        "return ufl.replace(given, moved)",
+        f"{LEARNED} -k each_term",
+        "a learned coefficient of u_n in the term of u_{n-1}",
+    ),
+    Mutant(
+        "terminals = [*(t for t in held if not isinstance(t, PointLaw)), *at_points]",
+        "terminals = [t for t in held if not isinstance(t, PointLaw)]",
+        f"{LEARNED} -k operator_is_newtons",
+        "Cholesky for an operator whose asymmetry is that of a learned coefficient",
+    ),
+    Mutant(
+        "total += law.collected_change(*duals)",
+        "total += law.collected_change(duals[0], 0.0 * duals[1])",
+        f"{LEARNED} -k every_derivative",
+        "the second derivative in weights of a learned coefficient without that of the adjoint",
     ),
 ]

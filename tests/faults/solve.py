@@ -13,7 +13,7 @@ MUTANTS = [
         "the line search that failed is tried again",
     ),
     Mutant(
-        "or self._steps_are_the_users():",
+        "or steps_are_chosen(operators.prefix, operators.options):",
         "or False:",
         "test_newton.py -k keeps_it",
         "full steps where the user has chosen a line search",

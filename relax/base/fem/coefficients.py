@@ -13,6 +13,7 @@ from ufl.domain import extract_domains
 from relax.base import parallel
 from relax.base.fem import compat
 from relax.base.fem.expansion import Expansion
+from relax.base.fem.pointwise import refuse_laws
 from relax.base.types import Array
 from relax.errors import BadInput
 
@@ -111,6 +112,7 @@ def _interpolate_ufl(result: fem.Function, value: Expr) -> None:
     V = result.function_space
     if tuple(value.ufl_shape) != tuple(V.value_shape):
         raise BadInput(f"expected an expression of shape {tuple(V.value_shape)}, got shape {tuple(value.ufl_shape)}")
+    refuse_laws(value, "an expression that is interpolated")
     _check_mesh(value, V, least=1)
     # Between elements that DOLFINx knows, nothing has to be compiled.
     given = value if isinstance(value, fem.Function) else fem.Expression(value, compat.interpolation_points(V))

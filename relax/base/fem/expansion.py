@@ -10,6 +10,7 @@ from dolfinx import fem
 from relax.base import parallel
 from relax.base.checks import array_like
 from relax.base.fem.forms import Control, num_owned, present
+from relax.base.fem.pointwise import PointLaw
 from relax.base.types import Array
 from relax.errors import BadInput
 
@@ -95,7 +96,7 @@ def held(control: Control) -> Array:
 
 
 def num_entries(control: Control) -> int | None:
-    """How many numbers a Constant or an expansion has; None for a field. Local."""
-    if isinstance(control, Expansion):
+    """How many numbers a Constant, an expansion or a point law has; None for a field. Local."""
+    if isinstance(control, Expansion | PointLaw):
         return control.size
     return control.value.size if isinstance(control, fem.Constant) else None

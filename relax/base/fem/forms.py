@@ -17,15 +17,29 @@ from ufl.corealg.traversal import traverse_unique_terminals, unique_pre_traversa
 import relax.base.fem.jit  # noqa: F401  (whatever compiles a form imports this file)
 from relax.base.checks import as_number
 from relax.base.fem.numbers import numbers
+from relax.base.fem.pointwise import AtPoints, PointLaw
 from relax.base.types import Array
 
 #: What derivatives are taken with respect to: the UFL coefficient itself.
-Control: TypeAlias = fem.Function | fem.Constant
+Control: TypeAlias = fem.Function | fem.Constant | PointLaw
+
+
+def is_same(a: object, b: object) -> bool:
+    """Whether two Functions or Constants are one, or two point laws have the same weights."""
+    return a is b or (isinstance(a, PointLaw) and isinstance(b, PointLaw) and a.function is b.function)
+
+
+def standing(form: ufl.Form) -> list[Control]:
+    """The Functions, Constants and point laws in a form, and what their values at points follow from; each once."""
+    found: list[Control] = []
+    for t in (*form.coefficients(), *form.constants()):
+        found += [t, *t.depends_on] if isinstance(t, AtPoints | PointLaw) else [t]
+    return list({id(t): t for t in found}.values())
 
 
 def holds(form: ufl.Form, terminal: Control) -> bool:
-    """Whether the Function or Constant stands in the form."""
-    return any(terminal is t for t in (*form.coefficients(), *form.constants()))
+    """Whether the Function or Constant stands in the form, or what stands there follows from it."""
+    return any(is_same(terminal, t) for t in standing(form))
 
 
 def terminals_of(expression: Expr) -> list[Control]:
@@ -67,10 +81,11 @@ def derivative(form: ufl.Form, terminal: Control, direction: Expr) -> ufl.Form |
 
 
 def like(control: Control, domain: mesh.Mesh) -> Control:
-    """A new register for changes of a Function or Constant: zero."""
+    """A new register for changes of a Function or Constant, or of the weights of a point law: zero."""
     if isinstance(control, fem.Function):
         return fem.Function(control.function_space)
-    return fem.Constant(domain, np.zeros(control.ufl_shape, dtype=default_scalar_type))
+    shape = (control.size,) if isinstance(control, PointLaw) else control.ufl_shape
+    return fem.Constant(domain, np.zeros(shape, dtype=default_scalar_type))
 
 
 def dual_space(control: Control, domain: mesh.Mesh) -> fem.FunctionSpace:
@@ -96,8 +111,17 @@ def compiled(form: ufl.Form | None) -> fem.Form | None:
 
 
 def values_of(terminal: Control) -> Array:
-    """The live values of a Function (owned and ghosts) or a Constant. Local."""
+    """The live values of a Function (owned and ghosts) or a Constant; a copy of the weights of a law. Local."""
     return terminal.x.array if isinstance(terminal, fem.Function) else terminal.value
+
+
+def write(terminal: Control, values: Array) -> None:
+    """Set the values of a Function (owned and ghosts), the entries of a Constant or the weights of a law. Local."""
+    if isinstance(terminal, PointLaw):
+        terminal.write(values)
+    else:
+        register = values_of(terminal)
+        register[...] = np.reshape(values, register.shape)
 
 
 def number_now(value: object) -> float:
@@ -108,13 +132,12 @@ def number_now(value: object) -> float:
 @contextmanager
 def given_back(terminals: Iterable[Control]) -> Iterator[None]:
     """Functions and Constants hold after the block what they held before it, ghosts included. Local."""
-    values = [values_of(terminal) for terminal in terminals]
-    before = [value.copy() for value in values]
+    before = [(terminal, values_of(terminal).copy()) for terminal in terminals]
     try:
         yield
     finally:
-        for value, kept in zip(values, before, strict=True):
-            value[...] = kept
+        for terminal, kept in before:
+            write(terminal, kept)
 
 
 @contextmanager
@@ -125,7 +148,7 @@ def given_back_on_failure(terminals: Sequence[Control]) -> Iterator[None]:
         yield
     except BaseException:
         for terminal, kept in zip(terminals, before, strict=True):
-            values_of(terminal)[...] = kept
+            write(terminal, kept)
         raise
 
 

@@ -7,7 +7,7 @@ one of two kinds:
 
 - ``replicated``: every rank holds the whole vector, in that order. Rank 0's copy counts, where they differ by rounding.
 - ``owned``: each rank holds the degrees of freedom it owns, in DOLFINx's own order; a constant lives on rank 0, and so
-  do the numbers of an expansion.
+  do the numbers of an expansion and the weights of a point law.
 """
 
 from __future__ import annotations

@@ -7,8 +7,12 @@ remainders stall (at 1e-7 of the slope, on coarse meshes). So degrees are fixed 
 
 from __future__ import annotations
 
+import numpy as np
 import ufl
 from ufl.algorithms import compute_form_data
+from ufl.core.expr import Expr
+
+from relax.base.fem.pointwise import PointLaw, laws_in
 
 # In the metadata of an integral: its degree is an estimate for the spaces that stand in it.
 _ESTIMATED = "degree_is_estimated"
@@ -17,16 +21,18 @@ _ESTIMATED = "degree_is_estimated"
 def with_fixed_degrees(form: ufl.Form, *, for_good: bool = True) -> ufl.Form:
     """The form with the quadrature degree that FFCx would choose for it written into its integrals.
 
-    Degrees that the user has set stay. Integrals of one kind (cells, exterior facets, ...) share the largest.
+    Degrees that the user has set stay. Integrals of one kind (cells, exterior facets, ...) share the largest. A point
+    law counts as the exponential of its inputs does.
 
     Args:
         form: the form.
         for_good: ``with_free_degrees`` does not give them free again.
     """
     largest: dict[str, int] = {}
+    laws = laws_in(form)
     # The same passes as FFCx makes, so a form with one subdomain of a kind is integrated as it is without us.
     data = compute_form_data(
-        form,
+        ufl.replace(form, {law: _as_smooth_as(law) for law in laws}) if laws else form,
         do_apply_function_pullbacks=True,
         do_apply_integral_scaling=True,
         do_apply_geometry_lowering=True,
@@ -60,3 +66,9 @@ def with_free_degrees(form: ufl.Form) -> ufl.Form:
             del metadata["quadrature_degree"]
         integrals.append(integral.reconstruct(metadata=metadata))
     return ufl.Form(integrals)
+
+
+def _as_smooth_as(law: PointLaw) -> Expr:
+    """An expression of UFL of the law's shape, which a network is no smoother than."""
+    value = ufl.exp(sum(law.z[j] for j in range(len(law.z))))
+    return ufl.as_tensor(np.full(law.ufl_shape, value, dtype=object).tolist()) if law.ufl_shape else value

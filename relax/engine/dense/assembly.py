@@ -284,6 +284,8 @@ def _check(G: ReducedMap) -> None:
     residual = G.residual
     if any(isinstance(c, Expansion) for c in residual.controls):
         raise refuse("expected fields and Constants as controls, got one of pieces or point sources")
+    if residual.laws.each:
+        raise refuse(f"expected coefficients that UFL knows, got a {residual.laws.each[0].law}")
     if not residual.is_linear or jumps_with(residual.weak.F, residual.state):
         raise refuse("expected steps that are linear in the state, got a residual that is not")
     if residual.problem.nullspace is not None:

@@ -15,6 +15,7 @@ from petsc4py import PETSc
 
 from relax.base.fem.compiling import Together
 from relax.base.fem.forms import given_back, holds, jumps_with
+from relax.base.fem.pointwise import AtPoints
 from relax.base.la.factors import Key
 from relax.engine.residual.derived import DerivedForms
 from relax.engine.residual.registers import Registers
@@ -53,6 +54,10 @@ def slopes(weak: DerivedForms, form: ufl.Form, scalars: Sequence[Scalar]) -> lis
     """
     constants = {id(s.constant): s.constant for s in scalars}
     if any(jumps_with(form, c) for c in constants.values()):
+        return None
+    if any(
+        c is t for f in form.coefficients() if isinstance(f, AtPoints) for t in f.depends_on for c in constants.values()
+    ):
         return None
     terms = {id(c): weak.in_direction(form, i) for i, c in enumerate(weak.controls) if id(c) in constants}
     if any(holds(slope, c) for slope in terms.values() if slope is not None for c in constants.values()):

@@ -10,6 +10,7 @@ from dolfinx import fem
 from petsc4py import PETSc
 
 from relax.base.fem.forms import Control, assembled, holds, jumps_with
+from relax.base.fem.pointwise import PointLaw
 from relax.base.la.factors import Key
 from relax.base.la.options import Options
 from relax.base.types import Array
@@ -81,7 +82,10 @@ class StageSystem:
                 create = partial(self.residual.create_sensitivity, i)
                 affine[i] = self._affine(form, create, partial(self.residual.assemble_sensitivity, i))
         self._sensitivity_affine = {i: a for i, a in affine.items() if a is not None}
-        self._holdings = [self._lasts(form, affine.get(i) is not None) for i, form in enumerate(sensitivity_forms)]
+        self._holdings = [
+            None if isinstance(problem.controls[i], PointLaw) else self._lasts(form, affine.get(i) is not None)
+            for i, form in enumerate(sensitivity_forms)
+        ]
         self._operator_lasts = self._lasts(weak.J, self._operator_affine is not None)
         self._stamp = Key()
         if weak.is_linear and jumps_with(weak.F, problem.state):
@@ -168,10 +172,10 @@ class StageSystem:
     def begin(self, mine: StageRun) -> None:
         """The parameters of a run are installed. Local."""
         self.registers.install_parameters(mine.parameters)
-        # What terms hold besides scalars is parameters, where no field that all steps share stands in them.
+        # What terms hold besides scalars is parameters, where no field or law that all steps share stands in them.
         own = self.residual.controls[self.num_inputs :]
         shared = [c for c, place in zip(own, self.places, strict=True) if not place.per_step]
-        fields = any(isinstance(c, fem.Function) for c in shared)
+        fields = any(isinstance(c, fem.Function | PointLaw) for c in shared)
         self._stamp = mine.key if fields else mine.everything_key
 
     def of_step(self, parts: Sequence[Array], n: int) -> list[Array]:
@@ -267,6 +271,7 @@ class LinearSource:
         form = self._form()
         if form is not None:
             if self._changes or self._run is not run:
+                self._system.residual.laws.refresh()
                 self._source = assembled(form, self._dual)
                 self._run = run
             total += self._source

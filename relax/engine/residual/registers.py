@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from dolfinx import fem
 
 from relax.base import parallel
 from relax.base.fem.blocks import hand_out
-from relax.base.fem.forms import Control, dual_space, holds, like, num_owned, values_of
+from relax.base.fem.forms import Control, dual_space, holds, is_same, like, num_owned, standing, values_of, write
 from relax.base.la.factors import Key
 from relax.base.types import Array
 from relax.engine.turn import turn
@@ -72,15 +71,14 @@ class Registers:
         self.tangent_controls: list[Control] = [like(c, problem.mesh) for c in self.controls]
         self.dual_spaces = [dual_space(c, problem.mesh) for c in self.controls]
         self._num_owned = num_owned(V)
-        own = {id(self.state), *(id(c) for c in self.controls)}
+        own = (self.state, *self.controls)
         of_boundary = [t for bc in problem.bcs for t in standing_in(bc)]
-        terminals = (*problem.residual.coefficients(), *problem.residual.constants(), *observed, *of_boundary)
-        self.parameters: list[Control] = list({id(t): t for t in terminals if id(t) not in own}.values())
+        terminals = {id(t): t for t in (*standing(problem.residual), *observed, *of_boundary)}.values()
+        self.parameters: list[Control] = [t for t in terminals if not any(is_same(t, o) for o in own)]
         self.changeable = [p for p in self.parameters if not any(p is m for m in moving)]
         live = (*self.controls, *self.changeable, *moving)
         copied = [bc for bc in problem.bcs if not standing_in(bc)]
-        given = [bc.g for bc in copied if not any(is_value_of(bc, terminal) for terminal in live)]
-        self._views = [partial(values_of, p) for p in self.changeable] + [partial(_value_of, g) for g in given]
+        self._given = [bc.g for bc in copied if not any(is_value_of(bc, terminal) for terminal in live)]
 
     # -- a point -------------------------------------------------------------------------------------------------------
 
@@ -106,12 +104,14 @@ class Registers:
 
     def present_parameters(self) -> list[Array]:
         """Copies of the values of parameters, and of boundary conditions that nothing else gives, as they stand."""
-        return [np.array(view()) for view in self._views]
+        return [np.array(values_of(p)) for p in self.changeable] + [np.array(_value_of(g)) for g in self._given]
 
     def install_parameters(self, values: Sequence[Array]) -> None:
         """Write such values."""
-        for view, value in zip(self._views, values, strict=True):
-            view()[...] = value
+        own = len(self.changeable)
+        _write(self.changeable, values[:own])
+        for g, value in zip(self._given, values[own:], strict=True):
+            _value_of(g)[...] = value
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -185,8 +185,7 @@ class Parameters:
 
 def _write(registers: Sequence[Control], parts: Sequence[Array]) -> None:
     for register, part in zip(registers, parts, strict=True):
-        values = values_of(register)
-        values[...] = part.reshape(values.shape)
+        write(register, part)
 
 
 def _value_of(g: Any) -> Array:

@@ -25,17 +25,19 @@ from petsc4py import PETSc
 from relax.base import parallel
 from relax.base.fem.compiling import Later, Together
 from relax.base.fem.forms import Control, assembled, num_owned, values_of
+from relax.base.fem.pointwise import PointLaw
 from relax.base.types import Array
 from relax.engine.residual.clamped import ClampedValues
 from relax.engine.residual.derived import DerivedForms
 from relax.engine.residual.packing import PackedForm
 from relax.engine.residual.registers import Parameters, Registers
 from relax.engine.residual.symmetry import is_self_adjoint
+from relax.engine.residual.weights import WeightGradients
 from relax.problem.problem import Problem
 
 Parts = Sequence[Array]
-# How a derivative in one control is assembled.
-ControlForm: TypeAlias = PackedForm | fem.Form | None
+# How a derivative in one control is assembled; of weights this rank's part.
+ControlForm: TypeAlias = PackedForm | fem.Form | Array | None
 
 
 class Residual:
@@ -53,6 +55,7 @@ class Residual:
         state, controls: the problem's.
         boundary: which values of the state are given, and by which control.
         weak: the forms.
+        laws: the point laws, whose numbers every assembly brings to the registers' point.
         parameters: snapshots of what the user may change.
         together: what is compiled with F and J.
     """
@@ -72,12 +75,14 @@ class Residual:
             fem.Function(c.function_space) if isinstance(c, fem.Function) else None for c in self.controls
         ]
         self.weak = DerivedForms(problem.residual, self.registers)
+        self.laws = self.weak.laws
         self.parameters = Parameters(self.registers, self.weak.J)
         self.together = Together(problem.mesh)
         self._F = self.together.add(lambda: self.weak.F)
         self._J = self.together.add(lambda: self.weak.J)
         self._forms: dict[object, Later] = {}
         self._packed: dict[int, PackedForm] = {}
+        self._weights = WeightGradients(self.weak, self.registers, self.together)
 
     # -- what depends on what ------------------------------------------------------------------------------------------
 
@@ -111,7 +116,8 @@ class Residual:
     @cached_property
     def is_self_adjoint(self) -> bool:
         """A = Aᵀ for every state and control. Collective."""
-        return is_self_adjoint(self.registers, self.create_matrix, self.assemble_matrix)
+        at_points = [f for law in self.laws.each for f in ([law.value, law.slope] if law.moves else [law.value])]
+        return is_self_adjoint(self.registers, self.create_matrix, self._write_matrix, at_points)
 
     # -- first order ---------------------------------------------------------------------------------------------------
 
@@ -125,13 +131,17 @@ class Residual:
 
     def assemble_matrix(self, A: PETSc.Mat) -> None:
         """A = ∂F/∂u, rows and columns of clamped values replaced by the identity's."""
+        self.laws.refresh()
+        self._write_matrix(A)
+
+    def _write_matrix(self, A: PETSc.Mat) -> None:
         A.zeroEntries()
         fem_petsc.assemble_matrix(A, self._J(), bcs=list(self.problem.bcs))
         A.assemble()
 
     def residual(self) -> Array:
         """F(u, m), zero in the rows of clamped values: (owned,). The next call overwrites it."""
-        owned = self._assemble(self._F())
+        owned = self._assemble(self._F(), slopes=False)
         owned[self.boundary.owned] = 0.0
         return owned
 
@@ -145,6 +155,7 @@ class Residual:
             at_zero: F(0, m), (owned,), where it is known already.
         """
         J = self._J()  # collective: not under a condition of this rank
+        self.laws.refresh()
         given = self._given.x.array
         given[:] = 0.0
         self.boundary.apply(given)
@@ -181,7 +192,11 @@ class Residual:
         Args:
             which: the controls that change; all of them when left out.
         """
-        return self._assemble(self._tangent(tuple(range(len(self.controls))) if which is None else which)())
+        which = tuple(range(len(self.controls))) if which is None else which
+        form = self._tangent(which)()
+        self.laws.refresh()
+        self.laws.refresh_tangents(which)
+        return self._assemble(form)
 
     def operator_action(self) -> Array:
         """∂F/∂u du at the installed ``tangent_state``, clamped rows and columns included: (owned,)."""
@@ -204,7 +219,8 @@ class Residual:
             A part per control: owned values of a field, all entries of a constant (the same on every rank).
         """
         asked = range(len(self.controls)) if which is None else which
-        forms = [self._gradient(i) if i in asked else None for i in range(len(self.controls))]
+        self.laws.refresh()
+        forms = [self._gradient(i, point) if i in asked else None for i in range(len(self.controls))]
         return self._control_dual_parts(forms, boundary_dual, point=point)
 
     def _control_dual_parts(
@@ -221,6 +237,8 @@ class Residual:
             values[:] = 0.0
             if isinstance(form, PackedForm):
                 form.assemble(values, point)
+            elif isinstance(form, np.ndarray):
+                values += form
             elif form is not None:
                 fem.assemble_vector(values, form)
             if dual is not None:
@@ -244,8 +262,10 @@ class Residual:
 
     def assemble_sensitivity(self, i: int, C: PETSc.Mat) -> None:
         """The matrix ∂F/∂m of control i, rows of clamped values not zeroed."""
+        form = self._sensitivity(i)()
+        self.laws.refresh()
         C.zeroEntries()
-        fem_petsc.assemble_matrix(C, self._sensitivity(i)())
+        fem_petsc.assemble_matrix(C, form)
         C.assemble()
 
     def constant_sensitivity(self, i: int) -> Array | None:
@@ -265,7 +285,9 @@ class Residual:
 
     def second_state_source(self) -> Array:
         """(F_uu du + F_um dm)ᵀ λ at the installed du, dm and λ: (owned,). The next call overwrites it."""
-        return self._assemble(self._second_order[0]())
+        form = self._second_order[0]()
+        self._refresh_changes()
+        return self._assemble(form)
 
     def second_gradient(self, dual: Array | None, second_dual: Array) -> list[Array]:
         """F_mᵀ dλ + (F_mu du + F_mm dm)ᵀ λ at the installed dλ, du, dm, λ, plus what boundary values collect.
@@ -277,17 +299,24 @@ class Residual:
         Returns:
             As ``gradient``.
         """
+        forms = [form() for form in self._second_order[1:]]
+        self._refresh_changes()
+        given: list[ControlForm] = [
+            self._weights.second(i) if isinstance(c, PointLaw) else form
+            for i, (c, form) in enumerate(zip(self.controls, forms, strict=True))
+        ]
         collected = bent = None
         if self.boundary.has_controls:
             collected = self._assemble(self._form("second", lambda: self.weak.second_adjoint_action)()) - second_dual
         if dual is not None and not self.boundary.is_affine:
             bent = self.operator_adjoint_action() - dual
-        return self._control_dual_parts([form() for form in self._second_order[1:]], collected, bent)
+        return self._control_dual_parts(given, collected, bent)
 
     # -- forms ---------------------------------------------------------------------------------------------------------
 
-    def _assemble(self, form: fem.Form | None) -> Array:
+    def _assemble(self, form: fem.Form | None, *, slopes: bool = True) -> Array:
         """An assembled vector form: (owned,), a view that the next call overwrites."""
+        self.laws.refresh(slopes=slopes)
         if form is not None:
             return assembled(form, self._dual)
         self._dual.x.array[:] = 0.0
@@ -309,7 +338,9 @@ class Residual:
         if from_zero:
             _ = self._constant
         for i, as_matrix in enumerate(by_matrix):
-            if not as_matrix:
+            if isinstance(self.controls[i], PointLaw):
+                self._weights.expect(i)
+            elif not as_matrix:
                 self._adjoint_product(i)
             elif isinstance(self.controls[i], fem.Function):
                 self._sensitivity(i)
@@ -335,13 +366,19 @@ class Residual:
         """(∂F/∂m)ᵀ λ of control i."""
         return self._form(("gradient", i), lambda: self.weak.gradients[i])
 
-    def _gradient(self, i: int) -> ControlForm:
+    def _gradient(self, i: int, point: object) -> ControlForm:
+        if isinstance(self.controls[i], PointLaw):
+            return self._weights.gradient(i, point)
         form: fem.Form | None = self._adjoint_product(i)()
         if form is None:
             return None
         if i not in self._packed:
             self._packed[i] = PackedForm(form, self.registers.adjoint)
         return self._packed[i]
+
+    def _refresh_changes(self) -> None:
+        self.laws.refresh()
+        self.laws.refresh_changes()
 
     def _sensitivity(self, i: int) -> Later:
         """∂F/∂m of control i as a matrix."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from dolfinx import fem
@@ -10,12 +10,16 @@ from petsc4py import PETSc
 
 from relax.base import parallel
 from relax.base.fem.forms import given_back, values_of
+from relax.base.fem.pointwise import PointLaw
 from relax.base.la.matrices import SYMMETRY, asymmetry
 from relax.engine.residual.registers import Registers
 
 
 def is_self_adjoint(
-    registers: Registers, create: Callable[[], PETSc.Mat], assemble: Callable[[PETSc.Mat], None]
+    registers: Registers,
+    create: Callable[[], PETSc.Mat],
+    assemble: Callable[[PETSc.Mat], None],
+    at_points: Sequence[fem.Function],
 ) -> bool:
     """A = Aᵀ for every state, control and parameter, by trial on random ones.
 
@@ -25,9 +29,12 @@ def is_self_adjoint(
     Args:
         registers: what may stand in A; they hold afterwards what they held before.
         create: makes the matrix.
-        assemble: writes A at the registers' point into it.
+        assemble: writes A at what the registers, and ``at_points``, hold into it.
+        at_points: values and slopes of point laws in A. They are tried as any Functions are: what is symmetric for all
+            numbers at points is so for every function that gives them, and a function at random weights may be flat.
     """
-    terminals = [registers.state, *registers.controls, *registers.parameters]
+    held = (registers.state, *registers.controls, *registers.parameters)
+    terminals = [*(t for t in held if not isinstance(t, PointLaw)), *at_points]
     largest = [float(np.max(np.abs(values_of(t)), initial=0.0)) for t in terminals]
     sizes = [parallel.largest(registers.comm, size) or 1.0 for size in largest]
     rng = np.random.default_rng(20)

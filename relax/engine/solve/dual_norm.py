@@ -12,6 +12,7 @@ import ufl
 from dolfinx import fem
 
 from relax.base import parallel
+from relax.base.fem.pointwise import refuse_laws
 from relax.base.la.factors import Factor, Key
 from relax.base.la.linear import LinearSolver
 from relax.base.la.options import DIRECT_SYMMETRIC, Options, merged
@@ -185,6 +186,7 @@ class DualNorm:
 def _form_of(problem: Problem, riesz: str | ufl.Form) -> ufl.Form:
     V = problem.state.function_space
     if isinstance(riesz, ufl.Form):
+        refuse_laws(riesz, "ResidualLoss: riesz")
         if [a.ufl_function_space() for a in riesz.arguments()] != [V, V]:
             raise BadInput("ResidualLoss: riesz: expected a form in a trial and a test function of the state's space")
         for moving in (problem.state, *problem.controls):

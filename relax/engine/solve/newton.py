@@ -12,7 +12,7 @@ from relax.base.la.factors import Factor
 from relax.base.la.options import NEWTON, Options, inserted, refused_options, snes_failure, user_options
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
-from relax.errors import SolveFailed
+from relax.errors import RelaxError, SolveFailed
 
 # What a Newton iteration that has stopped moving may leave of the residual, relative to where it began.
 _STALLED = 1e-6
@@ -150,7 +150,10 @@ class NewtonSolver:
             with inserted(self._prefix, self._options):
                 self._snes.solve(None, self._x)
         except PETSc.Error as error:
-            raise SolveFailed(f"Newton's method ({self._prefix}) failed inside PETSc: {error}") from error
+            # What the residual itself has said comes out of PETSc as the cause of a number.
+            inside = error.__cause__
+            words = str(inside) if isinstance(inside, RelaxError) else f"it failed inside PETSc: {error}"
+            raise SolveFailed(f"Newton's method ({self._prefix}): {words}") from error
         reason = int(self._snes.getConvergedReason())
         norm, rounding = float(self._snes.getFunctionNorm()), False
         found_no_fall = reason == PETSc.SNES.ConvergedReason.DIVERGED_LINE_SEARCH

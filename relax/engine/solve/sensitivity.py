@@ -10,6 +10,7 @@ from petsc4py import PETSc
 
 from relax.base import parallel
 from relax.base.fem.forms import present
+from relax.base.fem.pointwise import PointLaw
 from relax.base.la.factors import Factor, Key
 from relax.base.types import Array
 from relax.engine.residual.registers import Point
@@ -35,6 +36,8 @@ class Sensitivity:
         self._assemble = dict(assemble or {})
         n = len(residual.controls)
         self._all = tuple(range(n))
+        # Weights go through their law each time: as rows ∂F/∂θ would be as many dense vectors.
+        self._weights = tuple(i for i, c in enumerate(residual.controls) if isinstance(c, PointLaw))
         self._created = [False] * n
         self._matrices: list[PETSc.Mat | None] = [None] * n
         self._constants: list[Array | None] = [None] * n
@@ -62,9 +65,8 @@ class Sensitivity:
 
     def _by_matrix(self, point: Point, directions: int) -> tuple[int, ...]:
         """The controls whose ∂F/∂m is taken as a matrix for so many directions."""
-        if directions > _FEW:
-            return self._all
-        return tuple(i for i in self._all if self._lasting(i, point) is not None)
+        may = [i for i in self._all if i not in self._weights]
+        return tuple(i for i in may if directions > _FEW or self._lasting(i, point) is not None)
 
     def state_tangents(self, point: Point, directions: list[list[Array]], factor: Factor) -> Array:
         """du with A du = -∂F/∂m dm, clamped values included.

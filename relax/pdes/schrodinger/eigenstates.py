@@ -13,6 +13,7 @@ from ufl.core.expr import Expr
 from relax.base import parallel
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.pencil import LowerBound, Pencil
+from relax.base.fem.pointwise import refuse_laws
 from relax.base.fem.quadrature import with_fixed_degrees
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -100,6 +101,7 @@ def stationary_pencil(V: fem.FunctionSpace, potential: Expr, options: dict[str, 
     Raises:
         BadInput: for a potential that is not finite, and wrong options.
     """
+    refuse_laws(potential, "potential")
     u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
     degree = quadrature_degree(hamiltonian(u, v, potential))
     lowest = LowestValue(potential, V.mesh, degree)

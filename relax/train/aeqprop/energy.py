@@ -12,6 +12,7 @@ from dolfinx import fem
 
 from relax.base.checks import array_like, of_kind, positive, several
 from relax.base.fem.expansion import Expansion
+from relax.base.fem.pointwise import refuse_laws
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
 from relax.observe.base import Observable
@@ -48,6 +49,7 @@ class Energy:
             raise BadProblem("Energy: E: expected a functional, a UFL form without test function; multiply by dx")
         if not isinstance(self.state, fem.Function) or self.state not in self.E.coefficients():
             raise BadProblem("Energy: state: expected a Function that stands in E")
+        refuse_laws(self.E, "Energy: E")
         check_form(self.E, self.state, "Energy: E")
         check_conditions(self.bcs, self.state)
         if not self.parameters:

@@ -14,7 +14,7 @@ from torch import Tensor
 from relax.base import parallel
 from relax.base.checks import of_kind
 from relax.base.fem.coefficients import local_values
-from relax.base.fem.forms import Control, given_back, values_of
+from relax.base.fem.forms import Control, given_back, values_of, write
 from relax.base.fem.layout import SpaceLayout
 from relax.base.la.options import Options
 from relax.base.teams import Teams
@@ -61,7 +61,7 @@ class OneStep(torch.nn.Module):
         held = [*self._fixed, *clock.registers]
         with given_back(held):
             for control, values in self._fixed.items():
-                values_of(control)[...] = values
+                write(control, values)
             clock.set(t + 1, clock.grid(t + 1))
             y: Tensor = self._layer(torch.cat([s, c.to(s)], dim=-1))
         return y
