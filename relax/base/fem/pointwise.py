@@ -23,7 +23,7 @@ from relax.base.types import Array
 from relax.errors import BadProblem
 
 
-class PointLaw(ufl.Coefficient):
+class PointLaw(ufl.Coefficient):  # abstract: UFL's metaclass leaves no room for ABC's
     """k(x) = N(z(x); θ) with z a UFL expression, and N a function of numbers with weights θ.
 
     It stands in integrals over cells as any coefficient does, and in ``controls`` for θ. Arrays of the methods, which
