@@ -225,11 +225,6 @@ def _check_states(states: Sequence[Any]) -> None:
             raise BadProblem(f"state[{i}]: expected numbers of float64, on a mesh of float64, got {u.x.array.dtype}")
         if len(u.function_space.component()):
             raise BadProblem(f"state[{i}]: expected a Function of a space of its own, got one of a part of a space")
-        if len(states) > 1 and u.function_space.dofmap.index_map.size_global == 1:
-            raise BadProblem(
-                f"state[{i}]: {u.name!r} is one number, for which there is no mixed element; nullspace= holds a mean, "
-                "and a number that is known or looked for is a Constant"
-            )
         if u.function_space.mesh is not states[0].function_space.mesh:
             raise BadProblem(
                 f"state[{i}]: expected all states on one mesh, got {u.name!r} on another one than {states[0].name!r}: "
