@@ -10,6 +10,7 @@ import numpy as np
 from dolfinx import fem
 
 from relax.base.checks import of_kind, several
+from relax.base.fem.blocks import BlockState
 from relax.base.fem.forms import Control, number_now
 from relax.base.types import Array
 from relax.errors import BadProblem
@@ -32,6 +33,13 @@ def check_parts(step: Any, previous: Any, num_steps: Any, substitution: Any) -> 
     for item in items:
         if not isinstance(item, Problem | Combination):
             raise BadProblem(f"step: expected a relax.Problem, or a list of them, got {type(item).__name__}")
+        # What others hold of its blocks, and previous ones, would not be told from what is known.
+        if isinstance(item.state, BlockState):
+            raise BadProblem(
+                f"step: expected problems of one Function each, got one of the blocks {item.state.name}; in time these "
+                "are parts of a mixed Function, ufl.split(fem.Function(W)), in the space "
+                "W = fem.functionspace(mesh, basix.ufl.mixed_element([...]))"
+            )
     if not any(isinstance(item, Problem) for item in items):
         raise BadProblem("step: expected at least one relax.Problem, got none")
     if isinstance(step, tuple) and isinstance(previous, fem.Function):

@@ -381,8 +381,14 @@ def test_what_does_not_fit_is_told():
             relax.ReducedMap(problem, wrong)
     with pytest.raises(BadInput, match="mat_type nest: .*fieldsplit"):
         relax.ReducedMap(problem, relax.FieldValues(V), options={"mat_type": "nest"})
-    with pytest.raises(BadProblem, match="previous"):
-        relax.Evolution(step=problem, previous=f, initial=0.0, num_steps=2)
+    C = fem.functionspace(domain, ("Lagrange", 1))
+    c, before, w = fem.Function(C), fem.Function(C), ufl.TestFunction(C)
+    carried = relax.Problem(residual=(c - before + inner(u, grad(c))) * w * dx, state=c)
+    for step, previous in ((problem, f), (problem, [f]), ([problem, carried], [None, before])):
+        with pytest.raises(BadProblem, match=r"step: .*got one of the blocks \(velocity, pressure\); in time"):
+            relax.Evolution(step=step, previous=previous, initial=[None, 0.0], num_steps=2)
+    with pytest.raises(BadProblem, match="expected a UFL form in one test function"):
+        relax.theta_evolution(F, [u, p], initial=0.0, dt=0.1, num_steps=2)
 
 
 def test_null_space_by_vectors():
