@@ -133,4 +133,28 @@ MUTANTS = [
         "test_singular.py -k incompatible",
         "another first guess is advised where no state makes the residual zero",
     ),
+    Mutant(
+        "self._newton_from(state, options, (1.0 - ahead) * at_first)",
+        "self._newton_from(state, options)",
+        "test_newton.py -k path_of_loads",
+        "loads do not grow on the way from rest",
+    ),
+    Mutant(
+        "_CRAWLS, _CRAWLED = 0.01, 10",
+        "_CRAWLS, _CRAWLED = 0.01, 1000",
+        "test_newton.py -k path_of_loads",
+        "a line search that crawls is waited for",
+    ),
+    Mutant(
+        "raise (SolveFailed if too_few and self._ran_out else _NoLength)(words)",
+        "raise _NoLength(words)",
+        "test_reduced.py -k says_why_it_failed",
+        "who allows few steps waits for those of a path",
+    ),
+    Mutant(
+        "size = deflation.incompatible(self._residual.of_random_lifting())[1]",
+        "pass",
+        "test_singular.py -k lid",
+        "a lid that slides along itself is refused for its rounding",
+    ),
 ]
