@@ -195,6 +195,7 @@ def test_newton_says_why_it_failed_and_the_map_lives_on():
     words = str(raised_everywhere(SolveFailed, lambda: G.linearize(hard)))
     for word in ("relax_cubic_reaction_", "within the allowed steps", "3 steps", "residual norm", "first guess"):
         assert word in words
+    assert "as if loads grew" not in words  # which would take more steps than are allowed
     same(G(easy), y)
     with make(problems.cubic_reaction) as patient:
         assert np.isfinite(patient(hard)).all()
