@@ -153,7 +153,7 @@ class _Estimator:
             swapped[self._evolution.previous] = self._before
         F = ufl.replace(compat.one_subdomain_data(with_free_degrees(step.residual)), swapped)
         J = expand_derivatives(ufl.derivative(F, self._state))
-        self._F, self._J, self._is_linear = fem.form(F), fem.form(J), not holds(J, self._state)
+        self._F, self._J, self._is_linear = compiled(F), compiled(J), not holds(J, self._state)
         C = nonzero(ufl.derivative(F, self._before))
         self._back = compiled(None if C is None else ufl.action(ufl.adjoint(C), self._z))
         given = [bc.dof_indices()[0] for bc in step.bcs]

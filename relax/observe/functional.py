@@ -8,8 +8,10 @@ from dolfinx import fem
 
 from relax.base import parallel
 from relax.base.fem import compat
+from relax.base.fem.forms import compiled
 from relax.base.fem.pointwise import refuse_laws
 from relax.base.fem.quadrature import with_fixed_degrees
+from relax.base.fem.submeshes import check_meshes
 from relax.base.types import Array
 from relax.errors import BadProblem
 from relax.observe.base import Observable
@@ -34,9 +36,10 @@ class Functional(FormObservable):
             raise BadProblem("Functional: expected a UFL form without test or trial functions, multiplied by a measure")
         refuse_laws(form, "Functional")
         super().__init__([*form.coefficients(), *form.constants()])
+        check_meshes(form, "Functional")
         self._given = form
         self.form = with_fixed_degrees(compat.one_subdomain_data(form))
-        self._value = fem.form(self.form)
+        self._value = compiled(self.form)
 
     def value(self, u: fem.Function) -> Array:
         self._load(u)

@@ -18,6 +18,7 @@ from relax.base.checks import of_kind
 from relax.base.fem import compat
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import cell_dofs, terminals_of
+from relax.base.fem.submeshes import outer_facets
 from relax.errors import BadInput, BadProblem
 from relax.meshes import Tag
 
@@ -50,9 +51,10 @@ def clamp(V: fem.FunctionSpace, tags: Tag | Sequence[Tag] | Marker, value: Coeff
     if not callable(tags):
         return _clamp(V, meshes.facets(domain, tags), value)
     domain.topology.create_connectivity(domain.topology.dim - 1, domain.topology.dim)
-    facets = np.empty(0, dtype=np.int32)
+    facets: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
     with parallel.together(domain.comm):
         facets = mesh.locate_entities_boundary(domain, domain.topology.dim - 1, lambda x: _marked(tags, x))
+    facets = facets[np.isin(facets, outer_facets(domain))]
     if not parallel.any_rank(domain.comm, facets.size > 0):
         raise BadInput(
             "clamp: the function marks no facet of the boundary: all vertices of a facet must lie in it; "
@@ -64,9 +66,7 @@ def clamp(V: fem.FunctionSpace, tags: Tag | Sequence[Tag] | Marker, value: Coeff
 def clamp_boundary(V: fem.FunctionSpace, value: Coefficient = 0.0) -> fem.DirichletBC:
     """Hold u = value on the whole boundary; arguments and errors as :func:`clamp`. Collective."""
     of_kind(V, fem.FunctionSpace, "the space of a state, or a part of it", "clamp: V")
-    topology = V.mesh.topology
-    topology.create_connectivity(topology.dim - 1, topology.dim)
-    return _clamp(V, mesh.exterior_facet_indices(topology), value)
+    return _clamp(V, outer_facets(V.mesh), value)
 
 
 def _marked(marker: Marker, x: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

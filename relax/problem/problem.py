@@ -10,11 +10,11 @@ import ufl
 from dolfinx import fem, mesh
 from ufl.core.expr import Expr
 from ufl.corealg.traversal import traverse_unique_terminals
-from ufl.domain import extract_unique_domain
 
 from relax.base.checks import of_kind, one_of, several
 from relax.base.fem.forms import Control, holds, is_same, standing, terminals_of, values_of
 from relax.base.fem.pointwise import PointLaw, check_laws
+from relax.base.fem.submeshes import check_meshes
 from relax.errors import BadProblem
 from relax.problem.blocks import Blocks, equations_of, is_in_blocks
 from relax.problem.boundary import ExpressionCondition
@@ -52,9 +52,9 @@ class Problem:
             guess of a nonlinear solve.
         controls: what to differentiate with respect to: fields (``fem.Function``), numbers or vectors
             (``fem.Constant``), numbers on parts of the mesh (:func:`relax.pieces`), strengths of loads at points
-            (:class:`relax.PointSource`), weights of networks (:class:`relax.LearnedCoefficient`), in ``residual``, in
-            the value of one of ``bcs`` or as it, or in both. With none the control vector is empty, and ``G([])`` is
-            the solution alone.
+            (:class:`relax.PointSource`), fields on a part of the mesh (:func:`relax.meshes.submesh`), weights of networks
+            (:class:`relax.LearnedCoefficient`), in ``residual``, in the value of one of ``bcs`` or as it, or in both.
+            With none the control vector is empty, and ``G([])`` is the solution alone.
         bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself; of blocks on their spaces (on one that
             several share, of each of these).
         name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
@@ -179,7 +179,7 @@ def check_name(name: object) -> None:
 
 
 def check_form(form: ufl.Form, state: fem.Function, what: str) -> None:
-    """Refuse a form in a state that DOLFINx cannot compile, or not differentiate. Local.
+    """Refuse a form in a state that DOLFINx cannot compile, or not differentiate. Collective.
 
     Raises:
         BadProblem: saying what stands in the way in ``what``.
@@ -196,11 +196,9 @@ def check_form(form: ufl.Form, state: fem.Function, what: str) -> None:
         if (kind := values_of(terminal).dtype) != np.float64:
             raise BadProblem(f"{what}: expected numbers of float64, got {terminal} of {kind}; write 1.0, not 1")
     domain = state.function_space.mesh.ufl_domain()
-    for terminal in standing(form):
-        if extract_unique_domain(terminal) != domain:
-            raise BadProblem(f"{what}: expected all on the mesh of the state, got {terminal} on another one")
     if any(other != domain for other in form.ufl_domains()):
         raise BadProblem(f"{what}: expected integrals over the mesh of the state, got one over another mesh")
+    check_meshes(form, what)
 
 
 def _check(problem: Problem) -> None:

@@ -14,8 +14,15 @@ def cell_numbers(domain: mesh.Mesh) -> npt.NDArray[np.int64]:
     know it, its global index, which does.
     """
     topology = domain.topology
-    try:
+    if is_numbered(domain):
         return np.asarray(topology.original_cell_index, dtype=np.int64)
+    cells = topology.index_map(topology.dim)
+    return cells.local_to_global(np.arange(cells.size_local + cells.num_ghosts, dtype=np.int32))
+
+
+def is_numbered(domain: mesh.Mesh) -> bool:
+    """Whether cells know their place in the mesh as it was read or made: those of a submesh do not. Local."""
+    try:
+        return domain.topology.original_cell_index is not None
     except RuntimeError:
-        cells = topology.index_map(topology.dim)
-        return cells.local_to_global(np.arange(cells.size_local + cells.num_ghosts, dtype=np.int32))
+        return False

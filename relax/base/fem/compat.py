@@ -105,3 +105,29 @@ def pack_constants(form: fem.Form) -> npt.NDArray[np.float64]:
     if hasattr(fem, "pack_constants"):
         return fem.pack_constants(form)
     return dolfinx.cpp.fem.pack_constants(form._cpp_object)
+
+
+def entities_of_part(entity_map: Any, num_cells: int) -> npt.NDArray[np.int32]:
+    """Which entity of the whole mesh each local cell of a submesh is (an array in 0.9, an EntityMap from 0.10)."""
+    if hasattr(mesh, "EntityMap"):
+        return np.asarray(entity_map.sub_topology_to_topology(np.arange(num_cells, dtype=np.int32), False))
+    entities = np.asarray(entity_map, dtype=np.int32)
+    if entities.shape != (num_cells,):
+        raise ValueError(f"expected {num_cells} entities")
+    return entities
+
+
+def entity_maps(parts: Any) -> Any:
+    """What forms ask for as ``entity_maps``: in 0.9 by submesh its cell of each entity, from 0.10 the maps themselves.
+
+    ``parts``: by submesh which part it is of which whole mesh.
+    """
+    if hasattr(mesh, "EntityMap"):
+        return [part.entity_map for part in parts.values()]
+    maps = {}
+    for submesh, part in parts.items():
+        known = part.whole.topology.index_map(submesh.topology.dim)
+        cells = np.full(known.size_local + known.num_ghosts, -1, dtype=np.int32)
+        cells[part.entities] = np.arange(len(part.entities), dtype=np.int32)
+        maps[submesh] = cells
+    return maps

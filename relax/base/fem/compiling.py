@@ -17,6 +17,7 @@ from dolfinx.fem.forms import CompiledForm, get_integration_domains
 from dolfinx.mesh import Mesh
 
 from relax.base.fem.jit import on_all_ranks
+from relax.base.fem.submeshes import entity_maps
 from relax.errors import BadProblem
 
 
@@ -92,7 +93,7 @@ def compiled_together(forms: Sequence[ufl.Form], mesh: Mesh) -> list[fem.Form]:
         coefficients = form.coefficients()
         if compiled.num_coefficients != len(coefficients):
             # FFCx has dropped some, and DOLFINx 0.9 then takes others in their places.
-            made.append(fem.form(form))
+            made.append(fem.form(form, entity_maps=entity_maps(form)))
             continue
         made.append(
             fem.create_form(
@@ -102,6 +103,7 @@ def compiled_together(forms: Sequence[ufl.Form], mesh: Mesh) -> list[fem.Form]:
                 parts,
                 {f: f for f in coefficients},
                 {c: c for c in form.constants()},
+                entity_maps(form),
             )
         )
     return made

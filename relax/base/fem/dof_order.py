@@ -21,7 +21,7 @@ from dolfinx import fem, mesh
 
 from relax.base import parallel
 from relax.base.fem import compat
-from relax.base.fem.cells import cell_numbers
+from relax.base.fem.cells import cell_numbers, is_numbered
 from relax.base.types import Array, Indices
 from relax.errors import BadInput
 
@@ -33,7 +33,8 @@ class DofOrder(NamedTuple):
     """Sort keys of the local degrees of freedom, and what turns their values.
 
     Attributes:
-        keys: (num_local, 6): leaf of a mixed space, x, y, z, original cell, index within the entity and component.
+        keys: (num_local, 6): leaf of a mixed space, x, y, z, original cell, index within the entity and component. On a
+            submesh, whose cells have no number, (num_local, 9): three more for the midpoint of the cell.
         turned: values of DOLFINx to values by the entities' own orientation, (num_local, num_local); None where all
             stay as they are.
         back: its inverse.
@@ -51,7 +52,7 @@ def dof_order(V: fem.FunctionSpace) -> DofOrder:
         BadInput: on every rank, where values depend on the orientation of a cell that has none.
     """
     num_local = _num_local(V)
-    keys = np.zeros((num_local, 6))
+    keys: Array = np.zeros((num_local, 9))
     turns: list[tuple[Indices, Any, Any]] = []
     for i, (leaf, parents) in enumerate(_leaves(V, np.arange(num_local))):
         if leaf.element.interpolation_ident:
@@ -61,6 +62,7 @@ def dof_order(V: fem.FunctionSpace) -> DofOrder:
             if leaf.element.needs_dof_transformations:
                 turns.append((parents, *_turns(leaf)))
         keys[parents, 0] = i
+    keys = keys[:, :6] if is_numbered(V.mesh) else keys
     if not turns:
         return DofOrder(keys, None, None)
     turned, back = (_placed([(p, pair[i]) for p, *pair in turns], num_local) for i in (0, 1))
@@ -82,29 +84,37 @@ def _leaves(V: fem.FunctionSpace, parents: Indices) -> Iterator[tuple[fem.Functi
         yield from _leaves(part, parents[dofs])
 
 
-def _keys_of_points(V: fem.FunctionSpace) -> Array:
-    block = V.dofmap.index_map_bs
-    keys = np.zeros((_num_local(V) // block, block, 6))
-    keys[:, :, 1:4] = V.tabulate_dof_coordinates()[: len(keys), None, :]
+def _keys_of_cells(V: fem.FunctionSpace) -> Array:
+    """Keys of blocks that know their cell alone: (num_blocks, block, 9)."""
     # Where dofs of several cells meet in a point (discontinuous spaces) each dof has one cell. Where cells share one
     # dof the coordinate decides already, and whichever cell is written last is of no consequence.
-    keys[V.dofmap.list, :, 4] = cell_numbers(V.mesh)[: len(V.dofmap.list), None, None]
-    keys[:, :, 5] = np.arange(block)
-    return keys.reshape(-1, 6)
+    block, dofs = V.dofmap.index_map_bs, V.dofmap.list
+    keys = np.zeros((_num_local(V) // block, block, 9))
+    if is_numbered(V.mesh):
+        keys[dofs, :, 4] = cell_numbers(V.mesh)[: len(dofs), None, None]
+    else:
+        keys[dofs, :, 6:] = _vertices(V.mesh)[: len(dofs)].mean(axis=1)[:, None, None, :]
+    return keys
+
+
+def _keys_of_points(V: fem.FunctionSpace) -> Array:
+    keys = _keys_of_cells(V)
+    keys[:, :, 1:4] = V.tabulate_dof_coordinates()[: len(keys), None, :]
+    keys[:, :, 5] = np.arange(keys.shape[1])
+    return keys.reshape(-1, 9)
 
 
 def _keys_of_entities(V: fem.FunctionSpace) -> Array:
     element, block, dofs = _element(V), V.dofmap.index_map_bs, V.dofmap.list
     x = _vertices(V.mesh)
-    keys = np.zeros((_num_local(V) // block, block, 6))
-    keys[dofs, :, 4] = cell_numbers(V.mesh)[: len(dofs), None, None]
+    keys = _keys_of_cells(V)
     for entities, of_entities in zip(basix.topology(element.cell_type), element.entity_dofs, strict=True):
         for corners, here in zip(entities, of_entities, strict=True):
             midpoints = x[:, corners].mean(axis=1)
             for k, dof in enumerate(here):
                 keys[dofs[:, dof], :, 1:4] = midpoints[:, None, :]
                 keys[dofs[:, dof], :, 5] = k * block + np.arange(block)
-    return keys.reshape(-1, 6)
+    return keys.reshape(-1, 9)
 
 
 def _element(V: fem.FunctionSpace) -> Any:

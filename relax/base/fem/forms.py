@@ -18,6 +18,7 @@ import relax.base.fem.jit  # noqa: F401  (whatever compiles a form imports this 
 from relax.base.checks import as_number
 from relax.base.fem.numbers import numbers
 from relax.base.fem.pointwise import AtPoints, PointLaw
+from relax.base.fem.submeshes import entity_maps
 from relax.base.types import Array
 
 #: What derivatives are taken with respect to: the UFL coefficient itself.
@@ -107,7 +108,7 @@ def summed(forms: Sequence[ufl.Form | None]) -> ufl.Form | None:
 
 def compiled(form: ufl.Form | None) -> fem.Form | None:
     """The compiled form; None of none. Collective."""
-    return None if form is None else fem.form(form)
+    return None if form is None else fem.form(form, entity_maps=entity_maps(form))
 
 
 def values_of(terminal: Control) -> Array:

@@ -68,8 +68,10 @@ class SpaceLayout:
         """(position of each local dof in the global order, order in which gathered owned parts are written)."""
         gathered = parallel.gather_rows(self.comm, self._dofs.keys[: self.num_owned])
         extent = float(np.ptp(gathered[:, 1:4], axis=0).max()) if len(gathered) else 0.0
-        columns = [_same_for_close(gathered[:, i], _SAME_COORDINATE * extent) for i in (1, 2, 3)]
-        order = np.lexsort((gathered[:, 5], gathered[:, 4], columns[2], columns[1], columns[0], gathered[:, 0]))
+        keys = list(gathered.T)
+        for i in (*range(1, 4), *range(6, len(keys))):
+            keys[i] = _same_for_close(gathered[:, i], _SAME_COORDINATE * extent)
+        order = np.lexsort([keys[i] for i in (5, *range(len(keys) - 1, 5, -1), 4, 3, 2, 1, 0)])
         position_of_gathered = np.empty(self.size, dtype=np.int64)
         position_of_gathered[order] = np.arange(self.size)
         counts = self.comm.allgather(self.num_owned)

@@ -18,6 +18,7 @@ from relax.base.fem import compat
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import num_owned
 from relax.base.fem.layout import ControlLayout, Kind, SpaceLayout, as_rows, control_layout
+from relax.base.fem.submeshes import boundary_measure
 from relax.base.la.linear import LinearSolver
 from relax.base.la.options import DIRECT_SYMMETRIC, Options, merged, same_on_all_ranks
 from relax.base.log import logger
@@ -125,7 +126,8 @@ class SmoothnessPrior:
         # Constants rather than numbers: one compiled form serves all lengths and deviations.
         delta, gamma, beta = (fem.Constant(V.mesh, x) for x in (self.delta, self.gamma, self.beta))
         form = delta * ufl.inner(u, v) * _nodal_measure(V) + gamma * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx
-        matrix = petsc.assemble_matrix(fem.form(form + beta * ufl.inner(u, v) * ufl.ds))
+        form += beta * ufl.inner(u, v) * boundary_measure(V.mesh)
+        matrix = petsc.assemble_matrix(fem.form(form))
         matrix.assemble()
         matrix.setOption(PETSc.Mat.Option.SPD, True)
         return matrix
