@@ -10,6 +10,7 @@ from relax import relaxation as relaxation
 from relax import symbolic as symbolic
 from relax import train as train
 from relax.base.checkpoint import Checkpoint as Checkpoint
+from relax.base.fem.coefficients import interpolated as interpolated
 from relax.base.la.options import AMG_CG as AMG_CG
 from relax.base.la.options import AMG_GMRES as AMG_GMRES
 from relax.base.la.options import DIRECT as DIRECT

@@ -282,6 +282,7 @@ PUBLIC = {
     "relax": {
         "relax": "discovery errors invert meshes observe pdes relaxation symbolic train",
         "relax.base.checkpoint": "Checkpoint",
+        "relax.base.fem.coefficients": "interpolated",
         "relax.base.la.options": "AMG_CG AMG_GMRES DIRECT DIRECT_SYMMETRIC NEWTON",
         "relax.base.teams": "Teams",
         "relax.engine.controls": "control_values",

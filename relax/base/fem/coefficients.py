@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from dolfinx import fem
+from mpi4py import MPI
 from ufl.core.expr import Expr
 from ufl.domain import extract_domains
 
@@ -16,6 +17,9 @@ from relax.base.fem.expansion import Expansion
 from relax.base.fem.pointwise import refuse_laws
 from relax.base.types import Array
 from relax.errors import BadInput
+
+# Of the extent of a mesh: a point this near to it is on it, whatever rounding says.
+_ROUNDING = 1e-9
 
 Coefficient: TypeAlias = float | Sequence[float] | Array | Callable[[Array], Any] | Expr
 
@@ -27,13 +31,15 @@ def as_coefficient(value: Coefficient, V: fem.FunctionSpace) -> Expr:
 
     Args:
         value: a number or a sequence of numbers, which becomes a ``fem.Constant``; a function of x, with x of shape
-            (3, n), which is interpolated in ``V``; or a UFL expression, ``fem.Function`` or ``fem.Constant``, which is
-            passed through and so stays live.
+            (3, n), or a Function of another mesh, which is interpolated in ``V``; or a UFL expression, ``fem.Function``
+            or ``fem.Constant``, which is passed through and so stays live.
         V: where a function of x is interpolated.
 
     Raises:
         BadInput: when it is none of these, or its values are not finite or not of one shape with those of ``V``.
     """
+    if _is_of_another_mesh(value, V):
+        return interpolated(value, V)
     if isinstance(value, Expr):
         _check_mesh(value, V)
         return value
@@ -43,10 +49,18 @@ def as_coefficient(value: Coefficient, V: fem.FunctionSpace) -> Expr:
 
 
 def interpolated(value: Coefficient, V: fem.FunctionSpace) -> fem.Function:
-    """A new function in ``V`` with these values at this moment; a number fills every component.
+    """A new Function in ``V`` with these values at this moment: a coefficient that stays, whatever the given one does.
 
-    A mixed space takes a list, with a value for each of its parts. Collective. Raises as :func:`as_coefficient`; finite
-    values are asked of numbers only.
+    Collective.
+
+    Args:
+        value: a number, which fills every component; a function of x; a UFL expression; or a Function on any mesh over
+            the same ranks, whose values at the points of ``V`` are taken. For a mixed space a list of these, one for
+            each of its parts, the number 0, or a Function in it.
+        V: a space.
+
+    Raises:
+        BadInput: for none of these, and where points of ``V`` are outside the mesh of a Function, with how many.
     """
     result = fem.Function(V)
     parts = V.num_sub_spaces if V.num_sub_spaces > 0 and V.dofmap.bs == 1 else 0
@@ -56,6 +70,9 @@ def interpolated(value: Coefficient, V: fem.FunctionSpace) -> fem.Function:
         for i, of_part in enumerate(value):
             part, dofs = V.sub(i).collapse()
             result.x.array[dofs] = interpolated(of_part, part).x.array
+        return result
+    if _is_of_another_mesh(value, V):
+        _interpolate_across(result, value)
         return result
     if isinstance(value, Expr):
         _interpolate_ufl(result, value)
@@ -117,6 +134,35 @@ def _interpolate_ufl(result: fem.Function, value: Expr) -> None:
     # Between elements that DOLFINx knows, nothing has to be compiled.
     given = value if isinstance(value, fem.Function) else fem.Expression(value, compat.interpolation_points(V))
     result.interpolate(given)
+
+
+def _is_of_another_mesh(value: object, V: fem.FunctionSpace) -> bool:
+    return isinstance(value, fem.Function) and value.function_space.mesh is not V.mesh
+
+
+def _interpolate_across(result: fem.Function, value: Any) -> None:
+    """The values of a Function of another mesh. Collective."""
+    V, W = result.function_space, value.function_space
+    comm = V.mesh.comm
+    if MPI.Comm.Compare(comm, W.mesh.comm) not in (MPI.IDENT, MPI.CONGRUENT):
+        raise BadInput(f"{value} is on a mesh over other ranks; expected one over those of the space")
+    if tuple(W.value_shape) != tuple(V.value_shape) or V.num_sub_spaces > 0 and V.dofmap.bs == 1:
+        raise BadInput(
+            f"expected a Function with values of shape {tuple(V.value_shape)}, in a space that is not mixed, for "
+            f"{V.ufl_element()}; got {value} of {W.ufl_element()}"
+        )
+    index_map = V.mesh.topology.index_map(V.mesh.topology.dim)
+    cells = np.arange(index_map.size_local + index_map.num_ghosts, dtype=np.int32)
+    low, high = parallel.extremes(comm, W.mesh.geometry.x)
+    data = fem.create_interpolation_data(V, W, cells, padding=_ROUNDING * float((high - low).max()))
+    owners = np.asarray(compat.point_owners(data))
+    if outside := parallel.total(comm, int(np.count_nonzero(owners < 0))):
+        raise BadInput(
+            f"{value}: {outside} of {parallel.total(comm, len(owners))} points of the space are outside its mesh; "
+            "expected a Function whose mesh covers that of the space"
+        )
+    result.interpolate_nonmatching(value, cells, data)
+    result.x.scatter_forward()
 
 
 def _check_mesh(value: Expr, V: fem.FunctionSpace, least: int = 0) -> None:

@@ -131,3 +131,9 @@ def entity_maps(parts: Any) -> Any:
         cells[part.entities] = np.arange(len(part.entities), dtype=np.int32)
         maps[submesh] = cells
     return maps
+
+
+def point_owners(data: Any) -> npt.NDArray[np.int32]:
+    """For each point of an interpolation which rank has its cell, below 0 for none (a method before 0.11). Local."""
+    owners = data.src_owner
+    return np.asarray(owners() if callable(owners) else owners)
