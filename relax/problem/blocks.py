@@ -17,7 +17,8 @@ from dolfinx import fem
 from relax.base.checks import several
 from relax.base.fem import compat
 from relax.base.fem.blocks import BlockState
-from relax.base.fem.forms import Control
+from relax.base.fem.forms import Control, holds
+from relax.base.fem.pointwise import replaced
 from relax.base.fem.quadrature import with_fixed_degrees
 from relax.errors import BadProblem
 from relax.problem.boundary import ExpressionCondition
@@ -41,7 +42,7 @@ class Blocks:
     def __init__(self, states: Sequence[fem.Function], equations: Sequence[ufl.Form]) -> None:
         self._states = states
         for i, u in enumerate(states):
-            if not any(u in F.coefficients() for F in equations):
+            if not any(holds(F, u) for F in equations):
                 raise BadProblem(f"state[{i}]: the Function {u.name!r} does not stand in the residual")
         self.state = states[0] if len(states) == 1 else BlockState(states)
         test = ufl.TestFunction(self.state.function_space)
@@ -51,7 +52,7 @@ class Blocks:
         for F, part in zip(equations, tests, strict=True):
             # Each keeps the quadrature that it has by itself: that of a mixed space is of its highest degree.
             own = with_fixed_degrees(compat.one_subdomain_data(F), for_good=False)
-            self.residual += ufl.replace(own, {**swapped, F.arguments()[0]: part})
+            self.residual += replaced(own, {**swapped, F.arguments()[0]: part})
 
     def conditions(self, bcs: Sequence[Any], known: Sequence[Control]) -> list[fem.DirichletBC]:
         """Dirichlet conditions of the blocks as those of the whole; what they take their values from stays live.
@@ -246,7 +247,7 @@ def _entries(bc: fem.DirichletBC, num_local: int) -> Any:
 def _constant(g: Any, known: Sequence[Control], state: BlockState) -> fem.Constant:
     """The Constant of a condition, of which DOLFINx keeps the C++ object alone."""
     for one in known:
-        if one._cpp_object is g:
+        if isinstance(one, fem.Constant) and one._cpp_object is g:
             return one
     constant = fem.Constant(state.function_space.mesh, np.array(g.value))
     constant._cpp_object = g

@@ -320,6 +320,22 @@ def test_an_observable_of_ones_own():
         assert gradient.sum() == pytest.approx(4.0 + 40.0 / 13.0)
 
 
+def test_a_network_of_another_block():
+    """A conductivity that is learnt as a function of the other block is followed into the derivatives."""
+    torch = pytest.importorskip("torch")
+    domain = relax.meshes.interval(4)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, p, v = fem.Function(V, name="u"), fem.Function(V, name="p"), ufl.TestFunction(V)
+    torch.manual_seed(1)
+    network = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1), torch.nn.Softplus())
+    k = relax.LearnedCoefficient(network.double(), [p])
+    equations = [(k * u.dx(0) * v.dx(0) - v) * dx, (p.dx(0) * v.dx(0) + (p - u**2) * v) * dx]
+    on_both = fem.dirichletbc(0.0, fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[0], 0.0)), V)
+    problem = relax.Problem(residual=equations, state=[u, p], controls=[k], bcs=[on_both], name="learnt")
+    with relax.ReducedMap(problem, relax.FieldValues(problem.state.function_space)) as G:
+        assert relax.check_map(G).adjoint_gap < 1e-12
+
+
 def test_one_state_in_a_list():
     """It is as without brackets."""
     V = fem.functionspace(relax.meshes.interval(2), ("Lagrange", 1))
