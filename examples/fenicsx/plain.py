@@ -50,6 +50,30 @@ def solve(F: ufl.Form, u: fem.Function, bcs: Sequence[fem.DirichletBC] = ()) -> 
     raise RuntimeError("plain Newton has not converged")
 
 
+def linear(F: ufl.Form, u: fem.Function, bcs: Sequence[fem.DirichletBC] = ()) -> Callable[[], None]:
+    """What solves an equation that is linear in u, with one factor for all calls. Collective, as is each call."""
+    residual, A = fem.form(F), petsc.assemble_matrix(fem.form(ufl.derivative(F, u)), bcs=list(bcs))
+    A.assemble()
+    x, step, ksp = u.x.petsc_vec, A.createVecRight(), PETSc.KSP().create(A.comm)
+    ksp.setOperators(A)
+    ksp.setType("preonly")
+    ksp.getPC().setType("lu")
+    ksp.getPC().setFactorSolverType("mumps")
+
+    def solved() -> None:
+        petsc.set_bc(x, list(bcs))
+        u.x.scatter_forward()
+        b = petsc.assemble_vector(residual)
+        b.ghostUpdate(PETSc.InsertMode.ADD, PETSc.ScatterMode.REVERSE)
+        petsc.set_bc(b, list(bcs), alpha=0.0)
+        ksp.solve(b, step)
+        b.destroy()
+        x.axpy(-1.0, step)
+        u.x.scatter_forward()
+
+    return solved
+
+
 def pinned(V: fem.FunctionSpace) -> fem.DirichletBC:
     """Zero at the corner (0, 0): what one does in plain DOLFINx about a constant that nothing holds. V may be a part.
 

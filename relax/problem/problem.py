@@ -52,9 +52,9 @@ class Problem:
             guess of a nonlinear solve.
         controls: what to differentiate with respect to: fields (``fem.Function``), numbers or vectors
             (``fem.Constant``), numbers on parts of the mesh (:func:`relax.pieces`), strengths of loads at points
-            (:class:`relax.PointSource`), fields on a part of the mesh (:func:`relax.meshes.submesh`), weights of networks
-            (:class:`relax.LearnedCoefficient`), in ``residual``, in the value of one of ``bcs`` or as it, or in both.
-            With none the control vector is empty, and ``G([])`` is the solution alone.
+            (:class:`relax.PointSource`), fields on a part of the mesh (:func:`relax.meshes.submesh`), weights of
+            networks (:class:`relax.LearnedCoefficient`), in ``residual``, in the value of one of ``bcs`` or as it, or
+            in both. With none the control vector is empty, and ``G([])`` is the solution alone.
         bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself; of blocks on their spaces (on one that
             several share, of each of these).
         name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.

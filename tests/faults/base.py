@@ -168,8 +168,8 @@ MUTANTS = [
         ranks=2,
     ),
     Mutant(
-        "gathered[:, 5], gathered[:, 4],",
-        "gathered[:, 5], 0.0 * gathered[:, 4],",
+        "range(len(keys) - 1, 5, -1), 4, 3, 2, 1, 0)])",
+        "range(len(keys) - 1, 5, -1), 3, 2, 1, 0)])",
         "test_layout.py",
         "values of several cells at one point are in the order of the partition",
         ranks=2,
