@@ -10,6 +10,7 @@ import ufl
 from dolfinx import fem, mesh
 from ufl.core.expr import Expr
 from ufl.corealg.traversal import traverse_unique_terminals
+from ufl.domain import extract_unique_domain
 
 from relax.base.checks import of_kind, one_of, several
 from relax.base.fem.forms import Control, holds, is_same, standing, terminals_of, values_of
@@ -52,9 +53,9 @@ class Problem:
             guess of a nonlinear solve.
         controls: what to differentiate with respect to: fields (``fem.Function``), numbers or vectors
             (``fem.Constant``), numbers on parts of the mesh (:func:`relax.pieces`), strengths of loads at points
-            (:class:`relax.PointSource`), fields on a part of the mesh (:func:`relax.meshes.submesh`), weights of
-            networks (:class:`relax.LearnedCoefficient`), in ``residual``, in the value of one of ``bcs`` or as it, or
-            in both. With none the control vector is empty, and ``G([])`` is the solution alone.
+            (:class:`relax.PointSource`), weights of networks (:class:`relax.LearnedCoefficient`), fields on a part of
+            the mesh (:func:`relax.meshes.submesh`), in ``residual``, in the value of one of ``bcs`` or as it, or in
+            both. With none the control vector is empty, and ``G([])`` is the solution alone.
         bcs: Dirichlet conditions: of :func:`relax.clamp`, or of DOLFINx itself; of blocks on their spaces (on one that
             several share, of each of these).
         name: part of the PETSc options prefix ``relax_<name>_``: letters, digits and underscores.
@@ -196,6 +197,10 @@ def check_form(form: ufl.Form, state: fem.Function, what: str) -> None:
         if (kind := values_of(terminal).dtype) != np.float64:
             raise BadProblem(f"{what}: expected numbers of float64, got {terminal} of {kind}; write 1.0, not 1")
     domain = state.function_space.mesh.ufl_domain()
+    seen = (*form.coefficients(), *form.constants())
+    for terminal in standing(form):
+        if not any(terminal is t for t in seen) and extract_unique_domain(terminal) != domain:
+            raise BadProblem(f"{what}: expected inputs of a network on the mesh of the state, got {terminal}")
     if any(other != domain for other in form.ufl_domains()):
         raise BadProblem(f"{what}: expected integrals over the mesh of the state, got one over another mesh")
     check_meshes(form, what)
