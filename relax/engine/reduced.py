@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +98,9 @@ class ReducedMap(Map):
         self.observable = observable
         self.comm = problem.mesh.comm
         observable.check_controls(problem.controls)
-        earlier = [f for c in problem.components for f in c.earlier] if isinstance(problem, Evolution) else []
+        earlier: list[Any] = []
+        if isinstance(problem, Evolution):
+            earlier = [*(f for c in problem.components for f in c.earlier), *problem.earlier_blocks]
         if any(p is f for p in observable.parameters for f in earlier):
             raise BadProblem(
                 "the observable depends on `previous`, which the steps overwrite; AtSteps looks at any step's state"

@@ -149,7 +149,7 @@ def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapRe
     at_least(seed, 0, "check_map: seed")
     registers = [] if isinstance(G.problem, Evolution) else [*registers_of(G.problem.state), *G.problem.controls]
     if isinstance(G.problem, Evolution):
-        of_states = [f for c in G.problem.components for f in (c.state, *c.earlier)]
+        of_states = [f for c in G.problem.components for f in (*registers_of(c.state), *c.earlier)]
         registers = [*of_states, *G.problem.controls, *G.problem.clock.registers]
     counts = dict(G.counts)
     try:

@@ -156,6 +156,45 @@ class _VectorCondition(ExpressionCondition):
         self._given.set(self.values.x.array)
 
 
+def step_of_blocks(
+    residual: ufl.Form, state: BlockState, previous: Sequence[Any], initial: Any, *, initial_is_fixed: bool
+) -> tuple[ufl.Form, fem.Function]:
+    """A step's residual in which one mixed Function stands for what holds the blocks before the step. Collective.
+
+    Args:
+        residual: of the whole, with the Functions of ``previous`` in it.
+        state: the whole.
+        previous: for each block the Function that holds it before the step, or None.
+        initial: what the blocks start from.
+        initial_is_fixed: whether Functions there are data.
+
+    Returns:
+        The residual, and that Function.
+
+    Raises:
+        BadProblem: when these do not fit together.
+    """
+    names = _names(state.blocks)
+    if len(previous) != len(state.blocks) or all(f is None for f in previous):
+        raise BadProblem(
+            f"previous: expected for each of {names} the Function that holds it before the step, None for one that "
+            f"stands nowhere, got {len(previous)} entries"
+        )
+    for u, f in zip(state.blocks, previous, strict=True):
+        if f is not None and not (isinstance(f, fem.Function) and f.function_space == u.function_space and f is not u):
+            raise BadProblem(f"previous: expected a Function in the space of {u.name!r}, or None, got {f!r:.80}")
+        if f is not None and f not in residual.coefficients():
+            raise BadProblem(f"previous: {f.name!r} does not stand in the step's residual")
+    if isinstance(initial, list | tuple) and not initial_is_fixed and any(isinstance(f, fem.Function) for f in initial):
+        raise BadProblem(
+            f"initial: Functions of {names} are data: expected initial_is_fixed=True, whereby their present values "
+            "count; or, as a control, one Function in step.state.function_space"
+        )
+    before = fem.Function(state.function_space, name="previous")
+    parts = zip(previous, ufl.split(before), strict=True)
+    return replaced(residual, {f: part for f, part in parts if f is not None}), before
+
+
 def is_in_blocks(residual: object, state: object) -> bool:
     """Whether a residual, or a state, is of several parts that are no mixed space's. Local."""
     if not isinstance(state, fem.Function) or not isinstance(residual, ufl.Form):

@@ -11,9 +11,11 @@ import numpy.typing as npt
 from dolfinx import fem, mesh
 
 from relax.base.checks import several
+from relax.base.fem.blocks import BlockState
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import Control, number_now
 from relax.errors import BadProblem
+from relax.problem.blocks import step_of_blocks
 from relax.problem.clock import Clock, checked_times
 from relax.problem.data import at_steps
 from relax.problem.evolution_checks import (
@@ -45,7 +47,8 @@ class Evolution:
     Functions of ``previous``. The state is then the tuple of theirs: an observable sees those that stand in it, or the
     one whose space it is of. And a step can hold several earlier states: ``previous=[f_1, f_2]`` stand for u_{n-1},
     u_{n-2} (multistep methods), which at the start are all u_0; what a first step does otherwise can be said by
-    coefficients that are data.
+    coefficients that are data. A step that is one problem of blocks, ``state=[u, p]``, has in ``previous`` and
+    ``initial`` a list with an entry for each block.
 
     Controls, in the order of the control vector: the initial state where it is one, then the step's own. The initial
     state is a control when ``initial`` is a ``fem.Function``, unless ``initial_is_fixed``, and when ``previous`` is
@@ -111,6 +114,8 @@ class Evolution:
     stages: tuple[Stage | Sum, ...] = field(init=False)
     #: Equations of states at the start.
     starting: tuple[Stage, ...] = field(init=False)
+    #: What ``previous`` named for blocks: one mixed Function stands for these.
+    earlier_blocks: tuple[fem.Function, ...] = field(init=False, default=())
     #: The times of the steps, and what the steps set.
     clock: Clock = field(init=False)
 
@@ -123,6 +128,12 @@ class Evolution:
         for name in ("step", "previous"):
             if isinstance(getattr(self, name), list):
                 keep(**{name: tuple(getattr(self, name))})
+        step = self.step
+        if isinstance(step, Problem) and isinstance(step.state, BlockState) and isinstance(self.previous, tuple):
+            fixed = self.initial_is_fixed
+            keep(earlier_blocks=tuple(f for f in self.previous if isinstance(f, fem.Function)))
+            F, before = step_of_blocks(step.residual, step.state, self.previous, self.initial, initial_is_fixed=fixed)
+            keep(step=replace(step, residual=F), previous=before)
         if self.times is not None:
             times = checked_times(self.times)
             check_beside_times(times, self.num_steps, self.start, self.dt)

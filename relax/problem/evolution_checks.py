@@ -33,11 +33,11 @@ def check_parts(step: Any, previous: Any, num_steps: Any, substitution: Any) -> 
     for item in items:
         if not isinstance(item, Problem | Combination):
             raise BadProblem(f"step: expected a relax.Problem, or a list of them, got {type(item).__name__}")
-        # What others hold of its blocks, and previous ones, would not be told from what is known.
-        if isinstance(item.state, BlockState):
+        # What others hold of its blocks would not be told from what is known.
+        if isinstance(item.state, BlockState) and len(items) > 1:
             raise BadProblem(
-                f"step: expected problems of one Function each, got one of the blocks {item.state.name}; in time these "
-                "are parts of a mixed Function, ufl.split(fem.Function(W)), in the space "
+                f"step: expected problems of one Function each, got one of the blocks {item.state.name}; beside other "
+                "equations these are parts of a mixed Function, ufl.split(fem.Function(W)), in the space "
                 "W = fem.functionspace(mesh, basix.ufl.mixed_element([...]))"
             )
     if not any(isinstance(item, Problem) for item in items):

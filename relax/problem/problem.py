@@ -42,8 +42,8 @@ class Problem:
     after a call, and observables are written in them and in their spaces. ``problem.state`` is then one Function of the
     mixed space of their elements, the same discretisation, and ``residual`` and ``bcs`` are those in it; an observable
     of one's own is handed that one. PETSc's options name the blocks by their Functions where these have names of their
-    own, ``fieldsplit_velocity_pc_type``, else by their numbers. Collective to make. The steps of an ``Evolution`` take
-    no blocks, but mixed spaces.
+    own, ``fieldsplit_velocity_pc_type``, else by their numbers. Collective to make. A step of an ``Evolution`` that
+    is one equation may be one of blocks; ``theta_evolution``, and steps of several equations, take mixed spaces.
 
     Args:
         residual: F(u, m; v), a UFL form of rank one in the test function of the state's space. Linear or not in u.

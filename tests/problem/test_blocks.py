@@ -400,9 +400,15 @@ def test_what_does_not_fit_is_told():
     C = fem.functionspace(domain, ("Lagrange", 1))
     c, before, w = fem.Function(C), fem.Function(C), ufl.TestFunction(C)
     carried = relax.Problem(residual=(c - before + inner(u, grad(c))) * w * dx, state=c)
-    for step, previous in ((problem, f), (problem, [f]), ([problem, carried], [None, before])):
-        with pytest.raises(BadProblem, match=r"step: .*got one of the blocks \(velocity, pressure\); in time"):
-            relax.Evolution(step=step, previous=previous, initial=[None, 0.0], num_steps=2)
+    for step, previous, words in (
+        (problem, [f], "previous: expected for each of 'velocity' and 'pressure'"),
+        (problem, [p, None], "previous: expected a Function in the space of 'velocity'"),
+        (problem, [fem.Function(V, name="u_n"), None], "'u_n' does not stand in the step's residual"),
+        (problem, [f, None], "initial: Functions of 'velocity' and 'pressure' are data"),
+        ([problem, carried], [None, before], r"step: .*got one of the blocks \(velocity, pressure\); beside"),
+    ):
+        with pytest.raises(BadProblem, match=words):
+            relax.Evolution(step=step, previous=previous, initial=[fem.Function(V), 0.0], num_steps=2)
     with pytest.raises(BadProblem, match="expected a UFL form in one test function"):
         relax.theta_evolution(F, [u, p], initial=0.0, dt=0.1, num_steps=2)
 
@@ -437,3 +443,46 @@ def test_goal_oriented_error():
             estimates.append(relax.dual_weighted_residual(lin, [1.0]))
     close(estimates[0].cells.x.array, estimates[1].cells.x.array)
     assert estimates[0].total == pytest.approx(estimates[1].total, rel=1e-9)
+
+
+@pytest.mark.ranks(1, 2, 3)
+def test_steps_of_blocks():
+    """Flow that is set in motion: the same as by a mixed Function, derivatives included; blocks hold what is shown."""
+    domain = relax.meshes.unit_square(3)
+    V, Q = (fem.functionspace(domain, e) for e in (("Lagrange", 2, (2,)), ("Lagrange", 1)))
+    u, u_n, p, f, nu = fem.Function(V, name="u"), fem.Function(V), fem.Function(Q, name="p"), fem.Function(V), None
+    nu = fem.Constant(domain, 0.3)
+    v, q = ufl.TestFunctions(ufl.MixedFunctionSpace(V, Q))
+    f.interpolate(lambda x: np.array([1.0 + x[1], x[0]]))
+
+    def flow(u, p, u_n, v, q):
+        return (inner((u - u_n) / 0.1 + ufl.dot(u_n, ufl.nabla_grad(u)) - f, v) + nu * inner(grad(u), grad(v))
+                - p * div(v) - q * div(u)) * dx  # fmt: skip
+
+    walls = [relax.clamp(V, lambda x: np.isclose(x[1], 0) | np.isclose(x[1], 1))]
+    step = relax.Problem(residual=flow(u, p, u_n, v, q), state=[u, p], controls=[nu, f], bcs=walls, name="flow")
+    start = [lambda x: np.array([x[1] * (1 - x[1]), 0 * x[0]]), 0.0]
+    march = relax.Evolution(step=step, previous=[u_n, None], initial=start, num_steps=3)
+    points = [(0.3, 0.4), (0.9, 0.2)]
+    looks = [relax.PointValues(V, points), relax.AtSteps(relax.Functional((p**2 + u[0] * p) * dx), [2, 3])]
+    G = relax.ReducedMap(march, relax.Stack(looks))
+
+    W = fem.functionspace(domain, basix.ufl.mixed_element([V.ufl_element(), Q.ufl_element()]))
+    w, w_n, (a, b) = fem.Function(W), fem.Function(W), ufl.TestFunctions(W)
+    (y, r), (y_n, _) = ufl.split(w), ufl.split(w_n)
+    walls = [relax.clamp(W.sub(0), lambda x: np.isclose(x[1], 0) | np.isclose(x[1], 1))]
+    one = relax.Problem(residual=flow(y, r, y_n, a, b), state=w, controls=[nu, f], bcs=walls, name="mixed")
+    mixed = relax.Evolution(step=one, previous=w_n, initial=start, num_steps=3)
+    looks = [relax.PointValues(W.sub(0), points), relax.AtSteps(relax.Functional((r**2 + y[0] * r) * dx), [2, 3])]
+    H = relax.ReducedMap(mixed, relax.Stack(looks))
+    m = G.present_control()
+    close(G(m), H(m), 1e-11)
+    seed, dm = np.arange(1.0, G.size_out + 1), np.linspace(-1.0, 1.0, G.size_in)
+    for lin, other in ((G.linearize(m), H.linearize(m)),):
+        close(lin.vjp(seed), other.vjp(seed), 1e-10)
+        close(lin.hvp(seed, dm), other.hvp(seed, dm), 1e-10)
+    for _ in G.trajectory(m):
+        pass
+    close(relax.PointValues(V, points).value(u), G(m)[:4], 1e-13)
+    with pytest.raises(BadProblem, match="depends on `previous`"):
+        relax.ReducedMap(march, relax.Functional(inner(u, u_n) * dx))

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from relax.base.fem.blocks import BlockState
 from relax.base.fem.forms import Control
 from relax.base.la.factors import Key
 from relax.base.types import Array
 from relax.errors import BadProblem
 from relax.observe.base import Look, Observable, Stack
+from relax.observe.blocks import seen_of
 from relax.problem.evolution import Evolution
 from relax.problem.stages import Stage
 
@@ -32,6 +34,10 @@ def looks_of(observable: Observable, evolution: Evolution) -> list[Look]:
     if len(evolution.components) > 1:
         # Each part of a stack can be of another state.
         given = [one for look in given for one in _parts_of(look)]
+    if isinstance(evolution.state, BlockState):
+        # Many steps are looked at by one observable: it stays one.
+        of_whole = {look.observable: seen_of(look.observable, evolution.state) for look in given}
+        given = [replace(look, observable=of_whole[look.observable]) for look in given]
     looks = []
     for look in given:
         dt = look.dt

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
+from relax.base.fem.blocks import hand_out, registers_of
 from relax.base.la.options import Options
 from relax.base.types import Array
 from relax.engine.march.plan import Plan, Run
@@ -56,7 +57,7 @@ class StepSystem:
         self.records = Records(evolution.components)
         self.counts = counts
         equations = [s for s in (*evolution.stages, *evolution.starting) if isinstance(s, Stage)]
-        registers = [f for c in evolution.components for f in (c.state, *c.earlier)]
+        registers = [f for c in evolution.components for f in (*registers_of(c.state), *c.earlier)]
         # An initial state that is a control is none of the step's.
         own = [*evolution.controls, *registers]
         observed = [p for p in observable.parameters if not any(p is c for c in own)]
@@ -167,6 +168,7 @@ class StepSystem:
         """The registers of the states hold those of a record, of what the steps solve for. Local."""
         for state, ages in zip(self.evolution.states, self.records.local, strict=True):
             state.x.array[:] = record[ages[0]]
+            hand_out(state)
 
     # -- a step forwards -----------------------------------------------------------------------------------------------
 
