@@ -1,8 +1,8 @@
 """Poisson's equation for the flux and the potential: DOLFINx's mixed demo, with a field of fluxes as a control.
 
 σ = ∇u + g, div σ = -f in the unit square, u = 0 at the left and right, σ · n = sin(5 x) at the bottom and top
-(dimensionless); σ and the control g are Raviart-Thomas fields, u is constant in each cell. What is no value at a point
-has no order that is independent of the partition, so each rank keeps its own part of g (``layout="owned"``).
+(dimensionless); σ and the control g are Raviart-Thomas fields, u is constant in each cell. The numbers of g are fluxes
+through facets, in an order and with signs that do not depend on the partition.
 
 Run: python3 examples/fenicsx/mixed_poisson.py
 """
@@ -31,7 +31,7 @@ bottom = relax.clamp(W.sub(0), "bottom", lambda x: np.stack([0.0 * x[0], -np.sin
 
 problem = relax.Problem(residual=F, state=state, controls=[g], bcs=[top, bottom], name="mixed")
 seen = [u**2 * dx, inner(sigma, sigma) * dx]
-G = relax.ReducedMap(problem, relax.Stack([relax.Functional(form) for form in seen]), layout="owned")
+G = relax.ReducedMap(problem, relax.Stack([relax.Functional(form) for form in seen]))
 
 
 def plain():
