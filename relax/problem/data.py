@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dolfinx import fem
+import ufl
+from dolfinx import fem, mesh
 from mpi4py import MPI
 from ufl.core.expr import Expr
 
@@ -15,7 +16,7 @@ from relax.base import parallel
 from relax.base.checks import of_kind
 from relax.base.fem.coefficients import local_values
 from relax.base.fem.expansion import Expansion
-from relax.base.fem.forms import Control
+from relax.base.fem.forms import Control, holds, like
 from relax.base.fem.layout import SpaceLayout
 from relax.base.types import Array
 from relax.errors import BadInput, BadProblem
@@ -191,6 +192,19 @@ def at_steps(data: Any, num_steps: int, comm: MPI.Comm) -> dict[Control, StepVal
         if not made[f].fits(num_steps):
             raise BadProblem(f"data[{f}]: has values for another number of steps than {num_steps}; pass data= anew")
     return made
+
+
+def held_before(data: dict[Control, Any], residual: ufl.Form, domain: mesh.Mesh) -> dict[Control, Control]:
+    """For what changes within steps and stands in a residual, copies that hold it at the beginning of a step.
+
+    Local. The copies and their values are put among the data.
+    """
+    copies: dict[Control, Control] = {}
+    for f, values in list(data.items()):
+        if isinstance(values, StepValues) and values.changes_within and holds(residual, f):
+            copies[f] = fem.Function(f.function_space) if isinstance(f, fem.Function) else like(f, domain)
+            data[copies[f]] = EarlierValues(copies[f], values)
+    return copies
 
 
 def _table(path: Path, what: str) -> Array:

@@ -12,12 +12,12 @@ from ufl.core.expr import Expr
 
 from relax.base.checks import as_number, of_kind, several
 from relax.base.fem.coefficients import Coefficient
-from relax.base.fem.forms import Control, holds, like
+from relax.base.fem.forms import Control
 from relax.base.fem.pointwise import replaced
 from relax.errors import BadProblem
 from relax.problem.boundary import homogeneous
 from relax.problem.clock import checked_times
-from relax.problem.data import EarlierValues, at_steps
+from relax.problem.data import at_steps, held_before
 from relax.problem.evolution import Evolution
 from relax.problem.evolution_checks import check_length
 from relax.problem.problem import Problem, check_control
@@ -116,11 +116,8 @@ def newmark_evolution(
     moved: dict[Any, Any] = {state: _between(alpha_f, state, u_1), w: _between(alpha_f, w_n, w_1)}
     if time is not None:
         moved[time] = time - alpha_f * k
-    for f, values in list(given.items()) if alpha_f else ():
-        if values.changes_within and holds(residual, f):
-            copy = fem.Function(f.function_space) if isinstance(f, fem.Function) else like(f, V.mesh)
-            given[copy] = EarlierValues(copy, values)
-            moved[f] = _between(alpha_f, f, copy)
+    if alpha_f:
+        moved |= {f: _between(alpha_f, f, copy) for f, copy in held_before(given, residual, V.mesh).items()}
     step = M(_between(alpha_m, a_n, a_1)) + replaced(residual, moved)
     starts = [f for f in (initial, initial_velocity, initial_acceleration) if isinstance(f, fem.Function)]
     own = [c for c in controls if stands_in(c, step, bcs) or not any(c is f for f in starts)]

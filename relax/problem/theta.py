@@ -14,12 +14,12 @@ from ufl.core.expr import Expr
 
 from relax.base.checks import as_number, at_least, of_kind, several
 from relax.base.fem.coefficients import Coefficient
-from relax.base.fem.forms import Control, holds, like
+from relax.base.fem.forms import Control
 from relax.base.fem.pointwise import replaced
 from relax.base.types import Array
 from relax.errors import BadProblem
 from relax.problem.clock import checked_times
-from relax.problem.data import EarlierValues, StepValues, at_steps
+from relax.problem.data import at_steps, held_before
 from relax.problem.evolution import Evolution
 from relax.problem.evolution_checks import check_length
 from relax.problem.problem import Problem, check_control
@@ -125,13 +125,7 @@ def theta_evolution(
         given |= dict(zip(weights, _bdf2(steps), strict=True))
         difference = sum((c * u for c, u in zip(weights[1:], before, strict=True)), start=weights[0] * state)
     change = ufl.inner(difference, v) * ufl.dx(domain=V.mesh, metadata=rule)
-    earlier: dict[Control, Control] = {}
-    if theta != 1.0:
-        # R_{n-1} takes what a step begins with from copies, that hold it.
-        for f, values in list(given.items()):
-            if isinstance(values, StepValues) and values.changes_within and holds(residual, f):
-                earlier[f] = fem.Function(f.function_space) if isinstance(f, fem.Function) else like(f, V.mesh)
-                given[earlier[f]] = EarlierValues(earlier[f], values)
+    earlier = held_before(given, residual, V.mesh) if theta != 1.0 else {}
     form = change + k * averaged(residual, state, previous, theta, time, k, earlier)
     # The initial state may be named, and need not be.
     own = [c for c in controls if c is not initial or stands_in(c, residual, bcs)]
