@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import ufl
 from mpi4py import MPI
 
 from relax import meshes
@@ -12,7 +13,7 @@ from relax.engine.reduced import ReducedMap
 from relax.engine.verify import MapReport, check_map
 from relax.errors import BadInput
 from relax.jobs.setting.equation import find_function
-from relax.observe import FieldValues
+from relax.observe import FieldValues, Functional, Observable, Stack
 from relax.problem.evolution import Evolution
 from relax.problem.problem import Problem
 
@@ -66,7 +67,11 @@ def check(
     else:
         made = function(**few)
     if isinstance(made, Problem | Evolution):
-        made = ReducedMap(made, FieldValues(made.state.function_space))
+        if isinstance(made.state, tuple):
+            seen: Observable = Stack([Functional(ufl.inner(u, u) * ufl.dx) for u in made.state])
+        else:
+            seen = FieldValues(made.state.function_space)
+        made = ReducedMap(made, seen)
     if not isinstance(made, ReducedMap):
         kind = type(made).__name__
         raise BadInput(f"{name} returned a {kind}; expected a relax.Problem, a relax.Evolution or a relax.ReducedMap")

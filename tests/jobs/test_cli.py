@@ -283,6 +283,14 @@ def wrong(mesh):
     problem = right(mesh)
     return relax.ReducedMap(problem, Wrong(problem.state.function_space))
 
+def split(mesh):
+    first = right(mesh)
+    a, v = first.state, ufl.TestFunction(first.state.function_space)
+    b, old = fem.Function(a.function_space), fem.Function(a.function_space)
+    F = ((b - old - 0.1 * a) * v) * ufl.dx
+    second = relax.Problem(residual=F, state=b)
+    return relax.Evolution(step=[first, second], previous=[None, old], initial=[None, 1.0], num_steps=2)
+
 def other(mesh):
     return 3
 """
@@ -294,6 +302,7 @@ def other(mesh):
     [
         ("right", ["--n", "4"], 0, ""),
         ("made", [], 0, ""),
+        ("split", ["--n", "3"], 0, ""),
         ("wrong", ["--n", "4"], 1, "check failed"),
         ("other", [], 2, "returned a int"),
         ("made", ["--mesh", "a.msh"], 2, "takes no mesh"),

@@ -89,6 +89,11 @@ def build_equation(file: JobFile[Any], domain: mesh.Mesh, **more: Any) -> Proble
         raise BadInput(
             f"[pde] name: {file.job.pde.name} returned a {kind}; expected a relax.Problem or a relax.Evolution"
         )
+    if isinstance(made.state, tuple):
+        raise BadInput(
+            f"[pde] name: {file.job.pde.name} returned an evolution of {len(made.state)} states; a job sees and draws "
+            "one: expected a step of one equation, with parts of a mixed state. A script takes several"
+        )
     return made
 
 

@@ -201,7 +201,7 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
 def _check(G: ReducedMap) -> None:
     """Refuse a map whose inverse is another. Local, and the same on every rank."""
     problem, seen = G.problem, G.observable
-    if not isinstance(problem, Evolution) or len(problem.controls) != 1:
+    if not isinstance(problem, Evolution) or not problem.is_plain or len(problem.controls) != 1:
         raise BadInput("heat_inverse: expected a map of an evolution whose one control is the initial state")
     if problem.controls[0] is not problem.initial_state:
         raise BadInput("heat_inverse: expected the initial state as control, got another")

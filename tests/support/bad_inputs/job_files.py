@@ -74,6 +74,18 @@ def module(words, content):
     return job(words, ('"poisson.diffusion"\nsource = 10.0', f'"{name}:made"'), **{f"{name}__py": content})
 
 
+_SPLIT = """
+import relax, ufl
+from dolfinx import fem
+
+def made(mesh, source=1.0):
+    V = fem.functionspace(mesh, ("Lagrange", 1))
+    a, b, old, v = fem.Function(V), fem.Function(V), fem.Function(V), ufl.TestFunction(V)
+    first = relax.Problem(residual=(a - old) * v * ufl.dx, state=a)
+    second = relax.Problem(residual=(b - a) * v * ufl.dx, state=b)
+    return relax.Evolution(step=[first, second], previous=[None, old], initial=[None, 1.0], num_steps=1)
+"""
+
 MISTAKES = {
     # the file
     "a job: missing": line("there is no such job file", "run", "job.toml"),
@@ -153,6 +165,7 @@ MISTAKES = {
     "pde: a function of nothing": module("takes no mesh", "def made(): ...\n"),
     "pde: a function that returns text": module("returned a str", "def made(mesh, source=1): return 'x'\n"),
     "pde: no syntax": module("module_of_a_mistake_5:made: importing module_of_a_mistake_", "def made(:\n"),
+    "pde: several states": module("returned an evolution of 2 states", _SPLIT),
     "pde: in time": job(
         "[pde]: heat.evolution needs dt, num_steps as well (it take",
         ('"poisson.diffusion"\nsource = 10.0', '"heat.evolution"'),
