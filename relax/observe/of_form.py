@@ -146,7 +146,8 @@ class FormObservable(Observable):
 
     @property
     def parameters(self) -> list[Control]:
-        return [t for t in self._held if t is not self._state]
+        # The state, too: which one that is differs between maps.
+        return list(self._held)
 
     def check_state(self, state: fem.Function) -> None:
         if not any(state is t for t in self._held):

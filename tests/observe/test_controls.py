@@ -262,3 +262,18 @@ def test_a_value_needs_no_derivative(monkeypatch):
         for product in (lambda: lin.jvp(point), lambda: lin.vjp([1.0])):
             message = str(raised_everywhere(relax.BadProblem, product))
             assert "Functional: its derivative in u cannot be made" in message and "no rule" in message
+
+
+@pytest.mark.ranks(1, 2)
+def test_one_observable_of_two_maps():
+    """What is the state of one map and a control of the other is either, whatever has been looked at before."""
+    V = fem.functionspace(meshes.unit_square(2), ("Lagrange", 1))
+    a, b, v = fem.Function(V), fem.Function(V), ufl.TestFunction(V)
+    J = Functional((a**2 * b + b**3) * dx)
+    problems = [
+        relax.Problem(residual=(u - m + u**3) * v * dx, state=u, controls=[m]) for u, m in ((b, a), (a, b), (b, a))
+    ]
+    for problem in problems:
+        G = ReducedMap(problem, J)
+        G(np.ones(G.size_in))
+        checked(G)

@@ -79,7 +79,7 @@ class Observation:
             raise BadProblem(f"{type(observable).__name__}: expected an observable of one of the states {named}")
         held = [j for j in fitting if observable.holds(states[j])]
         if held:
-            # The first one is its state; one that has been, in another call, is none of its parameters.
+            # The first one is its state, unless it sees one that it does not name.
             first = next((j for j in fitting if j not in held), held[0])
             return [first, *(j for j in held if j != first)]
         solved = [j for j in fitting if isinstance(evolution.stages[j], Stage)]
