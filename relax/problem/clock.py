@@ -50,8 +50,9 @@ class Clock:
         self._start = start
         self._length = dt if times is not None and isinstance(dt, fem.Constant) else None
         self._set: list[tuple[Control, Callable[[int, Array | None], Any]]] = [(d.terminal, d.at) for d in data]
-        if times is not None and self._length is not None:
-            lengths = _without_rounding(times)
+        self._lengths = None if times is None else _without_rounding(times)
+        if self._lengths is not None and self._length is not None:
+            lengths = self._lengths
             self._set.append((self._length, lambda n, grid: lengths[max(n - 1, 0)]))
         set_here = [register for register, _ in self._set]
         self.constants = [c for c in set_here if isinstance(c, fem.Constant)]
@@ -73,15 +74,16 @@ class Clock:
             return self.times[: N + 1]
         return None if self._dt is None else self._start + np.arange(N + 1) * number_now(self._dt)
 
+    def lengths(self) -> Array | None:
+        """t_n - t_{n-1} as they are now, without the rounding of a late start: (N,); None where not known. Local."""
+        if self._lengths is not None:
+            return self._lengths
+        return None if self._dt is None else np.full(self.num_steps, number_now(self._dt))
+
     def weights(self) -> Array | None:
         """Of the trapezoidal rule over all steps, as they are now: (N + 1,); None where no length is known. Local."""
-        if self.times is not None:
-            lengths = np.diff(self.times)
-        elif self._dt is not None:
-            lengths = np.full(self.num_steps, number_now(self._dt))
-        else:
-            return None
-        return 0.5 * (np.append(lengths, 0.0) + np.append(0.0, lengths))
+        lengths = self.lengths()
+        return None if lengths is None else 0.5 * (np.append(lengths, 0.0) + np.append(0.0, lengths))
 
     def follows(self, dt: Any) -> bool:
         """Whether the steps set this Constant to their lengths."""
@@ -107,6 +109,33 @@ class Clock:
             for register, at in self._set
             if isinstance(register, fem.Constant)
         }
+
+
+class OfLengths(StepValues):
+    """What a Constant holds at step n, where that follows from the lengths of the steps. Local.
+
+    Args:
+        terminal: the Constant.
+        of_lengths: from the lengths, (N,), to one number for each step, (N,).
+    """
+
+    def __init__(self, terminal: fem.Constant, of_lengths: Callable[[Array], Array]) -> None:
+        self.terminal = terminal
+        self._of_lengths = of_lengths
+        self._known: tuple[Array, Array] | None = None
+
+    @property
+    def needs_time(self) -> bool:
+        return False
+
+    def fits(self, num_steps: int) -> bool:
+        return True
+
+    def at(self, n: int, grid: Array | None) -> Array:
+        assert grid is not None, "who asks for lengths names them"
+        if self._known is None or not np.array_equal(self._known[0], grid):
+            self._known = grid.copy(), self._of_lengths(_without_rounding(grid))
+        return self._known[1][max(n - 1, 0)]
 
 
 def _without_rounding(times: Array) -> Array:

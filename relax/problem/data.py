@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class StepValues:
         self._last: tuple[float, Array] | None = None
         if isinstance(given, str | Path):
             given = self._read(Path(given))
-        if isinstance(given, Expr) or not (callable(given) or hasattr(given, "__len__")):
+        if isinstance(given, Expr | Mapping | Set) or not (callable(given) or hasattr(given, "__len__")):
             raise BadInput(f"{what}: expected {_WAYS}; got {given!r:.80}")
         self._function: Callable[[float], Any] | None = given if callable(given) else None
         self._rows: list[Array] = [] if callable(given) else self._of_steps(given)

@@ -13,7 +13,7 @@ from dolfinx import fem, mesh
 from relax.base.checks import several
 from relax.base.fem.blocks import BlockState
 from relax.base.fem.coefficients import Coefficient, interpolated
-from relax.base.fem.forms import Control, number_now
+from relax.base.fem.forms import Control, is_same, number_now
 from relax.errors import BadProblem
 from relax.problem.blocks import step_of_blocks
 from relax.problem.clock import Clock, checked_times
@@ -50,8 +50,9 @@ class Evolution:
     coefficients that are data. A step that is one problem of blocks, ``state=[u, p]``, has in ``previous`` and
     ``initial`` a list with an entry for each block.
 
-    Controls, in the order of the control vector: the initial state where it is one, then the step's own. The initial
-    state is a control when ``initial`` is a ``fem.Function``, unless ``initial_is_fixed``, and when ``previous`` is
+    Controls, in the order of the control vector: the initial state where it is one that the step does not name, then
+    the step's own. One that stands in several equations is named in each of them, and is one. The initial state is a
+    control when ``initial`` is a ``fem.Function``, unless ``initial_is_fixed``, and when ``previous`` is
     among the step's controls, where it then stands for the initial state. A control in ``per_step`` has one value per
     step, N of them one after the other in the control vector; every other is shared by all steps. With none of them the
     control vector is empty, and ``G([])`` is the solution alone.
@@ -71,8 +72,9 @@ class Evolution:
         data: ``{f: values}``: Functions and Constants that are no controls and hold another value in each step: in the
             step's residual, as boundary values or in them, in an observable. Values: an array or a list with one for
             each step, or with one more, that of the start first; a function of the time, ``lambda t: value``, or
-            ``lambda t: lambda x: ...``, which is asked for t_n in step n; or a file, ``.npy`` of such an array, or
-            ``.csv`` of rows "t, value, ...", linear between them. After a call f holds that of the step last worked at.
+            ``lambda t: lambda x: ...``, which is asked for t_n in step n, forwards and backwards, and has to say the
+            same each time; or a file, ``.npy`` of such an array, or ``.csv`` of rows "t, value, ...", linear between
+            them. After a call f holds that of the step last worked at.
         time: a scalar Constant in the step's residual, in an expression of an observable, or both: at step n it holds
             t_n, the time at the step's end. After a call it holds the time of the step last worked at.
         dt: the length of a step, in the units of ``time``: a number, or a scalar Constant, which stays live. Needed
@@ -153,7 +155,7 @@ class Evolution:
             new = [f for f, value in zip(initials, given, strict=True) if isinstance(value, fem.Function)]
             named = [f for f in new if not any(f is c for c in named)] + named
         # The initial state can stand in the steps, too: it is one control for both.
-        keep(controls=tuple({id(c): c for c in named}.values()))
+        keep(controls=tuple(c for i, c in enumerate(named) if not any(is_same(c, other) for other in named[:i])))
         check_sums(self.stages, self.dt, self.times, named)
         data = at_steps(self.data, self.num_steps, self.mesh.comm)
         needs_time = any(values.needs_time for values in data.values())
@@ -246,7 +248,7 @@ class Evolution:
 
     def is_per_step(self, control: Control) -> bool:
         """Whether this control has a value of its own in each step."""
-        return any(control is c for c in self.per_step)
+        return any(is_same(control, c) for c in self.per_step)
 
     @property
     def step_length(self) -> float | None:

@@ -11,7 +11,7 @@ from dolfinx import fem
 
 from relax.base.checks import of_kind, several
 from relax.base.fem.blocks import BlockState
-from relax.base.fem.forms import Control, number_now
+from relax.base.fem.forms import Control, is_same, number_now
 from relax.base.types import Array
 from relax.errors import BadProblem
 from relax.problem.problem import Problem
@@ -147,23 +147,27 @@ def check_initial_states(
 def check_controls(
     problems: Sequence[Problem], components: Sequence[Component], per_step: Sequence[Control], initials: Sequence[Any]
 ) -> None:
-    """Refuse states among the controls, and controls per step that are none of the step's.
+    """Refuse states among the controls, what derivatives would miss, and controls per step that are none of the step's.
 
     Raises:
         BadProblem: saying which.
     """
-    for problem in problems:
-        for c in problem.controls:
-            if any(c is other.state for other in components):
+    earlier = [f for c in components for f in c.earlier]
+    for c in [c for problem in problems for c in problem.controls]:
+        if any(c is other.state for other in components):
+            raise BadProblem(f"step: the state {c} is among the controls; what an equation holds of others is known")
+        for problem in problems if not any(c is f for f in earlier) else ():
+            if stands_in(c, problem.residual, problem.bcs) and not any(is_same(c, own) for own in problem.controls):
                 raise BadProblem(
-                    f"step: the state {c} is among the controls; what an equation holds of others is known"
+                    f"step: the control {c} stands in the problem of {problem.state.name!r}, too; name it among the "
+                    "controls of each problem in which it stands, so that derivatives see all of them"
                 )
-    starts = [*initials, *(f for c in components for f in c.earlier)]
+    starts = [*initials, *earlier]
     for i, control in enumerate(per_step):
-        known = any(control is c for problem in problems for c in problem.controls)
+        known = any(is_same(control, c) for problem in problems for c in problem.controls)
         if not known or any(control is f for f in starts):
             raise BadProblem(f"per_step[{i}] ({control}): expected a control of the step other than the initial state")
-        if any(control is other for other in per_step[:i]):
+        if any(is_same(control, other) for other in per_step[:i]):
             raise BadProblem(f"per_step[{i}] is an earlier one again")
 
 
@@ -188,6 +192,12 @@ def check_clock(problems: Sequence[Problem], time: Any, dt: Any, start: float, t
         check_length(dt, "dt")
     if times is not None and any(dt is c for c in controls):
         raise BadProblem("dt is set by the steps, by times; expected it not to be among the controls")
+    if any(dt is c for c in controls) and (time is not None or needs_time):
+        raise BadProblem(
+            f"dt: the length of a step is the control {dt}, and the steps hold the time, or data that are functions of "
+            "it, which would have to be differentiated; write the time as dt * n with a Constant n that is data, or "
+            "take a dt that is no control"
+        )
     if not np.isfinite(start):
         raise BadProblem(f"start: expected a finite time, got {start!r}")
     if dt is None and times is None and needs_time:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import numpy as np
 import ufl
 from dolfinx import fem, mesh
+from ufl.core.expr import Expr
 
-from relax.base.checks import several
+from relax.base.checks import as_number, of_kind, several
 from relax.base.fem.forms import Control, holds
 from relax.errors import BadProblem
 from relax.problem.problem import Problem, gives
@@ -26,11 +28,31 @@ class Combination:
 
     Args:
         state: u.
-        terms: (x_i, w_i): states that are known already and Functions of ``previous``, all in the space of u.
+        terms: (x_i, w_i): states that are known already and Functions of ``previous``, all in the space of u. A weight
+            is a number, or a function of the length of the step.
+
+    Raises:
+        BadProblem: for anything else.
     """
 
     state: fem.Function
     terms: Sequence[tuple[fem.Function, Weight]]
+
+    def __post_init__(self) -> None:
+        of_kind(self.state, fem.Function, "a dolfinx.fem.Function", "Combination: state")
+        terms = several(self.terms, "pairs (x, weight)", "Combination: terms")
+        object.__setattr__(self, "terms", terms)
+        if not terms:
+            raise BadProblem("Combination: terms: expected at least one pair (x, weight), got none")
+        for i, term in enumerate(terms):
+            if not isinstance(term, tuple | list) or len(term) != 2:
+                raise BadProblem(f"Combination: terms[{i}]: expected a pair (x, weight), got {term!s:.80}")
+            weight = term[1]
+            if isinstance(weight, Expr) or not (callable(weight) or np.isfinite(as_number(weight))):
+                raise BadProblem(
+                    f"Combination: terms[{i}]: expected a weight that is a number, or a function of the length of the "
+                    f"step, got {weight!s:.80}; what else changes, or is a control, stands in a Problem"
+                )
 
     @property
     def mesh(self) -> mesh.Mesh:
@@ -82,8 +104,15 @@ class Sum:
     weights: tuple[Weight, ...]
 
     def at(self, length: float | None) -> list[float]:
-        """The weights in a step of this length."""
-        return [w(length) if callable(w) else w for w in self.weights]  # type: ignore[arg-type]
+        """The weights in a step of this length.
+
+        Raises:
+            BadProblem: where one is no finite number.
+        """
+        weights = [as_number(w(length) if callable(w) else w) for w in self.weights]  # type: ignore[arg-type]
+        if not np.isfinite(weights).all():
+            raise BadProblem(f"Combination: expected weights that are finite numbers, got {weights} at dt = {length}")
+        return weights
 
 
 def components_of(items: Sequence[Problem | Combination], previous: object) -> list[Component]:

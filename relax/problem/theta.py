@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -12,13 +13,13 @@ import ufl
 from dolfinx import default_scalar_type, fem
 from ufl.core.expr import Expr
 
-from relax.base.checks import as_number, at_least, of_kind, several
+from relax.base.checks import as_number, of_kind, several
 from relax.base.fem.coefficients import Coefficient
 from relax.base.fem.forms import Control
 from relax.base.fem.pointwise import replaced
 from relax.base.types import Array
 from relax.errors import BadProblem
-from relax.problem.clock import checked_times
+from relax.problem.clock import OfLengths, checked_times
 from relax.problem.data import at_steps, held_before
 from relax.problem.evolution import Evolution
 from relax.problem.evolution_checks import check_length
@@ -113,16 +114,14 @@ def theta_evolution(
     previous = fem.Function(V, name="previous")
     k = dt if isinstance(dt, fem.Constant) else fem.Constant(V.mesh, default_scalar_type(length))
     rule = {"quadrature_rule": "vertex", "quadrature_degree": 1} if lumped else {}
-    lengths = None if times is None else np.diff(checked_times(times))
-    N = num_steps if lengths is None else len(lengths)
+    N = num_steps if times is None else len(checked_times(times)) - 1
     given: dict[Control, Any] = dict(at_steps({} if data is None else data, N, V.mesh.comm))
     before: list[fem.Function] = [previous]
     difference = state - previous
     if is_bdf2:
         before.append(fem.Function(V, name="previous_2"))
         weights = [fem.Constant(V.mesh, default_scalar_type(0.0)) for _ in range(3)]
-        steps = np.ones(at_least(N, 1, "num_steps")) if lengths is None else lengths
-        given |= dict(zip(weights, _bdf2(steps), strict=True))
+        given |= {c: OfLengths(c, partial(_bdf2, which=i)) for i, c in enumerate(weights)}
         difference = sum((c * u for c, u in zip(weights[1:], before, strict=True)), start=weights[0] * state)
     change = ufl.inner(difference, v) * ufl.dx(domain=V.mesh, metadata=rule)
     earlier = held_before(given, residual, V.mesh) if theta != 1.0 else {}
@@ -141,12 +140,10 @@ def theta_evolution(
     )  # fmt: skip
 
 
-def _bdf2(lengths: Array) -> list[Array]:
-    """The weights of u_n, u_{n-1} and u_{n-2} in steps of these lengths, the first one backward Euler."""
+def _bdf2(lengths: Array, which: int) -> Array:
+    """The weight of u_n, u_{n-1} or u_{n-2} in steps of these lengths, the first one backward Euler."""
     w = np.append(0.0, lengths[1:] / lengths[:-1])
-    # Lengths that differ by rounding alone have the weights of equal ones.
-    w = np.where(np.abs(w - 1.0) < 1e-12, 1.0, w)
-    return [(1.0 + 2.0 * w) / (1.0 + w), -(1.0 + w), w**2 / (1.0 + w)]
+    return np.asarray(((1.0 + 2.0 * w) / (1.0 + w), -(1.0 + w), w**2 / (1.0 + w))[which])
 
 
 def averaged(

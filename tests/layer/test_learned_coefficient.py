@@ -181,6 +181,25 @@ def test_steps_that_are_linear_in_the_state():
     compare(maps)
 
 
+@pytest.mark.ranks(1, 2)
+def test_equations_of_a_step_that_share_a_network():
+    """Each has its own coefficient, named in its controls: the weights are one control."""
+    V = fem.functionspace(meshes.unit_square(1), ("Lagrange", 1))
+    a, b, old, v, s = fem.Function(V), fem.Function(V), fem.Function(V), ufl.TestFunction(V), fem.Constant(V.mesh, 0.0)
+    shared = network(2)
+    first, second = LearnedCoefficient(shared, [a, s]), LearnedCoefficient(shared, [b, a])
+    step = [
+        Problem(residual=((a - old) * v + 0.1 * first * inner(grad(a), grad(v)) - v) * dx, state=a, controls=[first]),
+        Problem(residual=(b - a - 0.1 * second) * v * dx, state=b, controls=[second]),
+    ]
+    evolution = relax.Evolution(
+        step=step, previous=[None, old], initial=[None, lambda x: x[0]], num_steps=2, data={s: [1.0, 2.0]}
+    )
+    G = ReducedMap(evolution, relax.ExpressionField(a * b, V))
+    assert G.size_in == first.size
+    assert relax.check_map(G).adjoint_gap < 1e-12
+
+
 def test_a_law_of_coordinates_alone_leaves_the_problem_linear():
     """As data it is a coefficient: new weights are a new operator, seen at the next call."""
 

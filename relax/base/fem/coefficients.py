@@ -118,6 +118,8 @@ def local_values(terminal: fem.Function | fem.Constant, value: Any, what: str) -
     if isinstance(terminal, fem.Function):
         return interpolated(value, terminal.function_space).x.array
     try:
+        if np.iscomplexobj(value):
+            raise TypeError("complex")
         return np.broadcast_to(np.asarray(value, dtype=np.float64), terminal.value.shape).copy()
     except (TypeError, ValueError) as cause:
         raise BadInput(
@@ -176,6 +178,8 @@ def _numbers(value: Any, shape: tuple[int, ...]) -> Array:
     if _holds_ufl(value):
         # NumPy takes a scalar Constant for the number that it is now.
         raise BadInput("expected numbers, got UFL among them; write ufl.as_vector([...]), or ufl.as_matrix")
+    if np.iscomplexobj(value):
+        raise BadInput(f"expected real numbers, got complex ones: {value!r:.80}")
     try:
         numbers = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from relax.base.fem.blocks import BlockState
-from relax.base.fem.forms import Control
+from relax.base.fem.forms import Control, is_same, number_now
 from relax.base.la.factors import Key
 from relax.base.types import Array
 from relax.errors import BadProblem
@@ -15,6 +15,9 @@ from relax.observe.base import Look, Observable, Stack
 from relax.observe.blocks import seen_of
 from relax.problem.evolution import Evolution
 from relax.problem.stages import Stage
+
+# Lengths of steps that differ by less than this of themselves are one: a number may have been written out.
+_SAME = 1e-6
 
 
 def expanded(evolution: Evolution) -> tuple[Control, ...]:
@@ -42,6 +45,12 @@ def looks_of(observable: Observable, evolution: Evolution) -> list[Look]:
     for look in given:
         dt = look.dt
         if not look.of_integral or (dt is not None and evolution.times is None):
+            if dt is not None and weights is not None and not any(evolution.dt is c for c in evolution.controls):
+                told, own = number_now(dt), number_now(evolution.dt)
+                if abs(told - own) > _SAME * own:
+                    raise BadProblem(
+                        f"TimeIntegral: dt: expected nothing, or the length of a step, {own:g}, got {told:g}"
+                    )
             looks.append(look)
             continue
         if weights is None:
@@ -89,8 +98,7 @@ class Plan:
         first: dict[int, int] = {}
         for position, control in enumerate(expanded(evolution)):
             first.setdefault(id(control), position)
-        self._places = {id(c): Place(first[id(c)], evolution.is_per_step(c)) for c in evolution.controls}
-        self.of_controls = [(c, self._places[id(c)]) for c in evolution.controls]
+        self.of_controls = [(c, Place(first[id(c)], evolution.is_per_step(c))) for c in evolution.controls]
         self.initials = [first.get(id(f)) for f in evolution.initial_states]
 
     @property
@@ -100,7 +108,8 @@ class Plan:
 
     def places(self, stage: Stage) -> list[Place]:
         """For each control of an equation but the states that it takes."""
-        return [self._places[id(c)] for c in stage.problem.controls[len(stage.inputs) :]]
+        own = stage.problem.controls[len(stage.inputs) :]
+        return [next(place for other, place in self.of_controls if is_same(c, other)) for c in own]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +138,7 @@ class Run:
     Attributes:
         initial: the record that the first step begins with.
         grid: t_0, ..., t_N, where the length of a step is known.
+        lengths: of the steps, (N,), where they are known.
         constants: what Constants that the steps set hold at each of them, by their id.
         parts: a part for each expanded control.
         stages: of each equation of a step, then of those at the start.
@@ -137,6 +147,7 @@ class Run:
 
     initial: Array
     grid: Array | None
+    lengths: Array | None
     constants: dict[int, list[bytes]]
     parts: list[Array]
     stages: list[StageRun]
@@ -144,4 +155,4 @@ class Run:
 
     def length(self, n: int) -> float | None:
         """Of the step from u_n to u_{n+1}."""
-        return None if self.grid is None else float(self.grid[n + 1] - self.grid[n])
+        return None if self.lengths is None else float(self.lengths[n])

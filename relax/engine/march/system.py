@@ -120,7 +120,8 @@ class StepSystem:
             initial = self._initial(parts)
             self.check(initial, 0)
         grid = clock.grid()
-        run = Run(initial, grid, clock.constants_of(grid), parts, [s.run() for s in self.systems], is_base)
+        constants = clock.constants_of(grid)
+        run = Run(initial, grid, clock.lengths(), constants, parts, [s.run() for s in self.systems], is_base)
         if self.starts and not is_base:
             self.begin(run)
             for i in self.starts:

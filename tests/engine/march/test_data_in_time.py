@@ -173,6 +173,8 @@ def test_integrals_over_time_follow_the_steps():
     m = np.linspace(0, 1, 25)
     same(pair[0](m), pair[1](m))
     same(pair[0].linearize(m).vjp(np.ones(1)), pair[1].linearize(m).vjp(np.ones(1)))
+    with pytest.raises(BadProblem, match="the length of a step, 0.1, got 0.2"):
+        ReducedMap(equal, TimeIntegral(J, 0.2))
 
 
 @pytest.mark.ranks(1)
@@ -201,6 +203,10 @@ def test_mixed_states_start_from_their_parts():
         ({"data": lambda f, g: {f: [1.0, 2.0]}}, "got 2 values for 5 steps"),
         ({"data": lambda f, g: {f: [1.0, 2.0, np.nan, 1.0, 1.0]}}, "step 3: expected finite"),
         ({"data": lambda f, g: {g: lambda x: x[0]}}, "function of the time t"),
+        ({"data": lambda f, g: {f: dict.fromkeys(range(5), 1.0)}}, "one value for each step"),
+        ({"data": lambda f, g: {f: {1.0, 2.0, 3.0, 4.0, 5.0}}}, "one value for each step"),
+        ({"data": lambda f, g: {f: np.full(5, 1j)}}, "step 1: expected a number"),
+        ({"data": lambda f, g: {g: np.full(5, 1j)}}, "expected real numbers"),
         ({"data": lambda f, g: {f: "missing.csv"}}, "missing.csv cannot be read"),
         ({"data": lambda f, g: {f: "table.txt"}}, ".npy or .csv"),
         ({"data": lambda f, g: {"f": [1.0] * 5}}, "as keys"),
@@ -232,3 +238,21 @@ def test_data_and_controls_are_different_things():
     free = Problem(residual=(u - old - m) * v * ufl.dx, state=u)
     with pytest.raises(BadProblem, match="pass dt="):
         Evolution(step=free, previous=old, initial=0.0, num_steps=1, data={m: lambda t: t})
+
+
+@pytest.mark.ranks(1)
+def test_a_length_that_is_a_control_beside_the_time():
+    """The time would follow from it: refused, but for a time that the form makes of it."""
+    V = fem.functionspace(relax.meshes.unit_square(2), ("Lagrange", 1))
+    u, v, f = fem.Function(V), ufl.TestFunction(V), fem.Constant(V.mesh, 0.0)
+    k, t, n = (fem.Constant(V.mesh, value) for value in (0.1, 0.0, 1.0))
+
+    def steps(of_time, **options):
+        R = (u - f - of_time**2) * v * ufl.dx
+        return relax.theta_evolution(R, u, initial=0.0, dt=k, num_steps=3, theta=1, controls=[k], **options)
+
+    for options in ({"time": t}, {"data": {f: lambda s: s}}):
+        with pytest.raises(BadProblem, match="length of a step is the control"):
+            steps(t, **options)
+    G = ReducedMap(steps(k * n, data={n: [1.0, 2.0, 3.0]}), FieldValues(V))
+    assert relax.check_map(G, [0.2]).adjoint_gap < 1e-12

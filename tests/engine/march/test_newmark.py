@@ -168,3 +168,17 @@ def test_a_length_that_is_a_control_is_refused():
     u, v, k = fem.Function(V), ufl.TestFunction(V), fem.Constant(V.mesh, 0.1)
     with pytest.raises(BadProblem, match="length of a step is the control"):
         relax.newmark_evolution(u * v * ufl.dx, 1.0, u, initial=1.0, dt=k, num_steps=2, controls=[k])
+
+
+@pytest.mark.ranks(1)
+def test_a_late_start_does_not_round_lengths():
+    """Differences of times of the size of seconds since 1970 have four digits of a millisecond."""
+    seen = []
+    for start in (0.0, 1.7e9):
+        V = fem.functionspace(relax.meshes.interval(4, (0.0, 1.0)), ("Lagrange", 1))
+        u, v = fem.Function(V), ufl.TestFunction(V)
+        evolution = relax.newmark_evolution(
+            u.dx(0) * v.dx(0) * ufl.dx, 1.0, u, initial=lambda x: x[0], dt=1e-3, num_steps=5, start=start
+        )
+        seen.append(ReducedMap(evolution, FieldValues(V))([]))
+    np.testing.assert_array_equal(seen[0], seen[1])

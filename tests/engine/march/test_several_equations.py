@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import ufl
@@ -190,6 +192,51 @@ def test_what_does_not_fit():
         relax.dual_weighted_residual(G.linearize(G.present_control()), [1.0])
 
 
+@pytest.mark.ranks(1, 2)
+def test_a_control_of_two_equations():
+    """It is named in both, or derivatives would see the one alone; an initial state of two states is one control."""
+    V = fem.functionspace(relax.meshes.unit_square(2), ("Lagrange", 1))
+    a, b, old_a, old_b, m, u_0 = (fem.Function(V, name=n) for n in ("a", "b", "old_a", "old_b", "m", "u_0"))
+    v = ufl.TestFunction(V)
+    first = ((a - old_a) * v + 0.1 * a**3 * v - m * v) * ufl.dx
+    second = ((b - old_b) * v + 0.1 * b**3 * v - a * m * u_0 * v) * ufl.dx
+
+    def steps(*named):
+        both = zip((first, second), (a, b), named, strict=True)
+        step = [Problem(residual=F, state=u, controls=controls) for F, u, controls in both]
+        return Evolution(step=step, previous=[old_a, old_b], initial=[u_0, u_0], num_steps=2)
+
+    with pytest.raises(BadProblem, match=r"the control m stands in the problem of 'b', too"):
+        steps([m], [u_0])
+    evolution = steps([m], [m, u_0])
+    assert [c.name for c in evolution.controls] == ["m", "u_0"]
+    u_0.x.array[:] = m.x.array[:] = 0.5
+    relax.check_map(ReducedMap(evolution, AtSteps(Functional((a * b + u_0 * b) * ufl.dx), [0, 2])))
+
+
+@pytest.mark.ranks(1)
+@pytest.mark.parametrize(
+    ("terms", "words"),
+    [
+        (lambda a: [(a, fem.Constant(a.function_space.mesh, 2.0))], "a weight that is a number"),
+        (lambda a: [(a, "half")], "a weight that is a number"),
+        (lambda a: [(a, np.nan)], "a weight that is a number"),
+        (lambda a: [(a, lambda k: k / 0.1j)], "finite numbers"),
+        (lambda a: [a], r"a pair \(x, weight\)"),
+        (lambda a: [], "at least one pair"),
+    ],
+)
+def test_doubtful_combinations(terms, words):
+    V = fem.functionspace(relax.meshes.unit_square(1), ("DG", 0))
+    a, b, old = fem.Function(V), fem.Function(V), fem.Function(V)
+    problem = Problem(residual=(a - old) * ufl.TestFunction(V) * ufl.dx, state=a)
+    with pytest.raises(BadProblem, match=words):
+        evolution = Evolution(
+            step=[problem, Combination(b, terms(a))], previous=[old, None], initial=[1.0, None], num_steps=1, dt=0.1
+        )
+        ReducedMap(evolution, ExpressionField(b, V))([])
+
+
 # -- several earlier states --------------------------------------------------------------------------------------------
 
 
@@ -227,6 +274,19 @@ def test_bdf2_has_derivatives_and_two_factors(monkeypatch):
             lin.vjp(np.ones(G.size_out))
         assert len(done) == 2
         assert relax.check_map(G).adjoint_gap < 1e-12
+
+
+def test_bdf2_follows_other_times():
+    """The weights are those of the steps that an evolution has, also where it is made from another one."""
+    times = np.array([0.0, 0.1, 0.4, 0.5])
+    equal, there = decay("bdf2", 4), decay("bdf2", 3, times=times)
+    m = np.concatenate([np.ones(9), np.zeros(9)])
+    made = replace(decay("bdf2", 3, times=[0.0, 0.2, 0.3, 0.5]), times=times)
+    seen = [ReducedMap(e, FieldValues(e.state.function_space))(m) for e in (there, made)]
+    close(seen[1], seen[0], 1e-14)
+    fewer = replace(equal, num_steps=2)
+    early = AtSteps(FieldValues(equal.state.function_space), 2)
+    close(ReducedMap(fewer, FieldValues(fewer.state.function_space))(m), ReducedMap(equal, early)(m), 1e-14)
 
 
 def test_a_chain_of_three_steps():
