@@ -53,10 +53,11 @@ class StepValues:
         self._num_steps = num_steps
         self._layout: SpaceLayout | None = None
         self._last: tuple[float, Array] | None = None
+        with parallel.together(comm):
+            kind = self._kind(given)
+        self._check_same(kind, what)
         if isinstance(given, str | Path):
             given = self._read(Path(given))
-        if isinstance(given, Expr | Mapping | Set) or not (callable(given) or hasattr(given, "__len__")):
-            raise BadInput(f"{what}: expected {_WAYS}; got {given!r:.80}")
         self._function: Callable[[float], Any] | None = given if callable(given) else None
         self._rows: list[Array] = [] if callable(given) else self._of_steps(given)
 
@@ -109,23 +110,40 @@ class StepValues:
                 "function of the time t, whose values may be functions of x: lambda t: lambda x: t * x[0]"
             ) from cause
 
+    def _kind(self, given: Any) -> str:
+        """In which way values are given, in words. Local."""
+        if isinstance(given, str | Path):
+            return "a file"
+        if isinstance(given, Expr | Mapping | Set) or not (callable(given) or hasattr(given, "__len__")):
+            raise BadInput(f"{self._what}: expected {_WAYS}; got {given!r:.80}")
+        return "a function" if callable(given) else f"{len(given)} values"
+
+    def _check_same(self, kind: str, what: str) -> None:
+        kinds = parallel.on_each_rank(self._comm, kind)
+        if len(set(kinds)) > 1:
+            raise BadInput(f"{what}: expected the same on each of the ranks, which solve together, got {kinds!r:.80}")
+
     def _of_steps(self, given: Any) -> list[Array]:
-        N = self._num_steps
-        with parallel.together(self._comm):
-            if len(given) not in (N, N + 1):
-                raise BadInput(f"{self._what}: expected {_WAYS}; got {len(given)} values for {N} steps")
-        first = N + 1 - len(given)
+        N, first = self._num_steps, self._num_steps + 1 - len(given)
+        if first not in (0, 1):
+            raise BadInput(f"{self._what}: expected {_WAYS}; got {len(given)} values for {N} steps")
         return [self._values(value, f"{self._what}, step {first + i}") for i, value in enumerate(given)]
 
     def _values(self, value: Any, what: str) -> Array:
         """One value of f as what f is to hold. Collective."""
         f = self.terminal
         is_field = isinstance(f, fem.Function) and not isinstance(f, Expansion)
-        if is_field and not isinstance(value, Expr) and not callable(value) and np.ndim(value) == 1:
-            self._layout = self._layout or SpaceLayout(f.function_space)
-            if len(value) == self._layout.size:
-                numbers = parallel.checked_on_all(self._comm, value, self._layout.size, what)
-                return np.array(self._layout.spread(numbers))
+        with parallel.together(self._comm):
+            numbers = _numbers(value, what, is_field=is_field)
+        self._check_same("a function" if numbers is None else f"numbers {numbers.shape}", what)
+        if numbers is not None:
+            # The same on every rank: random ones are not.
+            same = parallel.checked_on_all(self._comm, numbers.ravel(), numbers.size, what)
+            if is_field and numbers.ndim == 1:
+                self._layout = self._layout or SpaceLayout(f.function_space)
+                if len(same) == self._layout.size:
+                    return np.array(self._layout.spread(same))
+            value = same.reshape(numbers.shape).tolist()
         values = np.array(local_values(f, value, what))
         if parallel.any_rank(self._comm, not np.isfinite(values).all()):
             raise BadInput(f"{what}: expected finite values for {f}, got NaN or infinity")
@@ -205,6 +223,25 @@ def held_before(data: dict[Control, Any], residual: ufl.Form, domain: mesh.Mesh)
             copies[f] = fem.Function(f.function_space) if isinstance(f, fem.Function) else like(f, domain)
             data[copies[f]] = EarlierValues(copies[f], values)
     return copies
+
+
+def _numbers(value: Any, what: str, *, is_field: bool) -> Array | None:
+    """Numbers as an array; None for a function of x, UFL, or a list of the parts of a mixed field. Local.
+
+    Raises:
+        BadInput: for none of these.
+    """
+    if is_field and (isinstance(value, Expr) or callable(value)):
+        return None
+    try:
+        if np.iscomplexobj(value):
+            raise TypeError("complex numbers")
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as cause:
+        if is_field and isinstance(value, list | tuple):
+            return None
+        kinds = "real numbers" + (", a function of x or UFL" if is_field else "")
+        raise BadInput(f"{what}: expected {kinds}, got {value!r:.80}") from cause
 
 
 def _table(path: Path, what: str) -> Array:
