@@ -205,7 +205,7 @@ def at_steps(data: Any, num_steps: int, comm: MPI.Comm) -> dict[Control, StepVal
     made = {}
     for f, values in data.items():
         if not isinstance(f, fem.Function | fem.Constant):
-            raise BadProblem(f"data: expected Functions and Constants as keys, got {f!r:.80}")
+            raise BadProblem(f"data: expected Functions and Constants as keys, got {f!s:.80}")
         made[f] = values if isinstance(values, StepValues) else StepValues(f, values, num_steps, comm, f"data[{f}]")
         if not made[f].fits(num_steps):
             raise BadProblem(f"data[{f}]: has values for another number of steps than {num_steps}; pass data= anew")

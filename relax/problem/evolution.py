@@ -79,7 +79,8 @@ class Evolution:
             t_n, the time at the step's end. After a call it holds the time of the step last worked at.
         dt: the length of a step, in the units of ``time``: a number, or a scalar Constant, which stays live. Needed
             with ``time``; without it steps are told by their number alone. With ``times`` the Constant in the step's
-            residual that holds t_n - t_{n-1} at step n.
+            residual that holds t_n - t_{n-1} at step n. It says how long the steps are, which the residual knows by
+            itself: where that holds a Constant, set this one, or make another evolution.
         start: the time of u_0: t_n = start + n * dt.
         times: t_0 < t_1 < ... < t_N, (N + 1,), of steps of any lengths, in place of ``num_steps`` and ``start``.
             Lengths that differ by rounding alone count as one; matrices that hold nothing else of the step are made,

@@ -55,11 +55,11 @@ def newmark_evolution(
 
         u_n = u_{n-1} + k w_{n-1} + k² [(½ - β) a_{n-1} + β a_n],   w_n = w_{n-1} + k [(1 - γ) a_{n-1} + γ a_n].
 
-    Generalised-alpha (Chung and Hulbert 1993): M is taken at (1 - α_m) a_n + α_m a_{n-1}, R at (1 - α_f) of the end of
-    the step and α_f of its beginning, in u, u_t, data and t. β = ¼ and γ = ½ with both α zero is the trapezoidal rule,
-    which keeps the energy of linear equations; of second order, with damping of high frequencies alone, are
-    α_m = (2r - 1)/(r + 1), α_f = r/(r + 1) for r in [0, 1]. The states of the evolution are u, u_tt, u_t: an observable
-    that names none of them sees u.
+    Generalised-alpha (Chung and Hulbert 1993): M is that of (1 - α_m) a_n + α_m a_{n-1}, and what else stands in M and
+    R, u, u_t, data and t, is taken at (1 - α_f) of the end of the step and α_f of its beginning. β = ¼ and γ = ½ with
+    both α zero is the trapezoidal rule, which keeps the energy of linear equations; of second order, with damping of
+    high frequencies alone, are α_m = (2r - 1)/(r + 1), α_f = r/(r + 1) for r in [0, 1]. The states of the evolution are
+    u, u_tt, u_t: an observable that names none of them sees u.
 
     Args:
         residual: R, a UFL form in the state, in ``velocity`` where there is damping, and one test function.
@@ -116,15 +116,16 @@ def newmark_evolution(
     moved: dict[Any, Any] = {state: _between(alpha_f, state, u_1), w: _between(alpha_f, w_n, w_1)}
     if time is not None:
         moved[time] = time - alpha_f * k
+    whole = M(a) + residual
     if alpha_f:
-        moved |= {f: _between(alpha_f, f, copy) for f, copy in held_before(given, residual, V.mesh).items()}
-    step = M(_between(alpha_m, a_n, a_1)) + replaced(residual, moved)
+        moved |= {f: _between(alpha_f, f, copy) for f, copy in held_before(given, whole, V.mesh).items()}
+    step = replaced(whole, {**moved, a: _between(alpha_m, a_n, a_1)})
     starts = [f for f in (initial, initial_velocity, initial_acceleration) if isinstance(f, fem.Function)]
     own = [c for c in controls if stands_in(c, step, bcs) or not any(c is f for f in starts)]
     problem = Problem(residual=step, state=state, controls=own, bcs=bcs, name=name)
     first: Any = initial_acceleration
     if first is None:
-        balance = M(a_1) + replaced(residual, {state: u_1, w: w_1})
+        balance = replaced(whole, {state: u_1, w: w_1, a: a_1})
         still = [homogeneous(bc, V) for bc in bcs]
         seen = [c for c in own if stands_in(c, balance, still)]
         first = Problem(residual=balance, state=a_1, controls=seen, bcs=still, name=f"{name}_start")

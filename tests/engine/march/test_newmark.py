@@ -49,6 +49,26 @@ def test_is_of_second_order(options):
 
 
 @pytest.mark.ranks(1)
+def test_a_mass_that_changes():
+    """(1 + f + u) u_tt = 6 t (1 + t + t³) with data f = t: of second order to u = t³; differentiated."""
+    domain = relax.meshes.interval(1, (0.0, 1.0))
+    V = fem.functionspace(domain, ("DG", 0))
+    u, v = fem.Function(V), ufl.TestFunction(V)
+    t, f, m = (fem.Constant(domain, value) for value in (0.0, 0.0, 1.0))
+    ends = []
+    for steps in (10, 20, 40):
+        evolution = relax.newmark_evolution(
+            -6 * m * t * (1 + t + t**3) * v * ufl.dx, 1 + f + u, u, initial=0.0, dt=1 / steps, num_steps=steps,
+            alpha_f=1 / 3, time=t, controls=[m], data={f: lambda s: s},
+        )  # fmt: skip
+        G = ReducedMap(evolution, PointValues(V, [[0.5]]))
+        ends.append(G([1.0])[0] - 1.0)
+    assert np.log2(ends[0] / ends[1]) == pytest.approx(2.0, abs=0.1)
+    assert np.log2(ends[1] / ends[2]) == pytest.approx(2.0, abs=0.05)
+    assert relax.check_map(G).adjoint_gap < 1e-12
+
+
+@pytest.mark.ranks(1)
 def test_is_the_recursion_of_displacements():
     """With matrices by NumPy: the trapezoidal rule as Newmark wrote it, damping and an initial velocity."""
     evolution = string(3, damping=0.3, initial_velocity=lambda x: np.sin(2 * x[0]))
