@@ -18,8 +18,11 @@ a factor made too often, or kept too long                  ``solve/factored.py``
 ∂F/∂m for many directions                                  ``solve/sensitivity.py``
 tangents, adjoints, Hessian actions of a state             ``stationary.py``
 what is seen of the controls themselves                    ``explicit.py``
-the same through time                                      ``march/derivatives.py``; what lasts: ``march/system.py``
-the adjoint state at each step                             ``march/momenta.py``; its step: ``march/sweeps.py``
+the same through time                                      ``march/derivatives.py``; what lasts: ``march/stage.py``
+one step of several equations, forwards and backwards      ``march/system.py``, ``march/backwards.py``
+several states, earlier states, as one array               ``march/records.py``
+what is seen at a step, of which of the states             ``march/observation.py``
+the adjoint state at each step                             ``march/momenta.py``
 the error that the mesh makes of a functional              ``dual_weighted.py``
 which part of a control goes to which step                 ``march/plan.py``
 checkpoints of a trajectory                                ``march/storage.py``

@@ -87,7 +87,7 @@ class TimeIntegral(_InTime):
         observable: B, an observable of one state.
         dt: the length of a step: a number, or a Constant, as it is when the map is made; left out, the lengths of the
             evolution's own steps, at that moment, which with ``times`` can be of any lengths. Where it is a control, or
-            steps have other lengths, the map raises ``BadProblem``.
+            one number beside ``times``, the map raises ``BadProblem``; where steps have another length, it warns.
 
     Raises:
         BadInput: for a length that is not above 0.

@@ -128,6 +128,10 @@ class OfLengths(StepValues):
     def needs_time(self) -> bool:
         return False
 
+    @property
+    def changes_within(self) -> bool:
+        return False
+
     def fits(self, num_steps: int) -> bool:
         return True
 

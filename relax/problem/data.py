@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,46 @@ _WAYS = (
 )
 
 
-class StepValues:
+class StepValues(ABC):
     """The values f_0, ..., f_N of a Function or Constant f at the steps of an evolution.
+
+    Attributes:
+        terminal: f.
+    """
+
+    terminal: Control
+
+    @property
+    @abstractmethod
+    def needs_time(self) -> bool:
+        """Whether the times of the steps have to be known. Local."""
+
+    @property
+    @abstractmethod
+    def changes_within(self) -> bool:
+        """Whether a step has another value at its beginning than at its end, rather than one for the whole. Local."""
+
+    @abstractmethod
+    def fits(self, num_steps: int) -> bool:
+        """Whether it has values for so many steps. Local."""
+
+    @abstractmethod
+    def at(self, n: int, grid: Array | None) -> Array:
+        """f_n, f_1 for f_0 where the start has no value of its own: local values with ghosts, or those of a Constant.
+
+        Collective.
+
+        Args:
+            n: the number of the step.
+            grid: the times of the steps.
+
+        Raises:
+            BadInput: where there is no value.
+        """
+
+
+class GivenValues(StepValues):
+    """Values that a user gives.
 
     Collective to make.
 
@@ -63,30 +102,16 @@ class StepValues:
 
     @property
     def needs_time(self) -> bool:
-        """Whether the times of the steps have to be known."""
         return self._function is not None
 
     def fits(self, num_steps: int) -> bool:
-        """Whether it has values for so many steps."""
         return self._function is not None or num_steps == self._num_steps
 
     @property
     def changes_within(self) -> bool:
-        """Whether a step has another value at its beginning than at its end, rather than one for the whole step."""
         return self._function is not None or len(self._rows) == self._num_steps + 1
 
     def at(self, n: int, grid: Array | None) -> Array:
-        """f_n, f_1 for f_0 where the start has no value of its own: local values with ghosts, or those of a Constant.
-
-        Collective.
-
-        Args:
-            n: the number of the step.
-            grid: the times of the steps.
-
-        Raises:
-            BadInput: where there is no value.
-        """
         if self._function is None:
             if n > self._num_steps:
                 raise BadInput(f"{self._what}: expected a value for step {n}, got those of {self._num_steps} steps")
@@ -186,6 +211,10 @@ class EarlierValues(StepValues):
     def needs_time(self) -> bool:
         return self._values_of.needs_time
 
+    @property
+    def changes_within(self) -> bool:
+        return self._values_of.changes_within
+
     def fits(self, num_steps: int) -> bool:
         return self._values_of.fits(num_steps)
 
@@ -206,7 +235,7 @@ def at_steps(data: Any, num_steps: int, comm: MPI.Comm) -> dict[Control, StepVal
     for f, values in data.items():
         if not isinstance(f, fem.Function | fem.Constant):
             raise BadProblem(f"data: expected Functions and Constants as keys, got {f!s:.80}")
-        made[f] = values if isinstance(values, StepValues) else StepValues(f, values, num_steps, comm, f"data[{f}]")
+        made[f] = values if isinstance(values, StepValues) else GivenValues(f, values, num_steps, comm, f"data[{f}]")
         if not made[f].fits(num_steps):
             raise BadProblem(f"data[{f}]: has values for another number of steps than {num_steps}; pass data= anew")
     return made

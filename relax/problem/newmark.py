@@ -112,7 +112,7 @@ def newmark_evolution(
     a_n = (state - u_1) / (beta * k**2) - w_1 / (beta * k) - (1 / (2 * beta) - 1) * a_1
     w_n = w_1 + k * ((1 - gamma) * a_1 + gamma * a_n)
     N = num_steps if times is None else len(checked_times(times)) - 1
-    given: dict[Control, Any] = dict(at_steps({} if data is None else data, N, V.mesh.comm))
+    given: dict[Control, StepValues] = dict(at_steps({} if data is None else data, N, V.mesh.comm))
     moved: dict[Any, Any] = {state: _between(alpha_f, state, u_1), w: _between(alpha_f, w_n, w_1)}
     if time is not None:
         moved[time] = time - alpha_f * k

@@ -115,7 +115,7 @@ def theta_evolution(
     k = dt if isinstance(dt, fem.Constant) else fem.Constant(V.mesh, default_scalar_type(length))
     rule = {"quadrature_rule": "vertex", "quadrature_degree": 1} if lumped else {}
     N = num_steps if times is None else len(checked_times(times)) - 1
-    given: dict[Control, Any] = dict(at_steps({} if data is None else data, N, V.mesh.comm))
+    given: dict[Control, StepValues] = dict(at_steps({} if data is None else data, N, V.mesh.comm))
     before: list[fem.Function] = [previous]
     difference = state - previous
     if is_bdf2:

@@ -9,6 +9,7 @@ import numpy as np
 from relax.base.fem.blocks import BlockState
 from relax.base.fem.forms import Control, is_same, number_now
 from relax.base.la.factors import Key
+from relax.base.log import warn
 from relax.base.types import Array
 from relax.errors import BadProblem
 from relax.observe.base import Look, Observable, Stack
@@ -41,16 +42,12 @@ def looks_of(observable: Observable, evolution: Evolution) -> list[Look]:
         # Many steps are looked at by one observable: it stays one.
         of_whole = {look.observable: seen_of(look.observable, evolution.state) for look in given}
         given = [replace(look, observable=of_whole[look.observable]) for look in given]
-    looks = []
+    looks, told = [], set[float]()
     for look in given:
         dt = look.dt
         if not look.of_integral or (dt is not None and evolution.times is None):
-            if dt is not None and weights is not None and not any(evolution.dt is c for c in evolution.controls):
-                told, own = number_now(dt), number_now(evolution.dt)
-                if abs(told - own) > _SAME * own:
-                    raise BadProblem(
-                        f"TimeIntegral: dt: expected nothing, or the length of a step, {own:g}, got {told:g}"
-                    )
+            if dt is not None:
+                told.add(number_now(dt))
             looks.append(look)
             continue
         if weights is None:
@@ -63,6 +60,11 @@ def looks_of(observable: Observable, evolution: Evolution) -> list[Look]:
                 "differentiated. Expected TimeIntegral(observable, dt) with another dt, or another control"
             )
         looks.append(replace(look, weight=float(weights[look.step])))
+    if weights is not None and not any(evolution.dt is c for c in evolution.controls):
+        own = number_now(evolution.dt)
+        for dt in told:
+            if abs(dt - own) > _SAME * own:
+                warn(f"TimeIntegral: dt: it integrates with dt = {dt:g}, and the steps have the length {own:g}")
     return looks
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from relax.base.fem.blocks import hand_out, registers_of
 from relax.base.la.options import Options
+from relax.base.log import warn
 from relax.base.types import Array
 from relax.engine.march.plan import Plan, Run
 from relax.engine.march.records import Records
@@ -18,7 +19,7 @@ from relax.engine.solve.newton import Newton
 from relax.errors import BadInput, SolveFailed
 from relax.observe import Observable
 from relax.problem.evolution import Evolution
-from relax.problem.stages import Input, Stage, Sum
+from relax.problem.stages import Input, Stage, Sum, stands_in
 
 AnyOptions = Options | str | Sequence[Options | str | None] | None
 
@@ -70,6 +71,9 @@ class StepSystem:
                 StageSystem(evolution, equation, self.plan.places(equation), seen, name, settings, chosen[i])
             )
         self.systems = systems
+        for f in evolution.data:
+            if not any(stands_in(f, e.problem.residual, e.problem.bcs) for e in equations) and not observable.holds(f):
+                warn(f"data[{f}]: stands neither in the steps of {evolution.name!r} nor in what is seen of them")
         self.residual = systems[0].residual
         by_stage = {id(equation): i for i, equation in enumerate(equations)}
         self.steps: list[int | Sum] = [s if isinstance(s, Sum) else by_stage[id(s)] for s in evolution.stages]
