@@ -66,7 +66,8 @@ class Evolution:
         initial: u_0: a Function in the state's space, which stays live; a number, a function of x, or a UFL expression,
             as they are now; of a mixed state a list of these, one for each part of its space. For a list of equations a
             list of these; an entry can be None (zero, where no earlier state is held), or a ``Problem`` whose state is
-            a Function of ``previous``, solved at the start with the others given, such as an acceleration.
+            a Function of ``previous``, solved at the start with the others given, or solved before it, such as an
+            acceleration.
         num_steps: N, at least 1; left out where ``times`` are given.
         per_step: controls of the step that have a value of their own in each step.
         data: ``{f: values}``: Functions and Constants that are no controls and hold another value in each step: in the
@@ -150,7 +151,7 @@ class Evolution:
         check_controls(problems, self.components, self.per_step, initials)
         keep(initial_states=tuple(initials))
         keep(stages=tuple(stage_of(i, item, self.components) for i, item in enumerate(self.items)))
-        keep(starting=tuple(start_of(i, p, self.components) for i, p in enumerate(given) if isinstance(p, Problem)))
+        keep(starting=tuple(start_of(i, given, self.components) for i, p in enumerate(given) if isinstance(p, Problem)))
         named = [initials[earlier[id(c)]] if id(c) in earlier else c for p in problems for c in p.controls]
         if not self.initial_is_fixed:
             new = [f for f, value in zip(initials, given, strict=True) if isinstance(value, fem.Function)]

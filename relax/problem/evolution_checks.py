@@ -91,8 +91,13 @@ def check_initials(given: Any, components: Sequence[Component]) -> list[Any]:
     return values
 
 
-def start_of(component: int, problem: Problem, components: Sequence[Component]) -> Stage:
-    """The equation of a state at the start, which takes others there."""
+def start_of(component: int, given: Sequence[Any], components: Sequence[Component]) -> Stage:
+    """The equation ``given[component]`` of a state at the start, which takes others there.
+
+    Raises:
+        BadProblem: where it holds what is not known at the start, or not yet.
+    """
+    problem = given[component]
     at_start = [(j, c.earlier[0]) for j, c in enumerate(components) if c.earlier and c.earlier[0] is not problem.state]
     for c in components:
         for f in (c.state, *c.earlier[1:]):
@@ -102,6 +107,12 @@ def start_of(component: int, problem: Problem, components: Sequence[Component]) 
                     "the states at the start"
                 )
     taken = [(j, f) for j, f in at_start if stands_in(f, problem.residual, problem.bcs)]
+    for j, f in taken:
+        if j > component and isinstance(given[j], Problem):
+            raise BadProblem(
+                f"initial[{component}]: its problem holds {f.name!r}, which is solved for after it; expected what is "
+                "known at the start, or another order"
+            )
     registers = [f for c in components for f in (c.state, *c.earlier)]
     own = [c for c in problem.controls if not any(c is f for f in registers)]
     inputs = tuple(Input(j, 1) for j, _ in taken)

@@ -215,6 +215,22 @@ def test_a_control_of_two_equations():
 
 
 @pytest.mark.ranks(1)
+def test_equations_at_the_start_take_those_before_them():
+    V = fem.functionspace(relax.meshes.unit_square(1), ("DG", 0))
+    a, b, old_a, old_b, v = *(fem.Function(V, name=n) for n in ("a", "b", "old_a", "old_b")), ufl.TestFunction(V)
+    step = [Problem(residual=(u - old) * v * ufl.dx, state=u) for u, old in ((a, old_a), (b, old_b))]
+
+    def start(first, second):
+        problems = [Problem(residual=F * v * ufl.dx, state=u) for F, u in ((first, old_a), (second, old_b))]
+        evolution = Evolution(step=step, previous=[old_a, old_b], initial=problems, num_steps=1)
+        return ReducedMap(evolution, AtSteps(Functional((a + 10 * b) * ufl.dx), [0, 1]))([])
+
+    close(start(old_a - 2, old_b - 3 - old_a), [52.0, 52.0], 1e-14)
+    with pytest.raises(BadProblem, match="'old_b', which is solved for after it"):
+        start(old_a - 2 - old_b, old_b - 3)
+
+
+@pytest.mark.ranks(1)
 @pytest.mark.parametrize(
     ("terms", "words"),
     [
