@@ -30,7 +30,7 @@ def evolution(
     viscosity: Coefficient,
     dt: float,
     num_steps: int,
-    theta: float | Literal["midpoint"] = 0.5,
+    theta: float | Literal["midpoint", "bdf2"] = 0.5,
     degree: int = 1,
     force: Coefficient = 0.0,
     dirichlet: BoundaryData | None = None,
@@ -68,7 +68,7 @@ def evolution(
         viscosity: nu > 0, a number, a function of x, or a UFL expression.
         dt: the length of a step.
         num_steps: how many.
-        theta: 1 for backward Euler, ½ for Crank–Nicolson, "midpoint"; as in :func:`relax.theta_evolution`.
+        theta: 1 for backward Euler, ½ for Crank–Nicolson, "midpoint" or "bdf2"; as in :func:`relax.theta_evolution`.
         degree: polynomial degree of u.
         force: f, as nu; ``time`` may stand in it.
         dirichlet: tag -> g, in which ``time`` may stand: each step ends with its value there. The whole boundary at 0
@@ -97,6 +97,8 @@ def evolution(
     )
     if supg is True or (supg == "auto" and _fastest_start(u_0, bcs, nu) > 1.0):
         strong = _convected(u, u) - ufl.div(nu * ufl.grad(u)) - f
+        if theta == "bdf2":
+            raise BadInput("burgers: supg: expected False beside theta = 'bdf2', whose steps it does not know")
         plain = _stabilised(plain, strong, v, nu, theta)
     return with_controls(plain, wanted, control)
 

@@ -25,7 +25,7 @@ def evolution(
     conductivity: Coefficient = 1.0,
     dt: float,
     num_steps: int,
-    theta: float | Literal["midpoint"] = 0.5,
+    theta: float | Literal["midpoint", "bdf2"] = 0.5,
     degree: int = 1,
     dirichlet: BoundaryData | None = None,
     neumann: BoundaryData | None = None,
@@ -52,7 +52,7 @@ def evolution(
         conductivity: k > 0, likewise.
         dt: the length of a step.
         num_steps: how many.
-        theta: 1 for backward Euler, ½ for Crank–Nicolson, "midpoint"; as in :func:`relax.theta_evolution`.
+        theta: 1 for backward Euler, ½ for Crank–Nicolson, "midpoint" or "bdf2"; as in :func:`relax.theta_evolution`.
         degree: polynomial degree of u.
         dirichlet: tag -> g, in which ``time`` may stand: each step ends with its value there. The whole boundary at 0
             when not given, ``{}`` for no such part.

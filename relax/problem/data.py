@@ -241,14 +241,14 @@ def at_steps(data: Any, num_steps: int, comm: MPI.Comm) -> dict[Control, StepVal
     return made
 
 
-def held_before(data: dict[Control, Any], residual: ufl.Form, domain: mesh.Mesh) -> dict[Control, Control]:
+def held_before(data: dict[Control, StepValues], residual: ufl.Form, domain: mesh.Mesh) -> dict[Control, Control]:
     """For what changes within steps and stands in a residual, copies that hold it at the beginning of a step.
 
     Local. The copies and their values are put among the data.
     """
     copies: dict[Control, Control] = {}
     for f, values in list(data.items()):
-        if isinstance(values, StepValues) and values.changes_within and holds(residual, f):
+        if values.changes_within and holds(residual, f):
             copies[f] = fem.Function(f.function_space) if isinstance(f, fem.Function) else like(f, domain)
             data[copies[f]] = EarlierValues(copies[f], values)
     return copies

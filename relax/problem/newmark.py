@@ -17,7 +17,7 @@ from relax.base.fem.pointwise import replaced
 from relax.errors import BadProblem
 from relax.problem.boundary import homogeneous
 from relax.problem.clock import checked_times
-from relax.problem.data import at_steps, held_before
+from relax.problem.data import StepValues, at_steps, held_before
 from relax.problem.evolution import Evolution
 from relax.problem.evolution_checks import check_length
 from relax.problem.problem import Problem, check_control

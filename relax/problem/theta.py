@@ -20,7 +20,7 @@ from relax.base.fem.pointwise import replaced
 from relax.base.types import Array
 from relax.errors import BadProblem
 from relax.problem.clock import OfLengths, checked_times
-from relax.problem.data import at_steps, held_before
+from relax.problem.data import StepValues, at_steps, held_before
 from relax.problem.evolution import Evolution
 from relax.problem.evolution_checks import check_length
 from relax.problem.problem import Problem, check_control

@@ -13,6 +13,7 @@ from relax.base.fem.coefficients import Coefficient, as_coefficient, interpolate
 from relax.base.fem.forms import terminals_of
 from relax.errors import BadInput
 from relax.problem.evolution import Evolution
+from relax.problem.problem import Problem
 
 
 def chosen(equation: str, controls: str | Sequence[str], known: Sequence[str]) -> list[str]:
@@ -81,7 +82,9 @@ def with_controls(evolution: Evolution, wanted: Sequence[str], other: fem.Functi
         wanted: names; "initial" is the initial state.
         other: what any other name stands for, once for each step where the name ends with "_per_step".
     """
-    own = [evolution.previous if name == "initial" else other for name in wanted]
+    before = evolution.components[0].earlier[0]
+    own = [before if name == "initial" else other for name in wanted]
     per_step = [other for name in wanted if name.endswith("_per_step")]
-    step = replace(evolution.plain_step, controls=own)
+    assert isinstance(evolution.step, Problem)
+    step = replace(evolution.step, controls=own)
     return replace(evolution, step=step, per_step=per_step, initial_is_fixed="initial" not in wanted)

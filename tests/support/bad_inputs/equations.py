@@ -189,12 +189,12 @@ MISTAKES = {
     ),
     "a coefficient: on another mesh": (
         lambda g: g.poisson(lambda u: g.elsewhere),
-        "residual: expected all on the mesh of the state",
+        "is on another mesh than its integral",
     ),
     "a control: on another mesh": (lambda g: g.poisson(controls=[g.elsewhere]), "stands neither in the residual nor"),
     "a constant: on another mesh": (
         lambda g: g.poisson(lambda u: fem.Constant(g.elsewhere.function_space.mesh, 1.0)),
-        "residual: expected all on the mesh of the state",
+        "is on another mesh than its integral",
     ),
     "a measure: of another mesh": (
         lambda g: g.poisson(
@@ -252,9 +252,15 @@ MISTAKES = {
     "dt: negative": (lambda g: heat(g, dt=-0.1), "dt: expected a finite length above 0"),
     "dt: NaN": (lambda g: heat(g, dt=np.nan), "dt: expected a finite length above 0"),
     "dt: None": (lambda g: theta(g, dt=None), "dt: expected a finite length above 0"),
-    "theta: text": (lambda g: heat(g, theta="x"), "theta: expected a number above 0 and at most 1, or"),
-    "theta: 2": (lambda g: theta(g, theta=2.0), "theta: expected a number above 0 and at most 1, or"),
-    "theta: NaN": (lambda g: theta(g, theta=np.nan), "theta: expected a number above 0 and at most 1, or"),
+    "theta: text": (
+        lambda g: heat(g, theta="x"),
+        "theta: expected a number above 0 and at most 1, 'midpoint'",
+    ),
+    "theta: 2": (lambda g: theta(g, theta=2.0), "theta: expected a number above 0 and at most 1, 'midpoint'"),
+    "theta: NaN": (
+        lambda g: theta(g, theta=np.nan),
+        "theta: expected a number above 0 and at most 1, 'midpoint'",
+    ),
     "an initial state: another space": (
         lambda g: theta(g, initial=g.other),
         "initial: a Function must be in the space of the step's state",
@@ -276,7 +282,7 @@ MISTAKES = {
     "a step: text": (lambda g: evolution(g, step="x"), "step: expected a relax.Problem"),
     "previous: the state": (
         lambda g: evolution(g, previous=g.march.state),
-        "previous: the Function 'u' does not stand in the step's resi",
+        "step: two of its states and previous ones are the same Function",
     ),
     "previous: a number": (
         lambda g: evolution(g, previous=3.0),
@@ -309,7 +315,7 @@ MISTAKES = {
         "expected a finite number, a function of x, a UFL expression,",
     ),
     "a source: on another mesh": (
-        lambda g: pdes.poisson.diffusion(g.mesh, source=g.elsewhere),
+        lambda g: pdes.poisson.diffusion(g.mesh, source=2.0 * g.elsewhere),
         "expected an expression on the same mesh as the space",
     ),
     "a source: that fails": (

@@ -272,7 +272,10 @@ MISTAKES = {
         lambda g: landscape(g, route="x"),
         "hamilton_jacobi: route: expected 'direct', 'cole_hopf' or",
     ),
-    "a landscape: theta": (lambda g: landscape(g, theta=3.0), "theta: expected a number above 0 and at most 1, or"),
+    "a landscape: theta": (
+        lambda g: landscape(g, theta=3.0),
+        "theta: expected a number above 0 and at most 1, 'midpoint'",
+    ),
     "a landscape: no mesh": (
         lambda g: landscape(g, mesh=None),
         "RelaxedLandscape: mesh: expected a mesh, such as relax.meshe",

@@ -147,7 +147,7 @@ MISTAKES = {
         "expected a finite number, a function of x, a UFL expression,",
     ),
     "control values: another mesh": (
-        lambda g: control_values(g.G, g.elsewhere),
+        lambda g: control_values(g.G, 2.0 * g.elsewhere),
         "expected an expression on the same mesh as the space",
     ),
     "check_map: of no map": (lambda g: check_map(g.problem), "check_map: G: expected a map, such as relax.ReducedMap"),
