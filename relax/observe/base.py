@@ -255,7 +255,7 @@ class Stack(Observable):
         changes: list[Array] = []
         for part, piece in self._pieces(dy):
             own = {c: change for c, change in dm.items() if part.holds(c)}
-            if part.holds(of) or (of is u and own):
+            if own if of is u else part.holds(of):
                 changes.append(part.control_second(u, piece, of, du, own))
         return np.sum(changes, axis=0)
 

@@ -277,3 +277,10 @@ def test_one_observable_of_two_maps():
         G = ReducedMap(problem, J)
         G(np.ones(G.size_in))
         checked(G)
+
+
+@pytest.mark.ranks(1)
+def test_a_part_without_controls_beside_one_with():
+    """It adds nothing to what controls do to the second derivative."""
+    problem, u, m, a = pointwise(meshes.unit_square(1))
+    checked(ReducedMap(problem, Stack([Functional(u * dx), Functional(ufl.exp(m) * a[0] * u**2 * dx)])))
