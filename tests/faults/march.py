@@ -110,6 +110,12 @@ MUTANTS = [
         "what is handed back from the state two steps later is lost",
     ),
     Mutant(
+        "if not any(is_same(c, other) for other in named[:i])",
+        "if not any(c is other for other in named[:i])",
+        "test_learned_coefficient.py -k share_a_network",
+        "weights of one network that two equations hold are two controls",
+    ),
+    Mutant(
         "into += weight * dual",
         "into += dual",
         "test_newmark.py::test_derivatives",

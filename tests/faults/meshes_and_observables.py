@@ -37,10 +37,16 @@ MUTANTS = [
         "what a change of the state does to the gradient in a control that is seen",
     ),
     Mutant(
-        "if part.holds(of) or (of is u and own):",
-        "if part.holds(of):",
+        "if own if of is u else part.holds(of):",
+        "if of is not u and part.holds(of):",
         "test_controls.py -k test_derivatives",
         "in a stack, too, a control bends the derivative in the state",
+    ),
+    Mutant(
+        "if own if of is u else part.holds(of):",
+        "if own or part.holds(of):",
+        "test_controls.py -k part_without",
+        "what holds no control adds its first derivative to the second one",
     ),
     Mutant(
         "function.x.scatter_forward()",
