@@ -43,8 +43,8 @@ class Clock:
         times: Array | None,
         data: Iterable[StepValues],
     ) -> None:
-        self.num_steps = num_steps
-        self.times = times
+        self._num_steps = num_steps
+        self._times = times
         self._time = time
         self._dt = dt
         self._start = start
@@ -67,18 +67,18 @@ class Clock:
         Raises:
             BadProblem: where this is more than there are times.
         """
-        N = self.num_steps if last is None else last
-        if self.times is not None:
-            if N > self.num_steps:
-                raise BadProblem(f"times: expected one for step {N}, got {self.num_steps + 1} of them")
-            return self.times[: N + 1]
+        N = self._num_steps if last is None else last
+        if self._times is not None:
+            if N > self._num_steps:
+                raise BadProblem(f"times: expected one for step {N}, got {self._num_steps + 1} of them")
+            return self._times[: N + 1]
         return None if self._dt is None else self._start + np.arange(N + 1) * number_now(self._dt)
 
     def lengths(self) -> Array | None:
         """t_n - t_{n-1} as they are now, without the rounding of a late start: (N,); None where not known. Local."""
         if self._lengths is not None:
             return self._lengths
-        return None if self._dt is None else np.full(self.num_steps, number_now(self._dt))
+        return None if self._dt is None else np.full(self._num_steps, number_now(self._dt))
 
     def weights(self) -> Array | None:
         """Of the trapezoidal rule over all steps, as they are now: (N + 1,); None where no length is known. Local."""
@@ -102,8 +102,8 @@ class Clock:
             values_of(register)[...] = at(n, grid)
 
     def constants_of(self, grid: Array | None) -> dict[int, list[bytes]]:
-        """What each of ``constants`` holds at the steps 0, ..., N, by its id. Local."""
-        steps = range(self.num_steps + 1)
+        """What each of ``constants`` holds at the steps 0, ..., N, by its id. Collective."""
+        steps = range(self._num_steps + 1)
         return {
             id(register): [np.asarray(at(n, grid), dtype=np.float64).tobytes() for n in steps]
             for register, at in self._set

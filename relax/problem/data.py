@@ -91,7 +91,9 @@ class GivenValues(StepValues):
         self._what = what
         self._num_steps = num_steps
         self._layout: SpaceLayout | None = None
-        self._last: tuple[float, Array] | None = None
+        # A matrix of a Constant is named by its values: they are all asked for when a run begins.
+        self._most = 1 if isinstance(terminal, fem.Function) else num_steps + 1
+        self._known: dict[float, Array] = {}
         with parallel.together(comm):
             kind = self._kind(given)
         self._check_same(kind, what)
@@ -118,11 +120,13 @@ class GivenValues(StepValues):
             return self._rows[n if self.changes_within else max(n - 1, 0)]
         assert grid is not None
         t = float(grid[n])
-        if self._last is None or self._last[0] != t:
+        if t not in self._known:
             with parallel.together(self._comm):
                 value = self._called(self._function, t)
-            self._last = t, self._values(value, f"{self._what} at the time {t:g}")
-        return self._last[1]
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[t] = self._values(value, f"{self._what} at the time {t:g}")
+        return self._known[t]
 
     def _called(self, function: Callable[[float], Any], t: float) -> Any:
         try:
@@ -284,8 +288,7 @@ def _table(path: Path, what: str) -> Array:
             return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
         with path.open(encoding="utf-8-sig") as file:
             lines = [line for line in file if line.strip() and not line.lstrip().startswith("#")]
-        is_header = bool(lines) and any(c.isalpha() for c in lines[0].replace("e", "").replace("E", ""))
-        table = np.loadtxt(lines[1:] if is_header else lines, delimiter=",", ndmin=2)
+        table = np.loadtxt(lines[1:] if lines and not _is_of_numbers(lines[0]) else lines, delimiter=",", ndmin=2)
     except (OSError, ValueError, TypeError) as cause:
         raise BadInput(f"{what}: {path} cannot be read as numbers ({cause}); expected {_WAYS}") from cause
     if table.shape[1] < 2 or len(table) < 2 or not np.isfinite(table).all() or np.any(np.diff(table[:, 0]) <= 0.0):
@@ -294,3 +297,11 @@ def _table(path: Path, what: str) -> Array:
             f"row, then at least one value; got {table.shape[0]} rows of {table.shape[1]}"
         )
     return table
+
+
+def _is_of_numbers(line: str) -> bool:
+    try:
+        [float(entry) for entry in line.split(",")]
+    except ValueError:
+        return False
+    return True

@@ -190,18 +190,13 @@ class Evolution:
         Raises:
             BadProblem: for another step.
         """
-        if not isinstance(self.step, Problem) or not isinstance(self.previous, fem.Function):
+        if not self.is_plain:
             raise BadProblem(
                 "expected an evolution whose step is one equation in the state and the one before it; got one of "
                 "several equations or earlier states, whose values and derivatives a ReducedMap has"
             )
+        assert isinstance(self.step, Problem)
         return self.step
-
-    @property
-    def before(self) -> fem.Function:
-        """``previous`` of a plain step."""
-        assert isinstance(self.previous, fem.Function)
-        return self.previous
 
     @property
     def states(self) -> tuple[fem.Function, ...]:
@@ -246,7 +241,7 @@ class Evolution:
         """
         step = self.plain_step
         others = [c for c in step.controls if c is not self.previous]
-        return replace(step, controls=[self.before, *others])
+        return replace(step, controls=[*self.components[0].earlier, *others])
 
     def is_per_step(self, control: Control) -> bool:
         """Whether this control has a value of its own in each step."""

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from dolfinx import fem
+from dolfinx import default_scalar_type, fem, mesh
 
 from relax.base.checks import of_kind, several
 from relax.base.fem.blocks import BlockState
 from relax.base.fem.forms import Control, is_same, number_now
 from relax.base.types import Array
 from relax.errors import BadProblem
+from relax.problem.clock import checked_times
 from relax.problem.problem import Problem
 from relax.problem.stages import Combination, Component, Input, Stage, Sum, components_of, stands_in
 from relax.problem.substitution import Substitution
@@ -260,6 +261,20 @@ def check_data(data: Any, taken: Sequence[tuple[Any, str]]) -> None:
         for other, what in taken:
             if f is other:
                 raise BadProblem(f"data: {f} is {what}; expected what nothing else sets")
+
+
+def steps_of(dt: Any, num_steps: int, times: Any, domain: mesh.Mesh) -> tuple[fem.Constant, int]:
+    """The Constant that stands for the length of a step, which is made of a number; how many steps there are.
+
+    Raises:
+        BadInput, BadProblem: for a length that is none, or is one beside times.
+    """
+    if times is None:
+        length = check_length(dt, "dt")
+        return dt if isinstance(dt, fem.Constant) else fem.Constant(domain, default_scalar_type(length)), num_steps
+    of_kind(dt, (fem.Constant, type(None)), "a Constant, or nothing beside times", "dt")
+    k = fem.Constant(domain, default_scalar_type(1.0)) if dt is None else dt
+    return k, len(checked_times(times)) - 1
 
 
 def check_length(dt: object, what: str) -> float:

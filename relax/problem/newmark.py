@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 import ufl
-from dolfinx import default_scalar_type, fem
+from dolfinx import fem
 from ufl.core.expr import Expr
 
 from relax.base.checks import as_number, of_kind, several
@@ -16,10 +16,9 @@ from relax.base.fem.forms import Control
 from relax.base.fem.pointwise import replaced
 from relax.errors import BadProblem
 from relax.problem.boundary import homogeneous
-from relax.problem.clock import checked_times
 from relax.problem.data import StepValues, at_steps, held_before
 from relax.problem.evolution import Evolution
-from relax.problem.evolution_checks import check_length
+from relax.problem.evolution_checks import steps_of
 from relax.problem.problem import Problem, check_control
 from relax.problem.stages import Combination, Weight, stands_in
 
@@ -94,10 +93,7 @@ def newmark_evolution(
     of_kind(state, fem.Function, "a dolfinx.fem.Function", "state")
     V, (v,) = state.function_space, residual.arguments()
     alpha_m, alpha_f, beta, gamma = _parameters(alpha_m, alpha_f, beta, gamma)
-    if times is not None:
-        of_kind(dt, (fem.Constant, type(None)), "a Constant, or nothing beside times", "dt")
-    length = 1.0 if times is not None else check_length(dt, "dt")
-    k = dt if isinstance(dt, fem.Constant) else fem.Constant(V.mesh, default_scalar_type(length))
+    k, N = steps_of(dt, num_steps, times, V.mesh)
     controls = several(controls, "Functions and Constants", "controls")
     for i, control in enumerate(controls):
         check_control(control, V.mesh, f"controls[{i}]")
@@ -111,7 +107,6 @@ def newmark_evolution(
     # u_tt and u_t at the end of the step, by u.
     a_n = (state - u_1) / (beta * k**2) - w_1 / (beta * k) - (1 / (2 * beta) - 1) * a_1
     w_n = w_1 + k * ((1 - gamma) * a_1 + gamma * a_n)
-    N = num_steps if times is None else len(checked_times(times)) - 1
     given: dict[Control, StepValues] = dict(at_steps({} if data is None else data, N, V.mesh.comm))
     moved: dict[Any, Any] = {state: _between(alpha_f, state, u_1), w: _between(alpha_f, w_n, w_1)}
     if time is not None:

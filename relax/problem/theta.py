@@ -19,10 +19,10 @@ from relax.base.fem.forms import Control
 from relax.base.fem.pointwise import replaced
 from relax.base.types import Array
 from relax.errors import BadProblem
-from relax.problem.clock import OfLengths, checked_times
+from relax.problem.clock import OfLengths
 from relax.problem.data import StepValues, at_steps, held_before
 from relax.problem.evolution import Evolution
-from relax.problem.evolution_checks import check_length
+from relax.problem.evolution_checks import steps_of
 from relax.problem.problem import Problem, check_control
 from relax.problem.stages import stands_in
 
@@ -99,9 +99,7 @@ def theta_evolution(
         raise BadProblem("residual: expected a UFL form in one test function; u_t is added to it here")
     if not isinstance(state, fem.Function):
         raise BadProblem(f"state: expected a dolfinx.fem.Function, got {type(state).__name__}")
-    if times is not None:
-        of_kind(dt, (fem.Constant, type(None)), "a Constant, or nothing beside times", "dt")
-    length = 1.0 if times is not None else check_length(dt, "dt")
+    k, N = steps_of(dt, num_steps, times, state.function_space.mesh)
     if initial is state:
         raise BadProblem("initial is the state itself, which the steps overwrite; expected another Function")
     controls = several(controls, "Functions and Constants", "controls")
@@ -112,9 +110,7 @@ def theta_evolution(
         of_kind(time, fem.Constant, "the Constant that stands in the residual", "time")
     V, (v,) = state.function_space, residual.arguments()
     previous = fem.Function(V, name="previous")
-    k = dt if isinstance(dt, fem.Constant) else fem.Constant(V.mesh, default_scalar_type(length))
     rule = {"quadrature_rule": "vertex", "quadrature_degree": 1} if lumped else {}
-    N = num_steps if times is None else len(checked_times(times)) - 1
     given: dict[Control, StepValues] = dict(at_steps({} if data is None else data, N, V.mesh.comm))
     before: list[fem.Function] = [previous]
     difference = state - previous

@@ -137,6 +137,7 @@ def test_files_and_whole_fields(tmp_path):
     if comm.rank == 0:
         (tmp_path / "f.csv").write_text("t,f\n# a comment\n0.0,1.0\n0.25,2.0\n0.5,1.0\n")
         np.save(tmp_path / "g.npy", fields)
+        (tmp_path / "nan.csv").write_text("nan,1.0\n0.0,1.0\n0.5,1.0\n")
     comm.Barrier()
     evolution, f, g, m = heat(data=lambda f, g: {f: f"{folder}/f.csv", g: f"{folder}/g.npy"})
     V = evolution.state.function_space
@@ -148,6 +149,8 @@ def test_files_and_whole_fields(tmp_path):
     for axis in x:
         on_boundary &= (axis > 1e-9) & (axis < 1 - 1e-9)
     close(states[:, ~on_boundary], fields[:, ~on_boundary], 1e-13)
+    with pytest.raises(BadInput, match="rows of finite numbers"):
+        heat(data=lambda f, g: {f: f"{folder}/nan.csv"})
 
 
 def with_state(f, evolution):
