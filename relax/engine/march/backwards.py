@@ -62,7 +62,7 @@ class Backwards:
     def _adjoint(
         self, run: Run, i: int, n: int, before: Array, after: Array, earlier: Array, here: Array,
         collect: Collect | None,
-    ) -> Point:  # fmt: skip
+    ) -> None:  # fmt: skip
         """Equation i hands on its dual vectors."""
         system = self._system.systems[i]
         self._system.told(run, n)
@@ -71,7 +71,6 @@ class Backwards:
         asked = None if collect is not None else range(system.num_inputs)
         gradients = system.sensitivity.gradients(point, self._adjoints(i, point, dual), dual, which=asked)
         self._spread(i, n, gradients, earlier, here, collect)
-        return point
 
     def _adjoints(self, i: int, point: Point, duals: Array) -> Array:
         """λ of equation i for each of its dual vectors: (k, owned)."""
