@@ -3,10 +3,13 @@
 from faults import (
     base,
     discovery,
+    eigen,
     engine,
+    fields,
     invert,
     jobs,
     layer,
+    linear_algebra,
     march,
     meshes_and_observables,
     problems,
@@ -18,11 +21,14 @@ from faults import (
 
 PACKAGES = (
     base,
+    linear_algebra,
+    fields,
     meshes_and_observables,
     problems,
     engine,
     solve,
     march,
+    eigen,
     invert,
     discovery,
     relaxation,
