@@ -10,8 +10,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from bad_inputs import equations, job_files, maps
-from bad_inputs.job_files import CommandLine
+from bad_inputs import arguments, equations, job_files, maps
+from bad_inputs.command_line import CommandLine
 
 Call = tuple[Callable[[Any], Any], str]
 
@@ -23,4 +23,4 @@ if find_spec("torch") is not None:
 #: Of calls: the area and the mistake, made with what is given, and what the error must say.
 CALLS: dict[str, Call] = {f"{area}: {name}": call for area, calls in _areas.items() for name, call in calls.items()}
 #: Of the command ``relax``.
-COMMAND_LINES: dict[str, CommandLine] = job_files.MISTAKES
+COMMAND_LINES: dict[str, CommandLine] = job_files.MISTAKES | arguments.MISTAKES

@@ -1,78 +1,11 @@
-"""Command lines: job files, table by table and key by key, the files that they name, options and arguments."""
+"""Job files, table by table and key by key, and the files that they name."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
-
-from jobs import CONTROL_JOB, HEAT_JOB, SMALL_JOB, changed
-from mpi4py import MPI
+from jobs import CONTROL_JOB, HEAT_JOB, SMALL_JOB
 from relaxation_jobs import LANDSCAPE_JOB, MISFIT_JOB
 
-
-class CommandLine(NamedTuple):
-    """A command line that must end in words.
-
-    Attributes:
-        words: what must be said, once.
-        files: that are there, by name.
-        arguments: of ``relax``, in the folder of the files.
-        status: that it must end with.
-    """
-
-    words: str
-    files: dict[str, str | bytes]
-    arguments: tuple[str, ...] = ("run", "job.toml", "--output", "out")
-    status: int = 2
-
-    def lay_out(self, folder: Path) -> None:
-        """Put the files into a folder, on rank 0. Collective."""
-        if MPI.COMM_WORLD.rank == 0:
-            for name, content in self.files.items():
-                (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        MPI.COMM_WORLD.Barrier()
-
-
-def job(words, *substitutions, of=SMALL_JOB, **files):
-    """A job with some of its text replaced, and files beside it: dots in their names are two underscores."""
-    beside = {name.replace("__", "."): content for name, content in files.items()}
-    return CommandLine(words, {"job.toml": changed(*substitutions, of=of), **beside})
-
-
-def text(words, content):
-    """A job file of this content."""
-    return CommandLine(words, {"job.toml": content})
-
-
-def line(words, *arguments, status=2, **files):
-    """A command line, and files."""
-    return CommandLine(words, {name.replace("__", "."): content for name, content in files.items()}, arguments, status)
-
-
-def key(table, entry, words, of=SMALL_JOB):
-    """A job with one more key in a table."""
-    return job(words, (f"[{table}]\n", f"[{table}]\n{entry}\n"), of=of)
-
-
-MEASURED = (
-    ("points = 12\nseed = 1", 'points = "sensors.csv"'),
-    ('truth = "inclusions"\nnoise = 0.02\nseed = 2', 'file = "sensors.csv"\nnoise = 0.1'),
-)
-
-
-def sensors(words, content):
-    """A job with measured data of this content."""
-    return job(words, *MEASURED, sensors__csv=content)
-
-
-_modules = iter(range(1000))
-
-
-def module(words, content):
-    """A job with an equation of the user's own, in a module of a name of its own: Python keeps what it has imported."""
-    name = f"module_of_a_mistake_{next(_modules)}"
-    return job(words, ('"poisson.diffusion"\nsource = 10.0', f'"{name}:made"'), **{f"{name}__py": content})
-
+from bad_inputs.command_line import MEASURED, job, key, line, module, sensors, text
 
 _SPLIT = """
 import relax, ufl
@@ -164,7 +97,7 @@ MISTAKES = {
     "pde: a module without it": module("has no function 'made'", "def other(mesh): ...\n"),
     "pde: a function of nothing": module("takes no mesh", "def made(): ...\n"),
     "pde: a function that returns text": module("returned a str", "def made(mesh, source=1): return 'x'\n"),
-    "pde: no syntax": module("module_of_a_mistake_5:made: importing module_of_a_mistake_", "def made(:\n"),
+    "pde: no syntax": module(":made: importing module_of_a_mistake_", "def made(:\n"),
     "pde: several states": module("returned an evolution of 2 states", _SPLIT),
     "pde: in time": job(
         "[pde]: heat.evolution needs dt, num_steps as well (it take",
@@ -308,102 +241,4 @@ MISTAKES = {
         "misfit", "ranks_per_solve = 64", "[misfit] ranks_per_solve: expected a divisor of the 2 rank", of=MISFIT_JOB
     ),
     "misfit: a layout": text("remove this key", MISFIT_JOB + '[solver]\nlayout = "owned"\n'),
-    # the command line
-    "a command: misspelt": line("No such command", "rum"),
-    "run: without a job": line("Missing argument", "run"),
-    "run: an option": line(
-        "No such option: --overwite Did you mean --overwrite?", "run", "job.toml", "--overwite", job__toml=SMALL_JOB
-    ),
-    "run: overwrite and resume": line(
-        "expected one of them", "run", "job.toml", "--overwrite", "--resume", job__toml=SMALL_JOB
-    ),
-    "run: a time limit": line("--time-limit", "run", "job.toml", "--time-limit", "soon", job__toml=SMALL_JOB),
-    "run: resume nothing": line(
-        "out: nothing to resume: there is no such folder",
-        "run",
-        "job.toml",
-        "--output",
-        "out",
-        "--resume",
-        job__toml=SMALL_JOB,
-    ),
-    "run: resume a landscape": line(
-        "nothing to resume", "run", "job.toml", "--output", "out", "--resume", job__toml=LANDSCAPE_JOB
-    ),
-    "run: into a file": line(
-        "job.toml: expected a folder for the results, and this is a",
-        "run",
-        "job.toml",
-        "--output",
-        "job.toml",
-        job__toml=SMALL_JOB,
-    ),
-    "run: into the job's folder": line(
-        ".: holds job.toml, which this job reads; choose another wi",
-        "run",
-        "job.toml",
-        "--output",
-        ".",
-        job__toml=SMALL_JOB,
-    ),
-    "run: into 300 letters": line(
-        "than MPI can write to; take another with --output",
-        "run",
-        "job.toml",
-        "--output",
-        "a" * 300,
-        job__toml=SMALL_JOB,
-    ),
-    "run: into 6000 letters": line(
-        "than MPI can write to; take another with --output",
-        "run",
-        "job.toml",
-        "--output",
-        "a" * 6000,
-        job__toml=SMALL_JOB,
-    ),
-    "run: into a path of 2400": line(
-        "than MPI can write to; take another with --output",
-        "run",
-        "job.toml",
-        "--output",
-        "/".join(["a" * 200] * 12),
-        job__toml=SMALL_JOB,
-    ),
-    "run: into a path of 6000": line(
-        "than MPI can write to; take another with --output",
-        "run",
-        "job.toml",
-        "--output",
-        "/".join(["a" * 200] * 30),
-        job__toml=SMALL_JOB,
-    ),
-    "run: into /proc": line(
-        "/proc/relax: cannot write there (No such file or directory",
-        "run",
-        "job.toml",
-        "--output",
-        "/proc/relax",
-        job__toml=SMALL_JOB,
-    ),
-    "run: into nothing": line(
-        ".: holds job.toml, which this job reads; choose another wi",
-        "run",
-        "job.toml",
-        "--output",
-        "",
-        job__toml=SMALL_JOB,
-    ),
-    "check: without a function": line("Missing argument", "check"),
-    "check: unknown": line("unknown equation 'poisson.defusion'", "check", "poisson.defusion"),
-    "check: no module": line("there is no module", "check", "nobody:knows"),
-    "check: n": line("Invalid value for '--n': 0 is not in the range x>=1.", "check", "poisson.diffusion", "--n", "0"),
-    "check: a seed": line(
-        "Invalid value for '--seed': -1 is not in the range x>=0.", "check", "poisson.diffusion", "--seed", "-1"
-    ),
-    "check: a mesh": line("there is no such file", "check", "poisson.diffusion", "--mesh", "nowhere.msh"),
-    "check: keywords": line("burgers.evolution needs viscosity as a keyword besides a m", "check", "burgers.evolution"),
-    "check: a wrong derivative": line(
-        "nothing:at.all: there is no module 'nothing'; looked in /t", "check", "nothing:at.all"
-    ),
 }
