@@ -327,7 +327,7 @@ def test_inputs_that_do_not_fit(space):
 
 
 def test_where_a_law_has_no_place(space):
-    u, v = fem.Function(space), ufl.TestFunction(space)
+    u, v, w = fem.Function(space), ufl.TestFunction(space), ufl.TrialFunction(space)
     k = LearnedCoefficient(network(1), [u])
     diffused = inner(grad(u), grad(v)) * dx
 
@@ -354,6 +354,7 @@ def test_where_a_law_has_no_place(space):
         lambda: Energy(E=k * u * u * dx, state=u, parameters=[fem.Function(space)]),
         lambda: clamp_boundary(space, k * u),
         lambda: relax.pdes.schrodinger.eigenstates(space.mesh, k, 1),
+        lambda: relax.EigenMap((k * w * v * dx, w * v * dx), 1, controls=[k]),
     ):
         with pytest.raises(BadProblem, match="LearnedCoefficient stands in it"):
             refused()

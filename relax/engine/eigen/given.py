@@ -16,6 +16,7 @@ from relax.base.checks import as_number
 from relax.base.fem.compat import one_subdomain_data
 from relax.base.fem.forms import Control, holds
 from relax.base.fem.pencil import Pencil
+from relax.base.fem.pointwise import refuse_laws
 from relax.base.fem.quadrature import with_fixed_degrees
 from relax.base.la.options import Options
 from relax.errors import BadInput, BadProblem
@@ -122,6 +123,7 @@ def _checked(form: object, name: str) -> ufl.Form:
         )
     if any(argument.part() is not None for argument in arguments):
         raise BadProblem(f"{name}: its arguments are parts of a MixedFunctionSpace; expected one space for all parts")
+    refuse_laws(form, name)
     return form
 
 
