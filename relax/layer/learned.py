@@ -10,7 +10,6 @@ import torch
 import ufl
 from torch import Tensor
 from ufl.core.expr import Expr
-from ufl.domain import extract_domains
 
 from relax.base import parallel
 from relax.base.fem.pointwise import PointLaw
@@ -75,8 +74,7 @@ class LearnedCoefficient(PointLaw):
         self._lengths = [p.numel() for p in parameters.values()]
         super().__init__(inputs, shape, network, sum(self._lengths), "LearnedCoefficient")
         self._inputs = list(inputs)
-        (domain,) = extract_domains(self.z)
-        comm = domain.ufl_cargo().comm
+        comm = self.ufl_function_space().ufl_domain().ufl_cargo().comm
         with parallel.together(comm):
             self._check_kind()
             self._check_rows()
@@ -105,13 +103,13 @@ class LearnedCoefficient(PointLaw):
     # -- numbers at points ---------------------------------------------------------------------------------------------
 
     def values(self, z: Array) -> Array:
-        return self._rows((self.ufl_size,), self._at, z)
+        return self._rows((self.components,), self._at, z)
 
     def slopes(self, z: Array) -> Array:
-        return self._rows((self.ufl_size, z.shape[1]), self._slope, z)
+        return self._rows((self.components, z.shape[1]), self._slope, z)
 
     def changes(self, z: Array, dz: Array, dw: Array) -> tuple[Array, Array]:
-        s, d = self.ufl_size, z.shape[1]
+        s, d = self.components, z.shape[1]
 
         def both(theta: Tensor, here: Tensor) -> Tensor:
             value, slope = self._at(theta, here), self._slope(theta, here)
@@ -127,7 +125,7 @@ class LearnedCoefficient(PointLaw):
         def change(theta: Tensor, here: Tensor) -> Tensor:
             return _jvp(lambda t: self._at(t, here), (theta,), (torch.from_numpy(dw),))
 
-        return self._rows((self.ufl_size,), change, z)
+        return self._rows((self.components,), change, z)
 
     def collected(self, z: Array, dual: Array) -> Array:
         return self._sum(self._pulled, z, dual)
@@ -141,23 +139,18 @@ class LearnedCoefficient(PointLaw):
 
     # -- the network ---------------------------------------------------------------------------------------------------
 
-    @property
-    def ufl_size(self) -> int:
-        """The number of components of k."""
-        return int(np.prod(self.ufl_shape, dtype=np.int64))
-
     def _at(self, theta: Tensor, z: Tensor) -> Tensor:
         """N as a function of its weights, too: (num_weights,), (n, d) -> (n, s)."""
         pieces = zip(self._names, theta.split(self._lengths), self._shapes, strict=True)
         weights = {name: piece.view(shape) for name, piece, shape in pieces}
         k = torch.func.functional_call(self.network, weights, (z,))
         self._check_output(k, z)
-        return k.reshape(len(z), self.ufl_size)
+        return k.reshape(len(z), self.components)
 
     def _slope(self, theta: Tensor, z: Tensor) -> Tensor:
         """∂N/∂z: (n, s, d). A row of k depends on its own row of z alone, so the sum of a component serves all rows."""
         k, pull = torch.func.vjp(lambda here: self._at(theta, here), z)
-        seeds = torch.eye(self.ufl_size, dtype=k.dtype)
+        seeds = torch.eye(self.components, dtype=k.dtype)
         return torch.stack([pull(seed.expand(len(z), -1).contiguous())[0] for seed in seeds], dim=1)
 
     def _pulled(self, theta: Tensor, z: Tensor, dual: Tensor) -> Tensor:
@@ -206,7 +199,7 @@ class LearnedCoefficient(PointLaw):
 
     def _check_output(self, k: Any, z: Tensor) -> None:
         n, shape = len(z), tuple(self.ufl_shape)
-        if not isinstance(k, Tensor) or k.shape[:1] != (n,) or k.numel() != n * self.ufl_size:
+        if not isinstance(k, Tensor) or k.shape[:1] != (n,) or k.numel() != n * self.components:
             got = tuple(k.shape) if isinstance(k, Tensor) else type(k).__name__
             raise BadInput(
                 f"LearnedCoefficient: network: expected a tensor {(n, *(shape or (1,)))} for inputs {tuple(z.shape)}, "
@@ -218,7 +211,7 @@ class LearnedCoefficient(PointLaw):
     def _check_rows(self) -> None:
         """Try the network: its output's shape, the same twice, a row by itself as among others, second derivatives."""
         z = torch.from_numpy(np.random.default_rng(20).uniform(0.5, 1.5, (_TRIAL, len(self.z))))
-        theta, dual = torch.from_numpy(self.value), np.ones((1, self.ufl_size))
+        theta, dual = torch.from_numpy(self.value), np.ones((1, self.components))
         try:
             k, again, alone = (self._at(theta, rows).detach() for rows in (z, z, z[:1]))
             one = z[:1].numpy()

@@ -39,6 +39,7 @@ class PointLaw(ufl.Coefficient):  # abstract: UFL's metaclass leaves no room for
         z: the inputs' components as one vector of UFL, (d,).
         depends_on: the Functions and Constants that stand in z.
         size: the number of weights.
+        components: s.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> PointLaw:
@@ -48,6 +49,7 @@ class PointLaw(ufl.Coefficient):  # abstract: UFL's metaclass leaves no room for
         self.name = name
         self.function = function
         self.size = size
+        self.components = int(np.prod(shape, dtype=np.int64))
         self.z: Expr = ufl.as_vector(_components(inputs, name))
         standing = [t for t in traverse_unique_terminals(self.z) if isinstance(t, fem.Function | fem.Constant)]
         self.depends_on = tuple(standing)

@@ -100,7 +100,7 @@ class DerivedForms:
             return nonzero(self._derivative(form, control, direction))
         values, moved = self.laws.through(form, control, direction, self._variables)
         followed = nonzero(ufl.derivative(form, tuple(values), tuple(moved))) if values else None
-        return summed([nonzero(along(form, self._variables[control], direction)), followed])
+        return summed([self._partial(form, i, direction), followed])
 
     def along_controls(self, form: ufl.Form, which: Iterable[int]) -> ufl.Form | None:
         """The derivative of a form along dm, summed over these controls; None where it is zero."""
@@ -151,12 +151,12 @@ class DerivedForms:
         if form is None:
             return None
         along_state = nonzero(ufl.derivative(form, self.state, self._registers.tangent_state))
-        partial = [self._partial(form, i) for i in range(len(self.controls))]
+        partial = [self._partial(form, i, dm) for i, dm in enumerate(self._registers.tangent_controls)]
         return summed([along_state, *partial, self.laws.along_all(form)])
 
-    def _partial(self, form: ufl.Form, i: int) -> ufl.Form | None:
-        """The derivative of a form in control i along dm where it stands itself, laws as they are."""
-        control, direction = self.controls[i], self._registers.tangent_controls[i]
+    def _partial(self, form: ufl.Form, i: int, direction: ufl.core.expr.Expr) -> ufl.Form | None:
+        """The derivative of a form in control i along ``direction`` where it stands itself, laws as they are."""
+        control = self.controls[i]
         if isinstance(control, PointLaw):
             return None
         if isinstance(control, fem.Function):

@@ -51,11 +51,10 @@ class LawAtPoints:
         self._degree = degree
         self._mesh = registers.state.function_space.mesh
         self._cell = self._mesh.ufl_domain().ufl_coordinate_element().cell_type
-        self.components = int(np.prod(law.ufl_shape, dtype=np.int64))
         self._width = len(law.z)
         which = [i for i, c in enumerate(registers.controls) if is_same(c, law)]
         self.weights: int | None = which[0] if which else None
-        self.value = self._register("value", self.components)
+        self.value = self._register("value", self.law.components)
         self.moves = any(t is r for t in law.depends_on for r in (registers.state, *registers.controls))
         topology = self._mesh.topology
         self._cells = np.arange(topology.index_map(topology.dim).size_local, dtype=np.int32)
@@ -73,22 +72,22 @@ class LawAtPoints:
     @cached_property
     def slope(self) -> AtPoints:
         """A. Collective the first time, as are the other registers."""
-        return self._register("slope", self.components * self._width)
+        return self._register("slope", self.law.components * self._width)
 
     @cached_property
     def tangent(self) -> AtPoints:
         """∂N/∂θ dθ."""
-        return self._register("tangent", self.components)
+        return self._register("tangent", self.law.components)
 
     @cached_property
     def change(self) -> AtPoints:
         """dk."""
-        return self._register("change", self.components)
+        return self._register("change", self.law.components)
 
     @cached_property
     def slope_change(self) -> AtPoints:
         """dA."""
-        return self._register("slope change", self.components * self._width)
+        return self._register("slope change", self.law.components * self._width)
 
     # -- in forms ------------------------------------------------------------------------------------------------------
 
@@ -98,14 +97,14 @@ class LawAtPoints:
         shape = self.law.ufl_shape
         if not shape:
             return self.value[0]
-        entries = np.array([self.value[i] for i in range(self.components)], dtype=object)
+        entries = np.array([self.value[i] for i in range(self.law.components)], dtype=object)
         return ufl.as_tensor(entries.reshape(shape).tolist())
 
     def moved(self, dz: Expr) -> Expr:
         """A dz."""
         rows = [
             sum((self.slope[i * self._width + j] * dz[j] for j in range(self._width)), start=ufl.as_ufl(0.0))
-            for i in range(self.components)
+            for i in range(self.law.components)
         ]
         return ufl.as_vector(rows)
 
@@ -196,7 +195,7 @@ class LawAtPoints:
         register.x.array.reshape(-1, flat.shape[1])[self._dofs] = flat
 
     def _read(self, dual: Array) -> Array:
-        return dual.reshape(-1, self.components)[self._dofs]
+        return dual.reshape(-1, self.law.components)[self._dofs]
 
     def _finite(self, numbers: Array, z: Array, what: str) -> Array:
         is_finite = np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))
