@@ -22,7 +22,7 @@ from relax.errors import BadInput
 
 # What DOLFINx calls a Function without a name.
 _UNNAMED = re.compile(r"f(_\d+)?")
-_NUMBERED = re.compile(r"((?:lin_)?fieldsplit_)(\d+)_")
+_NUMBERED = re.compile(r"^((?:lin_)?fieldsplit_)(\d+)_")
 
 
 def names_of(state: fem.Function) -> list[str]:
@@ -42,7 +42,7 @@ def names_of(state: fem.Function) -> list[str]:
 def named(options: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
     """Options with the names of parts in the place of their numbers. Local."""
     known = dict(zip(map(str, range(len(names))), names, strict=True))
-    return {_NUMBERED.sub(lambda m: f"{m[1]}{known.get(m[2], m[2])}_", key, count=1): v for key, v in options.items()}
+    return {_NUMBERED.sub(lambda m: f"{m[1]}{known.get(m[2], m[2])}_", key): v for key, v in options.items()}
 
 
 def parts_of(state: fem.Function, *, with_mass: bool) -> Parts:
