@@ -147,10 +147,11 @@ def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapRe
     check_is_map(G, "check_map: G")
     check_has_controls(G, "check_map: G", "check")
     at_least(seed, 0, "check_map: seed")
-    registers = [] if isinstance(G.problem, Evolution) else [*registers_of(G.problem.state), *G.problem.controls]
     if isinstance(G.problem, Evolution):
-        of_states = [f for c in G.problem.components for f in (*registers_of(c.state), *c.earlier)]
-        registers = [*of_states, *G.problem.controls, *G.problem.clock.registers]
+        own = [f for c in G.problem.components for f in (*registers_of(c.state), *c.earlier)]
+        registers = [*own, *G.problem.controls, *G.problem.clock.registers]
+    else:
+        registers = [*registers_of(G.problem.state), *G.problem.controls]
     counts = dict(G.counts)
     try:
         with given_back(registers):

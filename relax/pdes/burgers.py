@@ -96,9 +96,9 @@ def evolution(
         weak, u, initial=u_0, dt=dt, num_steps=num_steps, theta=theta, bcs=bcs, time=time, start=start, name="burgers"
     )
     if supg is True or (supg == "auto" and _fastest_start(u_0, bcs, nu) > 1.0):
-        strong = _convected(u, u) - ufl.div(nu * ufl.grad(u)) - f
         if theta == "bdf2":
             raise BadInput("burgers: supg: expected False beside theta = 'bdf2', whose steps it does not know")
+        strong = _convected(u, u) - ufl.div(nu * ufl.grad(u)) - f
         plain = _stabilised(plain, strong, v, nu, theta)
     return with_controls(plain, wanted, control)
 

@@ -52,7 +52,7 @@ class OneStep(torch.nn.Module):
         Args:
             s: u_t, in the order of ``FieldValues``.
             c: c_t, in the order of ``relax.control_values``.
-            t: the number of the step, from 0: sets the time of the equation, where it knows one.
+            t: the number of the step, from 0: sets the equation's time, length and data, where it has them.
         """
         with parallel.together(self.comm):
             self._check(s, c)
