@@ -29,16 +29,9 @@ def solve(F: ufl.Form, u: fem.Function, bcs: Sequence[fem.DirichletBC] = ()) -> 
     petsc.set_bc(x, list(bcs))
     u.x.scatter_forward()
     for _ in range(25):
-        A, b = petsc.assemble_matrix(jacobian, bcs=list(bcs)), petsc.assemble_vector(residual)
+        A, b = petsc.assemble_matrix(jacobian, bcs=list(bcs)), _assembled(residual, bcs)
         A.assemble()
-        b.ghostUpdate(PETSc.InsertMode.ADD, PETSc.ScatterMode.REVERSE)
-        petsc.set_bc(b, list(bcs), alpha=0.0)
-        ksp = PETSc.KSP().create(A.comm)
-        ksp.setOperators(A)
-        ksp.setType("preonly")
-        ksp.getPC().setType("lu")
-        ksp.getPC().setFactorSolverType("mumps")
-        step = b.duplicate()
+        ksp, step = _lu(A), b.duplicate()
         ksp.solve(b, step)
         x.axpy(-1.0, step)
         u.x.scatter_forward()
@@ -54,24 +47,35 @@ def linear(F: ufl.Form, u: fem.Function, bcs: Sequence[fem.DirichletBC] = ()) ->
     """What solves an equation that is linear in u, with one factor for all calls. Collective, as is each call."""
     residual, A = fem.form(F), petsc.assemble_matrix(fem.form(ufl.derivative(F, u)), bcs=list(bcs))
     A.assemble()
-    x, step, ksp = u.x.petsc_vec, A.createVecRight(), PETSc.KSP().create(A.comm)
-    ksp.setOperators(A)
-    ksp.setType("preonly")
-    ksp.getPC().setType("lu")
-    ksp.getPC().setFactorSolverType("mumps")
+    x, step, ksp = u.x.petsc_vec, A.createVecRight(), _lu(A)
 
     def solved() -> None:
         petsc.set_bc(x, list(bcs))
         u.x.scatter_forward()
-        b = petsc.assemble_vector(residual)
-        b.ghostUpdate(PETSc.InsertMode.ADD, PETSc.ScatterMode.REVERSE)
-        petsc.set_bc(b, list(bcs), alpha=0.0)
+        b = _assembled(residual, bcs)
         ksp.solve(b, step)
         b.destroy()
         x.axpy(-1.0, step)
         u.x.scatter_forward()
 
     return solved
+
+
+def _lu(A: PETSc.Mat) -> PETSc.KSP:
+    ksp = PETSc.KSP().create(A.comm)
+    ksp.setOperators(A)
+    ksp.setType("preonly")
+    ksp.getPC().setType("lu")
+    ksp.getPC().setFactorSolverType("mumps")
+    return ksp
+
+
+def _assembled(residual: fem.Form, bcs: Sequence[fem.DirichletBC]) -> PETSc.Vec:
+    """Zero where values are given. Collective."""
+    b = petsc.assemble_vector(residual)
+    b.ghostUpdate(PETSc.InsertMode.ADD, PETSc.ScatterMode.REVERSE)
+    petsc.set_bc(b, list(bcs), alpha=0.0)
+    return b
 
 
 def pinned(V: fem.FunctionSpace) -> fem.DirichletBC:
