@@ -16,6 +16,7 @@ from ufl.corealg.traversal import unique_pre_traversal
 
 from relax.base.checks import of_kind
 from relax.base.fem.forms import terminals_of
+from relax.base.fem.pointwise import refuse_laws
 from relax.base.fem.unknown import Unknown
 from relax.errors import BadInput, BadProblem
 
@@ -164,6 +165,7 @@ def _integrand(name: str, term: object) -> Expr:
         raise BadInput(f"library: the term {name!r}: expected what is integrated, without * dx, got a form")
     if not isinstance(term, Expr) or term.ufl_shape:
         raise BadInput(f"library: the term {name!r}: expected a UFL scalar, such as u.dt * v, got {term!r:.80}")
+    refuse_laws(term, f"library: the term {name!r}")
     arguments = extract_arguments(term)
     lowered = expand_derivatives(term)
     try:

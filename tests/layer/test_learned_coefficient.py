@@ -27,6 +27,7 @@ from relax import (
     meshes,
     theta_evolution,
 )
+from relax.discovery.library import Library
 from relax.train.aeqprop import Energy
 
 # Sums of few terms in another order; a Newton method in front of them.
@@ -355,6 +356,7 @@ def test_where_a_law_has_no_place(space):
         lambda: clamp_boundary(space, k * u),
         lambda: relax.pdes.schrodinger.eigenstates(space.mesh, k, 1),
         lambda: relax.EigenMap((k * w * v * dx, w * v * dx), 1, controls=[k]),
+        lambda: Library({"law": k * v, "load": v}),
     ):
         with pytest.raises(BadProblem, match="LearnedCoefficient stands in it"):
             refused()
