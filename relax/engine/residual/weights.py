@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from dolfinx import fem
 
+from relax.base import parallel
 from relax.base.fem.compiling import Later, Together
 from relax.base.fem.forms import values_of
 from relax.base.types import Array
@@ -49,7 +50,8 @@ class WeightGradients:
                     self._packed[law] = PackedForm(form, self._registers.adjoint)
                 dual = np.zeros(len(law.value.x.array))
                 self._packed[law].assemble(dual, point)
-                total += law.collected(dual)
+                with parallel.together(self._registers.comm):
+                    total += law.collected(dual)
         return total
 
     def second(self, i: int) -> Array:
@@ -62,7 +64,8 @@ class WeightGradients:
                 fem.assemble_vector(duals[0], first)
                 if second is not None:
                     fem.assemble_vector(duals[1], second)
-                total += law.collected_change(*duals)
+                with parallel.together(self._registers.comm):
+                    total += law.collected_change(*duals)
         return total
 
     def _form(self, law: LawAtPoints, *, second: bool) -> Later:
