@@ -105,6 +105,7 @@ def dual_weighted_residual(lin: Linearization, cotangent: npt.ArrayLike) -> Erro
 
     Raises:
         BadInput: for an observable, elements or a map that this cannot be done for, with the reason.
+        BadProblem: for an evolution whose step is several equations, or holds several earlier states.
         SolveFailed: when the adjoint problem cannot be solved.
     """
     of_kind(lin, Linearization, "a linearisation point, of linearize(m)", "dual_weighted_residual: lin")
