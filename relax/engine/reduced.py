@@ -88,10 +88,11 @@ class ReducedMap(Map):
         of_kind(observable, Observable, "a relax.Observable", "observable")
         of_kind(solver, Newton, "a relax.Newton", "solver")
         if options is not None:
-            several = (list, tuple) if isinstance(problem, Evolution) else ()
-            of_kind(
-                options, (str, Mapping, *several), "PETSc options, a table of them or the name of a preset", "options"
-            )
+            kinds: tuple[type, ...] = (str, Mapping)
+            words = "PETSc options, a table of them or the name of a preset"
+            if isinstance(problem, Evolution):
+                words, kinds = f"{words}, or a list of one for each equation of a step", (*kinds, list, tuple)
+            of_kind(options, kinds, words, "options")
         if not isinstance(problem, Evolution):
             observable = seen_of(observable, problem.state)
         self.problem: Problem | Evolution = problem

@@ -108,8 +108,8 @@ class Assembly:
             self._initial_index = parts[self._plan.initial]
         assert self._evolution is not None
         (stage,) = self._evolution.stages
-        places = self._plan.places(stage) if isinstance(stage, Stage) else []
-        return [np.array([parts[p.at(n)] for n in range(self.num_steps)]) for p in places]
+        assert isinstance(stage, Stage)
+        return [np.array([parts[p.at(n)] for n in range(self.num_steps)]) for p in self._plan.places(stage)]
 
     def beside(self, n: int) -> list[tuple[Control, Indices]]:
         """Each control and where it lies in a control vector, as u_n is seen beside it."""

@@ -181,8 +181,8 @@ class _Setting:
 
     def _evolution(self, weak: ufl.Form, u: fem.Function, *, lumped: bool, implicit: bool) -> Evolution:
         theta = (1.0 if implicit else 0.5) if self.theta is None else self.theta
-        if str(theta) == "bdf2":  # of theta_evolution's, and not of these
-            raise BadInput(f"{NAME}: theta: expected a number above 0 and at most 1, 'midpoint' or None, got 'bdf2'")
+        if isinstance(theta, str) and theta != "midpoint":
+            raise BadInput(f"{NAME}: theta: expected a number above 0 and at most 1, 'midpoint' or None, got {theta!r}")
         dt = self.t / at_least(self.num_steps, 1, f"{NAME}: num_steps")
         return theta_evolution(
             weak, u, initial=self.initial, dt=dt, num_steps=self.num_steps, theta=theta, lumped=lumped, name=NAME
