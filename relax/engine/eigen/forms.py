@@ -15,7 +15,7 @@ from dolfinx import fem, la
 from relax.base import parallel
 from relax.base.fem.compat import one_subdomain_data
 from relax.base.fem.compiling import Later, Together
-from relax.base.fem.forms import Control, assembled, derivative, holds, num_owned, summed
+from relax.base.fem.forms import Control, assembled, derivative, num_owned, summed
 from relax.base.types import Array
 from relax.engine.residual.registers import Registers
 
@@ -33,7 +33,6 @@ class EigenForms:
         free: this rank's free degrees of freedom.
 
     Attributes:
-        moves_b: whether a control stands in b.
         alpha, denergy, dalpha: α and the changes of E and α: scalar Constants.
     """
 
@@ -43,7 +42,6 @@ class EigenForms:
         self.registers, self._free = registers, free
         self.comm = registers.comm
         mesh = registers.state.function_space.mesh
-        self.moves_b = any(holds(b, c) for c in registers.controls)
         self.energy = energy
         self.alpha, self.denergy, self.dalpha = (fem.Constant(mesh, 0.0) for _ in range(3))
         self._dual = fem.Function(registers.state.function_space)
@@ -73,7 +71,7 @@ class EigenForms:
 
     def mass_moved(self) -> Array:
         """dB u along the installed dm: (free,)."""
-        return self._vector(self._mass_moved()) if self.moves_b else np.zeros(len(self._free))
+        return self._vector(self._mass_moved())
 
     def gradient(self) -> list[Array]:
         """∂Λ/∂m: a part per control, owned values of a field, the entries of a constant."""

@@ -128,7 +128,7 @@ class EigenSystem:
             parts, parameters, spectrum.values[:k], spectrum.vectors[:k], clusters, spectrum.offset, keys
         )
         self._assembled_for = point.key
-        self._install_first(point)
+        self.install_state(point, 0)
         return point
 
     @contextmanager
@@ -139,10 +139,7 @@ class EigenSystem:
             self.registers.install_controls(point.controls)
             self.registers.install_parameters(point.parameters)
             yield
-            self._install_first(point)
-
-    def _install_first(self, point: EigenPoint) -> None:
-        self.install_state(point, 0)
+            self.install_state(point, 0)
 
     def state(self, point: EigenPoint, i: int) -> Array:
         """The i-th state on the free degrees of freedom. Local."""
