@@ -21,11 +21,11 @@ from relax.base.fem.forms import Control, holds
 from relax.base.fem.pointwise import replaced
 from relax.base.fem.quadrature import with_fixed_degrees
 from relax.errors import BadProblem
-from relax.problem.boundary import ExpressionCondition
+from relax.problem.boundary import ExpressionCondition, cells_with, entries_taken
 
 
 class Blocks:
-    """A problem of blocks as one of a mixed space. Collective to make.
+    """A problem of blocks as one of a mixed space. Collective, as is every method.
 
     Args:
         states: the Functions, each in a space of its own.
@@ -100,7 +100,7 @@ class Blocks:
             return fem.DirichletBC(kind(values, both, space._cpp_object))
 
         if hasattr(g, "x"):
-            carried = taking(g, _entries(bc, len(self._states[i].x.array))[here])
+            carried = taking(g, entries_taken(bc, g.x.array, len(self._states[i].x.array))[here])
             if isinstance(bc, ExpressionCondition):
                 return ExpressionCondition(carried, bc.values, bc.expression, bc.cells)
             return carried
@@ -108,7 +108,9 @@ class Blocks:
             return fem.DirichletBC(kind(g, dofs[order], space._cpp_object))
         # The parts of a mixed space are numbered one by one, and DOLFINx gives vectors to nodes alone.
         values = fem.Function(self._states[i].function_space)
-        return _VectorCondition(taking(values._cpp_object, here), values, _constant(g, known, state), bc)
+        bc.set(values.x.array)
+        cells = cells_with(values.function_space, here)
+        return ExpressionCondition(taking(values._cpp_object, here), values, _constant(g, known, state), cells)
 
     def null_space(self, given: Any) -> Any:
         """What a problem names as its null space, of the whole.
@@ -132,28 +134,6 @@ class Blocks:
                 )
             vectors.append(state.joined([None if n is None else n.x.array for n in parts]))
         return vectors
-
-
-class _VectorCondition(ExpressionCondition):
-    """u = c for a vector Constant c, of which DOLFINx makes values at nodes, but not at parts of a mixed space.
-
-    Args:
-        condition: u = g.
-        values: g.
-        constant: c.
-        given: the user's condition, on the space of g.
-    """
-
-    def __init__(
-        self, condition: fem.DirichletBC, values: fem.Function, constant: fem.Constant, given: fem.DirichletBC
-    ) -> None:
-        super().__init__(condition, values, constant, np.empty(0, dtype=np.int32))
-        self._given = given
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Write the Constant's present values into g. Local."""
-        self._given.set(self.values.x.array)
 
 
 def step_of_blocks(
@@ -271,16 +251,6 @@ def _check_states(states: Sequence[Any]) -> None:
                 "multipliers on a submesh cannot be solved for yet; conditions in the weak form, such as Nitsche's, "
                 "need none"
             )
-
-
-def _entries(bc: fem.DirichletBC, num_local: int) -> Any:
-    """For each value of a block the entry of the Function that the condition gives it: the condition copies numbers."""
-    values, numbered = bc.g.x.array, np.zeros(num_local)
-    kept = values.copy()
-    values[:] = np.arange(len(values), dtype=np.float64)
-    bc.set(numbered)
-    values[:] = kept
-    return np.rint(numbered).astype(np.int64)
 
 
 def _constant(g: Any, known: Sequence[Control], state: BlockState) -> fem.Constant:

@@ -19,6 +19,7 @@ from relax.base.fem import compat
 from relax.base.fem.coefficients import Coefficient, interpolated
 from relax.base.fem.forms import cell_dofs, terminals_of
 from relax.base.fem.submeshes import outer_facets
+from relax.base.types import Array, Indices
 from relax.errors import BadInput, BadProblem
 from relax.meshes import Tag
 
@@ -50,11 +51,10 @@ def clamp(V: fem.FunctionSpace, tags: Tag | Sequence[Tag] | Marker, value: Coeff
     domain = V.mesh
     if not callable(tags):
         return _clamp(V, meshes.facets(domain, tags), value)
-    domain.topology.create_connectivity(domain.topology.dim - 1, domain.topology.dim)
-    facets: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
+    facets = outer_facets(domain)
     with parallel.together(domain.comm):
-        facets = mesh.locate_entities_boundary(domain, domain.topology.dim - 1, lambda x: _marked(tags, x))
-    facets = facets[np.isin(facets, outer_facets(domain))]
+        marked = mesh.locate_entities_boundary(domain, domain.topology.dim - 1, lambda x: _marked(tags, x))
+        facets = np.intersect1d(facets, marked)
     if not parallel.any_rank(domain.comm, facets.size > 0):
         raise BadInput(
             "clamp: the function marks no facet of the boundary: all vertices of a facet must lie in it; "
@@ -123,9 +123,31 @@ def _clamp(V: fem.FunctionSpace, facets: npt.NDArray[np.int32], value: Coefficie
         raise BadInput("clamp: the value is NaN or infinite somewhere on the clamped facets; expected finite values")
     if isinstance(value, Expr) and terminals_of(value):
         _check_followed(value, g.function_space)
-        cells = np.flatnonzero(np.isin(cell_dofs(g.function_space, slice(None)), dofs).any(axis=1))
-        return ExpressionCondition(condition, g, value, cells.astype(np.int32))
+        return ExpressionCondition(condition, g, value, cells_with(g.function_space, dofs))
     return condition
+
+
+def cells_with(V: fem.FunctionSpace, dofs: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """This rank's cells, ghosts included, that have one of these local values. Local."""
+    return np.flatnonzero(np.isin(cell_dofs(V, slice(None)), dofs).any(axis=1)).astype(np.int32)
+
+
+def entries_taken(bc: fem.DirichletBC, values: Array, num_local: int) -> Indices:
+    """For each local value of a state, which of the numbers a condition takes for it, 0 for none. Local.
+
+    DOLFINx tells this for no kind of condition (a field, a subspace, a constant) but applies it for all: the condition
+    copies numbers of entries.
+
+    Args:
+        bc: the condition.
+        values: the live values of its Function or Constant.
+        num_local: how many values the state has, ghosts included.
+    """
+    kept, numbered = values.copy(), np.zeros(num_local)
+    values[...] = np.arange(values.size, dtype=np.float64).reshape(values.shape)
+    bc.set(numbered)
+    values[...] = kept
+    return np.rint(numbered).astype(np.int64)
 
 
 class ExpressionCondition(fem.DirichletBC):

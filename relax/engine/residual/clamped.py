@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from dolfinx import fem
 
-from relax.base.fem.forms import Control, given_back, num_owned, values_of
+from relax.base.fem.forms import num_owned, values_of
 from relax.base.types import Array, Indices
 from relax.engine.residual.followed import FollowedExpression
 from relax.engine.residual.registers import Registers
-from relax.problem.boundary import ExpressionCondition
+from relax.problem.boundary import ExpressionCondition, entries_taken
 from relax.problem.problem import Problem, is_value_of
 
 
@@ -39,11 +38,12 @@ class ClampedValues:
         for k, bc in enumerate(self._bcs):
             dofs = np.flatnonzero(holder == k)
             if isinstance(bc, ExpressionCondition):
-                entries = _entries(bc, bc.values, num_local)[dofs]
+                entries = entries_taken(bc, bc.values.x.array, num_local)[dofs]
                 self._followed.append(FollowedExpression(bc, registers, dofs, entries))
             for i, control in enumerate(problem.controls):
                 if is_value_of(bc, control):
-                    copied.append(_ValuesOfControl(i, dofs, _entries(bc, control, num_local)[dofs]))
+                    entries = entries_taken(bc, values_of(control), num_local)[dofs]
+                    copied.append(_ValuesOfControl(i, dofs, entries))
         self._given: list[_ValuesOfControl | FollowedExpression] = [*copied, *self._followed]
         self.has_controls = any(given.controls for given in self._given)
         self.is_affine = all(followed.is_affine for followed in self._followed)
@@ -94,15 +94,3 @@ class _ValuesOfControl:
     def collect(self, dual: Array, i: int, into: Array) -> None:
         mine = self.dofs < len(dual)
         np.add.at(into, self.entries[mine], dual[self.dofs[mine]])
-
-
-def _entries(bc: fem.DirichletBC, control: Control, num_local: int) -> Indices:
-    """For each clamped value, which entry of the control it is: found by letting the condition copy entry numbers.
-
-    DOLFINx tells this map for no kind of condition (a field, a subspace, a constant) but applies it for all.
-    """
-    values, numbered = values_of(control), np.zeros(num_local)
-    with given_back([control]):
-        values[...] = np.arange(values.size, dtype=np.float64).reshape(values.shape)
-        bc.set(numbered)
-    return np.rint(numbered).astype(np.int64)
