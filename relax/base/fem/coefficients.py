@@ -68,7 +68,7 @@ def interpolated(value: Coefficient, V: fem.FunctionSpace) -> fem.Function:
         if len(value) != parts:
             raise _not_of_parts(value, parts)
         for i, of_part in enumerate(value):
-            part, dofs = V.sub(i).collapse()
+            part, dofs = compat.collapse(V.sub(i))
             result.x.array[dofs] = interpolated(of_part, part).x.array
         return result
     if _is_of_another_mesh(value, V):

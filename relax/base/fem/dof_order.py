@@ -193,8 +193,7 @@ def orientations(domain: mesh.Mesh) -> npt.NDArray[np.uint32]:
         BadInput: where two vertices of a cell are one point.
     """
     x = _vertices(domain)
-    cell_type, tdim = getattr(basix.CellType, domain.basix_cell().name), domain.topology.dim
-    topology = basix.topology(cell_type)
+    topology, tdim = basix.topology(domain.basix_cell()), domain.topology.dim
     codes, bit = np.zeros(len(x), dtype=np.uint32), 0
     if (np.sort(_places(x), axis=1) != np.arange(x.shape[1])).any():
         raise BadInput(

@@ -131,8 +131,8 @@ def outer_facets(domain: mesh.Mesh) -> npt.NDArray[np.int32]:
     topology.create_connectivity(tdim, tdim - 1)
     of_cells = topology.connectivity(tdim, tdim - 1)
     cells = la.vector(topology.index_map(tdim - 1))
-    for cell in range(topology.index_map(tdim).size_local):
-        cells.array[of_cells.links(cell)] += 1.0
+    owned = of_cells.array[: of_cells.offsets[topology.index_map(tdim).size_local]]
+    np.add.at(cells.array, owned, 1.0)
     cells.scatter_reverse(la.InsertMode.add)
     cells.scatter_forward()
     return facets[cells.array[facets] == 1.0]
