@@ -27,9 +27,7 @@ problem = relax.Problem(residual=F, state=[u, p], controls=[m], bcs=bcs, nullspa
 
 power = relax.Functional(nu * inner(grad(u), grad(u)) * dx)
 corners = relax.PointValues(Q, [(0.1, 0.9), (0.9, 0.9)])
-G = relax.ReducedMap(
-    problem, relax.Stack([power, corners]), options="stokes"
-)  # options of fieldsplit_u_, fieldsplit_p_
+G = relax.ReducedMap(problem, relax.Stack([power, corners]), options="stokes")  # of fieldsplit_u_ and fieldsplit_p_
 thin, thick = G(relax.control_values(G, 0.0)), G(relax.control_values(G, np.log(2.0)))
 assert np.allclose(thick, 2.0 * thin, rtol=1e-7)
 assert np.allclose(corners.value(p), thick[1:])  # u and p hold the solution

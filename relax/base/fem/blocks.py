@@ -18,7 +18,7 @@ from relax.errors import BadProblem
 class BlockState(fem.Function):
     """Functions of spaces on one mesh as one: of the mixed space of their elements, which has the same basis functions.
 
-    Collective to make; methods are Local.
+    Collective, as is every method.
 
     Args:
         blocks: the Functions, at least two.
