@@ -9,7 +9,7 @@ THETA = "test_heat.py test_evolution.py -k 'by_hand or order_in_time or theta'"
 SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
 STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
-BLOCKS = "test_blocks.py"
+BLOCKS, BLOCK_FUNCTIONS = "test_blocks.py", "test_block_functions.py"
 
 MUTANTS = [
     Mutant(
@@ -33,19 +33,19 @@ MUTANTS = [
     Mutant(
         "one_subdomain_data(with_free_degrees(step.residual))",
         "one_subdomain_data(step.residual)",
-        f"{BLOCKS} -k goal",
+        f"{BLOCK_FUNCTIONS} -k goal",
         "the richer space is integrated as the blocks are",
     ),
     Mutant(
         "hand_out(self.state)",
         "pass",
-        f"{BLOCKS} -k ones_own",
+        f"{BLOCK_FUNCTIONS} -k ones_own",
         "blocks hold another point than the one at which a gradient is asked for",
     ),
     Mutant(
         "if before is None or not np.array_equal(block.x.array, before):",
         "if True:",
-        f"{BLOCKS} -k first_guess",
+        f"{BLOCK_FUNCTIONS} -k first_guess",
         "a first guess in the state of blocks is not seen",
     ),
     Mutant(
