@@ -13,6 +13,7 @@ from scipy.interpolate import CubicSpline
 from relax.base import parallel
 from relax.base.checks import at_least
 from relax.base.fem.points import CellFinder
+from relax.base.fem.submeshes import outer_facets
 from relax.base.types import Array
 from relax.discovery.library import powers
 from relax.errors import BadInput
@@ -150,9 +151,8 @@ def _derivative(z: Array, alpha: tuple[int, ...]) -> Array:
 def _distances(domain: mesh.Mesh, centres: Array, radii: Array) -> Array:
     """How far the boundary is from each centre, axes in units of radii, at least. Collective."""
     topology, dim = domain.topology, domain.geometry.dim
-    topology.create_connectivity(dim - 1, dim)
+    facets = outer_facets(domain)
     topology.create_connectivity(dim - 1, 0)
-    facets = mesh.exterior_facet_indices(topology)
     distances = np.full(len(centres), np.inf)
     if len(facets):
         nodes = mesh.entities_to_geometry(domain, dim - 1, facets)

@@ -13,6 +13,7 @@ from dolfinx import mesh
 
 from relax.base import parallel
 from relax.base.checks import of_kind
+from relax.base.fem.submeshes import outer_facets
 from relax.errors import BadInput
 
 Tag = str | int
@@ -139,9 +140,7 @@ def ds(domain: mesh.Mesh, tags: Tag | Sequence[Tag] | None = None) -> ufl.Measur
     measure = ufl.Measure("ds", domain=domain, subdomain_data=known.facets)
     if tags is None:
         return measure
-    tdim = domain.topology.dim
-    domain.topology.create_connectivity(tdim - 1, tdim)
-    outer = mesh.exterior_facet_indices(domain.topology)
+    outer = outer_facets(domain)
     for tag, tagged in zip(_sequence(tags), _entities(domain, tags, "facet"), strict=True):
         if not parallel.any_rank(domain.comm, bool(np.isin(tagged, outer).any())):
             raise BadInput(

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from dolfinx import fem, la, mesh
 
+from relax.base.fem.submeshes import outer_facets
 from relax.errors import BadInput
 
 
@@ -79,10 +80,10 @@ def clamped_in(W: fem.FunctionSpace, V: fem.FunctionSpace, clamped: npt.NDArray[
     """
     tdim = V.mesh.topology.dim
     cell = basix.topology(V.ufl_element().cell_type)
-    outer_facets = _outer_facets(V.mesh).reshape(-1, len(cell[tdim - 1]))
+    are_outside = _outer_facets(V.mesh).reshape(-1, len(cell[tdim - 1]))
     boundary, marks = fem.Function(V), fem.Function(W)
     for v in leaves(V):
-        for facet, are_outer in enumerate(outer_facets.T):
+        for facet, are_outer in enumerate(are_outside.T):
             _mark(boundary, v, tdim - 1, facet, are_outer)
     is_outer = _known_to_all(boundary)
     is_clamped = np.zeros(len(is_outer), bool)
@@ -96,7 +97,7 @@ def clamped_in(W: fem.FunctionSpace, V: fem.FunctionSpace, clamped: npt.NDArray[
                 held = is_clamped[dofs].all(axis=1)
                 if dim > 0 and len(v.dofmap.dof_layout.entity_dofs(dim, entity)) == 0:
                     are_inside = ~is_outer[dofs].all(axis=1)
-                    held &= are_inside if dim == tdim else are_inside | outer_facets[:, entity]
+                    held &= are_inside if dim == tdim else are_inside | are_outside[:, entity]
                 _mark(marks, w, dim, entity, held)
     return np.flatnonzero(_known_to_all(marks)).astype(np.int32)
 
@@ -122,11 +123,9 @@ def leaves(V: fem.FunctionSpace) -> Iterator[fem.FunctionSpace]:
 
 
 def _outer_facets(domain: mesh.Mesh) -> npt.NDArray[np.bool_]:
-    """Which facets of each local cell this rank knows to be on the outer boundary, cell by cell."""
+    """Which facets of each local cell this rank knows to be on the outer boundary, cell by cell. Collective."""
     topology = domain.topology
     tdim = topology.dim
+    outer = outer_facets(domain)
     topology.create_connectivity(tdim, tdim - 1)
-    topology.create_connectivity(tdim - 1, tdim)
-    of_cells = topology.connectivity(tdim, tdim - 1).array
-    outer = mesh.exterior_facet_indices(topology)
-    return np.isin(of_cells, outer)
+    return np.isin(topology.connectivity(tdim, tdim - 1).array, outer)

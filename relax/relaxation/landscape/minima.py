@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from dolfinx import fem, la, mesh
+from dolfinx import fem, la
 
 from relax.base import parallel
 from relax.base.fem.forms import num_owned
+from relax.base.fem.submeshes import outer_facets
 from relax.base.types import Array
 from relax.relaxation.landscape.evaluation import Evaluation
 
@@ -70,10 +71,8 @@ def lowest_nodes(u: fem.Function) -> Nodes:
     higher.x.scatter_reverse(la.InsertMode.add)
     mine = np.flatnonzero(higher.x.array[: num_owned(V)] == 0.0)
 
-    domain.topology.create_connectivity(tdim - 1, tdim)
-    facets = mesh.exterior_facet_indices(domain.topology)
     walls = fem.Function(V)
-    walls.x.array[fem.locate_dofs_topological(V, tdim - 1, facets)] = 1.0
+    walls.x.array[fem.locate_dofs_topological(V, tdim - 1, outer_facets(domain))] = 1.0
     walls.x.scatter_forward()
     size = np.zeros(len(u.x.array))
     cells = np.arange(num_cells, dtype=np.int32)
