@@ -13,7 +13,6 @@ from dolfinx.fem import petsc as fem_petsc
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.fem.compat import one_subdomain_data
 from relax.base.fem.compiling import compiled_together
 from relax.base.fem.forms import num_owned, values_of
 from relax.base.fem.orientation import Orientation
@@ -59,8 +58,8 @@ class Pencil:
     Args:
         V: the space.
         bcs: where the values are zero.
-        a, b: bilinear forms with fixed quadrature degrees. Where no lower bound is given they are a user's: that they
-            are symmetric, and b positive definite, is seen to at each point.
+        a, b: bilinear forms with fixed quadrature degrees, and tags in one place. Where no lower bound is given they
+            are a user's: that they are symmetric, and b positive definite, is seen to at each point.
         options: of the eigensolver.
         part: a part of a whose mean tells close from equal eigenvalues (see ``EigenPairs``).
         lower_bound: below the spectrum; b is then ∫ u v.
@@ -90,7 +89,7 @@ class Pencil:
         self.free = np.setdiff1d(owned, np.concatenate(clamped)) if clamped else owned
         self.num_free = parallel.total(self.comm, len(self.free))
         self._lower_bound = lower_bound
-        forms = [one_subdomain_data(form) for form in (a, b, part) if form is not None]
+        forms = [form for form in (a, b, part) if form is not None]
         matrices = [_FreePart(form, self.free) for form in compiled_together(forms, V.mesh)]
         self._a, self._b = matrices[:2]
         self._part = matrices[2] if part is not None else None

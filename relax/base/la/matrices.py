@@ -17,7 +17,7 @@ SYMMETRY = 1e-13
 def asymmetry(A: PETSc.Mat) -> float:
     """|xᵀ A y - yᵀ A x| over |A x| |y| for random x and y: below ``SYMMETRY`` for A = Aᵀ, NaN or inf where A is.
 
-    Collective.
+    Collective. The same bits on every rank, so what is decided by it is decided on all.
     """
     # Ranks that drew the same would make vectors that repeat, for which a part can vanish.
     rng = np.random.default_rng([20, A.comm.rank])
@@ -27,7 +27,7 @@ def asymmetry(A: PETSc.Mat) -> float:
         A.mult(x, Ax)
         A.mult(y, Ay)
         gap, size = abs(x.dot(Ay) - y.dot(Ax)), Ax.norm() * y.norm()
-    return float(gap / size) if size != 0.0 else float(gap)
+    return parallel.of_rank_0(A.comm.tompi4py(), float(gap / size) if size != 0.0 else float(gap))
 
 
 def restricted(A: PETSc.Mat, rows: npt.NDArray[np.int32], into: PETSc.Mat | None = None) -> PETSc.Mat:
