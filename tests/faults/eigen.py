@@ -37,13 +37,6 @@ MUTANTS = [
         EIGENPAIRS,
         "a gradient without the norm's share",
     ),
-    Mutant(
-        "values = parallel.sum_over_ranks(self.comm, values)",
-        "pass",
-        EIGENPAIRS,
-        "a reduction left out of an eigenvalue's gradient in a constant",
-        ranks=2,
-    ),
     Mutant("- 0.5 * self.dalpha", "- 0.0 * self.dalpha", EIGENPAIRS, "a Hessian action without that of the norm"),
     Mutant("- self.denergy", "- 0.0 * self.denergy", EIGENPAIRS, "a Hessian action without dE in it"),
     Mutant("mass_moved + system", "system", EIGENPAIRS, "a bordered operator whose border does not move with b"),

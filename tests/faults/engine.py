@@ -135,15 +135,14 @@ MUTANTS = [
         below="owned = self._assemble(self._F(), slopes=False)",
     ),
     Mutant(
-        "register.x.scatter_reverse(la.InsertMode.add)",
+        "field.x.scatter_reverse(la.InsertMode.add)",
         "pass",
         DIFFUSION,
         "gradients lose what ghosts collect",
         ranks=2,
-        file="residual.py",
     ),
     Mutant(
-        "parts.append(parallel.sum_over_ranks(self.comm, values))",
+        "parts.append(parallel.sum_over_ranks(self._comm, values))",
         "parts.append(values)",
         NUMBER,
         "a reduction left out of the gradient in a constant",

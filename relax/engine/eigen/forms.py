@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import ufl
-from dolfinx import fem, la
+from dolfinx import fem
 
-from relax.base import parallel
 from relax.base.fem.compat import one_subdomain_data
 from relax.base.fem.compiling import Later, Together
-from relax.base.fem.forms import Control, assembled, derivative, num_owned, summed
+from relax.base.fem.forms import Control, assembled, derivative, summed
 from relax.base.types import Array
+from relax.engine.residual.control_duals import ControlDuals
 from relax.engine.residual.registers import Registers
 
 
@@ -40,14 +40,11 @@ class EigenForms:
         self, a: ufl.Form, b: ufl.Form, registers: Registers, energy: fem.Constant, free: npt.NDArray[np.int32]
     ) -> None:
         self.registers, self._free = registers, free
-        self.comm = registers.comm
         mesh = registers.state.function_space.mesh
         self.energy = energy
         self.alpha, self.denergy, self.dalpha = (fem.Constant(mesh, 0.0) for _ in range(3))
         self._dual = fem.Function(registers.state.function_space)
-        self._control_duals = [
-            fem.Function(c.function_space) if isinstance(c, fem.Function) else None for c in registers.controls
-        ]
+        self._control_duals = ControlDuals(registers)
         self._a, self._b = a, b
         self._together = Together(mesh)
         self._moved = self._add(lambda: self._along_controls(self._contracted(registers.adjoint, self._test)))
@@ -144,17 +141,9 @@ class EigenForms:
         return np.zeros(len(self._free)) if form is None else assembled(form, self._dual)[self._free]
 
     def _control_parts(self, forms: Sequence[Later]) -> list[Array]:
-        parts = []
-        for control, register, later in zip(self.registers.controls, self._control_duals, forms, strict=True):
-            form = later()
-            values = np.zeros(control.value.size) if register is None else register.x.array
-            values[:] = 0.0
+        def add(i: int, values: Array) -> None:
+            form = forms[i]()
             if form is not None:
                 fem.assemble_vector(values, form)
-            if register is None:
-                values = parallel.sum_over_ranks(self.comm, values)
-            else:
-                register.x.scatter_reverse(la.InsertMode.add)
-                values = values[: num_owned(control.function_space)].copy()
-            parts.append(values)
-        return parts
+
+        return self._control_duals.summed(add)

@@ -28,6 +28,7 @@ from relax.base.fem.forms import Control, assembled, num_owned, values_of
 from relax.base.fem.pointwise import PointLaw
 from relax.base.types import Array
 from relax.engine.residual.clamped import ClampedValues
+from relax.engine.residual.control_duals import ControlDuals
 from relax.engine.residual.derived import DerivedForms
 from relax.engine.residual.packing import PackedForm
 from relax.engine.residual.registers import Parameters, Registers
@@ -71,9 +72,7 @@ class Residual:
         self.boundary = ClampedValues(problem, self.registers)
         self._dual = fem.Function(V)
         self._given = fem.Function(V)
-        self._control_duals = [
-            fem.Function(c.function_space) if isinstance(c, fem.Function) else None for c in self.controls
-        ]
+        self._control_duals = ControlDuals(self.registers)
         self.weak = DerivedForms(problem.residual, self.registers)
         self.laws = self.weak.laws
         self.parameters = Parameters(self.registers, self.weak.J)
@@ -230,11 +229,8 @@ class Residual:
         bent: Array | None = None,
         point: object = None,
     ) -> list[Array]:
-        parts = []
-        for i, (control, form) in enumerate(zip(self.controls, forms, strict=True)):
-            register = self._control_duals[i]
-            values = np.zeros(control.value.size) if register is None else register.x.array
-            values[:] = 0.0
+        def add(i: int, values: Array) -> None:
+            form = forms[i]
             if isinstance(form, PackedForm):
                 form.assemble(values, point)
             elif isinstance(form, np.ndarray):
@@ -245,12 +241,8 @@ class Residual:
                 self.boundary.collect(dual, i, values)
             if bent is not None:
                 self.boundary.collect_change(bent, i, values)
-            if register is None:
-                parts.append(parallel.sum_over_ranks(self.comm, values))
-            else:
-                register.x.scatter_reverse(la.InsertMode.add)
-                parts.append(values[: num_owned(control.function_space)].copy())
-        return parts
+
+        return self._control_duals.summed(add)
 
     def create_sensitivity(self, i: int) -> PETSc.Mat | None:
         """A matrix with the sparsity of ∂F/∂m of control i, if that is a field in the residual. For the caller to free.
