@@ -26,29 +26,51 @@ def seen_of(observable: Observable, state: fem.Function) -> Observable:
         return observable
     if type(observable) is Stack:
         return Stack([seen_of(part, state) for part in observable.parts])
-    name = type(observable).__name__
-    held = [i for i, u in enumerate(state.blocks) if observable.holds(u)]
+    held = [u for u in state.blocks if observable.holds(u)]
     if not held and _is_of(observable, state):
         return observable
+    name = type(observable).__name__
     if held and observable.holds(state):
-        raise BadProblem(f"{name}: it holds problem.state and a block of it, {state.blocks[held[0]].name!r}, at once")
-    held = held or [i for i, u in enumerate(state.blocks) if _is_of(observable, u)]
-    names = ", ".join(repr(u.name) for u in state.blocks)
-    if not held:
+        raise BadProblem(f"{name}: it holds problem.state and a block of it, {held[0].name!r}, at once")
+    seen = states_seen(observable, state.blocks)
+    blocks = [state.blocks[i] for i in seen]
+    observable.check_controls(blocks[1:])
+    return OfBlocks(observable, blocks, [state.dofs[i] for i in seen])
+
+
+def states_seen(
+    observable: Observable, states: Sequence[fem.Function], solved: Sequence[int] | None = None
+) -> list[int]:
+    """Which of several states an observable sees: first the one that is its state, then those that it holds beside.
+
+    Local.
+
+    Args:
+        observable: of which its own is one that it does not name, and else the first that it holds.
+        states: the states.
+        solved: those that equations give, of which one is meant where a space is that of others as well; all when left
+            out.
+
+    Raises:
+        BadProblem: where it sees none, or names a space that is that of several.
+    """
+    held = [i for i, u in enumerate(states) if observable.holds(u)]
+    unnamed = [i for i, u in enumerate(states) if i not in held and _is_of(observable, u)]
+    if not held and solved is not None:
+        unnamed = [i for i in unnamed if i in solved] or unnamed
+    name, names = type(observable).__name__, ", ".join(repr(u.name) for u in states)
+    if len(unnamed) > 1:
+        u = states[unnamed[0]]
+        raise BadProblem(
+            f"{name}: {' and '.join(repr(states[i].name) for i in unnamed)} have that space; say which is meant by "
+            f"ExpressionValues({u.name}, points), ExpressionField({u.name}, V), or a Functional in which it stands"
+        )
+    if not unnamed and not held:
         raise BadProblem(
             f"{name}: expected a form or an expression in one or several of {names}, the space of one of them, or a "
             "part of it"
         )
-    if len(held) > 1 and not observable.holds(state.blocks[held[0]]):
-        u, i = state.blocks[held[0]], held[0]
-        raise BadProblem(
-            f"{name}: {' and '.join(repr(state.blocks[k].name) for k in held)} have that space; say which is meant by "
-            f"ExpressionValues({u.name}, points) or ExpressionField({u.name}, V), or by the part "
-            f"problem.state.function_space.sub({i})"
-        )
-    blocks = [state.blocks[i] for i in held]
-    observable.check_controls(blocks[1:])
-    return OfBlocks(observable, blocks, [state.dofs[i] for i in held])
+    return [*unnamed, *held]
 
 
 def _is_of(observable: Observable, state: fem.Function) -> bool:

@@ -13,8 +13,9 @@ from relax.engine.explicit import ExplicitPart
 from relax.engine.march.plan import looks_of
 from relax.engine.march.records import Records
 from relax.engine.march.system import StepSystem
-from relax.errors import BadProblem, SolveFailed
+from relax.errors import SolveFailed
 from relax.observe.base import Look, Observable, by_step, observed
+from relax.observe.blocks import states_seen
 from relax.problem.stages import Stage
 
 Parts = Sequence[Array]
@@ -63,33 +64,11 @@ class Observation:
             BadProblem: where it sees none, or names a space that is that of several.
         """
         evolution = self._system.evolution
-        states = evolution.states
-        if len(states) == 1:
-            observable.check_state(states[0])
+        if len(evolution.states) == 1:
+            observable.check_state(evolution.states[0])
             return [0]
-        fitting = []
-        for j, state in enumerate(states):
-            try:
-                observable.check_state(state)
-            except BadProblem:
-                continue
-            fitting.append(j)
-        named = ", ".join(repr(state.name) for state in states)
-        if not fitting:
-            raise BadProblem(f"{type(observable).__name__}: expected an observable of one of the states {named}")
-        held = [j for j in fitting if observable.holds(states[j])]
-        if held:
-            # The first one is its state, unless it sees one that it does not name.
-            first = next((j for j in fitting if j not in held), held[0])
-            return [first, *(j for j in held if j != first)]
-        solved = [j for j in fitting if isinstance(evolution.stages[j], Stage)]
-        if len(solved) > 1:
-            raise BadProblem(
-                f"{type(observable).__name__}: its space is that of several of the states {named}; expected an "
-                "observable in which one stands, such as ExpressionValues(u, points), ExpressionField(u, V), or a "
-                "Functional"
-            )
-        return solved[:1] or fitting[:1]
+        solved = [j for j, stage in enumerate(evolution.stages) if isinstance(stage, Stage)]
+        return states_seen(observable, evolution.states, solved)
 
     def _look_at(self, observable: Observable, n: int) -> _View:
         """How it sees u_n, and the controls of the step that led there; beside u_0 those of the first. Local."""
