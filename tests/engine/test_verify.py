@@ -73,7 +73,7 @@ def test_a_missing_ghost_update(monkeypatch, register):
 @pytest.mark.ranks(2)
 def test_a_gradient_that_is_not_summed_over_ranks(monkeypatch):
     G = make()
-    part = G.residual._control_duals[0].x
+    part = G.residual._control_duals._fields[0].x
     kind = type(part)
     original = kind.scatter_reverse
     monkeypatch.setattr(kind, "scatter_reverse", lambda self, mode: None if self is part else original(self, mode))
