@@ -133,6 +133,8 @@ def dual_weighted_residual(lin: Linearization, cotangent: npt.ArrayLike) -> Erro
         raise BadInput(
             "dual_weighted_residual: expected a problem without a nullspace; hold the state somewhere instead"
         )
+    if step.mpc is not None:
+        raise BadInput("dual_weighted_residual: expected a problem without an mpc, which a richer space has not")
     if seed.ndim != 1:
         raise BadInput(f"dual_weighted_residual: cotangent: expected one, ({G.size_out},), got shape {seed.shape}")
     return _Estimator(G.problem).estimate(points, seed)

@@ -128,6 +128,7 @@ class Stationary:
         self._forward.close()
         self.operators.close()
         self.sensitivity.destroy()
+        self.residual.tied.destroy()
 
 
 class StationaryDerivatives:

@@ -42,6 +42,7 @@ def newmark_evolution(
     per_step: Sequence[Control] = (),
     data: Mapping[Control, Any] | None = None,
     bcs: Sequence[fem.DirichletBC] = (),
+    mpc: Any = None,
     time: fem.Constant | None = None,
     start: float = 0.0,
     times: npt.ArrayLike | None = None,
@@ -79,6 +80,7 @@ def newmark_evolution(
         per_step: those of ``controls`` with one value per step.
         data: values that change from step to step, as in :class:`relax.Evolution`.
         bcs: Dirichlet conditions of u, the same in each step.
+        mpc: values of u that follow others, as in :class:`relax.Problem`.
         time: the scalar Constant in R that stands for t.
         start: the time of the start.
         times: of steps of any lengths, as in :class:`relax.Evolution`.
@@ -117,13 +119,13 @@ def newmark_evolution(
     step = replaced(whole, {**moved, a: _between(alpha_m, a_n, a_1)})
     starts = [f for f in (initial, initial_velocity, initial_acceleration) if isinstance(f, fem.Function)]
     own = [c for c in controls if stands_in(c, step, bcs) or not any(c is f for f in starts)]
-    problem = Problem(residual=step, state=state, controls=own, bcs=bcs, name=name)
+    problem = Problem(residual=step, state=state, controls=own, bcs=bcs, name=name, mpc=mpc)
     first: Any = initial_acceleration
     if first is None:
         balance = replaced(whole, {state: u_1, w: w_1, a: a_1})
         still = [homogeneous(bc, V) for bc in bcs]
         seen = [c for c in own if stands_in(c, balance, still)]
-        first = Problem(residual=balance, state=a_1, controls=seen, bcs=still, name=f"{name}_start")
+        first = Problem(residual=balance, state=a_1, controls=seen, bcs=still, name=f"{name}_start", mpc=mpc)
     by_u: list[tuple[fem.Function, Weight]] = [
         (state, lambda k: 1 / (beta * k**2)), (u_1, lambda k: -1 / (beta * k**2)), (w_1, lambda k: -1 / (beta * k)),
         (a_1, 1 - 1 / (2 * beta)),

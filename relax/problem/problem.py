@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import ufl
@@ -20,6 +21,7 @@ from relax.errors import BadProblem
 from relax.problem.blocks import Blocks, equations_of, is_in_blocks
 from relax.problem.boundary import ExpressionCondition
 from relax.problem.continuation import Continuation
+from relax.problem.multi_point import tied_values
 
 _A_SHAPE = (
     "A shape can be a control as a displacement d, a vector Function, of a mesh that stays: with K = Identity + "
@@ -67,6 +69,10 @@ class Problem:
             the one with ∫ u · n dx = 0, but for what stands at clamped values. A residual that no state makes zero,
             since ∫ of its sources over n is not, is ``SolveFailed`` at a solve, with the amount; derivatives are those
             of the residual without such a part.
+        mpc: values of the state that are sums of other ones, u_s = Σ c_k u_k, first of all those of periodic states: a
+            ``dolfinx_mpc.MultiPointConstraint`` on its space, finalised, made with the same Dirichlet conditions; of
+            blocks a list with one, or None, for each. The equation is solved for the others alone, Tᵀ F(T û, m) = 0,
+            and so are tangents and adjoints.
 
     Raises:
         BadProblem: when these do not fit together. Every rank sees the same problem, so all ranks raise.
@@ -80,6 +86,7 @@ class Problem:
     name: str = "pde"
     continuation: Continuation | None = None
     nullspace: str | Sequence[fem.Function] | None = None
+    mpc: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "controls", several(self.controls, "Functions and Constants", "controls"))
@@ -236,6 +243,7 @@ def _check(problem: Problem) -> None:
                 f"controls[{i}] ({control}) stands neither in the residual nor as the value of a boundary condition"
             )
     _check_null_space(problem)
+    tied_values(problem.mpc, state, problem.bcs)
     path = problem.continuation
     if path is not None:
         of_kind(path, Continuation, "a relax.Continuation", "continuation")

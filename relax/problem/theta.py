@@ -41,6 +41,7 @@ def theta_evolution(
     per_step: Sequence[Control] = (),
     data: Mapping[Control, Any] | None = None,
     bcs: Sequence[fem.DirichletBC] = (),
+    mpc: Any = None,
     time: fem.Constant | None = None,
     start: float = 0.0,
     times: npt.ArrayLike | None = None,
@@ -80,6 +81,7 @@ def theta_evolution(
         data: values that change from step to step, as in :class:`relax.Evolution`, of what stands in R or gives
             boundary values.
         bcs: Dirichlet conditions of the state, the same in each step.
+        mpc: values of the state that follow others, as in :class:`relax.Problem`.
         time: the scalar Constant in R that stands for t.
         start: the time of u_0.
         times: of steps of any lengths, as in :class:`relax.Evolution`.
@@ -129,7 +131,7 @@ def theta_evolution(
         if isinstance(initial, fem.Function) and stands_in(initial, residual, bcs) and not is_named:
             own.append(initial)
         own.insert(0, previous)
-    step = Problem(residual=form, state=state, controls=own, bcs=bcs, name=name)
+    step = Problem(residual=form, state=state, controls=own, bcs=bcs, name=name, mpc=mpc)
     return Evolution(
         step=step, previous=before if is_bdf2 else previous, initial=initial, num_steps=num_steps, per_step=per_step,
         data=given, time=time, dt=k, start=start, times=times, initial_is_fixed=initial_is_fixed,

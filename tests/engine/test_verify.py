@@ -115,15 +115,15 @@ def test_derivatives_at_the_last_point_solved(monkeypatch):
 @pytest.mark.parametrize("problem", [pdes.poisson.diffusion, problems.dirichlet_and_field], ids=["zero", "control"])
 def test_a_boundary_condition_that_is_not_homogenised(monkeypatch, problem, owner, method):
     G = make(problem)
-    original, boundary = getattr(owner, method), G.residual.boundary
+    original, tied = getattr(owner, method), G.residual.tied
 
     def without_zeroing(self, *args):
-        kept = boundary.owned
-        boundary.owned = kept[:0]
+        kept = tied.held
+        tied.held = kept[:0]
         try:
             return original(self, *args)
         finally:
-            boundary.owned = kept
+            tied.held = kept
 
     monkeypatch.setattr(owner, method, without_zeroing)
     caught(G)

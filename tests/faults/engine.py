@@ -128,7 +128,7 @@ MUTANTS = [
         file="forms.py",
     ),
     Mutant(
-        "owned[self.boundary.owned] = 0.0",
+        "self.tied.restrict(owned)",
         "pass",
         "test_contract.py::TestCubicReaction",
         "an unclamped row of the residual",
@@ -154,7 +154,7 @@ MUTANTS = [
         DIFFUSION,
         "a missing ghost update of the state",
         ranks=2,
-        below="u.array[: residual.num_owned] -= factor.solution.array_r",
+        below="u.array[: residual.num_owned] -= residual.tied.extended(factor.solution.array_r[None])[0]",
     ),
     Mutant(
         "direction[...] = 0.0",
@@ -162,7 +162,12 @@ MUTANTS = [
         "test_contract.py::TestAdvectionConstant",
         "the entries of a constant before stay in the direction",
     ),
-    Mutant("rhs[:, residual.boundary.owned] = 0.0", "pass", CLAMPED, "an unclamped row of a tangent's right-hand side"),
+    Mutant(
+        "        residual.tied.restrict(*rhs)",
+        "        pass",
+        CLAMPED,
+        "an unclamped row of a tangent's right-hand side",
+    ),
     Mutant(
         "residual.operator_adjoint_action() - state_duals[row]",
         "residual.operator_adjoint_action() + state_duals[row]",
@@ -241,7 +246,7 @@ MUTANTS = [
         "the sign of the observation's curvature at clamped values",
     ),
     Mutant(
-        "rhs[:, self._residual.boundary.owned] = 0.0",
+        "self._residual.tied.restrict(*rhs)",
         "pass",
         DIFFUSION,
         "an unclamped row of an adjoint's right-hand side",

@@ -157,4 +157,32 @@ MUTANTS = [
         "test_singular.py -k lid",
         "a lid that slides along itself is refused for its rounding",
     ),
+    Mutant(
+        "residual.tied.complete(residual.registers.tangent_state)",
+        "pass",
+        "test_multi_point.py -k one_rank",
+        "a slave does not follow a boundary value that is a control",
+    ),
+    Mutant(
+        "dual, bent = (None if d is None else self.tied.gathered(d[None])[0] for d in (dual, bent))",
+        "pass",
+        "test_multi_point.py -k one_rank",
+        "a boundary value that is a control has no part in what its slaves do",
+    ),
+    Mutant(
+        "return self._residual.tied.extended(_solve(factor, rhs, adjoint=True))",
+        "return _solve(factor, rhs, adjoint=True)",
+        "test_multi_point.py -k one_rank",
+        "adjoints are zero at slaves",
+    ),
+    Mutant(
+        "return lifts - residual.tied.extended(_solve(factor, rhs, adjoint=False))",
+        "return lifts - _solve(factor, rhs, adjoint=False)",
+        "test_multi_point.py -k one_rank",
+        "tangents are zero at slaves",
+    ),
+    Mutant("for _ in range(_CHAIN):", "for _ in ():", "test_multi_point.py -k torus", "masters may be slaves"),
+    Mutant(
+        "residual.tied.restrict(row)", "pass", "test_multi_point.py -k torus", "a mean counts slaves and not masters"
+    ),
 ]

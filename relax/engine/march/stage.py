@@ -122,6 +122,8 @@ class StageSystem:
     ) -> AffineMatrix | None:
         """The matrix of a form as one that is affine in scalar controls, where it is and these are all that changes."""
         scalars = scalars_in(form, self.residual.registers, self._constants)
+        if form is self.residual.weak.J and self.residual.tied:
+            return None  # its terms are those of the whole state
         if not scalars or self._changes(form, but=self._constants):
             return None
         terms = slopes(self.residual.weak, form, scalars)
@@ -241,6 +243,7 @@ class StageSystem:
         self._forward.close()
         self.operators.close()
         self.sensitivity.destroy()
+        self.residual.tied.destroy()
         for affine in (self._operator_affine, *self._sensitivity_affine.values()):
             if affine is not None:
                 affine.destroy()

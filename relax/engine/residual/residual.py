@@ -33,6 +33,7 @@ from relax.engine.residual.derived import DerivedForms
 from relax.engine.residual.packing import PackedForm
 from relax.engine.residual.registers import Parameters, Registers
 from relax.engine.residual.symmetry import is_self_adjoint
+from relax.engine.residual.tied import TiedState
 from relax.engine.residual.weights import WeightGradients
 from relax.problem.problem import Problem
 
@@ -55,6 +56,7 @@ class Residual:
         registers: the problem's state and controls, and those of derivatives.
         state, controls: the problem's.
         boundary: which values of the state are given, and by which control.
+        tied: which values of the state follow others.
         weak: the forms.
         laws: the point laws, whose numbers every assembly brings to the registers' point.
         parameters: snapshots of what the user may change.
@@ -70,6 +72,7 @@ class Residual:
         V = self.state.function_space
         self.num_owned = num_owned(V)
         self.boundary = ClampedValues(problem, self.registers)
+        self.tied = TiedState(problem, self.boundary, self._create_whole, self._write_whole)
         self._dual = fem.Function(V)
         self._given = fem.Function(V)
         self._control_duals = ControlDuals(self.registers)
@@ -116,7 +119,7 @@ class Residual:
     def is_self_adjoint(self) -> bool:
         """A = Aᵀ for every state and control. Collective."""
         at_points = [f for law in self.laws.each for f in ([law.value, law.slope] if law.moves else [law.value])]
-        return is_self_adjoint(self.registers, self.create_matrix, self._write_matrix, at_points)
+        return is_self_adjoint(self.registers, self._create_whole, self._write_whole, at_points)
 
     # -- first order ---------------------------------------------------------------------------------------------------
 
@@ -126,22 +129,28 @@ class Residual:
 
     def create_matrix(self) -> PETSc.Mat:
         """A matrix with the Jacobian's sparsity. The caller destroys it."""
-        return fem_petsc.create_matrix(self._J())
+        return self.tied.create()
 
     def assemble_matrix(self, A: PETSc.Mat) -> None:
-        """A = ∂F/∂u, rows and columns of clamped values replaced by the identity's."""
+        """A = ∂F/∂u, rows and columns of clamped values replaced by the identity's; Tᵀ A T where values are tied."""
         self.laws.refresh()
-        self._write_matrix(A)
+        self.tied.write(A)
 
-    def _write_matrix(self, A: PETSc.Mat) -> None:
+    def _create_whole(self) -> PETSc.Mat:
+        return fem_petsc.create_matrix(self._J())
+
+    def _write_whole(self, A: PETSc.Mat) -> None:
         A.zeroEntries()
         fem_petsc.assemble_matrix(A, self._J(), bcs=list(self.problem.bcs))
         A.assemble()
 
     def residual(self) -> Array:
-        """F(u, m), zero in the rows of clamped values: (owned,). The next call overwrites it."""
+        """F(u, m), zero in the rows of clamped values: (owned,); Tᵀ F where values are tied.
+
+        The next call overwrites it.
+        """
         owned = self._assemble(self._F(), slopes=False)
-        owned[self.boundary.owned] = 0.0
+        self.tied.restrict(owned)
         return owned
 
     def residual_of_lifting(self, at_zero: Array | None = None) -> Array:
@@ -158,16 +167,17 @@ class Residual:
         given = self._given.x.array
         given[:] = 0.0
         self.boundary.apply(given)
+        bcs = self.tied.lifting(self._given, self.problem.bcs)
         self._dual.x.array[:] = 0.0
         if at_zero is None and (constant := self._constant()) is not None:
             fem.assemble_vector(self._dual.x.array, constant)
         if given.any():
-            fem.apply_lifting(self._dual.x.array, [J], [list(self.problem.bcs)], alpha=-1.0)
+            fem.apply_lifting(self._dual.x.array, [J], [bcs], alpha=-1.0)
         self._dual.x.scatter_reverse(la.InsertMode.add)
         owned = self._dual.x.array[: self.num_owned]
         if at_zero is not None:
             owned += at_zero
-        owned[self.boundary.owned] = 0.0
+        self.tied.restrict(owned)
         return owned
 
     def of_random_lifting(self) -> Array:
@@ -229,6 +239,9 @@ class Residual:
         bent: Array | None = None,
         point: object = None,
     ) -> list[Array]:
+        # What belongs to values that follow given ones is theirs.
+        dual, bent = (None if d is None else self.tied.gathered(d[None])[0] for d in (dual, bent))
+
         def add(i: int, values: Array) -> None:
             form = forms[i]
             if isinstance(form, PackedForm):

@@ -48,11 +48,13 @@ class DualNorm:
         options: PETSc options for R.
 
     Raises:
-        BadProblem: for "operator" where ∂F/∂u depends on u or is not symmetric.
+        BadProblem: for "operator" where ∂F/∂u depends on u or is not symmetric; for a problem with ``mpc``.
         BadInput: for a form that is not symmetric, or not on the state's space.
     """
 
     def __init__(self, problem: Problem, riesz: str | ufl.Form, options: Options | str | None) -> None:
+        if problem.mpc is not None:
+            raise BadProblem("ResidualLoss: expected a problem without an mpc: its fields are not tied")
         self.residual = residual = Residual(problem)
         self._is_operator = isinstance(riesz, str) and riesz == "operator"
         self._operators: FactoredOperator | None = None

@@ -112,7 +112,7 @@ class FactoredOperator:
         solver = LinearSolver(residual.comm, prefix, options, self_adjoint=residual.is_self_adjoint)
         matrix = solver.placed(residual.create_matrix(), residual.assemble_matrix)
         if solver.ksp.getPC().getType() == _BY_SMOOTHED_AGGREGATES and is_of_vectors(residual.state.function_space):
-            self._near = rigid_motions(matrix, residual.state.function_space) if self._near is None else self._near
+            self._near = rigid_motions(matrix, residual) if self._near is None else self._near
             matrix.setNearNullSpace(self._near)
         # PETSc itself splits vectors that have a component per axis at each node.
         if solver.is_in_parts and residual.state.function_space.dofmap.bs == 1:
@@ -152,7 +152,7 @@ class FactoredOperator:
         # Without a pin those of the null space are still there.
         if self._is_regular or (self._space is not None and not factor.solver.is_direct):
             return
-        check_constants(factor.matrix, self._residual.state.function_space)
+        check_constants(factor.matrix, self._residual.state.function_space, self._residual.tied.slaves)
         self._is_regular = True
 
     def check_compatible(self, rhs: Array, factor: Factor) -> None:
@@ -189,7 +189,7 @@ class FactoredOperator:
 
     def in_gauge(self, state: Array) -> Array:
         """A state (owned,) less what the null space adds to it."""
-        return state if self._space is None else self._space.free(state[None])[0]
+        return state if self._space is None else self._residual.tied.extended(self._space.free(state[None]))[0]
 
     @contextmanager
     def factor_here(self, key: Key, *, derivatives: bool = False) -> Iterator[Factor]:

@@ -194,7 +194,7 @@ class NewtonSolver:
         """The residual's norm at local values with the given ones written in; the state's register holds them then."""
         u = self._residual.state.x
         u.array[:] = state
-        self._residual.boundary.apply(u.array)
+        self._residual.tied.install_given(self._residual.state)
         u.scatter_forward()
         return self._residual.norm(self.left())
 
@@ -205,6 +205,7 @@ class NewtonSolver:
     def _write(self, x: PETSc.Vec) -> None:
         u = self._residual.state.x
         u.array[: self._residual.num_owned] = x.array_r
+        self._residual.tied.complete(self._residual.state)
         u.scatter_forward()
 
     def _evaluate(self, snes: PETSc.SNES, x: PETSc.Vec, f: PETSc.Vec) -> None:

@@ -8,9 +8,9 @@ from dolfinx import fem
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.fem.forms import assembled, num_owned
+from relax.base.fem.forms import assembled
 from relax.base.la.null_space import NullSpace, finite, orthonormal, shares
-from relax.base.types import Array, Indices
+from relax.base.types import Array
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.kernel import constants
 from relax.errors import BadProblem
@@ -33,13 +33,15 @@ def null_space_of(residual: Residual, A: PETSc.Mat) -> NullSpace:
         SolveFailed: where A is not finite.
     """
     given, V = residual.problem.nullspace, residual.state.function_space
-    clamped, n = residual.boundary.owned, residual.num_owned
+    clamped, slaves, n = residual.boundary.owned, residual.tied.slaves, residual.num_owned
     if isinstance(given, str):
         free = [
             (name, values)
             for name, values in constants(V)
             if not parallel.any_rank(residual.comm, bool(values[clamped].any()))
         ]
+        for _, values in free:
+            values[slaves] = 0.0
         left = finite(shares(A, np.array([values for _, values in free]).reshape(len(free), n)))
         vectors = [values for (_, values), share in zip(free, left, strict=True) if share <= _NOTHING]
         if not vectors:
@@ -49,13 +51,14 @@ def null_space_of(residual: Residual, A: PETSc.Mat) -> NullSpace:
             )
     else:
         assert given is not None
-        vectors = [function.x.array[:n] for function in given if isinstance(function, fem.Function)]
+        vectors = [function.x.array[:n].copy() for function in given if isinstance(function, fem.Function)]
         for i, values in enumerate(vectors):
             if parallel.any_rank(residual.comm, not np.isfinite(values).all()):
                 raise BadProblem(f"nullspace[{i}]: expected finite values")
             if parallel.any_rank(residual.comm, bool(np.abs(values[clamped]).max(initial=0.0) > 0.0)):
                 raise BadProblem(f"nullspace[{i}]: expected zeros where the state is clamped: it is held there")
-    return NullSpace(residual.comm, np.array(vectors), _duals(V, vectors, clamped))
+            values[slaves] = 0.0
+    return NullSpace(residual.comm, np.array(vectors), _duals(residual, vectors))
 
 
 def is_of_vectors(V: fem.FunctionSpace) -> bool:
@@ -64,20 +67,24 @@ def is_of_vectors(V: fem.FunctionSpace) -> bool:
     return gdim > 1 and V.dofmap.bs == gdim and tuple(V.value_shape) == (gdim,)
 
 
-def rigid_motions(A: PETSc.Mat, V: fem.FunctionSpace) -> PETSc.NullSpace:
+def rigid_motions(A: PETSc.Mat, residual: Residual) -> PETSc.NullSpace:
     """Those of :func:`relax.rigid_body_modes` as a multigrid method takes them. Collective; for the caller to free."""
-    n = num_owned(V)
-    return orthonormal(A, np.array([mode.x.array[:n] for mode in rigid_body_modes(V)]))
+    modes = rigid_body_modes(residual.state.function_space)
+    rows = np.array([mode.x.array[: residual.num_owned] for mode in modes])
+    rows[:, residual.tied.slaves] = 0.0
+    return orthonormal(A, rows)
 
 
-def _duals(V: fem.FunctionSpace, vectors: list[Array], clamped: Indices) -> Array:
-    """v -> ∫ n · v dx of each vector, zero at clamped values."""
+def _duals(residual: Residual, vectors: list[Array]) -> Array:
+    """v -> ∫ n · v dx of each vector, zero at clamped values, for those v whose values are tied as the state's are."""
+    V = residual.state.function_space
     function, dual = fem.Function(V), fem.Function(V)
     form = fem.form(ufl.inner(function, ufl.TestFunction(V)) * ufl.dx)
     rows = np.empty((len(vectors), len(vectors[0])))
     for row, values in zip(rows, vectors, strict=True):
         function.x.array[: len(values)] = values
+        residual.tied.complete(function)
         function.x.scatter_forward()
         row[:] = assembled(form, dual)
-        row[clamped] = 0.0
+        residual.tied.restrict(row)
     return rows

@@ -93,10 +93,11 @@ class Sensitivity:
                 lift = residual.registers.tangent_state.x.array
                 lift[:] = 0.0
                 residual.boundary.lift(parts, lift)
+                residual.tied.complete(residual.registers.tangent_state)
                 lifts[row] = lift[:n]
                 rhs[row] += residual.operator_action()
-        rhs[:, residual.boundary.owned] = 0.0
-        return lifts - _solve(factor, rhs, adjoint=False)
+        residual.tied.restrict(*rhs)
+        return lifts - residual.tied.extended(_solve(factor, rhs, adjoint=False))
 
     def products(self, point: Point, directions: list[list[Array]], which: Sequence[int]) -> Array:
         """∂F/∂m dm by matrices, summed over the controls ``which``: (num_directions, owned), unclamped."""
@@ -115,8 +116,8 @@ class Sensitivity:
     def adjoints(self, duals: Array, factor: Factor) -> Array:
         """λ with Aᵀ λ = the dual vectors, zeroed at clamped values, for each row: (k, owned)."""
         rhs = duals.copy()
-        rhs[:, self._residual.boundary.owned] = 0.0
-        return _solve(factor, rhs, adjoint=True)
+        self._residual.tied.restrict(*rhs)
+        return self._residual.tied.extended(_solve(factor, rhs, adjoint=True))
 
     def gradients(
         self, point: Point, adjoints: Array, state_duals: Array, which: Sequence[int] | None = None

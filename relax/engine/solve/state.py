@@ -78,11 +78,11 @@ class ForwardSolver:
         residual, u = self._residual, self._residual.state.x
         with self._operators.factor_here(key) as factor:
             u.array[:] = 0.0
-            residual.boundary.apply(u.array)
+            residual.tied.install_given(residual.state)
             factor.rhs.array[:] = residual.residual_of_lifting(at_zero)
             self._operators.check_compatible(factor.rhs.array_r, factor)
             factor.solver.solve(factor.rhs, factor.solution)
-            u.array[: residual.num_owned] -= factor.solution.array_r
+            u.array[: residual.num_owned] -= residual.tied.extended(factor.solution.array_r[None])[0]
             u.scatter_forward()
             if not self._known_linear:
                 self._check_linear(factor)
@@ -138,7 +138,7 @@ class ForwardSolver:
         most = min(_STEPS_OF_A_PART, self._settings.max_steps)
         options = {**self._operators.options, **FULL_STEPS, "snes_max_it": most}
         u.array[:] = guess
-        residual.boundary.apply(u.array)
+        residual.tied.install_given(residual.state)
         u.scatter_forward()
         at_first = residual.residual().copy()
         done, stage, state = 0.0, _PART, guess

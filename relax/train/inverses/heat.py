@@ -173,6 +173,8 @@ def _eigenfunctions(G: ReducedMap, count: int, name: str) -> tuple[Array, Array]
     """φ_k and M φ_k of the slowest modes of one step, (k, size) twice in the replicated order. Collective."""
     residual = G.residual
     V = residual.state.function_space
+    if residual.tied:
+        raise BadInput(f"{name}: expected steps whose values are free or clamped, got a problem with an mpc")
     if not residual.is_self_adjoint:
         raise BadInput(f"{name}: expected an evolution with a symmetric operator")
     free = np.setdiff1d(np.arange(residual.num_owned, dtype=np.int32), residual.boundary.owned).astype(np.int32)

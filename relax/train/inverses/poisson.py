@@ -122,6 +122,8 @@ def _check(G: ReducedMap) -> None:
     is_source = len(controls) == 1 and isinstance(controls[0], fem.Function) and controls[0].function_space == V
     if not is_source or G.residual.boundary.has_controls or not G.residual.has_sensitivity(0):
         raise BadInput(f"poisson_inverse: {kind} with one control, a source in the space of the state")
+    if G.residual.tied:
+        raise BadInput(f"poisson_inverse: {kind}, got a problem with an mpc; try gauss_newton_inverse")
     check_whole_state(G, G.observable, "poisson_inverse: expected FieldValues of the whole state")
 
 
