@@ -192,6 +192,9 @@ def _solve(factor: Factor, rhs: Array, *, adjoint: bool) -> Array:
 def _times(C: PETSc.Mat, rows: Array, *, transposed: bool) -> Array:
     """C x, or Cᵀ x, for several rows x: (k, owned) in and out. Collective."""
     n_in, n_out = C.getLocalSize() if transposed else C.getLocalSize()[::-1]
+    if not transposed and 0 in np.diff(C.getOwnershipRangesColumn()):
+        # A rank that has none of a field on a part of the mesh: PETSc 3.25 ends in a segmentation fault there.
+        return _one_by_one(C, rows, n_out)
     N_in = C.getSize()[0 if transposed else 1]
     k = len(rows)
     X = PETSc.Mat().createDense(((n_in, N_in), (None, k)), array=np.asfortranarray(rows.T), comm=C.comm)
@@ -202,3 +205,16 @@ def _times(C: PETSc.Mat, rows: Array, *, transposed: bool) -> Array:
     finally:
         X.destroy()
         Y.destroy()
+
+
+def _one_by_one(C: PETSc.Mat, rows: Array, num_owned: int) -> Array:
+    """C x, a row after the other: (k, owned) in, (k, num_owned) out. Collective."""
+    x, y = C.createVecs()
+    result = np.empty((len(rows), num_owned))
+    for row, into in zip(rows, result, strict=True):
+        x.array[:] = row
+        C.mult(x, y)
+        into[:] = y.array_r
+    x.destroy()
+    y.destroy()
+    return result
