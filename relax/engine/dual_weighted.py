@@ -21,6 +21,7 @@ from ufl.algorithms import expand_derivatives
 from relax.base import parallel
 from relax.base.checks import number_in, of_kind
 from relax.base.fem import compat
+from relax.base.fem.blocks import BlockState
 from relax.base.fem.coefficients import interpolated
 from relax.base.fem.forms import assembled, cell_dofs, compiled, holds, nonzero, num_owned
 from relax.base.fem.pointwise import laws_in
@@ -129,6 +130,8 @@ def dual_weighted_residual(lin: Linearization, cotangent: npt.ArrayLike) -> Erro
         )
     if laws := laws_in(step.residual):
         raise BadInput(f"dual_weighted_residual: expected coefficients that UFL knows, got a {laws[0]}")
+    if isinstance(step.state, BlockState) and any(step.state.extended):
+        raise BadInput("dual_weighted_residual: expected states on one mesh, got one on a part of the others'")
     if step.nullspace is not None:
         raise BadInput(
             "dual_weighted_residual: expected a problem without a nullspace; hold the state somewhere instead"

@@ -8,6 +8,7 @@ import numpy as np
 from dolfinx import fem
 
 from relax.base.fem.blocks import BlockState
+from relax.base.fem.extended import collected
 from relax.base.fem.forms import Control, num_owned
 from relax.base.fem.subspace import StatePart
 from relax.base.types import Array, Indices
@@ -35,7 +36,8 @@ def seen_of(observable: Observable, state: fem.Function) -> Observable:
     seen = states_seen(observable, state.blocks)
     blocks = [state.blocks[i] for i in seen]
     observable.check_controls(blocks[1:])
-    return OfBlocks(observable, blocks, [state.dofs[i] for i in seen])
+    is_shared = any(state.extended[i] is not None for i in seen)
+    return OfBlocks(observable, blocks, [state.dofs[i] for i in seen], is_shared=is_shared)
 
 
 def states_seen(
@@ -88,13 +90,22 @@ class OfBlocks(Observable):
         observable: B(u_1, u_2, ..., m).
         blocks: u_1, u_2, ...: registers that are written.
         dofs: which local values of the whole those of each are, ghosts included.
+        is_shared: whether a rank can own values of a block that another one owns of the whole.
     """
 
-    def __init__(self, observable: Observable, blocks: Sequence[fem.Function], dofs: Sequence[Indices]) -> None:
+    def __init__(
+        self,
+        observable: Observable,
+        blocks: Sequence[fem.Function],
+        dofs: Sequence[Indices],
+        *,
+        is_shared: bool = False,
+    ) -> None:
         self.observable = observable
         self.size = observable.size
         self.is_linear = observable.is_linear and len(blocks) == 1
         self._blocks, self._dofs = list(blocks), list(dofs)
+        self._is_shared = is_shared
         self._change: fem.Function | None = None
 
     @property
@@ -172,7 +183,7 @@ class OfBlocks(Observable):
 
     def _dual(self, u: fem.Function, parts: Sequence[Array]) -> Array:
         """A dual vector of the whole, from those of the blocks: owned values."""
-        dual = np.zeros(num_owned(u.function_space))
+        dual = np.zeros(len(u.x.array))
         for part, dofs in zip(parts, self._dofs, strict=True):
             dual[dofs[: len(part)]] = part
-        return dual
+        return collected(u.function_space, dual) if self._is_shared else dual[: num_owned(u.function_space)]

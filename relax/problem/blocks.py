@@ -2,7 +2,8 @@
 
 Test functions and states of spaces V_i on one mesh become the parts of those of the mixed space of their elements. Its
 basis functions are theirs, and so are matrices and vectors, in another order: whatever is there for mixed states is
-there for blocks. (Blocks of PETSc's own, side by side, would need all of it a second time.)
+there for blocks. (Blocks of PETSc's own, side by side, would need all of it a second time.) Those on parts of the mesh
+are fields on all of it before that, held at zero off these: ``on_parts.py``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from relax.base.fem.pointwise import replaced
 from relax.base.fem.quadrature import with_fixed_degrees
 from relax.errors import BadProblem
 from relax.problem.boundary import ExpressionCondition, cells_with, entries_taken
+from relax.problem.on_parts import BlockFields, SpreadCondition, held_of_whole, whole_of
 
 
 class Blocks:
@@ -30,6 +32,7 @@ class Blocks:
     Args:
         states: the Functions, each in a space of its own.
         equations: for each a form in one test function of its space.
+        fields: what the states are on the mesh of the whole.
 
     Attributes:
         state: the Function of the mixed space; of one block alone that block itself.
@@ -39,25 +42,26 @@ class Blocks:
         BadProblem: when these do not fit together, on every rank.
     """
 
-    def __init__(self, states: Sequence[fem.Function], equations: Sequence[ufl.Form]) -> None:
+    def __init__(self, states: Sequence[fem.Function], equations: Sequence[ufl.Form], fields: BlockFields) -> None:
         self._states = states
         for i, u in enumerate(states):
             if not any(holds(F, u) for F in equations):
                 raise BadProblem(f"state[{i}]: the Function {u.name!r} does not stand in the residual")
-        self.state = states[0] if len(states) == 1 else BlockState(states)
+        self.state = states[0] if len(states) == 1 else BlockState(states, fields.extended)
         test = ufl.TestFunction(self.state.function_space)
         unknowns, tests = ([self.state], [test]) if len(states) == 1 else (ufl.split(self.state), ufl.split(test))
-        swapped = dict(zip(states, unknowns, strict=True))
+        swapped = dict(zip(fields.fields, unknowns, strict=True))
         self.residual: ufl.Form = ufl.Form([])
         for F, part in zip(equations, tests, strict=True):
             # Each keeps the quadrature that it has by itself: that of a mixed space is of its highest degree.
-            own = with_fixed_degrees(compat.one_subdomain_data(F), for_good=False)
-            self.residual += replaced(own, {**swapped, F.arguments()[0]: part})
+            own = fields.moved(with_fixed_degrees(compat.one_subdomain_data(F), for_good=False))
+            self.residual += replaced(own, {**swapped, own.arguments()[0]: part})
 
     def conditions(self, bcs: Sequence[Any], known: Sequence[Control]) -> list[fem.DirichletBC]:
         """Dirichlet conditions of the blocks as those of the whole; what they take their values from stays live.
 
-        One on a space that several blocks share holds for each of them, as in DOLFINx.
+        One on a space that several blocks share holds for each of them, as in DOLFINx. Blocks on parts of the mesh are
+        held at zero off these.
 
         Args:
             bcs: the conditions.
@@ -80,6 +84,10 @@ class Blocks:
             if not held:
                 raise BadProblem(f"bcs[{k}]: on none of the spaces of {_names(self._states)}, nor on a part of one")
             made += [self._carried(bc, i, known) for i in held]
+        for i, extended in enumerate(self.state.extended):
+            if extended is not None:
+                both = [self.state.places[i][extended.off].astype(np.int32), extended.off.astype(np.int32)]
+                made.append(fem.dirichletbc(extended.function, both, self.state.function_space.sub(i)))
         return made
 
     def _carried(self, bc: fem.DirichletBC, i: int, known: Sequence[Control]) -> fem.DirichletBC:
@@ -89,8 +97,9 @@ class Blocks:
         space = state.function_space.sub(i)
         for component in bc.function_space.component():
             space = space.sub(component)
-        here = bc.dof_indices()[0]
-        dofs = state.dofs[i][here].astype(np.int32)
+        extended = state.extended[i]
+        here = bc.dof_indices()[0] if extended is None else held_of_whole(bc, extended)
+        dofs = state.places[i][here].astype(np.int32)
         order = np.argsort(dofs)  # DOLFINx expects them so
         g, kind = bc.g, type(bc._cpp_object)
 
@@ -99,6 +108,9 @@ class Blocks:
             both = [dofs[order], entries[order].astype(np.int32)]
             return fem.DirichletBC(kind(values, both, space._cpp_object))
 
+        if extended is not None and (hasattr(g, "x") or g.value.size > 1):
+            values = fem.Function(extended.function.function_space)
+            return SpreadCondition(bc, taking(values._cpp_object, here), values, extended)
         if hasattr(g, "x"):
             carried = taking(g, entries_taken(bc, g.x.array, len(self._states[i].x.array))[here])
             if isinstance(bc, ExpressionCondition):
@@ -109,7 +121,7 @@ class Blocks:
         # The parts of a mixed space are numbered one by one, and DOLFINx gives vectors to nodes alone.
         values = fem.Function(self._states[i].function_space)
         bc.set(values.x.array)
-        cells = cells_with(values.function_space, here)
+        cells = cells_with(values.function_space, bc.dof_indices()[0])
         return ExpressionCondition(taking(values._cpp_object, here), values, _constant(g, known, state), cells)
 
     def null_space(self, given: Any) -> Any:
@@ -245,12 +257,7 @@ def _check_states(states: Sequence[Any]) -> None:
             raise BadProblem(f"state[{i}]: expected numbers of float64, on a mesh of float64, got {u.x.array.dtype}")
         if len(u.function_space.component()):
             raise BadProblem(f"state[{i}]: expected a Function of a space of its own, got one of a part of a space")
-        if u.function_space.mesh is not states[0].function_space.mesh:
-            raise BadProblem(
-                f"state[{i}]: expected all states on one mesh, got {u.name!r} on another one than {states[0].name!r}: "
-                "multipliers on a submesh cannot be solved for yet; conditions in the weak form, such as Nitsche's, "
-                "need none"
-            )
+    whole_of(states)
 
 
 def _constant(g: Any, known: Sequence[Control], state: BlockState) -> fem.Constant:

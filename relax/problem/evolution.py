@@ -29,6 +29,7 @@ from relax.problem.evolution_checks import (
     check_sums,
     start_of,
 )
+from relax.problem.on_parts import start_on_parts
 from relax.problem.problem import Problem
 from relax.problem.stages import Combination, Component, Stage, Sum, stage_of
 from relax.problem.substitution import Substitution
@@ -137,7 +138,8 @@ class Evolution:
             fixed = self.initial_is_fixed
             keep(earlier_blocks=tuple(f for f in self.previous if isinstance(f, fem.Function)))
             F, before = step_of_blocks(step.residual, step.state, self.previous, self.initial, initial_is_fixed=fixed)
-            keep(step=replace(step, residual=F), previous=before)
+            start = start_on_parts(self.initial, step.state.extended, step.state.blocks)
+            keep(step=replace(step, residual=F), previous=before, initial=start)
         if self.times is not None:
             times = checked_times(self.times)
             check_beside_times(times, self.num_steps, self.start, self.dt)

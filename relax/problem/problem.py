@@ -22,6 +22,7 @@ from relax.problem.blocks import Blocks, equations_of, is_in_blocks
 from relax.problem.boundary import ExpressionCondition
 from relax.problem.continuation import Continuation
 from relax.problem.multi_point import tied_values
+from relax.problem.on_parts import BlockFields, SpreadCondition
 
 _A_SHAPE = (
     "A shape can be a control as a displacement d, a vector Function, of a mesh that stays: with K = Identity + "
@@ -46,6 +47,13 @@ class Problem:
     of one's own is handed that one. PETSc's options name the blocks by their Functions where these have names of their
     own, ``fieldsplit_velocity_pc_type``, else by their numbers. Collective to make. A step of an ``Evolution`` that
     is one equation may be one of blocks; ``theta_evolution``, and steps of several equations, take mixed spaces.
+
+    Blocks on parts of the mesh (:func:`relax.meshes.submesh`): a multiplier lam on facets, in a space of continuous
+    Lagrange elements, has values alone, in integrals over those facets of the whole mesh, ``lam * v * ds`` and, inside,
+    ``lam * jump(v) * dS``; a field in some cells, in one of Lagrange or DG, stands in integrals over these and facets
+    beside them. One of the states may be on the whole mesh, or none. ``problem.state`` holds each on the whole mesh,
+    zero off its part, which costs as many unknowns as a field there, with one equation "= 0" for each of those. What
+    such a state is clamped at may be data or a scalar Constant; error estimates are not had.
 
     Args:
         residual: F(u, m; v), a UFL form of rank one in the test function of the state's space. Linear or not in u.
@@ -100,15 +108,16 @@ class Problem:
     def _join_blocks(self) -> None:
         """One form in one Function in the place of those of blocks. Collective."""
         states, equations = equations_of(self.residual, self.state)
+        fields = BlockFields(states)
         for F in equations:
-            check_form(F, states[0], "residual")
+            check_form(fields.moved(F), fields.fields[0], "residual")
         for i, control in enumerate(self.controls):
             if any(control is u for u in states):
                 raise BadProblem(f"controls[{i}] ({control}) is one of the states")
         for k, bc in enumerate(self.bcs):
             if isinstance(bc, fem.DirichletBC) and any(gives(u, bc) for u in states):
                 raise BadProblem(_HELD_AT_ITSELF.replace("bcs", f"bcs[{k}]"))
-        blocks = Blocks(states, equations)
+        blocks = Blocks(states, equations, fields)
         known = [*self.controls, *(c for F in equations for c in F.constants())]
         whole = {
             "residual": blocks.residual,
@@ -118,6 +127,12 @@ class Problem:
         }
         for name, value in whole.items():
             object.__setattr__(self, name, value)
+        for i, control in enumerate(self.controls):
+            if any(isinstance(bc, SpreadCondition) and gives(control, bc) for bc in self.bcs):
+                raise BadProblem(
+                    f"controls[{i}] ({control}) gives boundary values of a state on a part of the mesh; expected a "
+                    "scalar Constant for that, or data; or a condition in the weak form"
+                )
 
     @property
     def mesh(self) -> mesh.Mesh:

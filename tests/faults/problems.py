@@ -10,6 +10,7 @@ SUBSTITUTED = "test_hamilton_jacobi.py::TestColeHopf"
 STATES = "test_eigenstates.py -k 'same_as_dense or particle_in_a_box'"
 
 BLOCKS, BLOCK_FUNCTIONS = "test_blocks.py", "test_block_functions.py"
+MULTIPLIERS = "test_multipliers.py"
 
 MUTANTS = [
     Mutant(
@@ -25,8 +26,8 @@ MUTANTS = [
         "a vector number that a block is held at stays what it was",
     ),
     Mutant(
-        "own = with_fixed_degrees(compat.one_subdomain_data(F), for_good=False)",
-        "own = F",
+        "own = fields.moved(with_fixed_degrees(compat.one_subdomain_data(F), for_good=False))",
+        "own = fields.moved(F)",
         f"{BLOCKS} -k stokes_beside_blocks",
         "an equation of a block is integrated as all of the mixed space is",
     ),
@@ -43,10 +44,49 @@ MUTANTS = [
         "blocks hold another point than the one at which a gradient is asked for",
     ),
     Mutant(
-        "if before is None or not np.array_equal(block.x.array, before):",
-        "if True:",
+        "is_new = before is None or not np.array_equal(block.x.array, before)",
+        "is_new = True",
         f"{BLOCK_FUNCTIONS} -k first_guess",
         "a first guess in the state of blocks is not seen",
+    ),
+    Mutant(
+        "v.x.array[self.dofs[: self._num_owned]] = values[: self._num_owned]",
+        "v.x.array[self.dofs] = values",
+        f"{MULTIPLIERS} -k their_places",
+        "ghosts of a field on a part of the mesh are added to what their owner has",
+        ranks=2,
+    ),
+    Mutant(
+        "return collected(u.function_space, dual) if self._is_shared else dual[: num_owned(u.function_space)]",
+        "return dual[: num_owned(u.function_space)]",
+        f"{MULTIPLIERS} -k same_numbers",
+        "what is seen of a multiplier is lost where another rank owns the value on the whole mesh",
+        ranks=3,
+    ),
+    Mutant(
+        "nodes = np.take_along_axis(known, nearest, axis=1)",
+        "nodes = known",
+        f"{MULTIPLIERS} -k their_places",
+        "nodes on a facet are taken in the order in which its cell has them",
+    ),
+    Mutant(
+        "if is_new if state.extended[i] is None else parallel.any_rank(state.function_space.mesh.comm, is_new):",
+        "if is_new and state.extended[i] is None:",
+        f"{MULTIPLIERS} -k first_guess",
+        "a first guess in a multiplier is not seen",
+    ),
+    Mutant(
+        "self.values.x.array[:] = self._extended.spread(self._held)",
+        "self.values.x.array[self._extended.dofs] = self._held",
+        f"{MULTIPLIERS} -k first_guess",
+        "a rank without the facets of a multiplier does not know at what it is held",
+        ranks=3,
+    ),
+    Mutant(
+        "side = node.side()",
+        "pass",
+        f"{MULTIPLIERS} -k joined",
+        "a field in some cells counts as one on both sides of a facet",
     ),
     Mutant(
         "if isinstance(initial, fem.Function) and not initial_is_fixed:",

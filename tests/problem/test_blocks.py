@@ -286,7 +286,7 @@ def test_what_does_not_fit_is_told():
         ({"state": []}, "at least one Function"),
         ({"state": [u, u]}, r"state\[1\]: 'velocity' is an earlier one again"),
         ({"state": [u, fem.Function(W).sub(1)]}, "of a space of its own"),
-        ({"state": [u, lam]}, "on one mesh, got 'lam'"),
+        ({"state": [u, lam]}, "or on parts of one, got 'lam'"),
         ({"state": [u, "p"]}, r"state\[1\]: expected a dolfinx.fem.Function, got str"),
         ({"residual": [F0, None]}, r"residual\[1\]: .* None, which extract_blocks gives"),
         ({"residual": [F0]}, r"no term has a test function of the space of state\[1\] \('pressure'\)"),

@@ -10,6 +10,7 @@ import numpy as np
 from dolfinx import fem
 
 from relax.base import parallel
+from relax.base.fem.extended import Extended
 from relax.base.fem.forms import cell_dofs
 from relax.base.types import Array, Indices
 from relax.errors import BadProblem
@@ -18,13 +19,15 @@ from relax.errors import BadProblem
 class BlockState(fem.Function):
     """Functions of spaces on one mesh as one: of the mixed space of their elements, which has the same basis functions.
 
-    Collective, as is every method.
+    Those on parts of the mesh are zero off these. Collective, as is every method.
 
     Args:
         blocks: the Functions, at least two.
+        extended: for each of them, what it is on the mesh of the whole, where it is on a part of it; else None.
 
     Attributes:
         blocks: the Functions.
+        extended: as given.
         dofs: for each of them, which local values of the whole its own are, ghosts included.
 
     Raises:
@@ -34,8 +37,10 @@ class BlockState(fem.Function):
     def __new__(cls, *args: Any, **kwargs: Any) -> BlockState:
         return object.__new__(cls)  # UFL's own looks at positional arguments
 
-    def __init__(self, blocks: Sequence[fem.Function]) -> None:
-        spaces = [u.function_space for u in blocks]
+    def __init__(self, blocks: Sequence[fem.Function], extended: Sequence[Extended | None] = ()) -> None:
+        self.extended = tuple(extended) or (None,) * len(blocks)
+        fields = [u if e is None else e.function for u, e in zip(blocks, self.extended, strict=True)]
+        spaces = [u.function_space for u in fields]
         try:
             element = basix.ufl.mixed_element([V.ufl_element() for V in spaces])
             W = fem.functionspace(spaces[0].mesh, element)
@@ -47,7 +52,11 @@ class BlockState(fem.Function):
             ) from cause
         super().__init__(W, name=f"({', '.join(u.name for u in blocks)})")
         self.blocks = tuple(blocks)
-        self.dofs: tuple[Indices, ...] = tuple(_dofs_in(u, W.sub(i)) for i, u in enumerate(blocks))
+        #: As ``dofs``, of what they are on the mesh of the whole.
+        self.places: tuple[Indices, ...] = tuple(_dofs_in(u, W.sub(i)) for i, u in enumerate(fields))
+        self.dofs: tuple[Indices, ...] = tuple(
+            dofs if e is None else dofs[e.dofs] for dofs, e in zip(self.places, self.extended, strict=True)
+        )
         #: What the blocks held when they and the whole last held the same.
         self.exchanged: list[Array | None] = [None] * len(self.blocks)
         take_in(self)
@@ -55,18 +64,25 @@ class BlockState(fem.Function):
     def joined(self, values: Sequence[Array | None]) -> fem.Function:
         """A Function of the mixed space with these local values in its blocks; None for zeros."""
         whole = fem.Function(self.function_space)
-        for one, dofs in zip(values, self.dofs, strict=True):
-            whole.x.array[dofs] = 0.0 if one is None else one
+        for i, one in enumerate(values):
+            if one is not None:
+                self.put(i, one, whole)
         return whole
+
+    def put(self, i: int, values: Array, whole: fem.Function) -> None:
+        """Write local values of block i into a Function of the mixed space; off the mesh of the block, zeros."""
+        extended = self.extended[i]
+        whole.x.array[self.places[i]] = values if extended is None else extended.spread(values)
 
 
 def take_in(state: object) -> None:
-    """A state of blocks takes the values of those that have changed since the last exchange. Local."""
+    """A state of blocks takes the values of those that have changed since the last exchange. Collective."""
     if not isinstance(state, BlockState):
         return
-    for block, dofs, before in zip(state.blocks, state.dofs, state.exchanged, strict=True):
-        if before is None or not np.array_equal(block.x.array, before):
-            state.x.array[dofs] = block.x.array
+    for i, (block, before) in enumerate(zip(state.blocks, state.exchanged, strict=True)):
+        is_new = before is None or not np.array_equal(block.x.array, before)
+        if is_new if state.extended[i] is None else parallel.any_rank(state.function_space.mesh.comm, is_new):
+            state.put(i, block.x.array, state)
     hand_out(state)
 
 

@@ -69,6 +69,11 @@ def set_whole(part: mesh.Mesh, whole: mesh.Mesh, entity_map: Any) -> None:
     _parts[part] = Part(whole, entities, entity_map)
 
 
+def part_of(domain: mesh.Mesh) -> Part | None:
+    """As what part of which mesh a mesh is known; None for one that is known as none. Local."""
+    return _parts.get(domain)
+
+
 def submesh(domain: mesh.Mesh, dim: int, entities: npt.ArrayLike) -> mesh.Mesh:
     """Some facets or cells of a mesh as a mesh of their own, whose Functions may stand in forms over the whole one.
 
@@ -193,12 +198,12 @@ def _check_terminal(integral: ufl.Integral, terminal: Expr, what: str) -> None:
         element = terminal.ufl_element()
         if element.pullback != ufl.identity_pullback:
             raise BadProblem(f"{where}, a part of facets; expected a Lagrange or DG space there, got {element}")
-        if any(terminal is t for node in _derivatives(integral.integrand()) for t in traverse_unique_terminals(node)):
+        if any(terminal is t for node in slopes_in(integral.integrand()) for t in traverse_unique_terminals(node)):
             raise BadProblem(
                 f"{where}, a part of facets, and its derivative is taken there; expected its values alone in integrals "
                 "over the whole mesh"
             )
-    over = _integrated(integral, whole, given.topology.dim)
+    over = integrated(integral, whole, given.topology.dim)
     comm, outside = whole.comm, np.count_nonzero(~np.isin(over, part.entities))
     if count := parallel.total(comm, int(outside)):
         raise BadProblem(
@@ -208,7 +213,7 @@ def _check_terminal(integral: ufl.Integral, terminal: Expr, what: str) -> None:
         )
 
 
-def _derivatives(integrand: Expr) -> Iterator[Expr]:
+def slopes_in(integrand: Expr) -> Iterator[Expr]:
     """Derivatives in x."""
     others = (ufl.classes.CoefficientDerivative, ufl.classes.VariableDerivative)
     for node in unique_pre_traversal(integrand):
@@ -216,27 +221,33 @@ def _derivatives(integrand: Expr) -> Iterator[Expr]:
             yield node
 
 
-def _integrated(integral: ufl.Integral, whole: mesh.Mesh, dim: int) -> npt.NDArray[np.int32]:
+def integrated(integral: ufl.Integral, whole: mesh.Mesh, dim: int) -> npt.NDArray[np.int32]:
     """The cells or facets that an integral goes over on this rank; for ``dim`` of cells those beside facets. Local."""
     topology, tdim, kind = whole.topology, whole.topology.dim, integral.integral_type()
-    data, numbers = integral.subdomain_data(), integral.subdomain_id()
     if kind == "cell":
         every = np.arange(topology.index_map(tdim).size_local, dtype=np.int32)
     else:
         topology.create_connectivity(tdim - 1, tdim)
         every = mesh.exterior_facet_indices(topology)
-    over = every
-    if data is not None and numbers not in ("everywhere", "otherwise"):
-        wanted = [n for n in (numbers if isinstance(numbers, tuple) else (numbers,)) if not isinstance(n, str)]
-        if isinstance(data, mesh.MeshTags):
-            tagged = [data.find(n) for n in wanted]
-        else:
-            tagged = [_entities(whole, kind, np.asarray(of)) for n, of in data if n in wanted]
-        over = np.intersect1d(every, np.concatenate([np.empty(0, dtype=np.int32), *tagged]))
+    over = tagged_entities(integral, whole, every)
     if kind == "cell" or dim < tdim:
         return over
     beside = topology.connectivity(tdim - 1, tdim)
     return np.array([beside.links(facet)[0] for facet in over], dtype=np.int32)
+
+
+def tagged_entities(integral: ufl.Integral, whole: mesh.Mesh, every: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Those of some cells or facets that an integral goes over by its tags. Local."""
+    data, numbers = integral.subdomain_data(), integral.subdomain_id()
+    if data is None or numbers in ("everywhere", "otherwise"):
+        return every
+    wanted = [n for n in (numbers if isinstance(numbers, tuple) else (numbers,)) if not isinstance(n, str)]
+    if isinstance(data, mesh.MeshTags):
+        tagged = [data.find(n) for n in wanted]
+    else:
+        kind = integral.integral_type()
+        tagged = [_entities(whole, kind, np.asarray(of)) for n, of in data if n in wanted]
+    return np.intersect1d(every, np.concatenate([np.empty(0, dtype=np.int32), *tagged]))
 
 
 def _entities(whole: mesh.Mesh, kind: str, given: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

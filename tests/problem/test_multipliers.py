@@ -1,0 +1,449 @@
+"""States on parts of the mesh: multipliers on facets, fields in some cells, beside strong conditions and DOLFINx."""
+
+from __future__ import annotations
+
+import dolfinx.fem.petsc as fem_petsc
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+import ufl
+from contract import COMM, MapContract, close, everyone_has, raised_everywhere
+from dolfinx import fem, mesh
+from mpi4py import MPI
+from ufl import dx, grad, inner
+
+import relax
+from relax import meshes
+from relax.base.fem.extended import Extended
+from relax.base.fem.forms import compiled, num_owned
+from relax.base.fem.submeshes import part_of
+from relax.errors import BadInput, BadProblem
+
+pytestmark = pytest.mark.ranks(1, 2, 3)
+SIDES = ["left", "right", "bottom", "top"]
+
+
+def on_facets(domain, tags, element):
+    """A Function on the mesh of tagged facets, and the measure of these."""
+    part = meshes.submesh(domain, domain.topology.dim - 1, meshes.facets(domain, tags))
+    return fem.Function(fem.functionspace(part, element), name="lam"), meshes.ds(domain, tags)
+
+
+def halves(domain):
+    """The cells left and right of x = 1/2 as meshes, dx with 1 and 2 on them, the facets between, dS(1) from 1 to 2."""
+    dim, topology = domain.topology.dim, domain.topology
+    topology.create_connectivity(dim - 1, dim)
+    topology.create_connectivity(dim, dim - 1)
+    cells = [mesh.locate_entities(domain, dim, lambda x, s=s: s * (x[0] - 0.5) < 1e-10) for s in (1, -1)]
+    number = np.zeros(topology.index_map(dim).size_local + topology.index_map(dim).num_ghosts, dtype=np.int32)
+    for k, own in enumerate(cells):
+        number[own] = k + 1
+    tags = mesh.meshtags(domain, dim, np.arange(len(number), dtype=np.int32), number)
+    between = mesh.locate_entities(domain, dim - 1, lambda x: np.isclose(x[0], 0.5))
+    of_facets, of_cells = topology.connectivity(dim - 1, dim), topology.connectivity(dim, dim - 1)
+    rows = []
+    for facet in between[between < topology.index_map(dim - 1).size_local]:
+        both = sorted(of_facets.links(facet), key=lambda c: number[c])
+        rows += [n for c in both for n in (c, np.flatnonzero(of_cells.links(c) == facet)[0])]
+    parts = [meshes.submesh(domain, dim, own) for own in cells]
+    line = meshes.submesh(domain, dim - 1, between)
+    dS = ufl.Measure("dS", domain=domain, subdomain_data=[(1, np.array(rows, dtype=np.int32))])
+    return parts, ufl.Measure("dx", domain=domain, subdomain_data=tags), line, dS(1)
+
+
+# -- the same basis functions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "element"),
+    [
+        ("triangle", ("Lagrange", 3, (2,))),
+        ("tetrahedron", ("Lagrange", 4)),
+        ("hexahedron", ("Lagrange", 3)),
+        ("interval", ("DG", 0)),
+    ],
+)
+def test_values_go_to_their_places(cell, element):
+    """Whatever nodes a facet has, and whoever owns them; facets are those of one rank, which others meet."""
+    kind = mesh.CellType[cell]
+    if kind == mesh.CellType.interval:
+        domain = mesh.create_interval(COMM, 4, (1.0, 2.0))
+    elif kind == mesh.CellType.triangle:
+        domain = mesh.create_unit_square(COMM, 3, 3, kind)
+    else:
+        domain = mesh.create_unit_cube(COMM, 2, 2, 2, kind)
+    dim = domain.topology.dim
+    domain.topology.create_connectivity(dim - 1, dim)
+    outer = mesh.exterior_facet_indices(domain.topology)
+    parts = [meshes.submesh(domain, dim - 1, outer)]
+    if COMM.size > 1 and dim > 1:
+        parts.append(meshes.submesh(domain, dim - 1, outer if COMM.rank == COMM.size - 1 else outer[:0]))
+
+    def f(x):
+        values = np.sin(1.0 + x[0]) + x[1] * np.cos(2.0 * x[2] + x[0])
+        return np.array([values, 2.0 - values]) if len(element) == 3 else values
+
+    for part in parts:
+        given = fem.Function(fem.functionspace(part, element))
+        given.interpolate(f)
+        e = Extended(given, part_of(part))
+        everywhere, V, W = fem.Function(e.function.function_space), given.function_space, e.function.function_space
+        everywhere.interpolate(f)
+        expected = everywhere.x.array.copy()
+        expected[e.off] = 0.0
+        # Ghosts of the part need not be right.
+        given.x.array[num_owned(V) :] = np.nan
+        np.testing.assert_allclose(e.spread(given.x.array), expected, atol=1e-13)
+        held = COMM.allreduce(num_owned(W) - np.count_nonzero(e.off < num_owned(W)))
+        assert held == V.dofmap.index_map.size_global * V.dofmap.index_map_bs > 0
+    if COMM.size > 1 and cell == "tetrahedron":
+        assert COMM.allreduce(np.count_nonzero(e.dofs[: num_owned(V)] >= num_owned(W))) > 0  # other owners
+        assert COMM.allreduce(len(e.function.x.array) - len(e.off) - len(e.dofs)) > 0  # known of the whole alone
+
+
+# -- multipliers on facets ---------------------------------------------------------------------------------------------
+
+
+def test_the_multiplier_is_the_flux():
+    """-Δu = 2 y, u = x (1 - x) at the top by a multiplier, else zero: u = x (1 - x) y, lam = -∂u/∂n = -x (1 - x)."""
+    domain = meshes.unit_square(3)
+    V = fem.functionspace(domain, ("Lagrange", 3))
+    lam, ds = on_facets(domain, "top", ("Lagrange", 2))
+    u, g = fem.Function(V, name="u"), fem.Function(lam.function_space)
+    g.interpolate(lambda x: x[0] * (1.0 - x[0]))
+    v, mu = ufl.TestFunctions(ufl.MixedFunctionSpace(V, lam.function_space))
+    energy = (0.5 * inner(grad(u), grad(u)) - 2.0 * ufl.SpatialCoordinate(domain)[1] * u) * dx + lam * (u - g) * ds
+    F = ufl.derivative(energy, [u, lam], [v, mu])
+    problem = relax.Problem(residual=F, state=[u, lam], controls=[g], bcs=[relax.clamp(V, ["left", "right", "bottom"])])
+    seen = [relax.Functional(lam * ds), relax.FieldValues(lam.function_space), relax.PointValues(V, [(0.4, 0.7)])]
+    with relax.ReducedMap(problem, relax.Stack(seen)) as G:
+        m = G.present_control()
+        with G.linearize(m) as lin:
+            x = seen[1].coordinates[:, 0]
+            close(lin.value, [-1.0 / 6.0, *(-x * (1.0 - x)), 0.24 * 0.7], 1e-10)
+            np.testing.assert_allclose(lam.x.array, -g.x.array, atol=1e-11)
+            close(lin.jvp(m), _without_source(F, problem, seen)(m), 1e-9)
+
+
+def _without_source(F, problem, seen):
+    """The map of the problem but for its source, which is linear: that one is affine."""
+    (u, lam), V = problem.state.blocks, problem.state.blocks[0].function_space
+    v = ufl.TestFunctions(ufl.MixedFunctionSpace(V, lam.function_space))[0]
+    F = F + 2.0 * ufl.SpatialCoordinate(V.mesh)[1] * v * dx
+    clamped = [relax.clamp(V, ["left", "right", "bottom"])]
+    linear = relax.Problem(residual=F, state=[u, lam], controls=problem.controls, bcs=clamped, name="linear")
+    return relax.ReducedMap(linear, relax.Stack(seen))
+
+
+def weakly(domain, name="weakly"):
+    """-div((1 + u²) grad u) = 1, u = m on the boundary by a multiplier on its mesh; in the state and in u alone."""
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    lam, ds = on_facets(domain, SIDES, ("Lagrange", 1))
+    u, m = fem.Function(V, name="u"), fem.Function(lam.function_space, name="m")
+    v, mu = ufl.TestFunctions(ufl.MixedFunctionSpace(V, lam.function_space))
+    F = ((1 + u**2) * inner(grad(u), grad(v)) - v) * dx + lam * v * ds + (u - m) * mu * ds
+    return relax.Problem(residual=F, state=[u, lam], controls=[m], name=name), relax.Functional(u**2 * dx), ds
+
+
+def strongly(domain):
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v, m = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
+    F = ((1 + u**2) * inner(grad(u), grad(v)) - v) * dx
+    problem = relax.Problem(residual=F, state=u, controls=[m], bcs=[relax.clamp_boundary(V, m)], name="strongly")
+    return relax.ReducedMap(problem, relax.Functional(u**2 * dx))
+
+
+def test_a_condition_by_a_multiplier_or_by_clamping():
+    """The same map: value, tangent, gradient, Hessian action, at the boundary's nodes; ∫ lam ds = ∫ f dx."""
+    domain = meshes.unit_square(3)
+    problem, seen, ds = weakly(domain)
+    (_, lam), smooth = problem.state.blocks, lambda x: 1.0 + x[0] * np.sin(x[1])
+    with relax.ReducedMap(problem, seen) as G, strongly(domain) as H:
+        m, M = (relax.control_values(K, smooth) for K in (G, H))
+        d, D = (relax.control_values(K, lambda x: np.cos(3.0 * x[0])) for K in (G, H))
+        X = relax.FieldValues(H.problem.controls[0].function_space).coordinates
+        outer = (np.isclose(X, 0.0) | np.isclose(X, 1.0))[:, :2].any(axis=1)
+        close(relax.FieldValues(lam.function_space).coordinates, X[outer], 1e-12)
+        with G.linearize(m) as lin, H.linearize(M) as other:
+            close(lin.value, other.value)
+            close(relax.Functional(lam * ds).value(lam), [1.0])
+            close(lin.jvp(d), other.jvp(D), 1e-9)
+            close(lin.vjp([1.0]), other.vjp([1.0])[outer], 1e-9)
+            close(lin.hvp([1.0], d), other.hvp([1.0], D)[outer], 1e-9)
+
+
+def coupled(domain):
+    """-Δu + u³ = 1, u - (lam + lam³) / 10 = m on the boundary, with lam given at two corners, by a number and by data.
+
+    The number is a control, as is m, a field on the boundary.
+    """
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    lam, ds = on_facets(domain, SIDES, ("Lagrange", 2))
+    M = lam.function_space
+    u, m, g, a = fem.Function(V, name="u"), fem.Function(M, name="m"), fem.Function(M), fem.Constant(domain, 0.3)
+    m.interpolate(lambda x: 1.0 + 0.3 * x[0] * x[1])
+    g.x.array[:] = 0.7
+    v, mu = ufl.TestFunction(V), ufl.TestFunction(M)
+    equations = [
+        (inner(grad(u), grad(v)) + u**3 * v - v) * dx + lam * v * ds,
+        (u - 0.1 * (lam + lam**3) - m) * mu * ds,
+    ]
+    corners = [fem.locate_dofs_geometrical(M, lambda x, s=s: np.isclose(x[0] + x[1], s)) for s in (0.0, 2.0)]
+    bcs = [fem.dirichletbc(a, corners[0], M), fem.dirichletbc(g, corners[1])]
+    return relax.Problem(residual=equations, state=[u, lam], controls=[m, a], bcs=bcs, name="coupled")
+
+
+def seen_of_coupled(problem):
+    (u, lam), m = problem.state.blocks, problem.controls[0]
+    domain = problem.mesh
+    return relax.Stack([
+        relax.Functional(ufl.exp(m) * lam**2 * u * meshes.ds(domain, SIDES)),
+        relax.FieldValues(lam.function_space),
+        relax.PointValues(u.function_space, [(0.31, 0.42)]),
+    ])  # fmt: skip
+
+
+class TestCoupled(MapContract):
+    make = staticmethod(coupled)
+    domain = staticmethod(lambda comm: meshes.unit_square(2, comm=comm))
+    observe = staticmethod(seen_of_coupled)
+
+
+@pytest.mark.ranks(1, 2)
+def test_as_a_layer():
+    torch = pytest.importorskip("torch")
+    problem = coupled(meshes.unit_square(2))
+    with relax.ReducedMap(problem, seen_of_coupled(problem)) as G:
+        m = torch.tensor(G.present_control(), requires_grad=True)
+        y = relax.SolutionLayer(G)(m)
+        (gradient,) = torch.autograd.grad((y**2).sum(), m)
+        with G.linearize(m.detach().numpy()) as lin:
+            close(gradient.numpy(), lin.vjp(2.0 * lin.value))
+
+
+def test_first_guess_and_data_are_live():
+    """lam² = g² from the values that lam holds when a map is made, on every rank; a later g is seen."""
+    domain = meshes.unit_square(2)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    lam, ds = on_facets(domain, SIDES, ("Lagrange", 1))
+    u, g = fem.Function(V), fem.Function(lam.function_space)
+    v, mu = ufl.TestFunction(V), ufl.TestFunction(lam.function_space)
+    g.interpolate(lambda x: 2.0 + x[0])
+    held = fem.Function(lam.function_space)
+    some = fem.locate_dofs_geometrical(lam.function_space, lambda x: x[0] < 0.75)
+    equations = [(u - 1.0) * v * dx, (lam**2 - g**2) * mu * ds(metadata={"quadrature_rule": "vertex"})]
+    bcs = [fem.dirichletbc(held, some)]
+    problem = relax.Problem(residual=equations, state=[u, lam], bcs=bcs)
+    for sign in (1.0, -1.0):
+        lam.x.array[:] = 3.0 * sign
+        with relax.ReducedMap(problem, relax.FieldValues(lam.function_space)) as G:
+            for held.x.array[:] in (-1.0, 5.0):
+                expected = sign * g.x.array
+                expected[some] = held.x.array[some]
+                everyone_has(G([]))
+                off = problem.state.x.array[problem.state.places[1][problem.state.extended[1].off]]
+                assert all(COMM.allgather(np.allclose(lam.x.array, expected, atol=1e-9) and not off.any()))
+
+
+def test_steps_in_time():
+    """Heat with the boundary's values by a multiplier, or clamped: the last state and its gradient in what starts."""
+    domain = meshes.unit_square(3)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    lam, ds = on_facets(domain, SIDES, ("Lagrange", 1))
+    found = []
+    for by_multiplier in (True, False):
+        u, before, k = fem.Function(V, name="u"), fem.Function(V), fem.Constant(domain, 0.7)
+        v, mu = ufl.TestFunctions(ufl.MixedFunctionSpace(V, lam.function_space))
+        g = 1.0 + ufl.SpatialCoordinate(domain)[0]
+        F = ((u - before) / 0.1 * v + k * inner(grad(u), grad(v))) * dx
+        if by_multiplier:
+            lam_before = fem.Function(lam.function_space)
+            # Half of the flux is that of the step before.
+            F += 0.5 * (lam + lam_before) * v * ds + (u - g) * mu * ds
+            step = relax.Problem(residual=F, state=[u, lam], controls=[k], name="by_multiplier")
+            start = fem.Function(lam.function_space)
+            start.interpolate(lambda x: -1.0 * x[0])
+            march = relax.Evolution(
+                step=step, previous=[before, lam_before], initial=[0.0, start], initial_is_fixed=True, num_steps=3
+            )
+            seen = relax.Functional(u**2 * dx)
+        else:
+            F = ufl.replace(F, {v: ufl.TestFunction(V)})
+            step = relax.Problem(residual=F, state=u, controls=[k], bcs=[relax.clamp_boundary(V, g)], name="clamped")
+            march = relax.Evolution(step=step, previous=before, initial=0.0, num_steps=3)
+            seen = relax.Functional(u**2 * dx)
+        with relax.ReducedMap(march, seen) as G, G.linearize([0.7]) as lin:
+            found.append((lin.value, lin.vjp([1.0]), lin.hvp([1.0], [1.0])))
+    for ours, theirs in zip(*found, strict=True):
+        close(ours, theirs, 1e-9)
+
+
+# -- fields in some cells ----------------------------------------------------------------------------------------------
+
+
+def joined(domain, name="joined"):
+    """-div(k grad u) = 1 in two halves that a multiplier on the line between joins: states u1, u2 and lam."""
+    parts, over, line, dS = halves(domain)
+    names = zip((*parts, line), ("u1", "u2", "lam"), strict=True)
+    u1, u2, lam = states = [fem.Function(fem.functionspace(part, ("Lagrange", 2)), name=name) for part, name in names]
+    v1, v2, mu = ufl.TestFunctions(ufl.MixedFunctionSpace(*(f.function_space for f in states)))
+    k = fem.Constant(domain, (1.0, 3.0))
+    F = sum((k[i] * inner(grad(u), grad(v)) - v) * over(i + 1) for i, (u, v) in enumerate(((u1, v1), (u2, v2))))
+    F += (lam * (v1("+") - v2("-")) + mu("+") * (u1("+") - u2("-"))) * dS
+    held = relax.clamp(u1.function_space, lambda x: np.isclose(x[0], 0.0), lambda x: np.sin(x[1]))
+    problem = relax.Problem(residual=F, state=states, controls=[k], bcs=[held], name=name)
+    return problem, relax.Functional(u1**2 * over(1) + u2**4 * over(2))
+
+
+def test_halves_joined_by_a_multiplier():
+    """The same as one field over both."""
+    domain = meshes.unit_square(4)
+    problem, seen = joined(domain)
+    _, over, _, _ = halves(domain)
+    V = fem.functionspace(domain, ("Lagrange", 2))
+    u, v, k = fem.Function(V), ufl.TestFunction(V), fem.Constant(domain, (1.0, 3.0))
+    F = sum((k[i] * inner(grad(u), grad(v)) - v) * over(i + 1) for i in (0, 1))
+    held = relax.clamp(V, "left", lambda x: np.sin(x[1]))
+    one = relax.Problem(residual=F, state=u, controls=[k], bcs=[held], name="one")
+    with (
+        relax.ReducedMap(problem, seen) as G,
+        relax.ReducedMap(one, relax.Functional(u**2 * over(1) + u**4 * over(2))) as H,
+    ):
+        m, d = np.array([1.2, 2.5]), np.array([0.3, -0.4])
+        with G.linearize(m) as lin, H.linearize(m) as other:
+            close(lin.value, other.value)
+            close(lin.vjp([1.0]), other.vjp([1.0]), 1e-9)
+            close(lin.hvp([1.0], d), other.hvp([1.0], d), 1e-9)
+        if COMM.size < 3:
+            assert relax.check_map(G, m).adjoint_gap < 1e-12
+
+
+def solved_by_dolfinx(equations, states, bcs):
+    """Newton's method with blocks that DOLFINx assembles with its entity maps, from zero: on one rank."""
+    rows = [compiled(F) for F in equations]
+    trials = [ufl.TrialFunction(u.function_space) for u in states]
+    slopes = [
+        [compiled(a) if not (a := ufl.algorithms.expand_derivatives(ufl.derivative(F, u, t))).empty() else None
+         for u, t in zip(states, trials, strict=True)]
+        for F in equations
+    ]  # fmt: skip
+    ends = np.cumsum([len(u.x.array) for u in states])
+    free = np.ones(ends[-1], dtype=bool)
+    for u, end in zip(states, ends, strict=True):
+        u.x.array[:] = 0.0
+        for bc in bcs:
+            if bc.function_space == u.function_space._cpp_object:
+                bc.set(u.x.array)
+                free[end - len(u.x.array) + bc.dof_indices()[0]] = False
+    for _ in range(12):
+        b = np.concatenate([fem.assemble_vector(f).array for f in rows])[free]
+        A = scipy.sparse.bmat([[None if a is None else _assembled(a) for a in row] for row in slopes], format="csr")
+        step = np.zeros(ends[-1])
+        step[free] = scipy.sparse.linalg.spsolve(A[free][:, free].tocsc(), b)
+        for u, du in zip(states, np.split(step, ends[:-1]), strict=True):
+            u.x.array[:] -= du
+    assert np.abs(step).max() < 1e-12
+    return [u.x.array.copy() for u in states]
+
+
+def _assembled(form):
+    A = fem_petsc.assemble_matrix(form)
+    A.assemble()
+    sizes, (starts, columns, values) = A.getSize(), A.getValuesCSR()
+    A.destroy()
+    return scipy.sparse.csr_matrix((values, columns, starts), sizes)
+
+
+@pytest.mark.ranks(1)
+def test_beside_blocks_of_dolfinx():
+    """A vector field, a concentration in the left half with a value given by data, a vector multiplier at the right."""
+    domain = meshes.unit_square(4)
+    (left, _), over, _, _ = halves(domain)
+    V = fem.functionspace(domain, ("Lagrange", 2, (2,)))
+    C = fem.functionspace(left, ("Lagrange", 1))
+    lam, ds = on_facets(domain, "right", ("Lagrange", 1, (2,)))
+    u, c, g = fem.Function(V, name="u"), fem.Function(C, name="c"), fem.Function(C)
+    g.interpolate(lambda x: 1.0 + x[1] ** 2)
+    v, q, mu = (ufl.TestFunction(f.function_space) for f in (u, c, lam))
+    x = ufl.SpatialCoordinate(domain)
+    equations = [
+        (inner(grad(u), grad(v)) + 0.1 * inner(u, u) * v[0]) * over - c * v[1] * over(1) + inner(lam, v) * ds,
+        (inner(grad(c), grad(q)) + inner(u, grad(c)) * q + ufl.exp(-c) * q) * over(1),
+        inner(u - ufl.as_vector([ufl.exp(x[1]), x[1]]), mu) * ds,
+    ]
+    at_left = fem.locate_dofs_geometrical(C, lambda x: np.isclose(x[0], 0.0))
+    bcs = [relax.clamp(V, "left"), fem.dirichletbc(g, at_left)]
+    expected = solved_by_dolfinx(equations, [u, c, lam], bcs)
+    problem = relax.Problem(residual=equations, state=[u, c, lam], bcs=bcs)
+    with relax.ReducedMap(problem, relax.Functional(inner(lam, u) * ds)) as G:
+        G([])
+        for f, values in zip((u, c, lam), expected, strict=True):
+            close(f.x.array, values, 1e-10)
+
+
+# -- what cannot be done -----------------------------------------------------------------------------------------------
+
+
+def refused():
+    domain = meshes.unit_square(2)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v = fem.Function(V, name="u"), ufl.TestFunction(V)
+    lam, ds = on_facets(domain, "top", ("Lagrange", 1))
+    top, mu = lam.function_space.mesh, ufl.TestFunction(lam.function_space)
+    stokes = inner(grad(u), grad(v)) * dx
+    (left, _), over, _, dS = halves(domain)
+    c = fem.Function(fem.functionspace(left, ("Lagrange", 1)), name="c")
+    q = ufl.TestFunction(c.function_space)
+    cell = c * q * over(1)
+
+    def of(F0, F1, other=lam, **more):
+        return lambda: relax.Problem(residual=[F0, F1], state=[u, other], **more)
+
+    def in_space(element, part=top):
+        f = fem.Function(fem.functionspace(part, element), name="f")
+        return of(stokes + f * v * ds, (u - f) * ufl.TestFunction(f.function_space) * ds, f)
+
+    fields = fem.Function(fem.functionspace(left, ("RT", 1)), name="fields")
+    turned = inner(fields, ufl.TestFunction(fields.function_space)) * over(1)
+    at_end = relax.clamp(lam.function_space, lambda x: np.isclose(x[0], 0.0), g := fem.Function(lam.function_space))
+    elsewhere = meshes.submesh(meshes.unit_square(2), 1, meshes.facets(meshes.unit_square(2), "top"))
+    return {
+        "jumps from facet to facet": in_space(("DG", 0)),
+        "expected continuous Lagrange elements": in_space(("DG", 1)),
+        "no values of one that the whole mesh has": in_space(("Bubble", 2)),
+        "turn with the numbers of vertices": of(stokes + fields[0] * v * over(1), turned, fields),
+        "are outside": of(stokes + lam * v * ds, (u - lam) * mu * meshes.ds(domain)),
+        'on the side "+" are outside': of(stokes + c("+") * v("+") * ufl.dS(domain), cell, c),
+        'on the side "-" are outside': of(stokes + c("-") * v("+") * dS, cell, c),
+        "its values alone": of(stokes + lam * v * ds, (u - lam) * mu.dx(0) * ds),
+        "got one over cell": of(stokes + lam * v * dx(domain), (u - lam) * mu * ds),
+        "stands in an integral over another mesh": of(stokes + lam * v * ds, lam * mu * dx(top)),
+        "gives boundary values of a state on a part": of(
+            stokes + lam * v * ds, (u - lam) * mu * ds, bcs=[at_end], controls=[g]
+        ),
+        "or on parts of one, got 'f'": in_space(("Lagrange", 1), elsewhere),
+    }
+
+
+@pytest.mark.ranks(1, 2)
+def test_refused():
+    for words, make in refused().items():
+        assert words in str(raised_everywhere(BadProblem, make))
+    problem, seen, _ = weakly(meshes.unit_square(2))
+    with relax.ReducedMap(problem, seen) as G, G.linearize(G.present_control() + 1.0) as lin:
+        error = raised_everywhere(BadInput, lambda: relax.dual_weighted_residual(lin, [1.0]))
+    assert "states on one mesh" in str(error)
+
+
+@pytest.mark.ranks(2, 3)
+def test_same_numbers_as_on_one_rank():
+    """Halves and the multiplier between them, with all that is handed to and fro."""
+    found = []
+    for comm in (COMM, MPI.COMM_SELF):
+        problem, seen = joined(meshes.unit_square(4, comm=comm))
+        with relax.ReducedMap(problem, seen) as G, G.linearize([1.0, 2.0]) as lin:
+            found.append((lin.value, lin.vjp([1.0]), lin.hvp([1.0], [1.0, 0.3])))
+    for ours, alone in zip(*found, strict=True):
+        everyone_has(ours)
+        close(ours, alone, 1e-9)
