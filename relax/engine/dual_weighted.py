@@ -131,7 +131,9 @@ def dual_weighted_residual(lin: Linearization, cotangent: npt.ArrayLike) -> Erro
     if laws := laws_in(step.residual):
         raise BadInput(f"dual_weighted_residual: expected coefficients that UFL knows, got a {laws[0]}")
     if isinstance(step.state, BlockState) and any(step.state.extended):
-        raise BadInput("dual_weighted_residual: expected states on one mesh, got one on a part of the others'")
+        raise BadInput(
+            "dual_weighted_residual: expected states on one mesh, got one on a part of it, or a number for all of it"
+        )
     if step.nullspace is not None:
         raise BadInput(
             "dual_weighted_residual: expected a problem without a nullspace; hold the state somewhere instead"

@@ -13,6 +13,7 @@ from dolfinx import fem
 from relax.base import parallel
 from relax.base.fem.blocks import BlockState
 from relax.base.fem.forms import num_owned
+from relax.base.fem.one_number import OneNumber
 from relax.base.types import Array, Indices
 from relax.errors import BadProblem
 
@@ -48,21 +49,11 @@ def tied_values(mpc: Any, state: fem.Function, bcs: Sequence[fem.DirichletBC]) -
     Raises:
         BadProblem: on every rank, when these do not fit together.
     """
-    if mpc is None:
-        return None
-    blocks, comm = state.blocks if isinstance(state, BlockState) else (), state.function_space.mesh.comm
-    if blocks and not (isinstance(mpc, list | tuple) and len(mpc) == len(blocks)):
-        names = " and ".join(repr(u.name) for u in blocks)
-        raise BadProblem(f"mpc: expected a list with a constraint, or None, for each of {names}, got {mpc!r:.80}")
-    parts = (
-        [
-            _of_one(one, f"mpc[{i}]", state, u, state.dofs[i])
-            for i, (one, u) in enumerate(zip(mpc, blocks, strict=True))
-            if one is not None
-        ]
-        if blocks
-        else [_of_one(mpc, "mpc", state, state, np.arange(len(state.x.array)))]
-    )
+    comm = state.function_space.mesh.comm
+    if isinstance(state, BlockState):
+        parts = _of_blocks(mpc, state)
+    else:
+        parts = [] if mpc is None else [_of_one(mpc, "mpc", state, state, np.arange(len(state.x.array)))]
     if not parts:
         return None
     slaves = np.concatenate([part.slaves for part in parts])
@@ -81,6 +72,43 @@ def tied_values(mpc: Any, state: fem.Function, bcs: Sequence[fem.DirichletBC]) -
         np.concatenate([part.coefficients for part in parts]),
         np.append(0, np.cumsum(lengths)),
     )
+
+
+def is_tied(mpc: Any, state: fem.Function) -> bool:
+    """Whether some values of a problem's state follow others. Local."""
+    return mpc is not None or (isinstance(state, BlockState) and any(isinstance(e, OneNumber) for e in state.extended))
+
+
+def _of_blocks(mpc: Any, state: BlockState) -> list[TiedValues]:
+    """Of constraints on blocks, and of blocks that are one number. Collective.
+
+    Raises:
+        BadProblem: where they are none.
+    """
+    parts = [_of_number(state, i) for i, e in enumerate(state.extended) if isinstance(e, OneNumber)]
+    if mpc is None:
+        return parts
+    if not isinstance(mpc, list | tuple) or len(mpc) != len(state.blocks):
+        names = " and ".join(repr(u.name) for u in state.blocks)
+        raise BadProblem(f"mpc: expected a list with a constraint, or None, for each of {names}, got {mpc!r:.80}")
+    for i, (one, u, extended) in enumerate(zip(mpc, state.blocks, state.extended, strict=True)):
+        if one is not None and extended is not None:
+            raise BadProblem(f"mpc[{i}]: expected None for {u.name!r}, which is on a part of the mesh or a number")
+        if one is not None:
+            parts.append(_of_one(one, f"mpc[{i}]", state, u, state.dofs[i]))
+    return parts
+
+
+def _of_number(state: BlockState, i: int) -> TiedValues:
+    """Of a block that is one number: the values in all cells are that in one of them. Collective."""
+    V, size = state.function_space, len(state.blocks[i].x.array)
+    local = state.places[i].reshape(-1, size)
+    own = local[local[:, 0] < num_owned(V)]
+    first = V.dofmap.index_map.local_range[0] * V.dofmap.index_map_bs
+    far = np.iinfo(np.int64).max
+    masters = parallel.smallest(V.mesh.comm, (first + own).min(axis=0, initial=far))
+    slaves = own[first + own[:, 0] != masters[0]]
+    return TiedValues(slaves.ravel(), np.tile(masters, len(slaves)), np.ones(slaves.size), np.arange(slaves.size + 1))
 
 
 def _of_one(mpc: Any, what: str, state: fem.Function, part: fem.Function, dofs: Indices) -> TiedValues:

@@ -18,9 +18,10 @@ from ufl.corealg.traversal import traverse_unique_terminals
 from relax.base import parallel
 from relax.base.fem.coefficients import interpolated
 from relax.base.fem.extended import Extended
+from relax.base.fem.one_number import OneNumber, is_one_number
 from relax.base.fem.pointwise import replaced
 from relax.base.fem.submeshes import Part, integrated, part_of, slopes_in, tagged_entities
-from relax.base.types import Indices
+from relax.base.types import Array, Indices
 from relax.errors import BadProblem
 from relax.problem.boundary import ExpressionCondition
 
@@ -44,7 +45,7 @@ class BlockFields:
         self._states = states
         self._parts = [None if u.function_space.mesh is whole else part_of(u.function_space.mesh) for u in states]
         pairs = list(zip(states, self._parts, strict=True))
-        self.extended = [None if part is None else Extended(u, part) for u, part in pairs]
+        self.extended = [_extended(u, part) for u, part in pairs]
         self.fields = [u if e is None else e.function for u, e in zip(states, self.extended, strict=True)]
 
     def moved(self, F: ufl.Form) -> ufl.Form:
@@ -53,22 +54,23 @@ class BlockFields:
         Raises:
             BadProblem: where one stands in an integral that leaves its part, or with a gradient on facets.
         """
-        if not any(self._parts):
+        if not any(self.extended):
             return F
         F = expand_derivatives(F)
         (test,) = F.arguments()
         swapped: dict[Any, Any] = {}
         on_facets: list[Any] = []
         for u, part, e in zip(self._states, self._parts, self.extended, strict=True):
-            if part is None or e is None:
+            if e is None:
                 continue
-            _check(F, u, test, part)
+            if part is not None:
+                _check(F, u, test, part)
             W = e.function.function_space
             new = {u: e.function}
             if test.ufl_function_space() == u.function_space:
                 new[test] = ufl.TestFunction(W)
             swapped |= new
-            if u.function_space.mesh.topology.dim < part.whole.topology.dim:
+            if part is not None and u.function_space.mesh.topology.dim < part.whole.topology.dim:
                 on_facets += new.values()
         over = replaced(F, swapped)
         # A field on facets has one value there; of one on the whole mesh that is what either cell has.
@@ -77,6 +79,12 @@ class BlockFields:
             i.reconstruct(integrand=map_expr_dag(sided, i.integrand())) if _is_inside(i) else i
             for i in over.integrals()
         ])  # fmt: skip
+
+
+def _extended(u: fem.Function, part: Part | None) -> Extended | None:
+    if part is not None:
+        return Extended(u, part)
+    return OneNumber(u) if is_one_number(u.function_space) else None
 
 
 class SpreadCondition(ExpressionCondition):
@@ -130,9 +138,16 @@ def start_on_parts(initial: Any, extended: Sequence[Extended | None], blocks: Se
             given.append(value)
             continue
         start = fem.Function(e.function.function_space)
-        start.x.array[:] = e.spread(interpolated(value, u.function_space).x.array)
+        start.x.array[:] = e.spread(_start(value, u))
         given.append(start)
     return given
+
+
+def _start(value: Any, u: fem.Function) -> Array:
+    """What a block starts from, in the place of its values."""
+    if is_one_number(u.function_space) and not isinstance(value, fem.Function):
+        return np.broadcast_to(np.asarray(value, dtype=np.float64).ravel(), u.x.array.shape)
+    return np.asarray(interpolated(value, u.function_space).x.array)
 
 
 def whole_of(states: Sequence[fem.Function]) -> mesh.Mesh:

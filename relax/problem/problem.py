@@ -53,7 +53,9 @@ class Problem:
     ``lam * jump(v) * dS``; a field in some cells, in one of Lagrange or DG, stands in integrals over these and facets
     beside them. One of the states may be on the whole mesh, or none. ``problem.state`` holds each on the whole mesh,
     zero off its part, which costs as many unknowns as a field there, with one equation "= 0" for each of those. What
-    such a state is clamped at may be data or a scalar Constant; error estimates are not had.
+    such a state is clamped at may be data or a scalar Constant; error estimates are not had. A Function of one number
+    for all of the mesh (``basix.ufl.real_element``, DOLFINx 0.11), such as a multiplier that fixes a mean, is a block,
+    too: one number in each cell, of which all are the same.
 
     Args:
         residual: F(u, m; v), a UFL form of rank one in the test function of the state's space. Linear or not in u.

@@ -223,7 +223,7 @@ class TestInWords:
 
     def test_what_does_not_know_of_it(self):
         problem = self.problem(periodic(self.V, RIGHT))
-        with pytest.raises(BadProblem, match="ResidualLoss: expected a problem without an mpc"):
+        with pytest.raises(BadProblem, match="ResidualLoss: expected values of the state that are free"):
             relax.ResidualLoss(problem)
         with relax.ReducedMap(problem, relax.Functional(problem.state**2 * dx)) as G:
             with G.linearize(G.present_control()) as lin, pytest.raises(BadInput, match="without an mpc"):

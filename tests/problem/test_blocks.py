@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import basix.ufl
+import dolfinx
 import dolfinx.fem.petsc as fem_petsc
 import numpy as np
 import pytest
@@ -15,11 +16,19 @@ from mpi4py import MPI
 from ufl import avg, div, dS, ds, dx, grad, inner, jump
 
 import relax
-from relax.base.fem.numbers import numbers
+from relax.base.fem import compat
 from relax.base.la.options import STOKES
 from relax.errors import BadInput, BadProblem
 
 COMM = MPI.COMM_WORLD
+
+
+def of_two_numbers(domain):
+    """Functions that have one value in every other cell, and another in the rest."""
+    V = fem.functionspace(domain, ("DG", 0))
+    cells = np.arange(len(V.dofmap.list), dtype=np.int32).reshape(-1, 1) % 2
+    pairs, index_map = dolfinx.cpp.graph.AdjacencyList_int32(cells), dolfinx.cpp.common.IndexMap(domain.comm, 2)
+    return compat.with_dofmap(V, dolfinx.cpp.fem.DofMap(V.dofmap.dof_layout, index_map, 1, pairs, 1))
 
 
 def convection(domain):
@@ -273,7 +282,7 @@ def test_what_does_not_fit_is_told():
     line = mesh.create_submesh(domain, 1, relax.meshes.facets(domain, "top"))[0]
     lam = fem.Function(fem.functionspace(line, ("DG", 0)), name="lam")
     single = inner(u, ufl.TestFunction(V)) * dx
-    one = numbers(domain, ())  # one for all cells, as a Real space has it
+    one = of_two_numbers(domain)
     tied = fem.Function(one)
     for change, words in (
         ({"state": [p, u]}, "in the order of the spaces, got 'pressure' and 'velocity'"),

@@ -47,8 +47,7 @@ class BlockState(fem.Function):
         except Exception as cause:
             elements = ", ".join(str(V.ufl_element()) for V in spaces)
             raise BadProblem(
-                f"state: no mixed element can be made of {elements} ({type(cause).__name__}: {cause}); try others. "
-                'A number for all of the mesh that fixes a mean is not needed: nullspace="constants" does that'
+                f"state: no mixed element can be made of {elements} ({type(cause).__name__}: {cause}); try others"
             ) from cause
         super().__init__(W, name=f"({', '.join(u.name for u in blocks)})")
         self.blocks = tuple(blocks)

@@ -291,7 +291,7 @@ def _check(G: ReducedMap) -> None:
     if residual.problem.nullspace is not None:
         raise refuse("expected an operator that is regular, got a problem with a nullspace")
     if residual.tied:
-        raise refuse("expected values of the state that are free or clamped, got a problem with an mpc")
+        raise refuse("expected values of the state that are free or clamped, got an mpc, or a number as a block")
     moving = [*residual.controls, getattr(G.problem, "time", None)]
     if any(t is m for bc in G.problem.bcs for t in standing_in(bc) for m in moving):
         raise refuse("expected boundary values that are controls or known, got an expression of controls or the time")
