@@ -45,8 +45,10 @@ class Problem:
     after a call, and observables are written in them and in their spaces. ``problem.state`` is then one Function of the
     mixed space of their elements, the same discretisation, and ``residual`` and ``bcs`` are those in it; an observable
     of one's own is handed that one. PETSc's options name the blocks by their Functions where these have names of their
-    own, ``fieldsplit_velocity_pc_type``, else by their numbers. Collective to make. A step of an ``Evolution`` that
-    is one equation may be one of blocks; ``theta_evolution``, and steps of several equations, take mixed spaces.
+    own, ``fieldsplit_velocity_pc_type``, else by their numbers. They are assembled into one matrix, out of which
+    fieldsplit takes them; ``mat_type nest`` beside that is heard, and changes nothing. Collective to make. A step of an
+    ``Evolution`` that is one equation may be one of blocks; ``theta_evolution``, and steps of several equations, take
+    mixed spaces.
 
     Blocks on parts of the mesh (:func:`relax.meshes.submesh`): a multiplier lam on facets, in a space of continuous
     Lagrange elements, has values alone, in integrals over those facets of the whole mesh, ``lam * v * ds`` and, inside,

@@ -267,7 +267,7 @@ def test_fieldsplit_by_name(caplog):
         m = G.present_control()
         expected = G(m)
     for key, is_read in (("pressure", True), ("1", True), ("p", False)):
-        options = {**STOKES, f"fieldsplit_{key}_ksp_max_it": 4}
+        options = {**STOKES, f"fieldsplit_{key}_ksp_max_it": 4, "mat_type": "nest"}
         caplog.clear()
         with relax.ReducedMap(relax.Problem(**make, name=f"by_{key}"), dissipated, options=options) as G:
             close(G(m), expected, 1e-7)

@@ -94,11 +94,15 @@ class FactoredOperator:
 
     def _resolved(self, options: Options | None) -> tuple[Options, Options | None]:
         given = known(named(options or {}, names_of(self._residual.state)))
-        if "nest" in (given.get("mat_type"), user_options(self.prefix, ("mat_type",)).get("mat_type")):
-            raise BadInput(
-                "options: mat_type nest: blocks are assembled into one matrix here; expected pc_type fieldsplit, which "
-                "takes them apart, and treats each by itself, as it does those of a nested matrix"
-            )
+        users = user_options(self.prefix, ("mat_type", "pc_type"))
+        if "nest" in (given.get("mat_type"), users.get("mat_type")):
+            # Fieldsplit takes the blocks out of one matrix: the same blocks, treated the same.
+            if {**given, **users}.get("pc_type") != "fieldsplit":
+                raise BadInput(
+                    "options: mat_type nest: expected pc_type fieldsplit beside it, by which each block is treated by "
+                    "itself; another method takes the blocks as one matrix, mat_type aij"
+                )
+            given = {key: value for key, value in given.items() if key != "mat_type"}
         forward, lin = split(given)
         default = DIRECT_SYMMETRIC if self._residual.is_self_adjoint else DIRECT
         chosen = merged(default, forward)
