@@ -19,7 +19,7 @@ from relax.base import parallel
 from relax.base.fem.coefficients import interpolated
 from relax.base.fem.extended import Extended
 from relax.base.fem.one_number import OneNumber, is_one_number
-from relax.base.fem.pointwise import replaced
+from relax.base.fem.pointwise import laws_in, replaced
 from relax.base.fem.submeshes import Part, integrated, part_of, slopes_in, tagged_entities
 from relax.base.types import Array, Indices
 from relax.errors import BadProblem
@@ -173,7 +173,8 @@ def _check(F: ufl.Form, u: fem.Function, test: ufl.Argument, part: Part) -> None
     """Refuse integrals over what is not the part of a state, in which it or its test function stands. Collective."""
     whole, dim = part.whole, u.function_space.mesh.topology.dim
     is_of_facets = dim < whole.topology.dim
-    own = [u, test] if test.ufl_function_space() == u.function_space else [u]
+    own: list[Any] = [u, test] if test.ufl_function_space() == u.function_space else [u]
+    own += [law for law in laws_in(F) if any(f is u for f in law.depends_on)]
     kinds = ("exterior_facet", "interior_facet") if is_of_facets else ("cell", "exterior_facet", "interior_facet")
     what = "facets" if is_of_facets else "cells"
     for integral in F.integrals():
