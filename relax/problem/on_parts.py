@@ -10,7 +10,6 @@ import numpy.typing as npt
 import ufl
 from dolfinx import fem, mesh
 from ufl.algorithms import expand_derivatives
-from ufl.core.expr import Expr
 from ufl.corealg.map_dag import map_expr_dag
 from ufl.corealg.multifunction import MultiFunction
 from ufl.corealg.traversal import traverse_unique_terminals
@@ -20,7 +19,7 @@ from relax.base.fem.coefficients import interpolated
 from relax.base.fem.extended import Extended
 from relax.base.fem.one_number import OneNumber, is_one_number
 from relax.base.fem.pointwise import laws_in, replaced
-from relax.base.fem.submeshes import Part, integrated, part_of, slopes_in, tagged_entities
+from relax.base.fem.submeshes import Part, inner_facets, integrated, part_of, sides_of, slopes_in
 from relax.base.types import Array, Indices
 from relax.errors import BadProblem
 from relax.problem.boundary import ExpressionCondition
@@ -193,7 +192,7 @@ def _check(F: ufl.Form, u: fem.Function, test: ufl.Argument, part: Part) -> None
             t == f for d in slopes_in(integrand) for t in traverse_unique_terminals(d) for f in own
         ):
             raise BadProblem(f"{where}, and its derivative is taken; expected its values alone on facets")
-        for over, side in _integrated(integral, integrand, own, whole, dim):
+        for over, side in _integrated(integral, own, whole, dim):
             outside = np.count_nonzero(~np.isin(over, part.entities))
             if count := parallel.total(whole.comm, int(outside)):
                 raise BadProblem(
@@ -207,62 +206,17 @@ def _is_inside(integral: ufl.Integral) -> bool:
 
 
 def _integrated(
-    integral: ufl.Integral, integrand: Expr, own: Sequence[Any], whole: mesh.Mesh, dim: int
+    integral: ufl.Integral, own: Sequence[Any], whole: mesh.Mesh, dim: int
 ) -> Iterator[tuple[npt.NDArray[np.int32], str]]:
     """The facets or cells that an integral takes a state on, with a word for messages."""
-    if not _is_inside(integral):
+    if not _is_inside(integral) or dim < whole.topology.dim:
         yield integrated(integral, whole, dim), ""
         return
-    facets, plus, minus = _inner_facets(integral, whole)
-    if dim < whole.topology.dim:
-        yield facets, ""
-        return
-    sides = _sides(integrand, own)
-    if "+" in sides or None in sides:
-        yield plus, ' on the side "+"'
-    if "-" in sides or None in sides:
-        yield minus, ' on the side "-"'
-
-
-def _sides(integrand: Expr, own: Sequence[Any]) -> set[str | None]:
-    """On which sides of facets some terminals are taken."""
-    found: set[str | None] = set()
-    seen = set()
-    left: list[tuple[Any, str | None]] = [(integrand, None)]
-    while left:
-        node, side = left.pop()
-        if (node, side) in seen:
-            continue
-        seen.add((node, side))
-        if isinstance(node, ufl.classes.Restricted):
-            side = node.side()
-        if any(node == f for f in own):
-            found.add(side)
-        left += [(operand, side) for operand in node.ufl_operands]
-    return found
-
-
-def _inner_facets(
-    integral: ufl.Integral, whole: mesh.Mesh
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """The inner facets that an integral goes over on this rank, and the cells on their sides + and -. Local."""
-    topology, tdim = whole.topology, whole.topology.dim
-    topology.create_connectivity(tdim - 1, tdim)
-    topology.create_connectivity(tdim, tdim - 1)
-    cells, beside = topology.connectivity(tdim - 1, tdim), topology.connectivity(tdim, tdim - 1)
-    is_inner = np.diff(cells.offsets) == 2
-    is_inner[topology.index_map(tdim - 1).size_local :] = False
-    every = np.flatnonzero(is_inner).astype(np.int32)
-    data, numbers = integral.subdomain_data(), integral.subdomain_id()
-    if data is None or numbers in ("everywhere", "otherwise") or isinstance(data, mesh.MeshTags):
-        facets = every if data is None else tagged_entities(integral, whole, every)
-        first = cells.offsets[facets]
-        return facets, cells.array[first], cells.array[first + 1]
-    wanted = [n for n in (numbers if isinstance(numbers, tuple) else (numbers,)) if not isinstance(n, str)]
-    rows = [np.asarray(of, dtype=np.int32).reshape(-1, 4) for n, of in data if n in wanted]
-    given = np.concatenate([np.empty((0, 4), dtype=np.int32), *rows])
-    plus, minus = given[:, 0], given[:, 2]
-    return beside.array[beside.offsets[plus] + given[:, 1]], plus, minus
+    _, *beside = inner_facets(integral, whole)
+    sides = sides_of(integral.integrand(), own)
+    for side, cells in zip("+-", beside, strict=True):
+        if side in sides or None in sides:
+            yield cells, f' on the side "{side}"'
 
 
 class _Sided(MultiFunction):

@@ -189,6 +189,7 @@ def refused():
         "outside it": problem(q * v * over),
         "over the boundary (ds)": problem(q * v * dx(domain)),
         "its values alone": problem(q.dx(0) * v * ds),
+        '("+") there': problem(q * ufl.avg(v) * ufl.dS(domain)),
         "relax.interpolated": problem(foreign * v * dx(domain)),
         "are outside": problem(in_half * v * dx(domain)),
         "got one over interior_facet": problem(ufl.avg(in_half * v) * ufl.dS(domain)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -77,9 +77,9 @@ def part_of(domain: mesh.Mesh) -> Part | None:
 def submesh(domain: mesh.Mesh, dim: int, entities: npt.ArrayLike) -> mesh.Mesh:
     """Some facets or cells of a mesh as a mesh of their own, whose Functions may stand in forms over the whole one.
 
-    Collective. As ``dolfinx.mesh.create_submesh``; a Function of the part may be a coefficient, or a control, in
-    integrals over those facets (``ds``) or cells (``dx``) of the whole mesh: in a residual, and in what is seen. On
-    facets it has values alone, no gradient.
+    Collective. As ``dolfinx.mesh.create_submesh``; a Function of the part may be a coefficient, a control or a state in
+    integrals over those facets (``ds``; inside ``dS``, as ``f("+")``) or cells (``dx``) of the whole mesh: in a
+    residual, and in what is seen. On facets it has values alone, no gradient.
 
     Args:
         domain: the whole mesh.
@@ -188,12 +188,14 @@ def _check_terminal(integral: ufl.Integral, terminal: Expr, what: str) -> None:
         )
     whole, kind = part.whole, integral.integral_type()
     is_of_facets = given.topology.dim < whole.topology.dim
-    if kind not in (("exterior_facet",) if is_of_facets else ("cell", "exterior_facet")):
+    if kind not in (("exterior_facet", "interior_facet") if is_of_facets else ("cell", "exterior_facet")):
         raise BadProblem(
             f"{where}, a part of {'facets' if is_of_facets else 'cells'}; expected it in integrals over "
-            + ("the boundary (ds)" if is_of_facets else "cells (dx) or the boundary (ds)")
+            + ("the boundary (ds) or facets inside (dS)" if is_of_facets else "cells (dx) or the boundary (ds)")
             + f", got one over {kind}"
         )
+    if kind == "interior_facet" and None in sides_of(integral.integrand(), [terminal]):
+        raise BadProblem(f'{where}, over facets inside; expected {terminal}("+") there, as it has one value on a facet')
     if is_of_facets:
         element = terminal.ufl_element()
         if element.pullback != ufl.identity_pullback:
@@ -222,8 +224,13 @@ def slopes_in(integrand: Expr) -> Iterator[Expr]:
 
 
 def integrated(integral: ufl.Integral, whole: mesh.Mesh, dim: int) -> npt.NDArray[np.int32]:
-    """The cells or facets that an integral goes over on this rank; for ``dim`` of cells those beside facets. Local."""
+    """The cells or facets that an integral goes over on this rank; for ``dim`` of cells those beside facets. Local.
+
+    Of facets inside these are the facets.
+    """
     topology, tdim, kind = whole.topology, whole.topology.dim, integral.integral_type()
+    if kind == "interior_facet":
+        return inner_facets(integral, whole)[0]
     if kind == "cell":
         every = np.arange(topology.index_map(tdim).size_local, dtype=np.int32)
     else:
@@ -234,6 +241,47 @@ def integrated(integral: ufl.Integral, whole: mesh.Mesh, dim: int) -> npt.NDArra
         return over
     beside = topology.connectivity(tdim - 1, tdim)
     return np.array([beside.links(facet)[0] for facet in over], dtype=np.int32)
+
+
+def inner_facets(
+    integral: ufl.Integral, whole: mesh.Mesh
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """The inner facets that an integral goes over on this rank, and the cells on their sides + and -. Local."""
+    topology, tdim = whole.topology, whole.topology.dim
+    topology.create_connectivity(tdim - 1, tdim)
+    topology.create_connectivity(tdim, tdim - 1)
+    cells, of_cells = topology.connectivity(tdim - 1, tdim), topology.connectivity(tdim, tdim - 1)
+    data, numbers = integral.subdomain_data(), integral.subdomain_id()
+    if data is None or numbers in ("everywhere", "otherwise") or isinstance(data, mesh.MeshTags):
+        is_inner = np.diff(cells.offsets) == 2
+        is_inner[topology.index_map(tdim - 1).size_local :] = False
+        facets = tagged_entities(integral, whole, np.flatnonzero(is_inner).astype(np.int32))
+        first = cells.offsets[facets]
+        return facets, cells.array[first], cells.array[first + 1]
+    # Rows of a cell, the facet's number in it, and the same for the other side.
+    wanted = numbers if isinstance(numbers, tuple) else (numbers,)
+    rows = [np.asarray(of, dtype=np.int32).reshape(-1, 4) for n, of in data if n in wanted]
+    given = np.concatenate([np.empty((0, 4), dtype=np.int32), *rows])
+    plus, minus = given[:, 0], given[:, 2]
+    return of_cells.array[of_cells.offsets[plus] + given[:, 1]], plus, minus
+
+
+def sides_of(integrand: Expr, terminals: Sequence[Any]) -> set[str | None]:
+    """On which sides of facets some terminals are taken; None where no side is said."""
+    found: set[str | None] = set()
+    seen: set[tuple[Expr, str | None]] = set()
+    left: list[tuple[Expr, str | None]] = [(integrand, None)]
+    while left:
+        node, side = left.pop()
+        if (node, side) in seen:
+            continue
+        seen.add((node, side))
+        if isinstance(node, ufl.classes.Restricted):
+            side = node.side()
+        if any(node == t for t in terminals):
+            found.add(side)
+        left += [(operand, side) for operand in node.ufl_operands]
+    return found
 
 
 def tagged_entities(integral: ufl.Integral, whole: mesh.Mesh, every: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
