@@ -29,6 +29,7 @@ checkpoints of a trajectory                                ``march/storage.py``
 batches of small systems                                   ``dense/points.py``; their matrices: ``dense/assembly.py``
 eigenvalues and states, and their derivatives              ``eigen/derivatives.py``; its forms: ``eigen/forms.py``
 shapes, leading axes, closed points                        ``linearization.py``, ``reduced.py``
+derivatives as operators of scipy and PETSc                ``operators.py``
 control vectors from functions                             ``controls.py``
 numbers on pieces, strengths of point sources              ``base/fem/expansion.py``
 samples that share a solve                                 ``batch.py``

@@ -8,11 +8,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
+from petsc4py import PETSc
 
 from relax.base import parallel
 from relax.base.fem.layout import ControlLayout, as_rows
 from relax.base.la.factors import Key
 from relax.base.types import Array
+from relax.engine.operators import petsc_operator, scipy_operator
 from relax.errors import BadInput
 from relax.observe.base import Look
 
@@ -171,6 +173,31 @@ class Linearization:
         """How many solves ``matrix`` takes. The same on every rank."""
         G = self.map
         return G.size_out if G.layout.kind == "owned" else min(G.size_in, G.size_out)
+
+    # -- for other software --------------------------------------------------------------------------------------------
+
+    def as_linear_operator(self) -> Any:
+        """G'(m) as a ``scipy.sparse.linalg.LinearOperator``, (size_out, size_in), in float64.
+
+        Local to make; its products are collective: every rank runs the same iteration on the same vectors. ``matvec``
+        is ``jvp`` and ``rmatvec`` is ``vjp``, of a vector or a column (n, 1); columns (n, k) are k directions for one
+        factor. The transpose is the Euclidean one: least squares in a prior's metric are those of G'(m) L, with L of
+        ``prior.color``.
+
+        Raises:
+            BadInput: under ``layout="owned"`` on several ranks, where scipy would take a part for the whole.
+        """
+        return scipy_operator(self)
+
+    def as_petsc(self) -> PETSc.Mat:
+        """G'(m) as a shell matrix of PETSc, for its KSP (``lsqr``), TAO and SLEPc: ``mult`` and ``multTranspose``.
+
+        Collective, as are its products. Its columns lie over the ranks as control vectors do under
+        ``layout="owned"``; under "replicated" a rank has a share of the vector, in its order, and the rows, which are
+        the observations, are shared in this way in both. ``createVecs`` makes vectors that fit. It works
+        while this point is open, ``destroy`` it when done; an error of relax is then the cause of a ``PETSc.Error``.
+        """
+        return petsc_operator(self)
 
     # -- of an evolution -----------------------------------------------------------------------------------------------
 
