@@ -19,6 +19,7 @@ from relax.engine.protocols import Map, check_has_controls, check_is_map
 from relax.errors import BadInput, SolveFailed
 from relax.invert.priors.base import Prior, check_prior
 from relax.invert.result import Result, Stats, Status
+from relax.invert.scipy_bridge import ScipyFunctions
 
 Callback = Callable[[dict[str, Any], Array], object]
 
@@ -92,6 +93,10 @@ class Objective:
         """Solve forward at m, keeping the linearisation. Collective."""
         return Trial(self, m, self.G.linearize(m))
 
+    def scipy(self) -> ScipyFunctions:
+        """J for optimisers of other software: ``fun``, ``jac`` and ``hessp``. Collective."""
+        return ScipyFunctions(self)
+
 
 class Trial:
     """J and its derivatives at one control. ``close`` when done; collective, as are all methods."""
@@ -109,6 +114,12 @@ class Trial:
     def gradient(self) -> Array:
         """dJ, dual: one adjoint solve."""
         return self.lin.vjp(self.residual / self.objective.noise) + self.objective.prior.gradient(self.m)
+
+    def hessian(self, v: Array) -> Array:
+        """d²J v, dual: a tangent and an adjoint solve, and those of the curvature of G."""
+        noise = self.objective.noise
+        data = self.lin.vjp(self.lin.jvp(v) / noise**2) + self.lin.hvp(self.residual / noise, v)
+        return np.asarray(data + self.objective.prior.precision(v))
 
     def close(self) -> None:
         """Free the linearisation."""
