@@ -41,6 +41,7 @@ from relax.invert import lbfgs as lbfgs
 from relax.invert.priors import BlockPrior as BlockPrior
 from relax.invert.priors import IdentityPrior as IdentityPrior
 from relax.invert.priors import SmoothnessPrior as SmoothnessPrior
+from relax.jobs.view.picture import picture as picture
 from relax.layer import ComplexLayer as ComplexLayer
 from relax.layer import LearnedCoefficient as LearnedCoefficient
 from relax.layer import ResidualLoss as ResidualLoss

@@ -295,6 +295,7 @@ PUBLIC = {
         "relax.errors": "BadInput BadProblem CheckFailed NotConverged PointsOutsideMesh RelaxError SolveFailed",
         "relax.invert": "Result Stats Status gauss_newton lbfgs",
         "relax.invert.priors": "BlockPrior IdentityPrior SmoothnessPrior",
+        "relax.jobs.view.picture": "picture",
         "relax.layer": "ComplexLayer LearnedCoefficient ResidualLoss SolutionLayer graph",
         "relax.observe": "AtSteps ExpressionField ExpressionValues FieldValues Functional Observable PointValues Stack "
         "TimeIntegral fill",

@@ -41,29 +41,17 @@ def inverse_figure(
         method: of the optimisation.
         states: for a row below: some frames, on a line all of them as one image over time.
     """
-    titles, pictures = list(panels), list(panels.values())
-    shape = maps.height_over_width(pictures[0]) if pictures else 0.9
-    on_a_line = bool(pictures) and pictures[0].dim == 1
-    # Functions on a line share one axis.
-    num = min(len(titles), 1) if on_a_line else len(titles)
-    stacked = num > 1 and shape < 0.75
-    rows, columns = (num, 1) if stacked else (1, max(num, 1))
-    width = 6.2 if stacked else 4.3
+    rows, columns, wanted = maps.arrangement(list(panels.values()))
     narrowest = 0.0 if states is None else 9.0
-    size = (max(width * columns * bool(titles) + 4.2, narrowest), max(4.3, rows * ((width - 1.6) * shape + 0.55) + 0.3))
+    size = (max(wanted[0] + 4.2, narrowest), max(4.3, wanted[1]))
     below = 0.0 if states is None or states.frames is None else height_of_states(states.frames, size[0])
     whole = plt.figure(figsize=(size[0], size[1] + below), layout="constrained")
     whole.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     figure, row = whole.subfigures(2, 1, height_ratios=[size[1], below]) if below else (whole, None)
-    left, right = figure.subfigures(1, 2, width_ratios=[size[0] - 4.0, 4.0]) if titles else (None, figure)
+    left, right = figure.subfigures(1, 2, width_ratios=[size[0] - 4.0, 4.0]) if panels else (None, figure)
     if left is not None:
-        axes = list(left.subplots(rows, columns, squeeze=False).flat)
-        if on_a_line:
-            maps.lines(axes[0], titles, pictures, points, label)
-        else:
-            # The first panel is the truth where there is one: an overshoot of the recovery must not wash out its
-            # colours.
-            maps.maps(left, axes, titles, pictures, points, label, stacked=stacked, ruled_by_first=True)
+        # The first panel is the truth where there is one: an overshoot of the recovery must not wash out its colours.
+        maps.panels(left, (rows, columns), panels, points, label, ruled_by_first=True)
     upper, lower = right.subplots(2, 1, sharex=True)
     convergence(upper, lower, history, method=method, unit="noise", band=(0.8, 1.2))
     if row is not None and states is not None and states.frames is not None:

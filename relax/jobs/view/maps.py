@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,37 @@ def height_over_width(picture: Picture) -> float:
         return 0.9
     width, height = np.ptp(picture.points, axis=0)
     return float(np.clip(height / max(width, 1e-300), 0.2, 3.0))
+
+
+def arrangement(pictures: Sequence[Picture]) -> tuple[int, int, tuple[float, float]]:
+    """Rows and columns of panels, and inches of width and height for them; wide ones are stacked.
+
+    Functions on a line share one axis. Of no pictures the width is 0.
+    """
+    if not pictures:
+        return 1, 1, (0.0, 0.0)
+    shape = height_over_width(pictures[0])
+    num = 1 if pictures[0].dim == 1 else len(pictures)
+    rows, columns, width = (num, 1, 6.2) if num > 1 and shape < 0.75 else (1, num, 4.3)
+    return rows, columns, (width * columns, rows * ((width - 1.6) * shape + 0.55) + 0.3)
+
+
+def panels(
+    figure: Any,
+    grid: tuple[int, int],
+    drawn: Mapping[str, Picture],
+    points: Array,
+    label: str,
+    *,
+    ruled_by_first: bool = False,
+) -> None:
+    """Fields by their titles in so many rows and columns, all on one scale, with sensors."""
+    titles, pictures = list(drawn), list(drawn.values())
+    axes = list(figure.subplots(*grid, squeeze=False).flat)
+    if pictures[0].dim == 1:
+        lines(axes[0], titles, pictures, points, label)
+    else:
+        maps(figure, axes, titles, pictures, points, label, stacked=grid[0] > 1, ruled_by_first=ruled_by_first)
 
 
 def paint(axis: Any, picture: Picture, scale: tuple[str, float, float]) -> Any:

@@ -9,6 +9,7 @@ from dolfinx import fem, mesh
 
 from relax.base import parallel
 from relax.base.types import Array, Indices
+from relax.errors import BadInput
 
 # DOLFINx numbers the vertices of a quadrilateral and a hexahedron row by row, not around.
 _SIMPLICES = {
@@ -49,6 +50,21 @@ class Picture:
         edges = np.sort(self.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
         each, count = np.unique(edges, axis=0, return_counts=True)
         return self.points[each[count == 1]]
+
+
+def check_mesh(domain: mesh.Mesh, what: str) -> None:
+    """Refuse a mesh that there is no picture of. Local; the same on every rank.
+
+    Raises:
+        BadInput: then.
+    """
+    cell, tdim, gdim = domain.topology.cell_type, domain.topology.dim, domain.geometry.dim
+    if cell not in _SIMPLICES or tdim != gdim:
+        names = ", ".join(kind.name for kind in _SIMPLICES)
+        raise BadInput(
+            f"{what}: expected a mesh of one of {names} that fills its space, got {cell.name} cells in {gdim} "
+            "dimensions; DOLFINx's VTXWriter writes it for ParaView"
+        )
 
 
 def bounding_box(domain: mesh.Mesh) -> tuple[Array, Array]:

@@ -18,6 +18,8 @@ from relax.base.types import Array
 INK = "#22313f"
 RED = "#b3423a"
 BLUE = "#2b6a99"
+#: Of what is written.
+DPI = 160
 #: Lines that are told apart by colour alone.
 LINES = (BLUE, RED, "#d8972f", "#4f8a5b", "#7a5c99", "#5f6b73")
 SENSOR = {"facecolor": "white", "edgecolor": INK, "linewidth": 0.6, "zorder": 3}
@@ -57,6 +59,13 @@ def pyplot() -> Iterator[Any]:
     import matplotlib
 
     matplotlib.use("Agg")
+    with look() as plt:
+        yield plt
+
+
+@contextmanager
+def look() -> Iterator[Any]:
+    """Matplotlib's pyplot with the screen that the user has chosen, in the look of these figures. On one rank."""
     from matplotlib import pyplot as plt
 
     with plt.rc_context(_LOOK):
@@ -65,7 +74,7 @@ def pyplot() -> Iterator[Any]:
 
 def save(plt: Any, figure: Any, path: Path) -> None:
     """Write a figure and close it."""
-    figure.savefig(path, dpi=160)
+    figure.savefig(path, dpi=DPI)
     plt.close(figure)
 
 
