@@ -33,11 +33,14 @@ from relax.errors import NotConverged as NotConverged
 from relax.errors import PointsOutsideMesh as PointsOutsideMesh
 from relax.errors import RelaxError as RelaxError
 from relax.errors import SolveFailed as SolveFailed
+from relax.invert import Cost as Cost
+from relax.invert import Misfit as Misfit
 from relax.invert import Result as Result
 from relax.invert import Stats as Stats
 from relax.invert import Status as Status
 from relax.invert import gauss_newton as gauss_newton
 from relax.invert import lbfgs as lbfgs
+from relax.invert import minimize as minimize
 from relax.invert.priors import BlockPrior as BlockPrior
 from relax.invert.priors import IdentityPrior as IdentityPrior
 from relax.invert.priors import SmoothnessPrior as SmoothnessPrior
@@ -81,7 +84,6 @@ from relax.train import gauss_newton_inverse as gauss_newton_inverse
 from relax.train import lbfgs_inverse as lbfgs_inverse
 from relax.train import physical_gradient as physical_gradient
 from relax.train.aeqprop import Energy as Energy
-from relax.train.aeqprop import Misfit as Misfit
 
 __version__: str
 

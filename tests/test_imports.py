@@ -293,7 +293,7 @@ PUBLIC = {
         "relax.engine.solve.newton": "Newton",
         "relax.engine.verify": "MapReport check_map",
         "relax.errors": "BadInput BadProblem CheckFailed NotConverged PointsOutsideMesh RelaxError SolveFailed",
-        "relax.invert": "Result Stats Status gauss_newton lbfgs",
+        "relax.invert": "Cost Misfit Result Stats Status gauss_newton lbfgs minimize",
         "relax.invert.priors": "BlockPrior IdentityPrior SmoothnessPrior",
         "relax.jobs.view.picture": "picture",
         "relax.layer": "ComplexLayer LearnedCoefficient ResidualLoss SolutionLayer graph",
@@ -304,7 +304,7 @@ PUBLIC = {
         "relax.relaxation": "ElasticSGD EntropySGD HamiltonJacobi HeatSmoothing Parle ProximalPoint "
         "RelaxedLandscape SGLD",
         "relax.train": "HalfInverse gauss_newton_inverse lbfgs_inverse physical_gradient",
-        "relax.train.aeqprop": "Energy Misfit",
+        "relax.train.aeqprop": "Energy",
     },
     "relax.discovery": {
         "relax.base.fem.unknown": "unknown",

@@ -1,4 +1,4 @@
-"""Conjugate gradients for (H + C⁻¹) p = b with C as preconditioner, in the inner product of the map."""
+"""Conjugate gradients for (H + s C⁻¹) p = b with C as preconditioner, in the inner product of the map."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def conjugate_gradients(
     *,
     rtol: float,
     max_iterations: int,
+    share: float = 1.0,
 ) -> SearchDirection:
-    """Solve (H + C⁻¹) p = b approximately, preconditioned by C. Collective.
+    """Solve (H + s C⁻¹) p = b approximately, preconditioned by C. Collective.
 
     Stops at |r|_C <= rtol |b|_C with |r|_C² = rᵀ C r, or at a direction of negative curvature (Steihaug, SIAM J. Numer.
     Anal. 20 (1983) 626–637): the iterate so far is returned, or C b when it is the first, each of them a descent
@@ -57,6 +58,7 @@ def conjugate_gradients(
         dot: the inner product over all ranks.
         rtol: relative tolerance.
         max_iterations: at most so many products with H; at least one is made.
+        share: s.
     """
     x, precision_x = np.zeros_like(b), np.zeros_like(b)
     r, z = b.copy(), covariance_b
@@ -64,7 +66,7 @@ def conjugate_gradients(
     rz = dot(r, z)
     goal = rtol**2 * rz
     for k in range(1, max(max_iterations, 1) + 1):
-        Hp = data_hessian(p) + precision_p
+        Hp = data_hessian(p) + share * precision_p
         curvature = dot(p, Hp)
         if not curvature > 0.0:
             if k == 1:

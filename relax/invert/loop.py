@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from relax.base import parallel
 from relax.base.checkpoint import Checkpoint
@@ -20,6 +21,7 @@ from relax.invert.objective import Callback, Objective, Recorder, Trial, backtra
 from relax.invert.result import Result, Status
 
 _SMALL_STEP = 1e-12
+_ROUNDING = 1e-20
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,30 @@ class Iterate:
     Attributes:
         point: the control, J and what it is made of.
         g: the gradient dJ, dual.
-        Cg: C g, primal: −C g is the direction of steepest descent in the metric of the prior.
-        size: √(gᵀ C g): the gradient in prior standard deviations, whatever the mesh.
+        Cg: C g, primal: −C g is the direction of steepest descent in the metric of the prior. With bounds of what is
+            free: (C⁻¹_FF)⁻¹ g_F.
+        size: √(gᵀ C g): the gradient in prior standard deviations, whatever the mesh. With bounds of what is free:
+            how far it is from the conditions of Karush, Kuhn and Tucker.
+        free: which entries bounds leave free, F; None without bounds.
     """
 
     point: Trial
     g: Array
     Cg: Array
     size: float
+    free: npt.NDArray[np.bool_] | None = None
 
     @classmethod
     def at(cls, point: Trial) -> Iterate:
         """The iterate at a point, by one adjoint solve. Collective."""
-        g = point.gradient()
-        Cg = point.objective.prior.covariance(g)
-        return cls(point, g, Cg, math.sqrt(max(point.objective.G.dot(g, Cg), 0.0)))
+        objective, g = point.objective, point.gradient()
+        free = None if objective.box is None else objective.box.free(point.m, g)
+        Cg = objective.riesz(g, free)
+        return cls(point, g, Cg, math.sqrt(max(objective.G.dot(g, Cg), 0.0)), free)
+
+    def freed(self, v: Array) -> Array:
+        """The free entries of v, zero elsewhere. Local."""
+        return v if self.free is None else np.where(self.free, v, 0.0)
 
 
 class Method(Protocol):
@@ -165,10 +176,13 @@ def iterate(
     stop = run.m is None and note(here, 0.0, 0)
     start_size = float(recorder.history[0]["gradient_norm"])
     near = atol or table.NEAR
-    goal = table.goal(start_size, rtol, atol)
+    # Only standard deviations of a prior say what is small without looking at where the run began.
+    is_absolute = objective.metric_share > 0.0 or bool(atol)
+    goal = table.goal(start_size, rtol, atol) if is_absolute else rtol * start_size
     while True:
         if here.size <= goal:
-            return end(here, Status.converged if here.size <= near else Status.relative)
+            is_near = here.size <= near if is_absolute else _is_near(method, here)
+            return end(here, Status.converged if is_near else Status.relative)
         if stop:
             return end(here, Status.stopped_by_callback)
         if len(recorder.history) > max_steps:
@@ -176,20 +190,33 @@ def iterate(
 
         way = method.direction(here, start_size=start_size, goal=goal)
         slope = dot(here.g, way.p)
-        new, t = backtrack(objective, here.point, way.p, slope, length=way.length, max_halvings=max_halvings)
+        if not is_absolute and -slope * way.length <= _ROUNDING * abs(here.point.cost):
+            # Nothing is left to gain, though the gradient has not fallen by rtol: the start was at the minimum.
+            return end(here, Status.converged if _is_near(method, here) else Status.small_step)
+        new, t = backtrack(
+            objective, here.point, way.p, slope, length=way.length, max_halvings=max_halvings, gradient=here.g
+        )
         if new is None:
             recorder.cg += way.iterations
             return end(here, Status.line_search_failed)
         here.point.close()
         before, here = here, Iterate.at(new)
-        step = t * way.p
+        step = t * way.p if objective.box is None else here.point.m - before.point.m
         method.told(step, before, here)
         stop = note(here, t, way.iterations)
-        if way.precision_p is None:
+        if way.precision_p is None or objective.metric_share == 0.0:
             moved, unit = math.sqrt(dot(step, step)), math.sqrt(dot(new.m, new.m))
         else:
             # In prior standard deviations, as is what has been moved.
             moved = t * math.sqrt(max(dot(way.p, way.precision_p), 0.0))
-            unit = 1.0 + math.sqrt(2.0 * new.prior_cost)
+            unit = 1.0 + math.sqrt(2.0 * max(new.prior_cost, 0.0))
         if here.size > goal and moved <= _SMALL_STEP * unit:
             return end(here, Status.small_step)
+
+
+def _is_near(method: Method, here: Iterate) -> bool:
+    """Whether the next step would move the control by less than ``NEAR`` of its size, in the metric. Collective."""
+    objective, m = here.point.objective, here.point.m
+    p = method.direction(here, start_size=here.size, goal=here.size).p if here.size > 0.0 else np.zeros_like(m)
+    moved, size = (objective.G.dot(v, objective.prior.precision(v)) for v in (p, m))
+    return bool(moved <= table.NEAR**2 * size)

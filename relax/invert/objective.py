@@ -1,4 +1,4 @@
-"""The functional that every optimiser here lowers: weighted misfit plus prior, and the loop's common parts."""
+"""The functional that every optimiser here lowers, a sum of terms, and the loop's common parts."""
 
 from __future__ import annotations
 
@@ -8,90 +8,183 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import ufl
 from petsc4py import PETSc
 
 from relax.base import parallel
-from relax.base.checks import array_like
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.engine.linearization import Linearization
 from relax.engine.protocols import Map, check_has_controls, check_is_map
 from relax.errors import BadInput, SolveFailed
+from relax.invert.box import Box
+from relax.invert.form_cost import FormCost
+from relax.invert.metric import ControlMetric
+from relax.invert.misfit import Misfit
 from relax.invert.priors.base import Prior, check_prior
 from relax.invert.result import Result, Stats, Status
 from relax.invert.scipy_bridge import ScipyFunctions
+from relax.invert.terms import weighted_of
 
 Callback = Callable[[dict[str, Any], Array], object]
 
 _SUFFICIENT_DECREASE = 1e-4
-# Misfits are divided by its square.
-_LEAST_NOISE = 1e-150
 
 
 class Objective:
-    """J(m) = ½ |(G(m) − d) / σ|² + ½ (m − mean)ᵀ C⁻¹ (m − mean). Collective.
+    """J: a sum of terms in one control vector. Collective.
 
     Args:
-        G: the map from control to observations.
+        J: the terms; or a map G, followed by the other arguments of
+
+               J(m) = ½ |(G(m) − d) / σ|² + ½ (m − mean)ᵀ C⁻¹ (m − mean).
+
         data: d, (size_out,).
         noise: σ, a number or (size_out,).
         prior: N(mean, C).
+        metric: what makes a direction of a gradient: names of a ``ControlMetric``, or one, or a prior; None for the
+            first prior of J, or "L2" where it has none.
+        bounds: (low, high) on m, or None.
+
+    Attributes:
+        G: the first map of J: its controls are the ones of all terms.
+        prior: the metric: C of it makes directions of gradients.
+        metric_share: how much of the metric's C⁻¹ stands in the Hessian of J: the weight of that prior in J, else 0.
 
     Raises:
         BadInput: on every rank, for data or noise of a wrong shape, that are not finite, or noise that is not positive;
-            for a prior whose vectors are not those of G.
+            for a prior whose vectors are not those of G; for terms of different controls.
     """
 
-    def __init__(self, G: Map, data: Array, noise: float | Array, prior: Prior) -> None:
-        check_is_map(G, "G")
-        check_has_controls(G, "G", "look for")
-        check_prior(prior, "prior")
-        self.comm = G.comm
-        self.G = G
-        self.prior = prior
-        self.data = _observation(G, data, "data")
-        is_number = np.ndim(array_like(noise, "noise")) == 0
-        self.noise = _observation(G, np.full(G.size_out, noise) if is_number else noise, "noise")
-        # Decided on rank 0's copies, which are every rank's by now.
-        if self.noise.min(initial=1.0) <= 0.0:
+    def __init__(self, J: Any, *of_data: Any, metric: Any = None, bounds: Any = None) -> None:
+        if of_data:
+            G, (data, noise, prior) = J, of_data
+            check_is_map(G, "G")
+            check_has_controls(G, "G", "look for")
+            check_prior(prior, "prior")
+            parts = [(1.0, Misfit(G, data, noise)), (1.0, prior)]
+        else:
+            parts = weighted_of(J)
+        maps = [part.G if isinstance(part, Misfit) else part for _, part in parts if _has_map(part)]
+        if not maps or any(G is None for G in maps):
             raise BadInput(
-                f"noise: expected positive standard deviations, got {self.noise.min():.3g}; it weighs the data, so an "
-                "observation to be ignored has a large noise, not zero"
+                "J: expected a map among the terms, in a relax.Misfit or one of a single number: it says what the "
+                "controls are"
             )
-        if not (least := self.noise.min(initial=1.0)) > _LEAST_NOISE:
-            raise BadInput(f"noise: expected standard deviations above {_LEAST_NOISE:.0e}, got {least:.3g}")
-        misfits = prior.kind != G.layout.kind or prior.size != G.layout.size
+        self.G: Map = maps[0]
+        self.comm = self.G.comm
+        #: Each map once: a point holds one linearisation of each.
+        self.maps: list[Map] = list({id(G): G for G in maps}.values())
+        for G in self.maps[1:]:
+            _check_same_controls(self.G, G)
+        self.misfits = [(w, part) for w, part in parts if isinstance(part, Misfit)]
+        self.functionals = [(w, part) for w, part in parts if hasattr(part, "linearize")]
+        self.forms = [(w, FormCost(part, self.G)) for w, part in parts if isinstance(part, ufl.Form)]
+        self.priors: list[tuple[float, Prior]] = [
+            (w, part) for w, part in parts if not _has_map(part) and not isinstance(part, ufl.Form)
+        ]
+        for _, prior in self.priors:
+            self._check_prior(prior, "prior")
+        self.box = None if bounds is None else Box(self.G, bounds)
+        if metric is None:
+            own = [prior for w, prior in self.priors if w > 0.0]
+            metric = own[0] if own else ControlMetric(self.G, "L2")
+        elif isinstance(metric, str | list | tuple):
+            metric = ControlMetric(self.G, metric)
+        else:
+            self._check_prior(metric, "metric")
+        self.prior: Any = metric
+        self.metric_share = sum(w for w, prior in self.priors if prior is metric)
+        if self.box is not None and not hasattr(metric, "restricted"):
+            raise BadInput(
+                f"bounds: the metric, {type(metric).__name__}, is not known on a part of the controls; give "
+                "metric='L2' or metric='H1'"
+            )
+        self._counts_before = self._counts()
+
+    @property
+    def data(self) -> Array:
+        """What a checkpoint compares: the data of all misfits."""
+        return np.concatenate([misfit.data for _, misfit in self.misfits]) if self.misfits else np.empty(0)
+
+    @property
+    def noise(self) -> Array:
+        """What a checkpoint compares: the noise of all misfits."""
+        kept = [np.ravel(misfit.weighing.kept) for _, misfit in self.misfits]
+        return np.concatenate(kept) if kept else np.empty(0)
+
+    @property
+    def is_data_and_prior(self) -> bool:
+        """Whether J is one misfit and the prior that is the metric, without bounds."""
+        one = len(self.misfits) == 1 and self.misfits[0][0] == 1.0 and len(self.priors) == 1
+        return one and not self.functionals and not self.forms and self.metric_share == 1.0 and self.box is None
+
+    def _check_prior(self, prior: Any, what: str) -> None:
+        check_prior(prior, what)
+        misfits = prior.kind != self.G.layout.kind or prior.size != self.G.layout.size
         if parallel.any_rank(self.comm, misfits):
             raise BadInput(
-                f"prior: expected one for {G.layout.size} values in layout={G.layout.kind!r}, as the map has on this "
-                f"rank, got {prior.size} values in layout={prior.kind!r}; give it the control's space and layout=, and "
-                "join the priors of several controls by BlockPrior"
+                f"{what}: expected one for {self.G.layout.size} values in layout={self.G.layout.kind!r}, as the map "
+                f"has on this rank, got {prior.size} values in layout={prior.kind!r}; give it the control's space "
+                "and layout=, and join the priors of several controls by BlockPrior"
             )
-        self._counts_before = dict(G.counts)
 
     def start(self, m0: Array | None) -> Trial:
-        """The point at m0, or at the prior's mean.
+        """The point at m0, or at the prior's mean; within the bounds.
 
         Raises:
             BadInput: when m0 is no control vector of the map.
             SolveFailed: when the forward solve fails there.
         """
-        m = self.G.layout.checked(self.prior.mean if m0 is None else m0, "m0")
+        m = self.G.layout.checked(self.priors[0][1].mean if m0 is None and self.priors else m0, "m0")
         if parallel.any_rank(self.comm, m.ndim != 1):
             raise BadInput(f"m0: expected one control vector, got shape {m.shape}")
-        return self.at(m.copy())
+        return self.at(m.copy() if self.box is None else self.box.project(m))
+
+    def _counts(self) -> dict[str, int]:
+        return {kind: sum(G.counts[kind] for G in self.maps) for kind in ("forward", "tangent", "adjoint")}
 
     def solves(self) -> dict[str, int]:
-        """How many forward, tangent and adjoint solves the map has made since this objective was."""
-        return {kind: self.G.counts[kind] - self._counts_before[kind] for kind in ("forward", "tangent", "adjoint")}
+        """How many forward, tangent and adjoint solves the maps have made since this objective was."""
+        return {kind: number - self._counts_before[kind] for kind, number in self._counts().items()}
 
     def count_from(self, solves: dict[str, int]) -> None:
         """Add those of an earlier process. Local."""
         self._counts_before = {kind: self._counts_before[kind] - number for kind, number in solves.items()}
 
     def at(self, m: Array) -> Trial:
-        """Solve forward at m, keeping the linearisation. Collective."""
-        return Trial(self, m, self.G.linearize(m))
+        """Solve forward at m, keeping the linearisations. Collective."""
+        lins: list[Linearization] = []
+        try:
+            for G in self.maps:
+                lins.append(G.linearize(m))
+        except SolveFailed:
+            for lin in lins:
+                lin.close()
+            raise
+        return Trial(self, m, lins)
+
+    def riesz(self, g: Array, free: Any) -> Array:
+        """A gradient as a direction of the metric: C g, or on the free entries alone (C⁻¹_FF)⁻¹ g_F. Collective."""
+        if free is None:
+            return self.prior.covariance(g)
+        return np.asarray(self.prior.restricted(g, free))
+
+
+def _has_map(part: Any) -> bool:
+    return isinstance(part, Misfit) or hasattr(part, "linearize")
+
+
+def _check_same_controls(G: Map, other: Map) -> None:
+    """Refuse maps of different controls. Collective."""
+    mine, its = list(G.problem.controls), list(other.problem.controls)
+    same = len(mine) == len(its) and all(a is b for a, b in zip(mine, its, strict=True))
+    same = same and (G.layout.kind, G.layout.size) == (other.layout.kind, other.layout.size)
+    if parallel.any_rank(G.comm, not same):
+        raise BadInput(
+            f"J: expected terms of the same controls in the same order and layout, got maps of {len(mine)} controls in "
+            f"layout={G.layout.kind!r} and of {len(its)} in layout={other.layout.kind!r}"
+        )
 
     def scipy(self) -> ScipyFunctions:
         """J for optimisers of other software: ``fun``, ``jac`` and ``hessp``. Collective."""
@@ -99,39 +192,104 @@ class Objective:
 
 
 class Trial:
-    """J and its derivatives at one control. ``close`` when done; collective, as are all methods."""
+    """J and its derivatives at one control. ``close`` when done; collective, as are all methods.
 
-    def __init__(self, objective: Objective, m: Array, lin: Linearization) -> None:
+    Attributes:
+        m: the control.
+        lins: of each map of J.
+        misfit: what the maps make of J: misfits and functionals.
+        prior_cost: what controls alone do: priors and forms.
+        cost: J.
+        noise_levels: √ of the mean square of the misfits' differences in units of the noise; NaN without a misfit.
+    """
+
+    def __init__(self, objective: Objective, m: Array, lins: list[Linearization]) -> None:
         self.objective = objective
         self.m = m
-        self.lin = lin
-        self.residual: Array = (lin.value - objective.data) / objective.noise
-        self.misfit = 0.5 * float(np.dot(self.residual, self.residual))
-        self.prior_cost = objective.prior.cost(m)
+        self.lins = lins
+        of_map = {id(G): i for i, G in enumerate(objective.maps)}
+        #: dJ/dy of each map.
+        self.seeds: list[Array] = [np.zeros(G.size_out) for G in objective.maps]
+        #: The weighed misfits of each map, as (weight, weighing).
+        self._weighings: list[list[tuple[float, Any]]] = [[] for _ in objective.maps]
+        #: G(m) − d of each misfit.
+        self.residuals: list[Array] = []
+        self.misfit = squares = count = 0.0
+        for weight, misfit in objective.misfits:
+            i = of_map[id(misfit.G)]
+            r = lins[i].value - misfit.data
+            weighed = misfit.weighing.weigh(r)
+            square = float(np.dot(r, weighed))
+            self.residuals.append(r)
+            self.seeds[i] += weight * weighed
+            self._weighings[i].append((weight, misfit.weighing))
+            self.misfit += 0.5 * weight * square
+            squares, count = squares + square, count + misfit.weighing.count
+        for weight, G in objective.functionals:
+            i = of_map[id(G)]
+            self.misfit += weight * float(lins[i].value[0])
+            self.seeds[i] += weight
+        self.prior_cost = sum(w * prior.cost(m) for w, prior in objective.priors)
+        self.prior_cost += sum(w * form.value(m) for w, form in objective.forms)
         self.cost = self.misfit + self.prior_cost
-        self.noise_levels = math.sqrt(2.0 * self.misfit / max(len(self.residual), 1))
+        self.noise_levels = math.sqrt(squares / max(count, 1.0)) if objective.misfits else math.nan
+
+    @property
+    def lin(self) -> Linearization:
+        """That of the first map."""
+        return self.lins[0]
 
     def gradient(self) -> Array:
-        """dJ, dual: one adjoint solve."""
-        return self.lin.vjp(self.residual / self.objective.noise) + self.objective.prior.gradient(self.m)
+        """dJ, dual: one adjoint solve of each map."""
+        objective = self.objective
+        g = sum(lin.vjp(seed) for lin, seed in zip(self.lins, self.seeds, strict=True))
+        g = sum((w * prior.gradient(self.m) for w, prior in objective.priors), start=g)
+        return np.asarray(sum((w * form.gradient(self.m) for w, form in objective.forms), start=g))
+
+    def data_hessian(self, v: Array, *, newton: bool) -> Array:
+        """What the maps make of the Hessian, times v, dual: Σ Jᵀ P J v, and for Newton what their curvature does."""
+        Hv = np.zeros_like(v)
+        for lin, seed, weighings in zip(self.lins, self.seeds, self._weighings, strict=True):
+            # First, while the adjoint of the gradient is the last one: curvature has the same, and a point keeps it.
+            if newton and not getattr(lin, "is_everywhere_the_same", False):
+                Hv = Hv + lin.hvp(seed, v)
+            if weighings:
+                Jv = lin.jvp(v)
+                Hv = Hv + lin.vjp(sum(weight * one.weigh(Jv) for weight, one in weighings))
+        return Hv
+
+    def control_hessian(self, v: Array) -> Array:
+        """What forms and priors make of the Hessian, times v, dual; without the metric's share."""
+        objective = self.objective
+        Hv = np.zeros_like(v)
+        for weight, form in objective.forms:
+            Hv = Hv + weight * form.hessian(self.m, v)
+        for weight, prior in objective.priors:
+            if prior is not objective.prior:
+                Hv = Hv + weight * prior.precision(v)
+        return Hv
 
     def hessian(self, v: Array) -> Array:
-        """d²J v, dual: a tangent and an adjoint solve, and those of the curvature of G."""
-        noise = self.objective.noise
-        data = self.lin.vjp(self.lin.jvp(v) / noise**2) + self.lin.hvp(self.residual / noise, v)
-        return np.asarray(data + self.objective.prior.precision(v))
+        """d²J v, dual: a tangent and an adjoint solve of each map, and those of its curvature."""
+        share = self.objective.metric_share
+        Hv = self.data_hessian(v, newton=True) + self.control_hessian(v)
+        return Hv + share * self.objective.prior.precision(v) if share else Hv
 
     def close(self) -> None:
-        """Free the linearisation."""
-        self.lin.close()
+        """Free the linearisations."""
+        for lin in self.lins:
+            lin.close()
 
 
 def backtrack(
-    objective: Objective, start: Trial, direction: Array, slope: float, *, length: float, max_halvings: int
-) -> tuple[Trial | None, float]:
+    objective: Objective, start: Trial, direction: Array, slope: float, *, length: float, max_halvings: int,
+    gradient: Array | None = None,
+) -> tuple[Trial | None, float]:  # fmt: skip
     """Halve the step until J decreases enough (Armijo 1966): J(m + t p) <= J(m) + 1e-4 t slope. Collective.
 
-    A trial at which the forward solve fails, or J is not finite, is rejected like any other.
+    A trial at which the forward solve fails, or J is not finite, is rejected like any other. With bounds the trial is
+    projected onto them, and its decrease is measured by the gradient along the step that is left (Bertsekas, SIAM J.
+    Control Optim. 20 (1982) 221–246).
 
     Args:
         objective: J.
@@ -140,6 +298,7 @@ def backtrack(
         slope: the derivative of J along p, negative.
         length: the first t.
         max_halvings: give up after so many.
+        gradient: at the start, with bounds.
 
     Returns:
         The new point and t, or None and 0.
@@ -148,12 +307,17 @@ def backtrack(
     rounding = 1e-13 * abs(start.cost)
     t = length
     for _ in range(max_halvings + 1):
+        m, expected = start.m + t * direction, t * slope
+        if objective.box is not None and gradient is not None:
+            m = objective.box.project(m)
+            expected = objective.G.dot(gradient, m - start.m)
         try:
-            trial = objective.at(start.m + t * direction)
+            trial = objective.at(m) if expected < 0.0 else None
         except SolveFailed as failure:
             logger.info("trial step of length %.3g rejected: %s", t, failure)
-        else:
-            is_lower = trial.cost <= start.cost + _SUFFICIENT_DECREASE * t * slope + rounding
+            trial = None
+        if trial is not None:
+            is_lower = trial.cost <= start.cost + _SUFFICIENT_DECREASE * expected + rounding
             if is_lower and math.isfinite(trial.cost):
                 return trial, t
             trial.close()
@@ -187,7 +351,7 @@ class Recorder:
         entry = {
             "step": len(self.history),
             "cost": float(point.cost),
-            "misfit": point.misfit,
+            "misfit": float(point.misfit),
             "misfit_in_noise_levels": point.noise_levels,
             "prior_cost": float(point.prior_cost),
             "gradient_norm": gradient_norm,
@@ -216,10 +380,3 @@ class Recorder:
             seconds=time.perf_counter() - self._began,
         )
         return Result(value=point.m, status=status, stats=stats, history=self.history)
-
-
-def _observation(G: Map, values: object, what: str) -> Array:
-    array = parallel.checked_on_all(G.comm, values, G.size_out, what)
-    if array.ndim != 1:
-        raise BadInput(f"{what}: expected shape ({G.size_out},), got {array.shape}")
-    return array

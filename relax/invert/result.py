@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -88,8 +89,10 @@ class Result:
         """
         if not self.converged:
             first, last = self.history[0]["gradient_norm"], self.history[-1]["gradient_norm"]
+            levels = self.history[-1]["misfit_in_noise_levels"]
+            misfit = "" if math.isnan(levels) else f", misfit {levels:.3g} noise levels"
             raise NotConverged(
-                f"{self.status.value}: {self.stats.outer} steps, gradient norm {last:.3e} (at the start {first:.3e}), "
-                f"misfit {self.history[-1]['misfit_in_noise_levels']:.3g} noise levels. Try: {_ADVICE[self.status]}"
+                f"{self.status.value}: {self.stats.outer} steps, gradient norm {last:.3e} (at the start {first:.3e})"
+                f"{misfit}. Try: {_ADVICE[self.status]}"
             )
         return self

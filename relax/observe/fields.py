@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import ufl
 from dolfinx import fem, la
 
 from relax.base import parallel
 from relax.base.checks import of_kind
-from relax.base.fem.forms import num_owned
+from relax.base.fem.forms import compiled, num_owned
 from relax.base.fem.layout import SpaceLayout
 from relax.base.fem.richer import interpolate
 from relax.base.fem.subspace import StatePart
@@ -43,6 +47,32 @@ class FieldValues(LinearObservable):
 
     def value(self, u: fem.Function) -> Array:
         return self._layout.gather(u.x.array[self._owned])
+
+    def mass(self, y: Array) -> Array:
+        """M y for y of shape (..., size), M the mass matrix: zᵀ M y is the integral of the product of two fields.
+
+        Collective. It is exact at any degree, also of discontinuous and of vector-valued spaces.
+        """
+        matrix, columns = self._mass
+        n = self._part.num_owned
+        rows = np.atleast_2d(self._layout.spread(y))[:, :n]
+        result = np.empty_like(rows)
+        for i, row in enumerate(rows):
+            columns.array[:n] = row
+            columns.scatter_forward()
+            result[i] = matrix @ columns.array
+        return self._layout.gather(result.reshape(*y.shape[:-1], n), dual=True)
+
+    @cached_property
+    def _mass(self) -> tuple[Any, la.Vector]:
+        """Owned rows of the matrix, and a vector of its columns: rows have entries of ranks beyond the ghosts."""
+        V = self._part.space
+        form = ufl.inner(ufl.TrialFunction(V), ufl.TestFunction(V)) * ufl.dx
+        # No matrix of PETSc: those that nobody destroys stay.
+        matrix = fem.assemble_matrix(compiled(form))
+        matrix.scatter_reverse()
+        columns = la.vector(matrix.index_map(1), matrix.block_size[1])
+        return matrix.to_scipy().tocsr()[: self._part.num_owned], columns
 
     def adjoint(self, u: fem.Function, dy: Array) -> Array:
         dual = np.zeros(num_owned(u.function_space))

@@ -8,7 +8,7 @@ import in_one_process
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
-EXAMPLES = sorted(FOLDER.glob("*.py"))
+EXAMPLES = [*sorted(FOLDER.glob("*.py")), *sorted(FOLDER.glob("inverse/*.py"))]
 BENCHMARKS = sorted(FOLDER.glob("benchmarks/*.py"))
 ON_TWO = [*EXAMPLES, *BENCHMARKS]
 # Scripts that show a theorem, with nothing for ranks to share.

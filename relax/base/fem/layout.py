@@ -168,8 +168,17 @@ class ControlLayout(Protocol):
         Of an expansion the derivative in the field becomes that in its numbers; of no controls (0,).
         """
 
-    def of_values(self, parts: Sequence[Array]) -> Array:
-        """The vector of what controls hold: as ``join``, of an expansion its numbers, (..., entries). Collective."""
+    def of_values(self, parts: Sequence[Array], *, dual: bool = False) -> Array:
+        """The vector of what controls hold: as ``join``, of an expansion its numbers, (..., entries). Collective.
+
+        ``dual``: of derivatives in these.
+        """
+
+    def values(self, vector: Array, *, dual: bool = False) -> list[Array]:
+        """The inverse of ``of_values`` for one vector (size,): owned values of fields, entries of all others. Local.
+
+        Under the owned layout ranks other than 0 have none of those entries.
+        """
 
     def dot(self, a: Array, b: Array) -> float:
         """The inner product over all ranks of two vectors (size,). Collective."""
@@ -243,8 +252,12 @@ class Replicated:
     def join(self, parts: Sequence[Array]) -> Array:
         return self._whole(_collected(self._controls, parts), dual=True)
 
-    def of_values(self, parts: Sequence[Array]) -> Array:
-        return self._whole(parts, dual=False)
+    def of_values(self, parts: Sequence[Array], *, dual: bool = False) -> Array:
+        return self._whole(parts, dual=dual)
+
+    def values(self, vector: Array, *, dual: bool = False) -> list[Array]:
+        pieces = zip(self._spaces, self._ends[:-1], self._ends[1:], strict=True)
+        return [vector[a:b] if s is None else s.spread(vector[a:b], dual=dual)[: s.num_owned] for s, a, b in pieces]
 
     def _whole(self, parts: Sequence[Array], *, dual: bool) -> Array:
         return _strung([p if s is None else s.gather(p, dual=dual) for s, p in zip(self._spaces, parts, strict=True)])
@@ -311,9 +324,12 @@ class Owned:
     def join(self, parts: Sequence[Array]) -> Array:
         return self.of_values(_collected(self._controls, parts))
 
-    def of_values(self, parts: Sequence[Array]) -> Array:
+    def of_values(self, parts: Sequence[Array], *, dual: bool = False) -> Array:
         lengths = np.diff(self._ends)
         return _strung([p[..., :n] for p, n in zip(parts, lengths, strict=True)])
+
+    def values(self, vector: Array, *, dual: bool = False) -> list[Array]:
+        return [vector[a:b] for a, b in zip(self._ends[:-1], self._ends[1:], strict=True)]
 
     def dot(self, a: Array, b: Array) -> float:
         return parallel.dot(self._comm, a, b)

@@ -15,6 +15,7 @@ from relax.base.checks import FRACTION, at_least, number_in, one_of
 from relax.base.fem.layout import ControlLayout
 from relax.base.types import Array
 from relax.engine.protocols import Map
+from relax.invert.active_set import step_within_bounds
 from relax.invert.cg import SearchDirection, conjugate_gradients
 from relax.invert.loop import Iterate, iterate
 from relax.invert.objective import Callback, Objective, Trial
@@ -23,6 +24,9 @@ from relax.invert.result import Result
 
 # With jacobian="auto": at most so many rows, and so many numbers on a rank (160 MB; the step holds a few such arrays).
 _MATRIX_ROWS, _MATRIX_ENTRIES = 200, 20_000_000
+# Which entries bounds hold is seen from Newton's step: a loose one holds others, and takes more steps in all (twice as
+# many for a source in a Poisson equation, on any mesh).
+_FORCING, _FORCING_WITHIN_BOUNDS = 0.5, 0.01
 
 
 def gauss_newton(
@@ -88,7 +92,7 @@ def gauss_newton(
     if cg_rtol is not None:
         number_in(cg_rtol, FRACTION, "cg_rtol")
     objective = Objective(G, data, noise, prior)
-    method = _Newton(_use_matrix(G, jacobian), hessian == "newton", max_cg, cg_rtol)
+    method = NewtonCG(use_matrix(G, jacobian), hessian == "newton", max_cg, cg_rtol)
     return iterate(
         objective, method, m0, rtol=rtol, atol=atol, max_steps=max_steps, max_halvings=max_halvings,
         callback=callback, checkpoint=checkpoint,
@@ -96,7 +100,7 @@ def gauss_newton(
 
 
 @dataclass(frozen=True)
-class _Newton:
+class NewtonCG:
     """H p = −g, solved exactly or by conjugate gradients."""
 
     use_matrix: bool
@@ -110,15 +114,28 @@ class _Newton:
         if J is not None and not self.is_whole:
             return _exact(point, J)
         # The last step need not go far below the goal: it would cost products that change nothing.
-        forcing = max(min(0.5, math.sqrt(here.size / start_size)), min(0.5, 0.1 * goal / here.size))
+        first = _FORCING if here.free is None else _FORCING_WITHIN_BOUNDS
+        forcing = max(min(first, math.sqrt(here.size / start_size)), min(0.5, 0.1 * goal / here.size))
+        objective, data_hessian = point.objective, _data_hessian(point, J, newton=self.is_whole)
+        if here.free is not None:
+            share = objective.metric_share
+
+            def hessian(v: Array) -> Array:
+                Hv = data_hessian(v) + point.control_hessian(v)
+                return Hv + share * objective.prior.precision(v) if share else Hv
+
+            way = step_within_bounds(here, hessian, rtol=forcing, max_iterations=self.max_cg)
+            if way is not None:
+                return way
         return conjugate_gradients(
-            _data_hessian(point, J, newton=self.is_whole),
-            point.objective.prior.covariance,
-            -here.g,
+            lambda v: here.freed(data_hessian(v) + point.control_hessian(v)),
+            lambda v: objective.riesz(v, here.free),
+            -here.freed(here.g),
             -here.Cg,
-            point.objective.G.dot,
+            objective.G.dot,
             rtol=forcing if self.cg_rtol is None else self.cg_rtol,
             max_iterations=self.max_cg,
+            share=objective.metric_share,
         )
 
     def told(self, step: Array, before: Iterate, after: Iterate) -> None:
@@ -131,7 +148,8 @@ class _Newton:
         """Nothing is kept: the forcing term needs the gradient at the start, which is in the history."""
 
 
-def _use_matrix(G: Map, jacobian: str) -> bool:
+def use_matrix(G: Map, jacobian: str) -> bool:
+    """Whether the Jacobian is made, by the word of ``gauss_newton``. Collective."""
     one_of(jacobian, ("auto", "matrix", "products"), "jacobian")
     if jacobian != "auto":
         return jacobian == "matrix"
@@ -149,13 +167,14 @@ def _exact(point: Trial, J: Array) -> SearchDirection:
     (the posterior mean of the linear Gaussian model, for example Tarantola, Inverse Problem Theory, SIAM 2005). With
     C = L Lᵀ it costs size_out applications of Lᵀ, all at once, and one of C.
     """
-    objective, prior = point.objective, point.objective.prior
+    prior = point.objective.prior
+    weighing = point.objective.misfits[0][1].weighing
     q = point.m - prior.mean
     # In units of the noise, so that the matrix is I plus a positive one.
-    scaled = J / objective.noise[:, None]
+    scaled = weighing.root(J.T).T
     LtJt = prior.color_adjoint(scaled)
     sums = _sum(point, np.column_stack([LtJt @ LtJt.T, scaled @ q]))
-    z = np.linalg.solve(np.eye(len(J)) + sums[:, :-1], sums[:, -1] - point.residual)
+    z = np.linalg.solve(np.eye(len(J)) + sums[:, :-1], sums[:, -1] - weighing.root(point.residuals[0]))
     dual = z @ scaled
     return SearchDirection(prior.covariance(dual) - q, dual - prior.gradient(point.m))
 
@@ -165,15 +184,13 @@ def _data_hessian(point: Trial, J: Array | None, *, newton: bool) -> Callable[[A
 
     Collective to call. Without the matrix J products with the linearisation are used.
     """
-    objective, lin = point.objective, point.lin
-    weights = 1.0 / objective.noise**2
+    if J is None:
+        return lambda v: point.data_hessian(v, newton=newton)
+    lin, weighing = point.lin, point.objective.misfits[0][1].weighing
 
     def product(v: Array) -> Array:
-        if J is None:
-            Hv = lin.vjp(weights * lin.jvp(v))
-        else:
-            Hv = (weights * _sum(point, J @ v)) @ J
-        return Hv + lin.hvp(point.residual / objective.noise, v) if newton else Hv
+        Hv = weighing.weigh(_sum(point, J @ v)) @ J
+        return Hv + lin.hvp(point.seeds[0], v) if newton else Hv
 
     return product
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from relax.base.checkpoint import Checkpoint
@@ -62,7 +63,7 @@ def lbfgs(
         SolveFailed: when a solve fails elsewhere than at a trial step.
     """
     return iterate(
-        Objective(G, data, noise, prior), _Bfgs(memory), m0,
+        Objective(G, data, noise, prior), LimitedBFGS(memory), m0,
         rtol=rtol, atol=atol, max_steps=max_steps, max_halvings=max_halvings, callback=callback,
         checkpoint=checkpoint,
     )  # fmt: skip
@@ -78,27 +79,29 @@ class _Pair:
     scale: float
 
 
-class _Bfgs:
+class LimitedBFGS:
     """−H g with H the approximation of the inverse Hessian that the last steps give."""
 
     def __init__(self, memory: int) -> None:
         self._pairs: deque[_Pair] = deque(maxlen=at_least(memory, 0, "memory"))
 
     def direction(self, here: Iterate, *, start_size: float, goal: float) -> SearchDirection:
-        prior, dot = here.point.objective.prior, here.point.objective.G.dot
-        q = here.g.copy()
+        objective, dot = here.point.objective, here.point.objective.G.dot
+        pairs = list(self._pairs) if here.free is None else _freed(here, self._pairs)
+        q = here.freed(here.g)
+        if here.free is None:
+            q = q.copy()
         coefficients = []
-        for pair in reversed(self._pairs):
+        for pair in reversed(pairs):
             a = dot(pair.s, q) / pair.sy
             q -= a * pair.y
             coefficients.append(a)
-        p = prior.covariance(q)
-        if self._pairs:
-            p *= self._pairs[-1].scale
-        for pair, a in zip(self._pairs, reversed(coefficients), strict=True):
+        p = objective.riesz(q, here.free)
+        if pairs:
+            p *= pairs[-1].scale
+        for pair, a in zip(pairs, reversed(coefficients), strict=True):
             p += (a - dot(pair.y, p) / pair.sy) * pair.s
-        # The prior does not know how strongly the data bind: the first step is at most one standard deviation long.
-        return SearchDirection(-p, length=1.0 if self._pairs else 1.0 / max(1.0, here.size))
+        return SearchDirection(-p, length=1.0 if pairs else _first_length(here))
 
     def told(self, step: Array, before: Iterate, after: Iterate) -> None:
         dot = after.point.objective.G.dot
@@ -114,3 +117,27 @@ class _Bfgs:
         for *vectors, sy, scale in state["pairs"]:
             s, y = (layout.restored(kept, "a pair of the checkpoint") for kept in vectors)
             self._pairs.append(_Pair(s, y, sy, scale))
+
+
+def _first_length(here: Iterate) -> float:
+    """How far down the gradient the first step goes."""
+    objective, size = here.point.objective, here.size
+    if objective.metric_share > 0.0:
+        # The prior does not know how strongly the data bind: the first step is at most one standard deviation long.
+        return 1.0 / max(1.0, size)
+    # A parabola down to zero has its minimum there.
+    return 2.0 * abs(here.point.cost) / size**2 if here.point.cost else 1.0
+
+
+def _freed(here: Iterate, pairs: Iterable[_Pair]) -> list[_Pair]:
+    """Pairs on the free entries, of those that have positive curvature there; only the last needs its scale."""
+    objective, dot = here.point.objective, here.point.objective.G.dot
+    left = []
+    for pair in pairs:
+        s, y = here.freed(pair.s), here.freed(pair.y)
+        if (sy := dot(s, y)) > 1e-12 * abs(pair.sy):
+            left.append(_Pair(s, y, sy, 1.0))
+    if left:
+        last = left[-1]
+        left[-1] = replace(last, scale=last.sy / dot(last.y, objective.riesz(last.y, here.free)))
+    return left

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from relax.base.fem.layout import Kind
 from relax.base.types import Array
 from relax.errors import BadInput
@@ -36,6 +39,9 @@ class Prior(Protocol):
 
     def covariance(self, v: Array) -> Array:
         """C v for v of shape (..., size), dual to primal: the preconditioner of an optimiser."""
+
+    def restricted(self, v: Array, free: npt.NDArray[np.bool_]) -> Array:
+        """(C⁻¹_FF)⁻¹ v_F for the free entries F, zero elsewhere, for v of shape (size,): C where bounds hold some."""
 
     def whiten(self, m: Array) -> Array:
         """L⁻¹ (m − mean): independent standard normal entries when m is drawn from the prior."""

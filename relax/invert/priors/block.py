@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from relax.base.checks import several
 from relax.base.fem.layout import Kind
@@ -55,6 +56,11 @@ class BlockPrior:
     def covariance(self, v: Array) -> Array:
         """C v, prior by prior, for v of shape (..., size)."""
         return np.concatenate([p.covariance(x) for p, x in self._parts(v)], axis=-1)
+
+    def restricted(self, v: Array, free: npt.NDArray[np.bool_]) -> Array:
+        """(C⁻¹_FF)⁻¹ v_F for the free entries F, zero elsewhere, prior by prior, for one vector."""
+        masks = np.split(free, self._ends[:-1])
+        return np.concatenate([p.restricted(x, mask) for (p, x), mask in zip(self._parts(v), masks, strict=True)])
 
     def whiten(self, m: Array) -> Array:
         """L⁻¹ (m − mean), prior by prior."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from mpi4py import MPI
 
 from relax.base import parallel
@@ -74,6 +75,10 @@ class IdentityPrior:
     def covariance(self, v: Array) -> Array:
         """std² v."""
         return v * self.std**2
+
+    def restricted(self, v: Array, free: npt.NDArray[np.bool_]) -> Array:
+        """std² v on the free entries, zero elsewhere."""
+        return np.where(free, v * self.std**2, 0.0)
 
     def whiten(self, m: Array) -> Array:
         """(m − mean) / std."""

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import basix
 import numpy as np
+import numpy.typing as npt
 import ufl
 from dolfinx import fem, la
 from dolfinx.fem import petsc
@@ -21,10 +22,12 @@ from relax.base.fem.layout import ControlLayout, Kind, SpaceLayout, as_rows, con
 from relax.base.fem.submeshes import boundary_measure
 from relax.base.la.linear import LinearSolver
 from relax.base.la.options import DIRECT_SYMMETRIC, Options, merged, same_on_all_ranks
+from relax.base.la.work import work_vectors
 from relax.base.log import logger
 from relax.base.types import Array
 from relax.errors import BadInput
 from relax.invert.priors.identity import vector_of
+from relax.invert.restricted import RestrictedInverse
 
 # Right-hand sides that go through one block solve; more are taken in turns, to bound the memory.
 _BLOCK = 64
@@ -182,6 +185,22 @@ class SmoothnessPrior:
         """C v for v of shape (..., size), dual to primal: two solves, all rows at once."""
         return self._join(self._solve(self._solve(self._rows(v, "v")) * self._mass), v)
 
+    def restricted(self, v: Array, free: npt.NDArray[np.bool_]) -> Array:
+        """(C⁻¹_FF)⁻¹ v_F for the free entries F, zero elsewhere, for one vector: a factor for each F."""
+        owned = self._layout.values(free.astype(np.float64))[0] > 0.5
+        return self._join(self._precision.solve(self._rows(v, "v")[0], owned), v)
+
+    @cached_property
+    def _precision(self) -> RestrictedInverse:
+        """A D⁻¹ A, assembled: it has the neighbours of neighbours."""
+        scaled = self._matrix.copy()
+        with work_vectors(scaled) as (inverse, _):
+            inverse.array[:] = 1.0 / self._mass
+            scaled.diagonalScale(inverse)
+        product = self._matrix.matMult(scaled)
+        scaled.destroy()
+        return RestrictedInverse(product, "relax_prior_")
+
     def whiten(self, m: Array) -> Array:
         """L⁻¹ (m − mean), of shape (..., size): independent standard normal entries when m is drawn from the prior."""
         return self._join(self._apply(self._rows(m, "m", self.mean)) / self._root, m)
@@ -213,6 +232,8 @@ class SmoothnessPrior:
     def close(self) -> None:
         """Free the operator and its factor; the prior is of no use afterwards."""
         self._solver.destroy()
+        if "_precision" in self.__dict__:
+            self._precision.close()
         for item in (self._matrix, self._in, self._out):
             item.destroy()
 

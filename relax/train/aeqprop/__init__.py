@@ -1,6 +1,6 @@
 """Learning by settling."""
 
-from relax.train.aeqprop.energy import Energy, Misfit
+from relax.train.aeqprop.energy import Energy
 from relax.train.aeqprop.learner import Aeqprop, SettlingReport
 
-__all__ = ["Aeqprop", "Energy", "Misfit", "SettlingReport"]
+__all__ = ["Aeqprop", "Energy", "SettlingReport"]

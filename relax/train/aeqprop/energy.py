@@ -1,21 +1,18 @@
-"""What settles: an energy in a state and parameters, and the cost that nudges it."""
+"""What settles: an energy in a state and parameters, and what may nudge it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import ufl
 from dolfinx import fem
 
-from relax.base.checks import array_like, of_kind, positive, several
+from relax.base.checks import several
 from relax.base.fem.expansion import Expansion
 from relax.base.fem.pointwise import refuse_laws
-from relax.base.types import Array
-from relax.errors import BadInput, BadProblem
-from relax.observe.base import Observable
+from relax.errors import BadProblem
+from relax.invert.misfit import Misfit
 from relax.problem.problem import check_conditions, check_form, check_name, gives
 
 
@@ -65,51 +62,16 @@ class Energy:
                 raise BadProblem(f"Energy: parameters[{i}] gives boundary values of the state; expected it in E alone")
 
 
-class Misfit:
-    """C = ½ |G(s) - y|² / σ².
-
-    Args:
-        G: an observable of the state. Each of its numbers costs a solve in each of Newton's steps, which take G for
-            linear about where they are.
-        data: y, (size,); None where each step brings its own.
-        noise: σ.
+def check_cost(misfit: Misfit, energy: Energy) -> None:
+    """Refuse a misfit that is no cost of an energy. Local.
 
     Raises:
-        BadInput: for arguments that do not fit.
+        BadProblem: then.
     """
-
-    def __init__(self, G: Observable, data: Any = None, noise: float = 1.0) -> None:
-        of_kind(G, Observable, "a relax.Observable", "Misfit: G")
-        self.observable = G
-        self.noise = positive(noise, "Misfit: noise")
-        self.data = None if data is None else data_of(data, G.size, "Misfit: data")
-        if self.data is not None and self.data.ndim != 1:
-            raise BadInput(f"Misfit: data: expected {G.size} finite numbers, got shape {self.data.shape}")
-
-    def check_energy(self, energy: Energy) -> None:
-        """Refuse an energy that this is no cost of. Local.
-
-        Raises:
-            BadProblem: then.
-        """
-        self.observable.check_state(energy.state)
-        if self.observable.needs_steps:
-            raise BadProblem("Misfit: G looks at the steps of an Evolution; expected an observable of a single state")
-        if any(theta is p for theta in energy.parameters for p in self.observable.parameters):
-            raise BadProblem("Misfit: G holds a parameter of the energy; expected an observable of the state alone")
-
-
-def data_of(data: Any, size: int, what: str) -> Array:
-    """Data as an array, (size,), or (k, size) of several samples. Local.
-
-    Raises:
-        BadInput: for another length, for what is not real, and for what is not finite.
-    """
-    try:
-        y = np.asarray(array_like(data, what))
-        y = y if np.iscomplexobj(y) else np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
-        raise BadInput(f"{what}: expected {size} finite numbers for each sample, got {data!r:.80}") from cause
-    if y.shape[-1:] != (size,) or np.iscomplexobj(y) or not np.isfinite(y).all():
-        raise BadInput(f"{what}: expected {size} finite numbers for each sample, got {y.dtype} of shape {y.shape}")
-    return y
+    if misfit.weighing is not None:
+        raise BadProblem("Misfit: G is a map; expected an observable of the energy's state")
+    misfit.observable.check_state(energy.state)
+    if misfit.observable.needs_steps:
+        raise BadProblem("Misfit: G looks at the steps of an Evolution; expected an observable of a single state")
+    if any(theta is p for theta in energy.parameters for p in misfit.observable.parameters):
+        raise BadProblem("Misfit: G holds a parameter of the energy; expected an observable of the state alone")

@@ -16,9 +16,10 @@ from relax.base.fem.forms import given_back_on_failure
 from relax.base.teams import Teams, check_teams
 from relax.base.types import Array
 from relax.errors import BadInput, SolveFailed
+from relax.invert.misfit import Misfit
 from relax.train.aeqprop.box import box_of
 from relax.train.aeqprop.device import MOST_STEERING, NOT_STEERED, STEERED, Device, Settles
-from relax.train.aeqprop.energy import Energy, Misfit
+from relax.train.aeqprop.energy import Energy, check_cost
 from relax.train.aeqprop.metric import Metric
 from relax.train.aeqprop.newton import DOWNWARDS
 from relax.train.aeqprop.samples import Batch, samples_of
@@ -122,7 +123,7 @@ class Aeqprop:
                 raise BadInput(f"Aeqprop: expected a relax.Misfit and no theta= for an Energy, got {misfit!r:.80}")
             if noise:
                 raise BadInput("Aeqprop: noise: expected none with a relax.Energy, which settles exactly")
-            misfit.check_energy(energy)
+            check_cost(misfit, energy)
             comm = energy.state.function_space.mesh.comm
             if teams is not None and comm.size != teams.space.size:
                 raise BadInput(

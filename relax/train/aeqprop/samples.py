@@ -16,8 +16,9 @@ from relax.base.fem.expansion import Expansion
 from relax.base.fem.forms import Control, values_of
 from relax.base.types import Array
 from relax.errors import BadInput
+from relax.invert.misfit import Misfit, data_of
 from relax.problem.problem import gives
-from relax.train.aeqprop.energy import Energy, Misfit, data_of
+from relax.train.aeqprop.energy import Energy
 
 
 class Sample(NamedTuple):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from relax.base.types import Array
-from relax.train.aeqprop.energy import Energy, Misfit
+from relax.invert.misfit import Misfit
+from relax.train.aeqprop.energy import Energy
 from relax.train.aeqprop.factor import StateFactor
 from relax.train.aeqprop.metric import Metric
 from relax.train.aeqprop.newton import least

@@ -17,8 +17,9 @@ from relax.base.fem.quadrature import with_fixed_degrees
 from relax.base.la.work import work_vectors
 from relax.base.types import Array
 from relax.errors import BadProblem
+from relax.invert.misfit import Misfit
 from relax.problem.boundary import ExpressionCondition
-from relax.train.aeqprop.energy import Energy, Misfit
+from relax.train.aeqprop.energy import Energy
 
 
 class EnergyTerms:
