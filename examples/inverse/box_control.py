@@ -1,7 +1,7 @@
 """Heating within limits, against a closed form. Run: python3 examples/inverse/box_control.py
 
-Which source f, between -0.5 and 0.8, of -Δu = f + e in the unit square, u = 0 around it, brings u nearest to d at the price
-of α/2 ∫ f² dx (dimensionless)? With e and d made so that u = sin πx sin πy, and α φ solves the adjoint equation,
+Which source f, between -0.5 and 0.8, of -Δu = f + e in the unit square, u = 0 around it, brings u nearest to d at the
+price of α/2 ∫ f² dx (dimensionless)? With e and d made so that u = sin πx sin πy, and α φ solves the adjoint equation,
 φ = sin πx sin 2πy, the answer is φ cut off at the limits. Steps do not depend on the mesh.
 """
 

@@ -170,6 +170,10 @@ class Objective:
             return self.prior.covariance(g)
         return np.asarray(self.prior.restricted(g, free))
 
+    def scipy(self) -> ScipyFunctions:
+        """J for optimisers of other software: ``fun``, ``jac`` and ``hessp``. Collective."""
+        return ScipyFunctions(self)
+
 
 def _has_map(part: Any) -> bool:
     return isinstance(part, Misfit) or hasattr(part, "linearize")
@@ -185,10 +189,6 @@ def _check_same_controls(G: Map, other: Map) -> None:
             f"J: expected terms of the same controls in the same order and layout, got maps of {len(mine)} controls in "
             f"layout={G.layout.kind!r} and of {len(its)} in layout={other.layout.kind!r}"
         )
-
-    def scipy(self) -> ScipyFunctions:
-        """J for optimisers of other software: ``fun``, ``jac`` and ``hessp``. Collective."""
-        return ScipyFunctions(self)
 
 
 class Trial:
