@@ -42,8 +42,12 @@ from relax.invert import gauss_newton as gauss_newton
 from relax.invert import lbfgs as lbfgs
 from relax.invert import minimize as minimize
 from relax.invert.priors import BlockPrior as BlockPrior
+from relax.invert.priors import FormPrior as FormPrior
 from relax.invert.priors import IdentityPrior as IdentityPrior
+from relax.invert.priors import PinnedPrior as PinnedPrior
 from relax.invert.priors import SmoothnessPrior as SmoothnessPrior
+from relax.invert.priors import TimePrior as TimePrior
+from relax.invert.priors import TotalVariation as TotalVariation
 from relax.jobs.view.picture import picture as picture
 from relax.layer import ComplexLayer as ComplexLayer
 from relax.layer import LearnedCoefficient as LearnedCoefficient

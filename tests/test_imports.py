@@ -294,7 +294,8 @@ PUBLIC = {
         "relax.engine.verify": "MapReport check_map",
         "relax.errors": "BadInput BadProblem CheckFailed NotConverged PointsOutsideMesh RelaxError SolveFailed",
         "relax.invert": "Cost Misfit Result Stats Status gauss_newton lbfgs minimize",
-        "relax.invert.priors": "BlockPrior IdentityPrior SmoothnessPrior",
+        "relax.invert.priors": "BlockPrior FormPrior IdentityPrior PinnedPrior SmoothnessPrior TimePrior "
+        "TotalVariation",
         "relax.jobs.view.picture": "picture",
         "relax.layer": "ComplexLayer LearnedCoefficient ResidualLoss SolutionLayer graph",
         "relax.observe": "AtSteps ExpressionField ExpressionValues FieldValues Functional Observable PointValues Stack "

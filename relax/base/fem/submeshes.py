@@ -152,6 +152,23 @@ def boundary_measure(domain: mesh.Mesh) -> ufl.Measure:
     return ufl.Measure("ds", domain=domain, subdomain_data=tags)(1)
 
 
+def check_both_sides(domain: mesh.Mesh, what: str) -> None:
+    """Refuse a mesh whose facets between two ranks have a cell of one of them alone. Collective.
+
+    Raises:
+        BadInput: on every rank, with how many: DOLFINx leaves such facets out of integrals over dS.
+    """
+    topology, tdim = domain.topology, domain.topology.dim
+    outer = outer_facets(domain)
+    beside = np.diff(topology.connectivity(tdim - 1, tdim).offsets)
+    alone = np.flatnonzero(beside[: topology.index_map(tdim - 1).size_local] == 1)
+    if count := parallel.total(domain.comm, int(np.count_nonzero(~np.isin(alone, outer)))):
+        raise BadInput(
+            f"{what}: {count} facets between cells of two ranks are known with one of the cells alone; expected a mesh "
+            "with ghost_mode=GhostMode.shared_facet, as relax.meshes makes them"
+        )
+
+
 def check_meshes(form: ufl.Form, what: str) -> None:
     """Refuse a form with what is on another mesh, unless that is a part over which its integral goes. Collective.
 

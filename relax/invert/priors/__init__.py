@@ -2,7 +2,20 @@
 
 from relax.invert.priors.base import Prior
 from relax.invert.priors.block import BlockPrior
+from relax.invert.priors.form import FormPrior
 from relax.invert.priors.identity import IdentityPrior
+from relax.invert.priors.in_time import TimePrior
+from relax.invert.priors.pinned import PinnedPrior
 from relax.invert.priors.smoothness import SmoothnessPrior
+from relax.invert.priors.total_variation import TotalVariation
 
-__all__ = ["BlockPrior", "IdentityPrior", "Prior", "SmoothnessPrior"]
+__all__ = [
+    "BlockPrior",
+    "FormPrior",
+    "IdentityPrior",
+    "PinnedPrior",
+    "Prior",
+    "SmoothnessPrior",
+    "TimePrior",
+    "TotalVariation",
+]

@@ -55,6 +55,9 @@ class Prior(Protocol):
     def sample(self, seed: int) -> Array:
         """A draw from the prior."""
 
+    def variance(self, *, samples: int | None = None, seed: int = 0) -> Array:
+        """The diagonal of C, a control vector: exactly, or from so many draws."""
+
     def close(self) -> None:
         """Free what PETSc holds."""
 

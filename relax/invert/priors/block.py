@@ -79,6 +79,10 @@ class BlockPrior:
         seeds = np.random.SeedSequence(seed).generate_state(len(self.priors), np.uint64)
         return np.concatenate([p.sample(int(s)) for p, s in zip(self.priors, seeds, strict=True)])
 
+    def variance(self, *, samples: int | None = None, seed: int = 0) -> Array:
+        """The variance of each entry, prior by prior."""
+        return np.concatenate([p.variance(samples=samples, seed=seed) for p in self.priors])
+
     def close(self) -> None:
         """Close each prior."""
         for prior in self.priors:

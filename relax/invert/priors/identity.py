@@ -97,6 +97,10 @@ class IdentityPrior:
         key = [seed] if self.kind == "replicated" else [seed, self.comm.rank]
         return self.color(np.random.default_rng(key).standard_normal(self.size))
 
+    def variance(self, *, samples: int | None = None, seed: int = 0) -> Array:
+        """std² in each entry, whatever the arguments."""
+        return np.full(self.size, self.std**2)
+
     def close(self) -> None:
         """Nothing to free."""
 
