@@ -232,7 +232,10 @@ def test_first_guess_and_data_are_live():
     g.interpolate(lambda x: 2.0 + x[0])
     held = fem.Function(lam.function_space)
     some = fem.locate_dofs_geometrical(lam.function_space, lambda x: x[0] < 0.75)
-    equations = [(u - 1.0) * v * dx, (lam**2 - g**2) * mu * ds(metadata={"quadrature_rule": "vertex"})]
+    equations = [
+        (u - 1.0) * v * dx,
+        (lam**2 - g**2) * mu * ds(metadata={"quadrature_rule": "vertex", "quadrature_degree": 1}),
+    ]
     bcs = [fem.dirichletbc(held, some)]
     problem = relax.Problem(residual=equations, state=[u, lam], bcs=bcs)
     for sign in (1.0, -1.0):
@@ -325,6 +328,29 @@ def test_halves_joined_by_a_multiplier():
         if COMM.size < 3:
             m0[2:] = 0.1 * np.cos(np.arange(G.size_in - 2))
             assert relax.check_map(G, m0).adjoint_gap < 1e-12
+
+
+def test_data_in_time():
+    """c_t = Δc in the left half, held at 1 + t y on its left side, which data say; u, on the whole, is c there."""
+    domain = meshes.unit_square(2)
+    (left, _), over, _, _ = halves(domain)
+    spaces = [fem.functionspace(m, ("Lagrange", degree)) for m, degree in ((domain, 1), (left, 2))]
+    u, c, c_n = (fem.Function(spaces[i]) for i in (0, 1, 1))
+    g, (v, q) = fem.Function(spaces[1]), (ufl.TestFunction(V) for V in spaces)
+    equations = [u * v * over(2) + (u - c) * v * over(1), ((c - c_n) / 0.1 * q + inner(grad(c), grad(q))) * over(1)]
+    at_left = fem.locate_dofs_geometrical(spaces[1], lambda x: np.isclose(x[0], 0.0))
+    step = relax.Problem(residual=equations, state=[u, c], bcs=[fem.dirichletbc(g, at_left)], name="data")
+    data = {g: lambda t: lambda x: 1.0 + t * x[1]}
+    march = relax.Evolution(
+        step=step, previous=[None, c_n], initial=[0.0, lambda x: x[0]], num_steps=4, data=data, dt=0.1
+    )
+    seen = relax.FieldValues(spaces[1])
+    with relax.ReducedMap(march, relax.AtSteps(seen, [0, 2, 4])) as G:
+        x = seen.coordinates
+        for t, values in zip((0.0, 0.2, 0.4), G([]).reshape(3, -1), strict=True):
+            held = x[:, 0] == 0.0
+            close(values[held], 1.0 + t * x[held, 1] if t > 0.0 else x[held, 0])
+            assert np.ptp(values[~held]) > 0.0
 
 
 def solved_by_dolfinx(equations, states, bcs):
