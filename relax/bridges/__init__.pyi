@@ -1,0 +1,1 @@
+from relax.bridges import umbridge as umbridge
