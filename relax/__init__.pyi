@@ -17,6 +17,7 @@ from relax.base.la.options import DIRECT as DIRECT
 from relax.base.la.options import DIRECT_SYMMETRIC as DIRECT_SYMMETRIC
 from relax.base.la.options import NEWTON as NEWTON
 from relax.base.teams import Teams as Teams
+from relax.bridges import jax as jax
 from relax.bridges import umbridge as umbridge
 from relax.engine.controls import control_values as control_values
 from relax.engine.dual_weighted import ErrorEstimate as ErrorEstimate

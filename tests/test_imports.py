@@ -285,7 +285,7 @@ PUBLIC = {
         "relax.base.fem.coefficients": "interpolated",
         "relax.base.la.options": "AMG_CG AMG_GMRES DIRECT DIRECT_SYMMETRIC NEWTON",
         "relax.base.teams": "Teams",
-        "relax.bridges": "umbridge",
+        "relax.bridges": "jax umbridge",
         "relax.engine.controls": "control_values",
         "relax.engine.dual_weighted": "ErrorEstimate dual_weighted_residual",
         "relax.engine.eigen": "EigenMap",
@@ -308,7 +308,7 @@ PUBLIC = {
         "relax.train": "HalfInverse gauss_newton_inverse lbfgs_inverse physical_gradient",
         "relax.train.aeqprop": "Energy",
     },
-    "relax.bridges": {"relax.bridges": "umbridge"},
+    "relax.bridges": {"relax.bridges": "jax umbridge"},
     "relax.discovery": {
         "relax.base.fem.unknown": "unknown",
         "relax.discovery.compact": "Bumps bumps",

@@ -1,1 +1,2 @@
+from relax.bridges import jax as jax
 from relax.bridges import umbridge as umbridge
