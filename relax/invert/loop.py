@@ -17,7 +17,8 @@ from relax.base.types import Array
 from relax.errors import BadInput
 from relax.invert import table
 from relax.invert.cg import SearchDirection
-from relax.invert.objective import Callback, Objective, Recorder, Trial, backtrack
+from relax.invert.line_search import backtrack
+from relax.invert.objective import Callback, Objective, Recorder, Trial
 from relax.invert.result import Result, Status
 
 _SMALL_STEP = 1e-12
@@ -140,8 +141,12 @@ def iterate(
     max_halvings: int,
     callback: Callback | None,
     checkpoint: Checkpoint | None = None,
+    history: list[dict[str, Any]] | None = None,
 ) -> Result:
-    """Lower the objective, step by step. Collective. The arguments are those of ``gauss_newton``."""
+    """Lower the objective, step by step. Collective. The arguments are those of ``gauss_newton``.
+
+    With ``history``, of a run of the same objective that ended at m0, it goes on: sizes are relative to its first.
+    """
     number_in(rtol, FRACTION, "rtol")
     if atol is not None:
         number_in(atol, AT_LEAST_0, "atol")
@@ -154,6 +159,10 @@ def iterate(
         of_kind(checkpoint, Checkpoint, "a relax.Checkpoint", "checkpoint")
         checkpoint.add(optimiser=run)
         checkpoint.restore()
+    if history:
+        run.m = m0
+        objective.count_anew()
+        recorder.go_on(history)
     dot = objective.G.dot
 
     def keep(*, now: bool) -> None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from relax.base.checks import at_least, one_of
+from relax.base.checks import FRACTION, at_least, number_in, one_of
 from relax.base.types import Array
 from relax.errors import BadInput
+from relax.invert.constraints import held_to
 from relax.invert.loop import Method, iterate
 from relax.invert.methods.gauss_newton import NewtonCG, use_matrix
 from relax.invert.methods.lbfgs import LimitedBFGS
 from relax.invert.objective import Callback, Objective
-from relax.invert.result import Result
+from relax.invert.result import Result, Status
 from relax.invert.terms import Weighted, weighted_of
 
 _MAX_STEPS = {"newton": 50, "gauss_newton": 50, "lbfgs": 500}
 _MAX_CG, _MEMORY, _MAX_HALVINGS = 500, 20, 40
+# A constraint holds that is violated by this share of its size.
+_FEASIBLE = 1e-8
 
 
 def minimize(
@@ -26,13 +34,14 @@ def minimize(
     *,
     method: str = "auto",
     bounds: Any = None,
+    constraints: Any = (),
     metric: Any = None,
     rtol: float = 1e-8,
     atol: float | None = None,
     max_steps: int | None = None,
     callback: Callback | None = None,
 ) -> Result:
-    """Minimise J, a sum of terms, over the controls, within bounds.
+    """Minimise J, a sum of terms, over the controls, within bounds and constraints.
 
     Collective. ::
 
@@ -58,6 +67,10 @@ def minimize(
             gradients alone. "auto": "newton" where a functional of the state is a term, else "gauss_newton".
         bounds: (low, high), either of them None for no bound: numbers, control vectors as arrays, Functions, or a list
             with one of these, or None, for each control. Bounds are on the degrees of freedom.
+        constraints: a list of (c, low, high), low <= c(m) <= high: c a UFL form in the controls, such as a volume
+            ``rho * ufl.dx``, or a map of one number; low and high numbers, the same for an equation, None for no bound.
+            They are met to 1e-8 of their size by an augmented Lagrangian: rounds of minimisation of
+            J + ½ μ dist(c + λ/μ, [low, high])², each from where the one before ended.
         metric: K: a prior; "L2" or "H1", or a list of these for each control; by default the first prior of J, else
             "L2". Of numbers it is the sum of their squares, of a control in steps the sum over the steps.
         rtol: the run ends when |g| <= rtol |g₀|.
@@ -79,14 +92,49 @@ def minimize(
     """
     one_of(method, ("auto", *_MAX_STEPS), "method")
     chosen = _chosen(weighted_of(J)) if method == "auto" else method
-    objective = Objective(J, metric=metric, bounds=bounds)
+    objective = Objective(J, metric=metric, bounds=bounds, constraints=constraints)
     if m0 is None and not objective.priors:
         raise BadInput("m0: expected a control vector to start from, where J has no prior whose mean it could be")
-    return iterate(
-        objective, _method(chosen, objective), m0, rtol=rtol, atol=atol,
+    steps = partial(
+        iterate, atol=atol, max_halvings=_MAX_HALVINGS, callback=callback,
         max_steps=_MAX_STEPS[chosen] if max_steps is None else at_least(max_steps, 0, "max_steps"),
-        max_halvings=_MAX_HALVINGS, callback=callback,
     )  # fmt: skip
+    if objective.constraints:
+        return _within_constraints(objective, chosen, m0, number_in(rtol, FRACTION, "rtol"), steps)
+    return steps(objective, _method(chosen, objective), m0, rtol=rtol)
+
+
+def _within_constraints(
+    objective: Objective, chosen: str, m0: Array | None, rtol: float, steps: Callable[..., Result]
+) -> Result:
+    """Rounds of minimisation, each with better multipliers."""
+    dot = objective.G.dot
+    result: Result | None = None
+    with closing(objective.start(m0)) as here:
+        g = here.gradient()
+        own, normals = dot(g, objective.riesz(g, None)), here.normals()
+        for one, c, normal in zip(objective.constraints, here.constrained, normals, strict=True):
+            w = objective.riesz(normal, None)
+            Hw = here.data_hessian(w, newton=chosen == "newton") + here.control_hessian(w)
+            one.begin(c, dot(normal, w), dot(w, Hw + objective.metric_share * normal), here.cost)
+        for one, c, normal in zip(objective.constraints, here.constrained, normals, strict=True):
+            g = g + one.slope(c) * normal
+        # Sizes are relative to the gradient of J, not to that of a violation at the start.
+        rtol *= min(1.0, math.sqrt(own / max(dot(g, objective.riesz(g, None)), own))) if own > 0.0 else 1.0
+
+    def run() -> Array | None:
+        nonlocal result
+        start, history = (m0, None) if result is None else (result.value, result.history)
+        result = steps(objective, _method(chosen, objective), start, rtol=rtol, history=history)
+        if result.status in (Status.stopped_by_callback, Status.max_steps):
+            return None
+        with closing(objective.at(result.value)) as there:
+            return np.array(there.constrained)
+
+    holds = held_to(objective.constraints, run, rtol=_FEASIBLE)
+    assert result is not None
+    ended = result.status in (Status.stopped_by_callback, Status.max_steps)
+    return result if holds or ended else replace(result, status=Status.not_feasible)
 
 
 def _chosen(parts: list[Weighted]) -> str:

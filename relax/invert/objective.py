@@ -18,6 +18,7 @@ from relax.engine.linearization import Linearization
 from relax.engine.protocols import Map, check_has_controls, check_is_map
 from relax.errors import BadInput, SolveFailed
 from relax.invert.box import Box
+from relax.invert.constraints import constraints_of
 from relax.invert.form_cost import FormCost
 from relax.invert.metric import ControlMetric
 from relax.invert.misfit import Misfit
@@ -25,10 +26,9 @@ from relax.invert.priors.base import Prior, check_prior
 from relax.invert.result import Result, Stats, Status
 from relax.invert.scipy_bridge import ScipyFunctions
 from relax.invert.terms import weighted_of
+from relax.invert.weighing import Independent
 
 Callback = Callable[[dict[str, Any], Array], object]
-
-_SUFFICIENT_DECREASE = 1e-4
 
 
 class Objective:
@@ -45,6 +45,7 @@ class Objective:
         metric: what makes a direction of a gradient: names of a ``ControlMetric``, or one, or a prior; None for the
             first prior of J, or "L2" where it has none.
         bounds: (low, high) on m, or None.
+        constraints: (c, low, high) each.
 
     Attributes:
         G: the first map of J: its controls are the ones of all terms.
@@ -56,7 +57,7 @@ class Objective:
             for a prior whose vectors are not those of G; for terms of different controls.
     """
 
-    def __init__(self, J: Any, *of_data: Any, metric: Any = None, bounds: Any = None) -> None:
+    def __init__(self, J: Any, *of_data: Any, metric: Any = None, bounds: Any = None, constraints: Any = ()) -> None:
         if of_data:
             G, (data, noise, prior) = J, of_data
             check_is_map(G, "G")
@@ -79,6 +80,11 @@ class Objective:
             _check_same_controls(self.G, G)
         self.misfits = [(w, part) for w, part in parts if isinstance(part, Misfit)]
         self.functionals = [(w, part) for w, part in parts if hasattr(part, "linearize")]
+        self.constraints = constraints_of(self.G, constraints)
+        for one in self.constraints:
+            if one.map is not None and not any(one.map is G for G in self.maps):
+                _check_same_controls(self.G, one.map)
+                self.maps.append(one.map)
         self.forms = [(w, FormCost(part, self.G)) for w, part in parts if isinstance(part, ufl.Form)]
         self.priors: list[tuple[float, Prior]] = [
             (w, part) for w, part in parts if not _has_map(part) and not isinstance(part, ufl.Form)
@@ -117,7 +123,8 @@ class Objective:
     def is_data_and_prior(self) -> bool:
         """Whether J is one misfit and the prior that is the metric, without bounds."""
         one = len(self.misfits) == 1 and self.misfits[0][0] == 1.0 and len(self.priors) == 1
-        return one and not self.functionals and not self.forms and self.metric_share == 1.0 and self.box is None
+        alone = not self.functionals and not self.forms and not self.constraints and self.box is None
+        return one and alone and self.metric_share == 1.0
 
     def _check_prior(self, prior: Any, what: str) -> None:
         check_prior(prior, what)
@@ -147,6 +154,10 @@ class Objective:
     def solves(self) -> dict[str, int]:
         """How many forward, tangent and adjoint solves the maps have made since this objective was."""
         return {kind: number - self._counts_before[kind] for kind, number in self._counts().items()}
+
+    def count_anew(self) -> None:
+        """Count the solves from here on. Local."""
+        self._counts_before = self._counts()
 
     def count_from(self, solves: dict[str, int]) -> None:
         """Add those of an earlier process. Local."""
@@ -231,7 +242,18 @@ class Trial:
             self.seeds[i] += weight
         self.prior_cost = sum(w * prior.cost(m) for w, prior in objective.priors)
         self.prior_cost += sum(w * form.value(m) for w, form in objective.forms)
+        #: c of each constraint, and what it adds to the slope of J, as multiples of ∇c.
+        self.constrained: list[float] = []
+        for one in objective.constraints:
+            i = -1 if one.map is None else of_map[id(one.map)]
+            c = float(lins[i].value[0]) if one.form is None else one.form.value(m)
+            self.constrained.append(c)
+            if one.map is not None:
+                self.seeds[i] += one.slope(c)
+                self._weighings[i].append((one.curvature(c), Independent(np.ones(1))))
+        self._normals: list[Array] = []
         self.cost = self.misfit + self.prior_cost
+        self.cost += sum(one.value(c) for one, c in zip(objective.constraints, self.constrained, strict=True))
         self.noise_levels = math.sqrt(squares / max(count, 1.0)) if objective.misfits else math.nan
 
     @property
@@ -244,7 +266,27 @@ class Trial:
         objective = self.objective
         g = sum(lin.vjp(seed) for lin, seed in zip(self.lins, self.seeds, strict=True))
         g = sum((w * prior.gradient(self.m) for w, prior in objective.priors), start=g)
-        return np.asarray(sum((w * form.gradient(self.m) for w, form in objective.forms), start=g))
+        g = sum((w * form.gradient(self.m) for w, form in objective.forms), start=g)
+        return np.asarray(sum((y * normal for y, _, _, normal in self._held()), start=g))
+
+    def _held(self) -> list[tuple[float, float, FormCost, Array]]:
+        """Of each constraint on a form: y, μ, c and ∇c here."""
+        own = [(one, c) for one, c in zip(self.objective.constraints, self.constrained, strict=True) if one.form]
+        if len(self._normals) < len(own):
+            self._normals = [one.form.gradient(self.m) for one, _ in own if one.form]
+        return [
+            (one.slope(c), one.curvature(c), one.form, normal)
+            for (one, c), normal in zip(own, self._normals, strict=True)
+            if one.form
+        ]
+
+    def normals(self) -> list[Array]:
+        """∇c of each constraint: an adjoint solve for one of a map."""
+        of_map = {id(G): lin for G, lin in zip(self.objective.maps, self.lins, strict=True)}
+        return [
+            of_map[id(one.map)].vjp(np.ones(1)) if one.form is None else one.form.gradient(self.m)
+            for one in self.objective.constraints
+        ]
 
     def data_hessian(self, v: Array, *, newton: bool) -> Array:
         """What the maps make of the Hessian, times v, dual: Σ Jᵀ P J v, and for Newton what their curvature does."""
@@ -267,6 +309,8 @@ class Trial:
         for weight, prior in objective.priors:
             if prior is not objective.prior:
                 Hv = Hv + weight * prior.precision(v)
+        for y, weight, form, normal in self._held():
+            Hv = Hv + y * form.hessian(self.m, v) + (weight * objective.G.dot(normal, v)) * normal
         return Hv
 
     def hessian(self, v: Array) -> Array:
@@ -279,50 +323,6 @@ class Trial:
         """Free the linearisations."""
         for lin in self.lins:
             lin.close()
-
-
-def backtrack(
-    objective: Objective, start: Trial, direction: Array, slope: float, *, length: float, max_halvings: int,
-    gradient: Array | None = None,
-) -> tuple[Trial | None, float]:  # fmt: skip
-    """Halve the step until J decreases enough (Armijo 1966): J(m + t p) <= J(m) + 1e-4 t slope. Collective.
-
-    A trial at which the forward solve fails, or J is not finite, is rejected like any other. With bounds the trial is
-    projected onto them, and its decrease is measured by the gradient along the step that is left (Bertsekas, SIAM J.
-    Control Optim. 20 (1982) 221–246).
-
-    Args:
-        objective: J.
-        start: the point to go from.
-        direction: p, primal.
-        slope: the derivative of J along p, negative.
-        length: the first t.
-        max_halvings: give up after so many.
-        gradient: at the start, with bounds.
-
-    Returns:
-        The new point and t, or None and 0.
-    """
-    # Near the minimum the decrease drowns in the rounding of J; there the step is taken on the word of the gradient.
-    rounding = 1e-13 * abs(start.cost)
-    t = length
-    for _ in range(max_halvings + 1):
-        m, expected = start.m + t * direction, t * slope
-        if objective.box is not None and gradient is not None:
-            m = objective.box.project(m)
-            expected = objective.G.dot(gradient, m - start.m)
-        try:
-            trial = objective.at(m) if expected < 0.0 else None
-        except SolveFailed as failure:
-            logger.info("trial step of length %.3g rejected: %s", t, failure)
-            trial = None
-        if trial is not None:
-            is_lower = trial.cost <= start.cost + _SUFFICIENT_DECREASE * expected + rounding
-            if is_lower and math.isfinite(trial.cost):
-                return trial, t
-            trial.close()
-        t /= 2.0
-    return None, 0.0
 
 
 class Recorder:

@@ -20,6 +20,7 @@ class Status(Enum):
     max_steps = "stopped after max_steps without reaching rtol"
     line_search_failed = "stopped: no step along the search direction lowered the cost"
     stopped_by_callback = "stopped because the callback asked for it"
+    not_feasible = "stopped: a constraint does not hold"
 
 
 _ADVICE = {
@@ -30,6 +31,7 @@ _ADVICE = {
         "check the derivatives with relax.check_map(G), and that the forward solves are more accurate than rtol asks"
     ),
     Status.stopped_by_callback: "continue from result.value as m0",
+    Status.not_feasible: "see that some control within the bounds meets the constraints, or start nearer to one",
 }
 
 

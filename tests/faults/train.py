@@ -177,7 +177,7 @@ MUTANTS = [
         "a Constant that is a boundary value is no input",
     ),
     Mutant(
-        "if any(theta is p for theta in energy.parameters for p in self.observable.parameters):",
+        "if any(theta is p for theta in energy.parameters for p in misfit.observable.parameters):",
         "if False:",
         "test_aeqprop_doubtful.py -k misfits",
         "a misfit that depends on a parameter itself",
