@@ -93,7 +93,8 @@ class Objective:
             self._check_prior(prior, "prior")
         self.box = None if bounds is None else Box(self.G, bounds)
         if metric is None:
-            own = [prior for w, prior in self.priors if w > 0.0]
+            # A penalty with a Hessian of its own at each control, such as total variation, is no metric.
+            own = [prior for w, prior in self.priors if w > 0.0 and not hasattr(prior, "hessian")]
             metric = own[0] if own else ControlMetric(self.G, "L2")
         elif isinstance(metric, str | list | tuple):
             metric = ControlMetric(self.G, metric)
@@ -307,7 +308,9 @@ class Trial:
         for weight, form in objective.forms:
             Hv = Hv + weight * form.hessian(self.m, v)
         for weight, prior in objective.priors:
-            if prior is not objective.prior:
+            if hasattr(prior, "hessian"):
+                Hv = Hv + weight * prior.hessian(self.m, v)
+            elif prior is not objective.prior:
                 Hv = Hv + weight * prior.precision(v)
         for y, weight, form, normal in self._held():
             Hv = Hv + y * form.hessian(self.m, v) + (weight * objective.G.dot(normal, v)) * normal

@@ -46,7 +46,7 @@ class ScipyFunctions:
     there, and line searches that halve their step go on. Those that interpolate values end: scipy's L-BFGS-B calls the
     point before it converged, so look at ``failures``, or keep it from there by bounds. ::
 
-        f = objective.scipy()
+        f = (relax.Misfit(G, data, noise) + prior).scipy()
         scipy.optimize.minimize(f.fun, m0, jac=f.jac, hessp=f.hessp, method="trust-ncg")
 
     These optimisers measure by the sum of squares of the entries: their iterations grow as the mesh is refined, which

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import ufl
 
+from relax.base import lazy
 from relax.base.checks import as_number
 from relax.errors import BadInput
 
@@ -27,6 +28,18 @@ class Term(ABC):
     @abstractmethod
     def weighted(self) -> list[Weighted]:
         """The parts with their weights."""
+
+    def scipy(self) -> Any:
+        """``fun``, ``jac`` and ``hessp`` of this as J, for optimisers of other software. Collective.
+
+        Returns:
+            :class:`relax.invert.scipy_bridge.ScipyFunctions`.
+
+        Raises:
+            BadInput: where there is no map among the terms, or a map has a part of each control on each rank.
+        """
+        # Objectives know of terms.
+        return lazy.part("relax.invert.objective:Objective")(self).scipy()
 
     def __add__(self, other: Any) -> TermSum:
         return TermSum([*self.weighted, *weighted_of(other)])

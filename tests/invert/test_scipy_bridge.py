@@ -9,7 +9,7 @@ from contract import COMM, raised_everywhere
 from dolfinx import fem
 from fake_map import FakeMap
 
-from relax import PointValues, ReducedMap, SmoothnessPrior, gauss_newton, meshes, pdes
+from relax import Misfit, PointValues, ReducedMap, SmoothnessPrior, gauss_newton, meshes, pdes
 from relax.errors import BadInput, SolveFailed
 from relax.invert.objective import Objective
 
@@ -63,7 +63,7 @@ def test_scipy_finds_the_most_probable_control(method):
     prior = SmoothnessPrior(V, length=0.5, std=0.5)
     data = 0.8 * G(np.zeros(G.size_in))
     best = gauss_newton(G, data, noise=0.002, prior=prior, hessian="newton").raise_if_failed()
-    f = Objective(G, data, 0.002, prior).scipy()
+    f = (Misfit(G, data, 0.002) + prior).scipy()
     second = {} if method == "L-BFGS-B" else {"hessp": f.hessp}
     limits = {"ftol": 1e-15, "gtol": 1e-7, "maxiter": 2000, "maxfun": 3000} if method == "L-BFGS-B" else {"gtol": 1e-7}
     found = scipy.optimize.minimize(f.fun, prior.mean, jac=f.jac, method=method, options=limits, **second)

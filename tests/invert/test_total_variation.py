@@ -146,6 +146,8 @@ def test_the_minimum_is_the_same_on_any_number_of_ranks(element, layout):
     again = relax.lbfgs(here, data, found + 0.1, noise=0.02, prior=metric, rtol=1e-12, atol=1e-7)
     assert np.allclose(again.value, mine, rtol=0, atol=1e-5)
     metric.close()
+    summed = relax.minimize(relax.Misfit(here, data, 0.02) + tv, found + 0.01, metric="H1", rtol=1e-10)
+    assert np.allclose(summed.value, mine, rtol=0, atol=1e-6), summed
 
 
 @pytest.mark.ranks(1, 2)
