@@ -21,7 +21,7 @@ from relax.invert.box import Box
 from relax.invert.constraints import constraints_of
 from relax.invert.form_cost import FormCost
 from relax.invert.metric import ControlMetric
-from relax.invert.misfit import Misfit
+from relax.invert.misfit import Misfit, observation
 from relax.invert.priors.base import Prior, check_prior
 from relax.invert.result import Result, Stats, Status
 from relax.invert.scipy_bridge import ScipyFunctions
@@ -63,7 +63,7 @@ class Objective:
             check_is_map(G, "G")
             check_has_controls(G, "G", "look for")
             check_prior(prior, "prior")
-            parts = [(1.0, Misfit(G, data, noise)), (1.0, prior)]
+            parts = [(1.0, Misfit(G, observation(G, data, "data"), noise)), (1.0, prior)]
         else:
             parts = weighted_of(J)
         maps = [part.G if isinstance(part, Misfit) else part for _, part in parts if _has_map(part)]

@@ -126,20 +126,17 @@ MUTANTS = [
     ),
     Mutant("{1: math.sqrt(2.0) - 1.0,", "{1: math.sqrt(2.0),", PAIRS, "the Robin coefficient on a line"),
     Mutant(
-        'self._solve(self._rows(v, "v")) * self._root',
-        'self._solve(self._rows(v, "v")) / self._root',
+        "return self._white.root_adjoint(self._solve(owned * self._std))",
+        "return self._white.inverse_root_adjoint(self._solve(owned * self._std))",
         PAIRS,
         "Lᵀ without its root",
     ),
     Mutant(
-        "noise = np.random.default_rng(seed).standard_normal(size)",
-        "noise = np.random.default_rng([seed, self._comm.rank]).standard_normal(size)",
+        "noise = np.random.default_rng(seed).standard_normal(self._numbering.size)",
+        "noise = np.random.default_rng([seed, self.comm.rank]).standard_normal(self._numbering.size)",
         PAIRS,
         "a seed that differs per rank: samples of the prior",
         ranks=2,
-    ),
-    Mutant(
-        "mass.x.scatter_reverse(la.InsertMode.add)", "pass", PAIRS, "the nodal mass loses what ghosts collect", ranks=2
     ),
     Mutant("self._dot(d, d) / self.std**2", "self._dot(d, d) / self.std", PAIRS, "a standard deviation not squared"),
     Mutant(
