@@ -23,6 +23,7 @@ from relax.engine.controls import control_values as control_values
 from relax.engine.dual_weighted import ErrorEstimate as ErrorEstimate
 from relax.engine.dual_weighted import dual_weighted_residual as dual_weighted_residual
 from relax.engine.eigen import EigenMap as EigenMap
+from relax.engine.experiments import Experiments as Experiments
 from relax.engine.linearization import Linearization as Linearization
 from relax.engine.reduced import ReducedMap as ReducedMap
 from relax.engine.solve.newton import Newton as Newton

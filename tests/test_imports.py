@@ -289,6 +289,7 @@ PUBLIC = {
         "relax.engine.controls": "control_values",
         "relax.engine.dual_weighted": "ErrorEstimate dual_weighted_residual",
         "relax.engine.eigen": "EigenMap",
+        "relax.engine.experiments": "Experiments",
         "relax.engine.linearization": "Linearization",
         "relax.engine.reduced": "ReducedMap",
         "relax.engine.solve.newton": "Newton",

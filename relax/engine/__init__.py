@@ -33,6 +33,7 @@ derivatives as operators of scipy and PETSc                ``operators.py``
 control vectors from functions                             ``controls.py``
 numbers on pieces, strengths of point sources              ``base/fem/expansion.py``
 samples that share a solve                                 ``batch.py``
+several maps as one; those that share an operator          ``experiments.py``, ``shared_operator.py``
 ``check_map``                                              ``verify.py``
 =========================================================  ======================================================
 """

@@ -145,17 +145,17 @@ class ReducedMap(Map):
         controls = self.layout.checked(m, "control")
         with turn(self.problem.state):
             values = self.solution.values(as_rows(controls))
-        self._compare(values)
+        self.compare(values)
         return values.reshape(*controls.shape[:-1], self.size_out)
 
     def linearize_rows(self, rows: Array) -> list[Linearization]:
         """``linearize_each`` of rows that ``layout.checked`` has seen: they are not looked at again."""
         with turn(self.problem.state):
             points = self.solution.linearize(rows)
-        self._compare(np.array([value for _, value in points]))
+        self.compare(np.array([value for _, value in points]))
         return [Linearization(self, derivatives, value) for derivatives, value in points]
 
-    def _compare(self, values: Array) -> None:
+    def compare(self, values: Array) -> None:
         """See once that all ranks have seen the same: an observable of one's own may have left out a sum over them."""
         if self._is_compared or self.comm.size == 1:
             return

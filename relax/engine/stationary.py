@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from relax.base.fem.blocks import hand_out, take_in
 from relax.base.fem.expansion import held
 from relax.base.fem.layout import ControlLayout
-from relax.base.la.factors import Factor, Key
+from relax.base.la.factors import Key
 from relax.base.la.options import Options
 from relax.base.types import Array
 from relax.engine.explicit import ExplicitPart
@@ -20,11 +21,15 @@ from relax.engine.residual.registers import Point
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
 from relax.engine.solve.newton import Newton
-from relax.engine.solve.sensitivity import Sensitivity
+from relax.engine.solve.sensitivity import Sensitivity, solve_rows
 from relax.engine.solve.state import ForwardSolver
 from relax.errors import BadProblem
 from relax.observe.base import Look, Observable, observed
 from relax.problem.problem import Problem
+
+Made = TypeVar("Made")
+# A computation that asks for solutions, (k, owned), of right-hand sides (k, owned), of Aᵀ x = b or of A x = b.
+Asking: TypeAlias = Generator[tuple[Array, bool], Array, Made]
 
 
 class Stationary:
@@ -63,7 +68,7 @@ class Stationary:
         self.sensitivity = Sensitivity(self.residual)
         take_in(problem.state)
         self._guess = problem.state.x.array.copy()
-        self._forward = ForwardSolver(self.residual, self.operators, settings)
+        self.forward = ForwardSolver(self.residual, self.operators, settings)
 
     def values(self, rows: Array) -> Array:
         """Observations at several controls: (k, size_in) -> (k, size_out)."""
@@ -73,20 +78,20 @@ class Stationary:
             values = []
             for row in rows:
                 self._solve(row)
-                values.append(self._observe())
+                values.append(self.observe())
         return np.array(values).reshape(len(rows), self.observable.size)
 
     def linearize(self, rows: Array) -> list[tuple[Derivatives, Array]]:
         """Derivatives and observations at several controls; one block solve where the residual is affine."""
         if len(rows) > 1 and self.residual.goes_in_blocks:
             return [(StationaryDerivatives(self, point), value) for point, value in self._affine_batch(rows)]
-        return [(StationaryDerivatives(self, self._solve(row)), self._observe()) for row in rows]
+        return [(StationaryDerivatives(self, self._solve(row)), self.observe()) for row in rows]
 
     def present_parts(self) -> list[Array]:
         """What the controls hold now: owned values of a field, the entries of others. Collective."""
         return [held(control) for control in self.residual.controls]
 
-    def _observe(self) -> Array:
+    def observe(self) -> Array:
         hand_out(self.residual.state)
         return observed(self.observable, self.residual.state)
 
@@ -98,9 +103,9 @@ class Stationary:
         parameters = residual.parameters.snapshot()
         key = residual.parameters.operator_key if residual.operator_is_constant else Key()
         if residual.is_linear:
-            self._forward.linear(key)
+            self.forward.linear(key)
         else:
-            self._forward.nonlinear(self._guess)
+            self.forward.nonlinear(self._guess)
         self.counts["forward"] += 1
         # Of an affine problem ∂F/∂m is the same everywhere.
         lasting = (residual.parameters.everything_key,) * len(parts) if residual.is_affine else ()
@@ -121,11 +126,11 @@ class Stationary:
                 u = residual.state.x
                 u.array[: residual.num_owned] = base.state[: residual.num_owned] + change
                 u.scatter_forward()
-                yield Point(u.array.copy(), parts, base.parameters, base.key, base.lasting), self._observe()
+                yield Point(u.array.copy(), parts, base.parameters, base.key, base.lasting), self.observe()
 
     def close(self) -> None:
         """Free the factors and matrices."""
-        self._forward.close()
+        self.forward.close()
         self.operators.close()
         self.sensitivity.destroy()
         self.residual.tied.destroy()
@@ -139,13 +144,16 @@ class StationaryDerivatives:
     - tangent: A du = -∂F/∂m dm, dy = ∂B/∂u du + ∂B/∂m dm;
     - adjoint: Aᵀ λ = (∂B/∂u)ᵀ dy, dm = (∂B/∂m)ᵀ dy - (∂F/∂m)ᵀ λ;
     - second-order adjoint: the derivative of the adjoint equation along (dm, du).
+
+    Each is also there as a generator that hands out what is to be solved for and takes the solutions, so that others
+    at the same operator can be solved for beside it. The registers hold the point whenever it goes on.
     """
 
     hessian_block = BLOCK
 
     def __init__(self, solution: Stationary, point: Point) -> None:
-        self._solution = solution
-        self._point = point
+        self.solution = solution
+        self.point = point
         # Adjoints by seed: the latest of a gradient, and the one that Hessian actions go on using.
         self._last_adjoint: tuple[Array, Array] | None = None
         self._hessian_adjoint: tuple[Array, Array] | None = None
@@ -153,100 +161,125 @@ class StationaryDerivatives:
     @property
     def is_everywhere_the_same(self) -> bool:
         """Whether the derivative is the same at every control: an affine problem seen linearly. Local."""
-        solution = self._solution
+        solution = self.solution
         return solution.residual.is_affine and solution.observable.is_linear and not solution.explicit
 
     def tangents(self, directions: Array) -> Array:
         """G'(m) dm: (k, size_in) -> (k, size_out)."""
-        solution = self._solution
-        registers = solution.residual.registers
-        with self._installed() as factor:
-            parts = [solution.layout.split(row) for row in directions]
-            changes = solution.sensitivity.state_tangents(self._point, parts, factor)
-            result = np.empty((len(directions), solution.observable.size))
-            for i in range(len(changes)):
-                registers.install_state_tangent(changes[i])
-                result[i] = solution.observable.tangent(registers.state, registers.tangent_state)
-                result[i] += solution.explicit.tangent(registers.state, parts[i])
-        solution.counts["tangent"] += len(directions)
-        return result
+        return self._solved(self.asking_tangents([self.solution.layout.split(row) for row in directions]))
 
     def gradients(self, seeds: Array) -> Array:
         """G'(m)ᵀ dy: (k, size_out) -> (k, size_in)."""
-        solution = self._solution
-        with self._installed() as factor:
-            state = solution.residual.state
-            duals = np.array([solution.observable.adjoint(state, row) for row in seeds])
-            adjoints = self._adjoints(seeds, duals, factor)
-            parts = solution.sensitivity.gradients(self._point, adjoints, duals)
-            for i in range(len(seeds)):
-                for place, gradient in solution.explicit.gradients(state, seeds[i]):
-                    parts[place][i] += gradient
-            return solution.layout.join(parts)
+        return self.solution.layout.join(self._solved(self.asking_gradients(seeds)))
 
     def hessian_actions(self, seeds: Array, directions: Array, which: npt.NDArray[np.int64]) -> Array:
         """d/dε of the gradients along directions[which]: (k, size_out), (l, size_in), (k,) -> (k, size_in).
 
         One tangent a direction, in one block solve, however many seeds share it.
         """
-        solution = self._solution
-        result = np.empty((len(seeds), solution.layout.size))
-        with self._installed() as factor:
-            parts = [solution.layout.split(row) for row in directions]
-            tangents = solution.sensitivity.state_tangents(self._point, parts, factor)
-            solution.counts["tangent"] += len(parts)
-            for i, k in enumerate(which):
-                result[i] = self._hessian_action(factor, seeds[i], parts[k], tangents[k])
-        return result
+        layout = self.solution.layout
+        parts = [layout.split(row) for row in directions]
+        return layout.join(self._solved(self.asking_hessian_actions(seeds, parts, which)))
 
     def points(self) -> Generator[tuple[int, Key, list[Look]]]:
         """As ``PointsInSteps.points``."""
-        with self._solution.residual.registers.holding(self._point):
-            yield 1, self._point.key, self._solution.observable.looks(1)
+        with self.held():
+            yield 1, self.point.key, self.solution.observable.looks(1)
 
-    @contextmanager
-    def _installed(self) -> Iterator[Factor]:
-        """Registers hold this point within the block, and its operator is factored."""
-        point, solution = self._point, self._solution
-        with (
-            solution.residual.registers.holding(point),
-            solution.operators.factor_here(point.key, derivatives=True) as factor,
-        ):
-            yield factor
+    def held(self) -> AbstractContextManager[None]:
+        """A block in which the registers hold this point."""
+        return self.solution.residual.registers.holding(self.point)
 
-    def _adjoints(self, seeds: Array, duals: Array, factor: Factor) -> Array:
+    def _solved(self, asking: Asking[Made]) -> Made:
+        """What a product makes, its questions answered by a factor of this point's own."""
+        answers: Array | None = None
+        with self.held(), self.solution.operators.factor_here(self.point.key, derivatives=True) as factor:
+            while True:
+                try:
+                    rhs, adjoint = next(asking) if answers is None else asking.send(answers)
+                except StopIteration as done:
+                    made: Made = done.value
+                    return made
+                answers = solve_rows(factor, rhs, adjoint=adjoint)
+
+    # -- generators ----------------------------------------------------------------------------------------------------
+
+    def asking_tangents(self, directions: list[list[Array]]) -> Asking[Array]:
+        """``tangents`` of directions in parts."""
+        solution = self.solution
+        registers = solution.residual.registers
+        changes = yield from self._state_tangents(directions)
+        result = np.empty((len(directions), solution.observable.size))
+        for i in range(len(changes)):
+            registers.install_state_tangent(changes[i])
+            result[i] = solution.observable.tangent(registers.state, registers.tangent_state)
+            result[i] += solution.explicit.tangent(registers.state, directions[i])
+        return result
+
+    def asking_gradients(self, seeds: Array) -> Asking[list[Array]]:
+        """``gradients``, a part per control."""
+        solution = self.solution
+        state = solution.residual.state
+        duals = np.array([solution.observable.adjoint(state, row) for row in seeds])
+        adjoints = yield from self._adjoints(seeds, duals)
+        parts = solution.sensitivity.gradients(self.point, adjoints, duals)
+        for i in range(len(seeds)):
+            for place, gradient in solution.explicit.gradients(state, seeds[i]):
+                parts[place][i] += gradient
+        return parts
+
+    def asking_hessian_actions(
+        self, seeds: Array, directions: list[list[Array]], which: npt.NDArray[np.int64]
+    ) -> Asking[list[Array]]:
+        """``hessian_actions`` of directions in parts, a part per control."""
+        tangents = yield from self._state_tangents(directions)
+        rows = []
+        for i, k in enumerate(which):
+            rows.append((yield from self._hessian_action(seeds[i], directions[k], tangents[k])))
+        return [np.array(part) for part in zip(*rows, strict=True)]
+
+    def _state_tangents(self, directions: list[list[Array]]) -> Asking[Array]:
+        sensitivity = self.solution.sensitivity
+        rhs, lifts = sensitivity.tangent_sources(self.point, directions)
+        solutions = yield rhs, False
+        self.solution.counts["tangent"] += len(directions)
+        return sensitivity.tangents_of(solutions, lifts)
+
+    def _adjoints(self, seeds: Array, duals: Array) -> Asking[Array]:
         """λ for each seed; the latest single one is remembered, for Hessian actions with the same seed."""
-        adjoints = self._solution.sensitivity.adjoints(duals, factor)
-        self._solution.counts["adjoint"] += len(seeds)
+        sensitivity = self.solution.sensitivity
+        adjoints = sensitivity.adjoints_of((yield sensitivity.adjoint_sources(duals), True))
+        self.solution.counts["adjoint"] += len(seeds)
         if len(seeds) == 1:
             self._last_adjoint = (seeds[0].copy(), adjoints[0].copy())
         return adjoints
 
-    def _adjoint_of(self, seed: Array, factor: Factor) -> Array:
+    def _adjoint_of(self, seed: Array) -> Asking[Array]:
         # Seeds are rank 0's on every rank, so that all ranks agree whether this one is known.
         for known in (self._hessian_adjoint, self._last_adjoint):
             if known is not None and np.array_equal(known[0], seed):
                 self._hessian_adjoint = known
                 return known[1]
-        dual = self._solution.observable.adjoint(self._solution.residual.state, seed)
-        self._hessian_adjoint = (seed.copy(), self._adjoints(seed[None, :], dual[None, :], factor)[0])
+        dual = self.solution.observable.adjoint(self.solution.residual.state, seed)
+        adjoints = yield from self._adjoints(seed[None, :], dual[None, :])
+        self._hessian_adjoint = (seed.copy(), adjoints[0])
         return self._hessian_adjoint[1]
 
-    def _hessian_action(self, factor: Factor, seed: Array, direction: list[Array], du: Array) -> Array:
-        solution = self._solution
-        residual = solution.residual
-        lam = self._adjoint_of(seed, factor)
-        registers = residual.registers
+    def _hessian_action(self, seed: Array, direction: list[Array], du: Array) -> Asking[list[Array]]:
+        solution = self.solution
+        residual, registers, sensitivity = solution.residual, solution.residual.registers, solution.sensitivity
+        lam = yield from self._adjoint_of(seed)
         registers.install_tangent(direction)
         registers.install_state_tangent(du)
         registers.install_adjoint(lam)
         explicit, at = solution.explicit, (residual.state, seed, registers.tangent_state)
         curved = solution.observable.second(*at) + explicit.second_state(*at, direction)
         rhs = curved - residual.second_state_source()
-        registers.install_second_adjoint(solution.sensitivity.adjoints(rhs[None, :], factor)[0])
+        changes = sensitivity.adjoints_of((yield sensitivity.adjoint_sources(rhs[None, :]), True))
+        registers.install_second_adjoint(changes[0])
         solution.counts["adjoint"] += 1
         dual = None if residual.boundary.is_affine else solution.observable.adjoint(residual.state, seed)
         parts = [-part for part in residual.second_gradient(dual, curved)]
         for place, gradient in explicit.second_gradients(*at, direction):
             parts[place] += gradient
-        return solution.layout.join(parts)
+        return parts

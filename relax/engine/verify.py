@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from relax.base.checks import at_least
 from relax.base.fem.blocks import registers_of
-from relax.base.fem.forms import given_back, holds
+from relax.base.fem.forms import Control, given_back, holds
 from relax.base.fem.layout import as_rows
 from relax.base.log import logger
 from relax.base.parallel import from_rank_0, rank_0_prints
 from relax.base.types import Array
+from relax.engine.experiments import single_maps
 from relax.engine.linearization import Linearization
 from relax.engine.protocols import Map, check_has_controls, check_is_map
 from relax.engine.reduced import ReducedMap
@@ -147,22 +148,28 @@ def check_map(G: Map, m: npt.ArrayLike | None = None, *, seed: int = 0) -> MapRe
     check_is_map(G, "check_map: G")
     check_has_controls(G, "check_map: G", "check")
     at_least(seed, 0, "check_map: seed")
-    if isinstance(G.problem, Evolution):
-        own = [f for c in G.problem.components for f in (*registers_of(c.state), *c.earlier)]
-        registers = [*own, *G.problem.controls, *G.problem.clock.registers]
-    else:
-        registers = [*registers_of(G.problem.state), *G.problem.controls]
-    counts = dict(G.counts)
+    registers = [register for one in single_maps(G) for register in _registers(one)]
+    every = [G, *single_maps(G)]
+    counts = [dict(each.counts) for each in every]
     try:
         with given_back(registers):
             report = _measure(G, m, np.random.default_rng(seed))
     finally:
-        G.counts.update(counts)
+        for each, before in zip(every, counts, strict=True):
+            each.counts.update(before)
     rank_0_prints(G.comm, f"check of {G.problem.name}: {G.size_in} -> {G.size_out}\n{report}")
     if report.failures:
         raise CheckFailed(f"check of {G.problem.name}: " + "; ".join(report.failures), report)
     logger.debug("check of %s passed", G.problem.name)
     return report
+
+
+def _registers(G: Map) -> list[Control]:
+    """What holds the point at which a map last worked. Local."""
+    if isinstance(G.problem, Evolution):
+        own = [f for c in G.problem.components for f in (*registers_of(c.state), *c.earlier)]
+        return [*own, *G.problem.controls, *G.problem.clock.registers]
+    return [*registers_of(G.problem.state), *G.problem.controls]
 
 
 def _measure(G: Map, m: npt.ArrayLike | None, rng: np.random.Generator) -> MapReport:

@@ -154,7 +154,7 @@ MUTANTS = [
         DIFFUSION,
         "a missing ghost update of the state",
         ranks=2,
-        below="u.array[: residual.num_owned] -= residual.tied.extended(factor.solution.array_r[None])[0]",
+        below="u.array[: residual.num_owned] -= residual.tied.extended(solution[None])[0]",
     ),
     Mutant(
         "direction[...] = 0.0",
@@ -276,6 +276,32 @@ MUTANTS = [
         DIFFUSION,
         "a stale factor: one operator for all controls",
         file="stationary.py",
+    ),
+    Mutant(
+        "operator_key if first.operator_is_constant else",
+        "operator_key if first.is_linear else",
+        "test_experiments.py -k as_the_maps",
+        "experiments have a stale factor: one operator for all controls",
+    ),
+    Mutant("u[:] = states[i]", "pass", "test_experiments.py -k as_the_maps", "experiments have one state in common"),
+    Mutant(
+        "held(a) == held(b) and a.signature() == b.signature()",
+        "a.signature() == b.signature()",
+        "test_experiments.py -k share_nothing",
+        "operators of other coefficients are one",
+    ),
+    Mutant(
+        "if parallel.any_rank(mine.comm, held_apart):",
+        "if False:",
+        "test_experiments.py -k share_nothing",
+        "operators of states that are clamped elsewhere are one",
+    ),
+    Mutant(
+        "parallel.on_each_rank(comm, here)",
+        "[here]",
+        "test_experiments.py -k equal_on_one_rank",
+        "right-hand sides that are equal on this rank are taken for equal",
+        ranks=2,
     ),
     Mutant(
         "self.operator_key = Key()",

@@ -43,6 +43,19 @@ def holds(form: ufl.Form, terminal: Control) -> bool:
     return any(is_same(terminal, t) for t in standing(form))
 
 
+def is_same_form(a: ufl.Form, b: ufl.Form) -> bool:
+    """Whether two forms are assembled by the same code, in the same spaces, of the same Functions, Constants and tags.
+
+    A sum that is written in another order can pass for another form.
+    """
+
+    def held(form: ufl.Form) -> list[int]:
+        tags = [i.subdomain_data() for i in form.integrals()]
+        return [id(t) for t in (*form.coefficients(), *form.constants(), *tags)]
+
+    return a.arguments() == b.arguments() and held(a) == held(b) and a.signature() == b.signature()
+
+
 def terminals_of(expression: Expr) -> list[Control]:
     """The Functions and Constants that stand in an expression."""
     kinds = (fem.Function, fem.Constant)

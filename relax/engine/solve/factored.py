@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 from petsc4py import PETSc
 
+from relax.base import parallel
+from relax.base.fem.forms import is_same_form
 from relax.base.la.factors import Factor, FactorStore, Key
 from relax.base.la.linear import LinearSolver
 from relax.base.la.null_space import NullSpace
@@ -58,6 +61,7 @@ class FactoredOperator:
     Attributes:
         prefix: of the forward solves.
         options: of the forward solves, defaults included.
+        lin_options: of tangent and adjoint solves; None where these have none of their own.
         factors: of the forward solves.
         lin_factors: of tangent and adjoint solves; the same store where these have no options of their own.
 
@@ -83,11 +87,11 @@ class FactoredOperator:
         self._parts: dict[bool, Parts] = {}
         self.prefix = f"relax_{name}_"
         same_on_all_ranks(residual.comm, self.prefix, options)
-        self.options, lin_options = self._resolved(preset(options))
+        self.options, self.lin_options = self._resolved(preset(options))
         self.factors = FactorStore(residual.comm, lambda: self._new(self.prefix, self.options), factor_memory)
         # A linear problem has one operator for the state and its derivatives; another solver for it is the user's wish.
         self.lin_factors = self.factors
-        if lin_options is not None:
+        if (lin_options := self.lin_options) is not None:
             self.lin_factors = FactorStore(
                 residual.comm, lambda: self._new(self.prefix + "lin_", lin_options), factor_memory
             )
@@ -126,6 +130,27 @@ class FactoredOperator:
                 self._parts[with_mass] = parts_of(residual.state, with_mass=with_mass)
             solver.split(self._parts[with_mass])
         return Factor(matrix, solver)
+
+    def is_that_of(self, other: FactoredOperator) -> bool:
+        """Whether a linear residual's factors serve another one's, at the same controls and parameters. Collective.
+
+        They do where ∂F/∂u is the same UFL form in the same Functions and Constants, the same values are held, and
+        PETSc is asked for the same.
+        """
+        mine, its = self._residual, other._residual
+        a, b = mine.problem, its.problem
+        if a.state.function_space != b.state.function_space or a.mpc is not b.mpc:
+            return False
+        if (self.options, self.lin_options) != (other.options, other.lin_options):
+            return False
+        if self.prefix != other.prefix and any(has_user_options(o.prefix) for o in (self, other)):
+            return False
+        if not _is_same_null_space(a.nullspace, b.nullspace):
+            return False
+        held_apart = not np.array_equal(np.unique(mine.tied.held), np.unique(its.tied.held))
+        if parallel.any_rank(mine.comm, held_apart):
+            return False
+        return is_same_form(mine.weak.J, its.weak.J)
 
     def check_open(self) -> None:
         """Raise when these have been closed. Local, and the same on all ranks.
@@ -234,3 +259,10 @@ class FactoredOperator:
                 item.destroy()
         self._near = None
         self._parts.clear()
+
+
+def _is_same_null_space(a: str | Sequence[object] | None, b: str | Sequence[object] | None) -> bool:
+    """Whether two problems name the same one, by the same word or the same Functions. Local."""
+    if isinstance(a, str | None) or isinstance(b, str | None):
+        return a == b
+    return len(a) == len(b) and all(n is other for n, other in zip(a, b, strict=True))

@@ -79,6 +79,11 @@ class Sensitivity:
         Returns:
             (num_directions, owned).
         """
+        rhs, lifts = self.tangent_sources(point, directions)
+        return self.tangents_of(solve_rows(factor, rhs, adjoint=False), lifts)
+
+    def tangent_sources(self, point: Point, directions: list[list[Array]]) -> tuple[Array, Array]:
+        """∂F/∂m dm and the clamped values' part, and du at clamped values: (num_directions, owned) twice."""
         residual = self._residual
         n = residual.num_owned
         by_matrix = self._by_matrix(point, len(directions))
@@ -97,7 +102,11 @@ class Sensitivity:
                 lifts[row] = lift[:n]
                 rhs[row] += residual.operator_action()
         residual.tied.restrict(*rhs)
-        return lifts - residual.tied.extended(_solve(factor, rhs, adjoint=False))
+        return rhs, lifts
+
+    def tangents_of(self, solutions: Array, lifts: Array) -> Array:
+        """du of what ``tangent_sources`` gave, solved for: (num_directions, owned)."""
+        return lifts - self._residual.tied.extended(solutions)
 
     def products(self, point: Point, directions: list[list[Array]], which: Sequence[int]) -> Array:
         """∂F/∂m dm by matrices, summed over the controls ``which``: (num_directions, owned), unclamped."""
@@ -115,9 +124,17 @@ class Sensitivity:
 
     def adjoints(self, duals: Array, factor: Factor) -> Array:
         """λ with Aᵀ λ = the dual vectors, zeroed at clamped values, for each row: (k, owned)."""
+        return self.adjoints_of(solve_rows(factor, self.adjoint_sources(duals), adjoint=True))
+
+    def adjoint_sources(self, duals: Array) -> Array:
+        """Dual vectors (k, owned) as right-hand sides, zeroed at clamped values."""
         rhs = duals.copy()
         self._residual.tied.restrict(*rhs)
-        return self._residual.tied.extended(_solve(factor, rhs, adjoint=True))
+        return rhs
+
+    def adjoints_of(self, solutions: Array) -> Array:
+        """λ of what ``adjoint_sources`` gave, solved for: (k, owned)."""
+        return self._residual.tied.extended(solutions)
 
     def gradients(
         self, point: Point, adjoints: Array, state_duals: Array, which: Sequence[int] | None = None
@@ -180,8 +197,8 @@ class Sensitivity:
         self._stamps = [None] * len(self._all)
 
 
-def _solve(factor: Factor, rhs: Array, *, adjoint: bool) -> Array:
-    """(k, owned) right-hand sides to solutions; a single one without a block."""
+def solve_rows(factor: Factor, rhs: Array, *, adjoint: bool) -> Array:
+    """(k, owned) right-hand sides to solutions; a single one without a block. Collective."""
     if len(rhs) != 1:
         return factor.solver.solve_many(rhs, adjoint=adjoint)
     factor.rhs.array[:] = rhs[0]

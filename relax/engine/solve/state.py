@@ -75,26 +75,52 @@ class ForwardSolver:
             SolveFailed: with the reason in words.
             BadProblem: when the residual only looks linear.
         """
-        residual, u = self._residual, self._residual.state.x
         with self._operators.factor_here(key) as factor:
-            u.array[:] = 0.0
-            residual.tied.install_given(residual.state)
-            factor.rhs.array[:] = residual.residual_of_lifting(at_zero)
-            self._operators.check_compatible(factor.rhs.array_r, factor)
+            factor.rhs.array[:] = self.source(factor, at_zero)
             factor.solver.solve(factor.rhs, factor.solution)
-            u.array[: residual.num_owned] -= residual.tied.extended(factor.solution.array_r[None])[0]
-            u.scatter_forward()
-            if not self._known_linear:
-                self._check_linear(factor)
+            self.accept(factor.solution.array_r, factor.rhs.array_r)
 
-    def _check_linear(self, factor: Factor) -> None:
+    def source(self, factor: Factor, at_zero: Array | None = None) -> Array:
+        """F(u_0, m), b of A x = b: (owned,), where u_0 is the given values and zero elsewhere. The state is u_0 - x.
+
+        Args:
+            factor: of the operator, which may be that of another residual with the same one.
+            at_zero: as ``linear`` has it.
+
+        Raises:
+            SolveFailed: where no state makes the residual zero.
+        """
+        residual, u = self._residual, self._residual.state.x
+        u.array[:] = 0.0
+        residual.tied.install_given(residual.state)
+        rhs = residual.residual_of_lifting(at_zero).copy()
+        self._operators.check_compatible(rhs, factor)
+        return rhs
+
+    def accept(self, solution: Array, rhs: Array) -> None:
+        """Take x, (owned,), for the state, where its register holds what ``source`` has left there.
+
+        Args:
+            solution: x.
+            rhs: b.
+
+        Raises:
+            BadProblem: when the residual only looks linear.
+        """
+        residual, u = self._residual, self._residual.state.x
+        u.array[: residual.num_owned] -= residual.tied.extended(solution[None])[0]
+        u.scatter_forward()
+        if not self._known_linear:
+            self._check_linear(rhs)
+
+    def _check_linear(self, rhs: Array) -> None:
         """Refuse a residual that with all its terms is not small at the state just found.
 
         A jump of a coefficient in the state, ``conditional(gt(u, 1), 5, 1)``, has no derivative that UFL could see, and
         looks linear to it.
         """
         residual = self._residual
-        left, size = residual.norm(residual.residual()), residual.norm(factor.rhs.array_r)
+        left, size = residual.norm(residual.residual()), residual.norm(rhs)
         if left > _NOT_LINEAR * size:
             raise BadProblem(
                 f"residual: it looks linear in the state {residual.state.name!r}, but the solution of the linear "
