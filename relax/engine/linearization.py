@@ -219,7 +219,10 @@ class Linearization:
         """
         derivatives = self._derivatives()
         if not isinstance(derivatives, StepDerivatives):
-            raise BadInput("momenta: expected a point of an evolution, and this problem has no steps")
+            raise BadInput(
+                f"momenta: expected a point of an evolution, and this {type(self.map).__name__} has no steps; of "
+                "several experiments ask each map"
+            )
         seed = self._checked_seed(dy)
         if seed.ndim != 1:
             raise BadInput(f"momenta: expected one cotangent, ({self.map.size_out},), got shape {seed.shape}")
