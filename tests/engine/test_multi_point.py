@@ -123,6 +123,19 @@ def test_a_torus_up_to_a_constant(options):
     assert errors[1] < 1e-3 and 1.8 < np.log2(errors[0] / errors[1]) < 2.2
 
 
+def test_from_a_guess_that_is_the_state():
+    """No step is taken, and no operator of one is looked at."""
+    V = fem.functionspace(relax.meshes.unit_square(2), ("Lagrange", 1))
+    u, v, f = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
+    f.interpolate(lambda x: x[0])
+    F = ((1 + u**2) * inner(grad(u), grad(v)) + (u + u**3 - f) * v) * dx
+    problem = relax.Problem(residual=F, state=u, controls=[f], mpc=periodic(V, RIGHT))
+    for _ in range(2):
+        with relax.ReducedMap(problem, relax.Functional(u * dx)) as G:
+            value = G(G.present_control())
+    close(value, solved(problem, relax.Functional(u * dx))[0], 1e-9)
+
+
 def test_blocks():
     """Stokes flow between walls under a force along them, Poiseuille's: exact in Taylor and Hood's elements."""
     domain = relax.meshes.unit_square(4)

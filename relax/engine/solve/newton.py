@@ -109,6 +109,8 @@ class NewtonSolver:
         self.has_stepped = False
         #: Whether it ended as no more steps were allowed.
         self.ran_out = False
+        #: Whether the last solve has assembled an operator: a guess that is a root needs none.
+        self.has_operator = False
 
     def solve(self, factor: Factor, guess: np.ndarray, shift: np.ndarray | float = 0.0) -> None:
         """The state with F(u) = ``shift`` for the installed controls, by the matrix and linear solver of ``factor``.
@@ -122,7 +124,7 @@ class NewtonSolver:
             SolveFailed: with the reason in words; the state's register is then of no use.
         """
         u = self._residual.state.x
-        self.failed_together = self.has_stepped = self.ran_out = False
+        self.failed_together = self.has_stepped = self.ran_out = self.has_operator = False
         self._shift, self._norms, self._crawl = shift, [], ""
         scale = self._norm_at(np.zeros_like(guess))
         self.first_norm = self._norm_at(guess)
@@ -131,6 +133,7 @@ class NewtonSolver:
             # step changes.
             self._residual.assemble_matrix(factor.matrix)
             self._operators.deflate(factor)
+            self.has_operator = True
         if self.first_norm == 0.0:
             return
         self.size = max(self.first_norm, scale)
@@ -218,6 +221,7 @@ class NewtonSolver:
     def _linearise(self, snes: PETSc.SNES, x: PETSc.Vec, J: PETSc.Mat, P: PETSc.Mat) -> None:
         self._write(x)
         self._residual.assemble_matrix(P)
+        self.has_operator = True
         assert self._factor is not None
         self._operators.deflate(self._factor)
         self._factor.solver.prepare(self._factor.solver.ksp, P)

@@ -257,7 +257,7 @@ class ForwardSolver:
         try:
             self._newton.solve(factor, guess, shift)
             factor.solver.tell_unread()
-            if factor.matrix.assembled:
+            if self._newton.has_operator:
                 operators.check_constants(factor)
             self._finish(factor, self._newton)
         except (SolveFailed, BadProblem) as failure:
@@ -288,7 +288,7 @@ class ForwardSolver:
                 "At the first guess the residual is not finite: look for coefficients that are not, and for what is "
                 "divided by zero there, such as the gradient of the state in a p-Laplacian with p below 2"
             )
-        if not factor.matrix.assembled:
+        if not newton.has_operator:
             return ""
         try:
             self._operators.check_constants(factor)
