@@ -132,8 +132,16 @@ def _of_one(mpc: Any, what: str, state: fem.Function, part: fem.Function, dofs: 
     numbers = fem.Function(W)
     numbers.x.array[:owned] = first + dofs[:owned]
     numbers.x.scatter_forward()
-    slaves = np.asarray(mpc.slaves)
-    slaves = np.unique(slaves[slaves < owned])
+    listed = np.asarray(mpc.slaves)
+    # Of those that are tied twice it lists one, and the number 0 in the place of the others.
+    if parallel.any_rank(
+        whole.mesh.comm, len(np.unique(listed)) < len(listed) or not np.asarray(mpc.is_slave)[listed].all()
+    ):
+        raise BadProblem(
+            f"{what}: some values are tied twice, such as those in a corner that is on two sides which follow others; "
+            "expected each once: leave the corner out of the one, and let it follow by the other"
+        )
+    slaves = np.sort(listed[listed < owned])
     values, starts = mpc.coefficients()
     takes = [np.arange(starts[s], starts[s + 1]) for s in slaves]
     entries = np.concatenate(takes or [np.empty(0)]).astype(np.int64)

@@ -221,6 +221,10 @@ class TestInWords:
         bcs = [relax.clamp(self.V, ["left", "right"], 0.0)]
         self.refused("some of its slaves are held by bcs, too", periodic(self.V, RIGHT), bcs=bcs)
 
+    @pytest.mark.parametrize("other", [RIGHT, TOP], ids=["side", "corner"])
+    def test_slaves_that_are_tied_twice(self, other):
+        self.refused("some values are tied twice", periodic(self.V, RIGHT, other))
+
     def test_a_circle(self):
         LEFT = (lambda x: np.isclose(x[0], 0.0), lambda x: np.array([x[0] + 1.0, x[1], x[2]]))
         problem = self.problem(periodic(self.V, RIGHT, LEFT))
