@@ -136,6 +136,22 @@ def test_from_a_guess_that_is_the_state():
     close(value, solved(problem, relax.Functional(u * dx))[0], 1e-9)
 
 
+@pytest.mark.ranks(1)
+def test_a_master_that_is_named_twice():
+    domain = relax.meshes.interval(4)
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    u, v, f = fem.Function(V), ufl.TestFunction(V), fem.Function(V)
+    f.interpolate(lambda x: np.exp(x[0]))
+    F = (inner(grad(u), grad(v)) + u * v - f * v) * dx
+    left, right = (fem.locate_dofs_geometrical(V, lambda x, s=s: np.isclose(x[0], s)) for s in (0.0, 1.0))
+    mpc = dolfinx_mpc.MultiPointConstraint(V)
+    masters, owners = np.tile(left, 2).astype(np.int64), np.zeros(2, dtype=np.int32)
+    mpc.add_constraint(V, right, masters, np.array([0.5, 0.25]), owners, np.array([0, 2], dtype=np.int32))
+    mpc.finalize()
+    solved(relax.Problem(residual=F, state=u, controls=[f], mpc=mpc), relax.Functional(u**2 * dx))
+    close(u.x.array[right], 0.75 * u.x.array[left], 1e-12)
+
+
 def test_blocks():
     """Stokes flow between walls under a force along them, Poiseuille's: exact in Taylor and Hood's elements."""
     domain = relax.meshes.unit_square(4)

@@ -57,8 +57,13 @@ class Ties:
         rows = np.concatenate([np.arange(num_owned), np.repeat(slaves, np.diff(starts))])
         columns, values = np.concatenate([own, masters]), np.concatenate([is_free, coefficients])
         order = np.lexsort((columns, rows))
-        lengths = np.append(0, np.cumsum(np.bincount(rows, minlength=num_owned)))
-        csr = (lengths.astype(PETSc.IntType), columns[order].astype(PETSc.IntType), values[order])
+        rows, columns, values = rows[order], columns[order], values[order]
+        # PETSc keeps one of several entries at a place; a master that is named twice counts twice.
+        is_new = np.ones(len(rows), dtype=bool)
+        is_new[1:] = (np.diff(rows) > 0) | (np.diff(columns) > 0)
+        sums = np.add.reduceat(values, np.flatnonzero(is_new)) if len(values) else values
+        lengths = np.append(0, np.cumsum(np.bincount(rows[is_new], minlength=num_owned)))
+        csr = (lengths.astype(PETSc.IntType), columns[is_new].astype(PETSc.IntType), sums)
         size = (num_owned, None)
         T = PETSc.Mat().createAIJ((size, size), bsize=block_size, csr=csr, comm=comm)
         for _ in range(_CHAIN):
