@@ -60,7 +60,10 @@ def tied_values(mpc: Any, state: fem.Function, bcs: Sequence[fem.DirichletBC]) -
     clamped = np.zeros(len(state.x.array), dtype=bool)
     for bc in bcs:
         clamped[bc.dof_indices()[0]] = True
-    if parallel.any_rank(comm, bool(clamped[slaves].any())):
+    held = parallel.any_rank(comm, bool(clamped[slaves].any()))
+    if held and mpc is None:
+        raise BadProblem("bcs: a block that is one number is held; expected a Constant in its place")
+    if held:
         raise BadProblem(
             "mpc: some of its slaves are held by bcs, too; expected the same Dirichlet conditions here and where the "
             "constraint is made, create_periodic_constraint_geometrical(..., bcs), which leaves them out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import basix.ufl
 import numpy as np
 import numpy.typing as npt
 import ufl
@@ -82,6 +83,11 @@ class BlockFields:
 
 def _extended(u: fem.Function, part: Part | None) -> Extended | None:
     if part is not None:
+        if is_one_number(u.function_space) and isinstance(u.ufl_element(), basix.ufl._RealElement):
+            raise BadProblem(
+                f"state: {u.name!r} is one number for a part of the mesh; expected one for all of it, on the "
+                "whole mesh, in integrals over the part"
+            )
         return Extended(u, part)
     return OneNumber(u) if is_one_number(u.function_space) else None
 

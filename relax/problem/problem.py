@@ -77,14 +77,15 @@ class Problem:
         nullspace: states n that leave the residual as it is, F(u + n, m; v) = F(u, m; v): "constants", those of all
             components of the state that nothing clamps and the residual does not see (Neumann data alone, a pressure
             between walls); or Functions in the state's space, such as :func:`relax.rigid_body_modes` gives, zero where
-            values are clamped; of blocks each n is a list with a Function, or None for zeros, for each. The state is
+            values are clamped; of blocks each n is a list with a Function, or None for zeros, for each (of one on a
+            part of the mesh ∫ is over all of it, of the field that it is there). The state is
             the one with ∫ u · n dx = 0, but for what stands at clamped values. A residual that no state makes zero,
             since ∫ of its sources over n is not, is ``SolveFailed`` at a solve, with the amount; derivatives are those
             of the residual without such a part.
         mpc: values of the state that are sums of other ones, u_s = Σ c_k u_k, first of all those of periodic states: a
             ``dolfinx_mpc.MultiPointConstraint`` on its space, finalised, made with the same Dirichlet conditions; of
             blocks a list with one, or None, for each. The equation is solved for the others alone, Tᵀ F(T û, m) = 0,
-            and so are tangents and adjoints.
+            and so are tangents and adjoints. What an evolution starts from counts as it is given.
 
     Raises:
         BadProblem: when these do not fit together. Every rank sees the same problem, so all ranks raise.

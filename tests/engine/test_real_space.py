@@ -139,3 +139,6 @@ def test_what_a_number_is_not_for():
     residual = (inner(grad(u), grad(v)) + c * v + u * d) * dx
     problem = Problem(residual=residual, state=[u, c])
     assert "a block that is one number" in str(raised_everywhere(BadProblem, lambda: ResidualLoss(problem)))
+    held = fem.dirichletbc(fem.Function(c.function_space), np.zeros(1, dtype=np.int32))
+    refused = raised_everywhere(BadProblem, lambda: Problem(residual=residual, state=[u, c], bcs=[held]))
+    assert "expected a Constant in its place" in str(refused)

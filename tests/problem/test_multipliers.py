@@ -483,3 +483,26 @@ def test_same_numbers_as_on_one_rank():
     for ours, alone in zip(*found, strict=True):
         everyone_has(ours)
         close(ours, alone, 1e-9)
+
+
+@pytest.mark.ranks(1, 2)
+def test_a_constant_of_a_field_in_some_cells():
+    """-Δa = 8 g (x - 1/4) in the left half with no flux, beside a field that has its own in the right one."""
+    domain = meshes.unit_square(4)
+    (left, right), cells, *_ = halves(domain)
+    a, b = (fem.Function(fem.functionspace(part, ("Lagrange", 1)), name=n) for part, n in ((left, "a"), (right, "b")))
+    va, vb = ufl.TestFunctions(ufl.MixedFunctionSpace(a.function_space, b.function_space))
+    g, x = fem.Constant(domain, 1.0), ufl.SpatialCoordinate(domain)
+    F = (inner(grad(a), grad(va)) - 8 * g * (x[0] - 0.25) * va) * cells(1)
+    F += (inner(grad(b), grad(vb)) + b * vb - g * vb) * cells(2)
+    one = fem.Function(a.function_space)
+    one.x.array[:] = 1.0
+    seen, found = relax.Functional(a**2 * cells(1) + b * cells(2)), []
+    for nullspace in ("constants", [[one, None]]):
+        problem = relax.Problem(residual=F, state=[a, b], controls=[g], nullspace=nullspace, name="half")
+        with relax.ReducedMap(problem, seen) as G:
+            assert relax.check_map(G).failures == []
+            found.append(G([1.0]))
+    close(*found, 1e-12)
+    with relax.ReducedMap(relax.Problem(residual=F, state=[a, b], controls=[g], name="bare"), seen) as G:
+        assert 'nullspace="constants"' in str(raised_everywhere(BadProblem, lambda: G([1.0])))

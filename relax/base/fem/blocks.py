@@ -60,6 +60,12 @@ class BlockState(fem.Function):
         self.exchanged: list[Array | None] = [None] * len(self.blocks)
         take_in(self)
 
+    @property
+    def off(self) -> Indices:
+        """The local values that are held at zero as the meshes of their blocks do not have them. Local."""
+        held = [places[e.off] for places, e in zip(self.places, self.extended, strict=True) if e is not None]
+        return np.concatenate([np.empty(0, dtype=np.int64), *held])
+
     def joined(self, values: Sequence[Array | None]) -> fem.Function:
         """A Function of the mixed space with these local values in its blocks; None for zeros."""
         whole = fem.Function(self.function_space)

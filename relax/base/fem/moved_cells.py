@@ -107,6 +107,8 @@ def _shifted(element: Any, points: Array, shifts: Array) -> Array:
 
 def _movable(element: Any) -> Any:
     """An element of separate cells whose functions are those of a given one, wherever the reference is moved to."""
+    if isinstance(element, basix.ufl._RealElement):
+        raise BadProblem("expected fields, got one number for all of the mesh; a Functional or ExpressionField sees it")
     if element.is_quadrature or not hasattr(element, "basix_element"):
         raise BadProblem(f"expected fields of polynomials, such as Lagrange, got {element}")
     own = element.basix_element

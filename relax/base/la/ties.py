@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
@@ -12,7 +14,7 @@ from relax.base.la.work import work_vectors
 from relax.base.types import Array, Indices
 from relax.errors import BadProblem
 
-# Slaves of slaves of slaves: what goes on beyond that goes in circles.
+# Each product makes chains of masters half as long: what has not ended after these goes in circles.
 _CHAIN = 6
 
 
@@ -31,9 +33,6 @@ class Ties:
         coefficients: c, for each master.
         starts: where those of each slave begin, and their end.
 
-    Attributes:
-        slaves: as given.
-
     Raises:
         BadProblem: on every rank, where slaves follow one another in a circle.
     """
@@ -48,7 +47,7 @@ class Ties:
         coefficients: Array,
         starts: Indices,
     ) -> None:
-        self.slaves = slaves
+        self._slaves = slaves
         first = parallel.count_before(comm, num_owned)
         own = np.arange(first, first + num_owned)
         is_free = np.ones(num_owned, dtype=bool)
@@ -83,7 +82,7 @@ class Ties:
         with work_vectors(T) as (x, y):
             x.set(0.0)
             # Random, so that no two of them cancel.
-            x.array[self.slaves] = np.random.default_rng(T.comm.rank).uniform(1.0, 2.0, len(self.slaves))
+            x.array[self._slaves] = np.random.default_rng(T.comm.rank).uniform(1.0, 2.0, len(self._slaves))
             T.mult(x, y)
             return y.norm() > 0.0
 
@@ -95,12 +94,12 @@ class Ties:
         """Tᵀ r of each row, (k, owned): what belongs to slaves goes to their masters, and leaves zeros."""
         return self._times(rows, self._T.multTranspose)
 
-    def _times(self, rows: Array, apply: object) -> Array:
+    def _times(self, rows: Array, apply: Callable[[PETSc.Vec, PETSc.Vec], None]) -> Array:
         result = np.empty_like(rows)
         with work_vectors(self._T) as (x, y):
             for i, row in enumerate(rows):
                 x.array[:] = row
-                apply(x, y)  # type: ignore[operator]
+                apply(x, y)
                 result[i] = y.array_r
         return result
 

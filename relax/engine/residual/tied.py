@@ -8,6 +8,7 @@ import numpy as np
 from dolfinx import fem
 from petsc4py import PETSc
 
+from relax.base.fem.blocks import BlockState
 from relax.base.fem.forms import num_owned
 from relax.base.la.ties import Ties
 from relax.base.types import Array, Indices
@@ -30,6 +31,8 @@ class TiedState:
     Attributes:
         slaves: owned values that follow others, as local indices.
         held: those and the clamped ones: what is not solved for.
+        no_constants: owned values that are zero in what stands for a constant: slaves, and what blocks on parts of the
+            mesh have not.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class TiedState:
     ) -> None:
         V, values = problem.state.function_space, tied_values(problem.mpc, problem.state, problem.bcs)
         self.slaves: Indices = np.empty(0, dtype=np.int64) if values is None else values.slaves
+        off = problem.state.off if isinstance(problem.state, BlockState) else np.empty(0, dtype=np.int64)
+        self.no_constants: Indices = np.concatenate([self.slaves, off[off < num_owned(V)]])
         self.held: Indices = np.concatenate([boundary.owned, self.slaves])
         self._boundary, self._create, self._write = boundary, create, write
         self._whole: PETSc.Mat | None = None

@@ -181,7 +181,7 @@ class FactoredOperator:
         # Without a pin those of the null space are still there.
         if self._is_regular or (self._space is not None and not factor.solver.is_direct):
             return
-        check_constants(factor.matrix, self._residual.state.function_space, self._residual.tied.slaves)
+        check_constants(factor.matrix, self._residual.state.function_space, self._residual.tied.no_constants)
         self._is_regular = True
 
     def check_compatible(self, rhs: Array, factor: Factor) -> None:

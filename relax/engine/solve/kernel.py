@@ -22,7 +22,7 @@ _NOTHING, _ROUNDING = 1e-13, 2e-15
 _FLAT = 1e-14
 
 
-def check_constants(A: PETSc.Mat, V: fem.FunctionSpace, slaves: Indices) -> None:
+def check_constants(A: PETSc.Mat, V: fem.FunctionSpace, zeros: Indices) -> None:
     """Refuse an operator with a constant in its kernel: in all of the state, a component, or a part of a mixed one.
 
     Collective. Two products for each. Spaces whose degrees of freedom are not point values are not looked at.
@@ -30,13 +30,13 @@ def check_constants(A: PETSc.Mat, V: fem.FunctionSpace, slaves: Indices) -> None
     Args:
         A: the operator, clamped rows and columns included.
         V: the space of the state.
-        slaves: owned values that follow others, and are not solved for.
+        zeros: owned values that are zero in what stands for a constant.
 
     Raises:
         BadProblem: on every rank, with the ways out.
     """
     for name, constant in constants(V):
-        constant[slaves] = 0.0
+        constant[zeros] = 0.0
         (share,) = shares(A, constant[None])
         if share <= _NOTHING:
             change = "does not change" if share < _ROUNDING else f"hardly changes (by {share:.0e} of its terms)"

@@ -35,13 +35,11 @@ def null_space_of(residual: Residual, A: PETSc.Mat) -> NullSpace:
     given, V = residual.problem.nullspace, residual.state.function_space
     clamped, slaves, n = residual.boundary.owned, residual.tied.slaves, residual.num_owned
     if isinstance(given, str):
-        free = [
-            (name, values)
-            for name, values in constants(V)
-            if not parallel.any_rank(residual.comm, bool(values[clamped].any()))
-        ]
-        for _, values in free:
-            values[slaves] = 0.0
+        free = []
+        for name, values in constants(V):
+            values[residual.tied.no_constants] = 0.0
+            if not parallel.any_rank(residual.comm, bool(values[clamped].any())):
+                free.append((name, values))
         left = finite(shares(A, np.array([values for _, values in free]).reshape(len(free), n)))
         vectors = [values for (_, values), share in zip(free, left, strict=True) if share <= _NOTHING]
         if not vectors:

@@ -256,8 +256,8 @@ class ForwardSolver:
         factor = operators.factors.take()
         try:
             self._newton.solve(factor, guess, shift)
-            factor.solver.tell_unread()
             if self._newton.has_operator:
+                factor.solver.tell_unread()
                 operators.check_constants(factor)
             self._finish(factor, self._newton)
         except (SolveFailed, BadProblem) as failure:
