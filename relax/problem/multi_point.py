@@ -77,11 +77,6 @@ def tied_values(mpc: Any, state: fem.Function, bcs: Sequence[fem.DirichletBC]) -
     )
 
 
-def is_tied(mpc: Any, state: fem.Function) -> bool:
-    """Whether some values of a problem's state follow others. Local."""
-    return mpc is not None or (isinstance(state, BlockState) and any(isinstance(e, OneNumber) for e in state.extended))
-
-
 def _of_blocks(mpc: Any, state: BlockState) -> list[TiedValues]:
     """Of constraints on blocks, and of blocks that are one number. Collective.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import basix.ufl
 import numpy as np
 import numpy.typing as npt
 import ufl
@@ -18,7 +17,7 @@ from ufl.corealg.traversal import traverse_unique_terminals
 from relax.base import parallel
 from relax.base.fem.coefficients import interpolated
 from relax.base.fem.extended import Extended
-from relax.base.fem.one_number import OneNumber, is_one_number
+from relax.base.fem.one_number import OneNumber, is_one_number, is_real_element
 from relax.base.fem.pointwise import laws_in, replaced
 from relax.base.fem.submeshes import Part, inner_facets, integrated, part_of, sides_of, slopes_in
 from relax.base.types import Array, Indices
@@ -83,7 +82,7 @@ class BlockFields:
 
 def _extended(u: fem.Function, part: Part | None) -> Extended | None:
     if part is not None:
-        if is_one_number(u.function_space) and isinstance(u.ufl_element(), basix.ufl._RealElement):
+        if is_one_number(u.function_space) and is_real_element(u.ufl_element()):
             raise BadProblem(
                 f"state: {u.name!r} is one number for a part of the mesh; expected one for all of it, on the "
                 "whole mesh, in integrals over the part"

@@ -2,104 +2,23 @@
 
 from __future__ import annotations
 
-import dolfinx.fem.petsc as fem_petsc
 import numpy as np
+import plain_blocks
 import pytest
-import scipy.sparse
-import scipy.sparse.linalg
 import ufl
 from contract import COMM, MapContract, close, everyone_has, raised_everywhere
-from dolfinx import fem, mesh
+from dolfinx import fem
+from mesh_parts import halves, on_facets
 from mpi4py import MPI
 from ufl import dx, grad, inner
 
 import relax
 from relax import meshes
-from relax.base.fem.extended import Extended
-from relax.base.fem.forms import compiled, num_owned
-from relax.base.fem.submeshes import part_of
+from relax.base.fem.forms import compiled
 from relax.errors import BadInput, BadProblem
 
 pytestmark = pytest.mark.ranks(1, 2, 3)
 SIDES = ["left", "right", "bottom", "top"]
-
-
-def on_facets(domain, tags, element):
-    """A Function on the mesh of tagged facets, and the measure of these."""
-    part = meshes.submesh(domain, domain.topology.dim - 1, meshes.facets(domain, tags))
-    return fem.Function(fem.functionspace(part, element), name="lam"), meshes.ds(domain, tags)
-
-
-def halves(domain):
-    """The cells left and right of x = 1/2 as meshes, dx with 1 and 2 on them, the facets between, dS(1) from 1 to 2."""
-    dim, topology = domain.topology.dim, domain.topology
-    topology.create_connectivity(dim - 1, dim)
-    topology.create_connectivity(dim, dim - 1)
-    cells = [mesh.locate_entities(domain, dim, lambda x, s=s: s * (x[0] - 0.5) < 1e-10) for s in (1, -1)]
-    number = np.zeros(topology.index_map(dim).size_local + topology.index_map(dim).num_ghosts, dtype=np.int32)
-    for k, own in enumerate(cells):
-        number[own] = k + 1
-    tags = mesh.meshtags(domain, dim, np.arange(len(number), dtype=np.int32), number)
-    between = mesh.locate_entities(domain, dim - 1, lambda x: np.isclose(x[0], 0.5))
-    of_facets, of_cells = topology.connectivity(dim - 1, dim), topology.connectivity(dim, dim - 1)
-    rows = []
-    for facet in between[between < topology.index_map(dim - 1).size_local]:
-        both = sorted(of_facets.links(facet), key=lambda c: number[c])
-        rows += [n for c in both for n in (c, np.flatnonzero(of_cells.links(c) == facet)[0])]
-    parts = [meshes.submesh(domain, dim, own) for own in cells]
-    line = meshes.submesh(domain, dim - 1, between)
-    dS = ufl.Measure("dS", domain=domain, subdomain_data=[(1, np.array(rows, dtype=np.int32))])
-    return parts, ufl.Measure("dx", domain=domain, subdomain_data=tags), line, dS(1)
-
-
-# -- the same basis functions ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("cell", "element"),
-    [
-        ("triangle", ("Lagrange", 3, (2,))),
-        ("tetrahedron", ("Lagrange", 4)),
-        ("hexahedron", ("Lagrange", 3)),
-        ("interval", ("DG", 0)),
-    ],
-)
-def test_values_go_to_their_places(cell, element):
-    """Whatever nodes a facet has, and whoever owns them; facets are those of one rank, which others meet."""
-    kind = mesh.CellType[cell]
-    if kind == mesh.CellType.interval:
-        domain = mesh.create_interval(COMM, 4, (1.0, 2.0))
-    elif kind == mesh.CellType.triangle:
-        domain = mesh.create_unit_square(COMM, 3, 3, kind)
-    else:
-        domain = mesh.create_unit_cube(COMM, 2, 2, 2, kind)
-    dim = domain.topology.dim
-    domain.topology.create_connectivity(dim - 1, dim)
-    outer = mesh.exterior_facet_indices(domain.topology)
-    parts = [meshes.submesh(domain, dim - 1, outer)]
-    if COMM.size > 1 and dim > 1:
-        parts.append(meshes.submesh(domain, dim - 1, outer if COMM.rank == COMM.size - 1 else outer[:0]))
-
-    def f(x):
-        values = np.sin(1.0 + x[0]) + x[1] * np.cos(2.0 * x[2] + x[0])
-        return np.array([values, 2.0 - values]) if len(element) == 3 else values
-
-    for part in parts:
-        given = fem.Function(fem.functionspace(part, element))
-        given.interpolate(f)
-        e = Extended(given, part_of(part))
-        everywhere, V, W = fem.Function(e.function.function_space), given.function_space, e.function.function_space
-        everywhere.interpolate(f)
-        expected = everywhere.x.array.copy()
-        expected[e.off] = 0.0
-        # Ghosts of the part need not be right.
-        given.x.array[num_owned(V) :] = np.nan
-        np.testing.assert_allclose(e.spread(given.x.array), expected, atol=1e-13)
-        held = COMM.allreduce(num_owned(W) - np.count_nonzero(e.off < num_owned(W)))
-        assert held == V.dofmap.index_map.size_global * V.dofmap.index_map_bs > 0
-    if COMM.size > 1 and cell == "tetrahedron":
-        assert COMM.allreduce(np.count_nonzero(e.dofs[: num_owned(V)] >= num_owned(W))) > 0  # other owners
-        assert COMM.allreduce(len(e.function.x.array) - len(e.off) - len(e.dofs)) > 0  # known of the whole alone
 
 
 # -- multipliers on facets ---------------------------------------------------------------------------------------------
@@ -362,31 +281,7 @@ def solved_by_dolfinx(equations, states, bcs):
          for u, t in zip(states, trials, strict=True)]
         for F in equations
     ]  # fmt: skip
-    ends = np.cumsum([len(u.x.array) for u in states])
-    free = np.ones(ends[-1], dtype=bool)
-    for u, end in zip(states, ends, strict=True):
-        u.x.array[:] = 0.0
-        for bc in bcs:
-            if bc.function_space == u.function_space._cpp_object:
-                bc.set(u.x.array)
-                free[end - len(u.x.array) + bc.dof_indices()[0]] = False
-    for _ in range(12):
-        b = np.concatenate([fem.assemble_vector(f).array for f in rows])[free]
-        A = scipy.sparse.bmat([[None if a is None else _assembled(a) for a in row] for row in slopes], format="csr")
-        step = np.zeros(ends[-1])
-        step[free] = scipy.sparse.linalg.spsolve(A[free][:, free].tocsc(), b)
-        for u, du in zip(states, np.split(step, ends[:-1]), strict=True):
-            u.x.array[:] -= du
-    assert np.abs(step).max() < 1e-12
-    return [u.x.array.copy() for u in states]
-
-
-def _assembled(form):
-    A = fem_petsc.assemble_matrix(form)
-    A.assemble()
-    sizes, (starts, columns, values) = A.getSize(), A.getValuesCSR()
-    A.destroy()
-    return scipy.sparse.csr_matrix((values, columns, starts), sizes)
+    return plain_blocks.newton(rows, slopes, states, bcs)
 
 
 @pytest.mark.ranks(1)
@@ -414,60 +309,6 @@ def test_beside_blocks_of_dolfinx():
         G([])
         for f, values in zip((u, c, lam), expected, strict=True):
             close(f.x.array, values, 1e-10)
-
-
-# -- what cannot be done -----------------------------------------------------------------------------------------------
-
-
-def refused():
-    domain = meshes.unit_square(2)
-    V = fem.functionspace(domain, ("Lagrange", 1))
-    u, v = fem.Function(V, name="u"), ufl.TestFunction(V)
-    lam, ds = on_facets(domain, "top", ("Lagrange", 1))
-    top, mu = lam.function_space.mesh, ufl.TestFunction(lam.function_space)
-    stokes = inner(grad(u), grad(v)) * dx
-    (left, _), over, _, dS = halves(domain)
-    c = fem.Function(fem.functionspace(left, ("Lagrange", 1)), name="c")
-    q = ufl.TestFunction(c.function_space)
-    cell = c * q * over(1)
-
-    def of(F0, F1, other=lam, **more):
-        return lambda: relax.Problem(residual=[F0, F1], state=[u, other], **more)
-
-    def in_space(element, part=top):
-        f = fem.Function(fem.functionspace(part, element), name="f")
-        return of(stokes + f * v * ds, (u - f) * ufl.TestFunction(f.function_space) * ds, f)
-
-    fields = fem.Function(fem.functionspace(left, ("RT", 1)), name="fields")
-    turned = inner(fields, ufl.TestFunction(fields.function_space)) * over(1)
-    at_end = relax.clamp(lam.function_space, lambda x: np.isclose(x[0], 0.0), g := fem.Function(lam.function_space))
-    elsewhere = meshes.submesh(meshes.unit_square(2), 1, meshes.facets(meshes.unit_square(2), "top"))
-    return {
-        "jumps from facet to facet": in_space(("DG", 0)),
-        "expected continuous Lagrange elements": in_space(("DG", 1)),
-        "no values of one that the whole mesh has": in_space(("Bubble", 2)),
-        "turn with the numbers of vertices": of(stokes + fields[0] * v * over(1), turned, fields),
-        "are outside": of(stokes + lam * v * ds, (u - lam) * mu * meshes.ds(domain)),
-        'on the side "+" are outside': of(stokes + c("+") * v("+") * ufl.dS(domain), cell, c),
-        'on the side "-" are outside': of(stokes + c("-") * v("+") * dS, cell, c),
-        "its values alone": of(stokes + lam * v * ds, (u - lam) * mu.dx(0) * ds),
-        "got one over cell": of(stokes + lam * v * dx(domain), (u - lam) * mu * ds),
-        "stands in an integral over another mesh": of(stokes + lam * v * ds, lam * mu * dx(top)),
-        "gives boundary values of a state on a part": of(
-            stokes + lam * v * ds, (u - lam) * mu * ds, bcs=[at_end], controls=[g]
-        ),
-        "or on parts of one, got 'f'": in_space(("Lagrange", 1), elsewhere),
-    }
-
-
-@pytest.mark.ranks(1, 2)
-def test_refused():
-    for words, make in refused().items():
-        assert words in str(raised_everywhere(BadProblem, make))
-    problem, seen, _ = weakly(meshes.unit_square(2))
-    with relax.ReducedMap(problem, seen) as G, G.linearize(G.present_control() + 1.0) as lin:
-        error = raised_everywhere(BadInput, lambda: relax.dual_weighted_residual(lin, [1.0]))
-    assert "states on one mesh" in str(error)
 
 
 @pytest.mark.ranks(2, 3)
@@ -506,3 +347,11 @@ def test_a_constant_of_a_field_in_some_cells():
     close(*found, 1e-12)
     with relax.ReducedMap(relax.Problem(residual=F, state=[a, b], controls=[g], name="bare"), seen) as G:
         assert 'nullspace="constants"' in str(raised_everywhere(BadProblem, lambda: G([1.0])))
+
+
+@pytest.mark.ranks(1, 2)
+def test_error_estimates_are_refused():
+    problem, seen, _ = weakly(meshes.unit_square(2))
+    with relax.ReducedMap(problem, seen) as G, G.linearize(G.present_control() + 1.0) as lin:
+        error = raised_everywhere(BadInput, lambda: relax.dual_weighted_residual(lin, [1.0]))
+    assert "states on one mesh" in str(error)

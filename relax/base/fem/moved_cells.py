@@ -16,6 +16,7 @@ from dolfinx import fem, mesh
 
 from relax.base import parallel
 from relax.base.fem import compat
+from relax.base.fem.one_number import is_real_element
 from relax.base.fem.richer import leaves, rebuilt
 from relax.base.types import Array
 from relax.errors import BadProblem
@@ -107,7 +108,7 @@ def _shifted(element: Any, points: Array, shifts: Array) -> Array:
 
 def _movable(element: Any) -> Any:
     """An element of separate cells whose functions are those of a given one, wherever the reference is moved to."""
-    if isinstance(element, basix.ufl._RealElement):
+    if is_real_element(element):
         raise BadProblem("expected fields, got one number for all of the mesh; a Functional or ExpressionField sees it")
     if element.is_quadrature or not hasattr(element, "basix_element"):
         raise BadProblem(f"expected fields of polynomials, such as Lagrange, got {element}")

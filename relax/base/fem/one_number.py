@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import basix.ufl
 import numpy as np
 from dolfinx import fem
 
@@ -15,6 +18,11 @@ from relax.errors import BadProblem
 def is_one_number(V: fem.FunctionSpace) -> bool:
     """Whether the Functions of a space are a number, or a vector or tensor, for all of the mesh. Local."""
     return bool(V.dofmap.index_map.size_global == 1 and V.ufl_element().embedded_superdegree == 0)
+
+
+def is_real_element(element: Any) -> bool:
+    """Whether an element is Basix's for one number, or several, for all of the mesh; it has no public name. Local."""
+    return isinstance(element.sub_elements[0] if element.block_size > 1 else element, basix.ufl._RealElement)
 
 
 class OneNumber(Extended):

@@ -21,7 +21,6 @@ from relax.engine.linearization import BLOCK
 from relax.engine.residual.residual import Residual
 from relax.engine.solve.factored import FactoredOperator
 from relax.errors import BadInput, BadProblem, SolveFailed
-from relax.problem.multi_point import is_tied
 from relax.problem.problem import Problem
 
 #: The parts of a control, and a state: owned and ghost values, entries of constants.
@@ -54,12 +53,12 @@ class DualNorm:
     """
 
     def __init__(self, problem: Problem, riesz: str | ufl.Form, options: Options | str | None) -> None:
-        if is_tied(problem.mpc, problem.state):
+        self.residual = residual = Residual(problem)
+        if residual.tied:
             raise BadProblem(
                 "ResidualLoss: expected values of the state that are free or clamped, got a problem with an mpc, or "
                 "with a block that is one number"
             )
-        self.residual = residual = Residual(problem)
         self._is_operator = isinstance(riesz, str) and riesz == "operator"
         self._operators: FactoredOperator | None = None
         self._fixed: Factor | None = None
