@@ -184,10 +184,12 @@ def iterate(
     here = Iterate.at(objective.start(m0 if run.m is None else run.m))
     stop = run.m is None and note(here, 0.0, 0)
     start_size = float(recorder.history[0]["gradient_norm"])
-    near = atol or table.NEAR
-    # Only standard deviations of a prior say what is small without looking at where the run began.
+    # Only standard deviations of a prior say what is small without looking at where the run began. Of a prior with the
+    # weight w, J bends by w C⁻¹ at least, so that the minimum is within |g| / w of them.
     is_absolute = objective.metric_share > 0.0 or bool(atol)
-    goal = table.goal(start_size, rtol, atol) if is_absolute else rtol * start_size
+    unit = objective.metric_share if objective.metric_share > 0.0 else 1.0
+    near = atol or table.NEAR * unit
+    goal = table.goal(start_size, rtol, atol, unit) if is_absolute else rtol * start_size
     while True:
         if here.size <= goal:
             is_near = here.size <= near if is_absolute else _is_near(method, here)
@@ -214,12 +216,12 @@ def iterate(
         method.told(step, before, here)
         stop = note(here, t, way.iterations)
         if way.precision_p is None or objective.metric_share == 0.0:
-            moved, unit = math.sqrt(dot(step, step)), math.sqrt(dot(new.m, new.m))
+            moved, size = math.sqrt(dot(step, step)), math.sqrt(dot(new.m, new.m))
         else:
             # In prior standard deviations, as is what has been moved.
             moved = t * math.sqrt(max(dot(way.p, way.precision_p), 0.0))
-            unit = 1.0 + math.sqrt(2.0 * max(new.prior_cost, 0.0))
-        if here.size > goal and moved <= _SMALL_STEP * unit:
+            size = 1.0 + math.sqrt(2.0 * max(new.prior_cost, 0.0))
+        if here.size > goal and moved <= _SMALL_STEP * size:
             return end(here, Status.small_step)
 
 

@@ -74,8 +74,9 @@ def minimize(
         metric: K: a prior; "L2" or "H1", or a list of these for each control; by default the first prior of J, else
             "L2". Of numbers it is the sum of their squares, of a control in steps the sum over the steps.
         rtol: the run ends when |g| <= rtol |g₀|.
-        atol: the run has converged when |g| <= atol, and ends there. By default, where K is a prior of J: |g| is in its
-            standard deviations, and the run has converged when |g| <= 1e-3, and goes on to ``rtol``, at most to 1e-8.
+        atol: the run has converged when |g| <= atol, and ends there. By default, where K is a prior with the
+            weight w in J: |g| / w is in its standard deviations, and the run has converged when that is <= 1e-3, and
+            goes on to ``rtol``, at most to 1e-8.
             Otherwise no number is small by itself: the run goes on to ``rtol``, and has converged when the next step
             would move the control by less than 1e-3 of its size, in the metric.
         max_steps: at most so many steps; by default 50, and 500 of L-BFGS.

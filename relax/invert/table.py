@@ -37,9 +37,9 @@ class Optimiser:
 NEAR, NEAREST = 1e-3, 1e-8
 
 
-def goal(start_size: float, rtol: float, atol: float | None) -> float:
-    """The size of the gradient at which a run ends, in prior standard deviations, from that at its start. Local."""
-    return max(rtol * start_size, NEAREST if atol is None else atol)
+def goal(start_size: float, rtol: float, atol: float | None, unit: float = 1.0) -> float:
+    """The size of the gradient at which a run ends, from that at its start; ``unit``: a prior standard deviation. Local."""
+    return max(rtol * start_size, NEAREST * unit if atol is None else atol)
 
 
 METHODS: dict[str, Optimiser] = {

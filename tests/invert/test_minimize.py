@@ -186,6 +186,17 @@ def test_far_from_any_minimum_nothing_has_converged(is_of_J):
         found.raise_if_failed()
 
 
+@pytest.mark.ranks(1, 2)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_weight_of_all_terms_moves_no_minimum(layout):
+    G = average(layout, FakeMap.EXP)
+    prior = IdentityPrior(G, std=2.0)
+    J = Misfit(G, [3.0], noise=0.3) + prior
+    whole, little = (minimize(w * J, np.zeros(G.size_in)) for w in (1.0, 1e-12))
+    assert whole.converged and little.converged and little.stats.outer > 0
+    assert parallel.largest(COMM, np.abs(little.value - whole.value).max(initial=0.0)) < 1e-6
+
+
 def test_a_run_that_starts_at_the_minimum_says_so():
     case = Linear(4)
     minimum = minimize(case.J, case.start(), rtol=1e-12).value
