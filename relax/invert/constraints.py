@@ -37,7 +37,7 @@ class Constraint:
         map: c of a map; None for a form.
         multiplier: λ.
         weight: μ; 0 until ``begin``.
-        scale: the size of c and of its bounds.
+        scale: the size of the bounds; where they are 0, of c at the start.
 
     Raises:
         BadInput: on every rank, for anything else.
@@ -93,7 +93,9 @@ class Constraint:
             curvature_along: wᵀ H w of J.
             cost: J; it is compared with the violation where J does not bend.
         """
-        self.scale = max((abs(x) for x in (c, self.low, self.high) if 0.0 < abs(x) < math.inf), default=1.0)
+        # A start far away makes no violation small.
+        bounds = [abs(x) for x in (self.low, self.high) if 0.0 < abs(x) < math.inf]
+        self.scale = max(bounds, default=abs(c) or 1.0)
         if slope_along != 0.0 and curvature_along > 0.0:
             self.weight = 100.0 * curvature_along / slope_along**2
         else:

@@ -112,7 +112,8 @@ class _Run:
             if not np.allclose(state[what], mine, rtol=1e-6, atol=1e-6 * np.abs(mine).max(initial=0.0)):
                 raise BadInput(f"{what}: are not those of the run that the checkpoint is of; give each its own folder")
         self.m = layout.restored(state["control"], "the control of the checkpoint")
-        self._recorder.go_on(checked_history(state["history"]))
+        self._recorder.go_on(history := checked_history(state["history"]))
+        self._objective.count_from(history[-1])
         # Of another method there is nothing to know.
         if state["method"] == type(self._method).__name__:
             self._method.load_state_dict(state["learnt"], layout)
@@ -161,7 +162,6 @@ def iterate(
         checkpoint.restore()
     if history:
         run.m = m0
-        objective.count_anew()
         recorder.go_on(history)
     dot = objective.G.dot
 

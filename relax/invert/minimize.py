@@ -69,8 +69,8 @@ def minimize(
             with one of these, or None, for each control. Bounds are on the degrees of freedom.
         constraints: a list of (c, low, high), low <= c(m) <= high: c a UFL form in the controls, such as a volume
             ``rho * ufl.dx``, or a map of one number; low and high numbers, the same for an equation, None for no bound.
-            They are met to 1e-8 of their size by an augmented Lagrangian: rounds of minimisation of
-            J + ½ μ dist(c + λ/μ, [low, high])², each from where the one before ended.
+            They are met to 1e-8 of these numbers (of c(m0) where they are 0) by an augmented Lagrangian: rounds of
+            minimisation of J + ½ μ dist(c + λ/μ, [low, high])², each from where the one before ended.
         metric: K: a prior; "L2" or "H1", or a list of these for each control; by default the first prior of J, else
             "L2". Of numbers it is the sum of their squares, of a control in steps the sum over the steps.
         rtol: the run ends when |g| <= rtol |g₀|.
@@ -135,7 +135,9 @@ def _within_constraints(
     holds = held_to(objective.constraints, run, rtol=_FEASIBLE)
     assert result is not None
     ended = result.status in (Status.stopped_by_callback, Status.max_steps)
-    return result if holds or ended else replace(result, status=Status.not_feasible)
+    # With the solves between and after the rounds.
+    stats = replace(result.stats, **objective.solves())
+    return replace(result, status=result.status if holds or ended else Status.not_feasible, stats=stats)
 
 
 def _chosen(parts: list[Weighted]) -> str:

@@ -156,13 +156,9 @@ class Objective:
         """How many forward, tangent and adjoint solves the maps have made since this objective was."""
         return {kind: number - self._counts_before[kind] for kind, number in self._counts().items()}
 
-    def count_anew(self) -> None:
-        """Count the solves from here on. Local."""
-        self._counts_before = self._counts()
-
-    def count_from(self, solves: dict[str, int]) -> None:
-        """Add those of an earlier process. Local."""
-        self._counts_before = {kind: self._counts_before[kind] - number for kind, number in solves.items()}
+    def count_from(self, entry: dict[str, Any]) -> None:
+        """Add the solves of an earlier process, as the last entry of its history has them. Local."""
+        self._counts_before = {kind: number - entry[kind] for kind, number in self._counts_before.items()}
 
     def at(self, m: Array) -> Trial:
         """Solve forward at m, keeping the linearisations. Collective."""
@@ -341,12 +337,10 @@ class Recorder:
         self.cg = 0
 
     def go_on(self, history: list[dict[str, Any]]) -> None:
-        """Continue the history, the counts and the clock of an earlier process."""
+        """Continue the history and the clock of an earlier run."""
         self.history = history
         self.cg = sum(entry["cg_iterations"] for entry in history)
-        last = history[-1]
-        self._objective.count_from({kind: last[kind] for kind in ("forward", "tangent", "adjoint")})
-        self._began -= last["seconds"]
+        self._began -= history[-1]["seconds"]
 
     def add(self, point: Trial, gradient_norm: float, step_length: float, cg_iterations: int) -> bool:
         """Write one entry; True when the callback of any rank asks to stop."""

@@ -38,7 +38,7 @@ NEAR, NEAREST = 1e-3, 1e-8
 
 
 def goal(start_size: float, rtol: float, atol: float | None, unit: float = 1.0) -> float:
-    """The size of the gradient at which a run ends, from that at its start; ``unit``: a prior standard deviation. Local."""
+    """The size of the gradient at which a run ends, from that at its start; ``unit``: of one prior deviation. Local."""
     return max(rtol * start_size, NEAREST * unit if atol is None else atol)
 
 

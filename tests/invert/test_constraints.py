@@ -43,7 +43,7 @@ def volume(case):
 @pytest.mark.parametrize("method", ["newton", "lbfgs"])
 def test_an_equation_is_met_at_the_minimum_of_dense_algebra(method, layout):
     case = Linear(6, layout=layout, d=bump)
-    constraint = (case.f * dx, VOLUME, VOLUME)
+    constraint, before = (case.f * dx, VOLUME, VOLUME), dict(case.G.counts)
     found = minimize(case.J, case.start(), method=method, constraints=[constraint], rtol=1e-10)
     H, b = Linear(6, d=bump).quadratic()
     a = volume(case)
@@ -54,7 +54,9 @@ def test_an_equation_is_met_at_the_minimum_of_dense_algebra(method, layout):
     # The history goes on over the rounds, and the counts with it.
     assert [entry["step"] for entry in found.history] == list(range(found.stats.outer + 1))
     forwards = [entry["forward"] for entry in found.history]
-    assert forwards == sorted(forwards) and forwards[-1] <= found.stats.forward
+    assert forwards == sorted(forwards)
+    solves = {kind: getattr(found.stats, kind) for kind in ("forward", "tangent", "adjoint")}
+    assert solves == {kind: case.G.counts[kind] - before[kind] for kind in solves}
 
 
 @pytest.mark.parametrize(("low", "high"), [(None, 0.1), (0.5, None), (None, 5.0)], ids=["above", "below", "idle"])
@@ -73,6 +75,12 @@ def test_an_inequality_within_bounds_is_a_quadratic_program(low, high):
     mine, its = (0.5 * m @ H @ m + b @ m for m in (found.value, exact.x))
     assert mine <= its + 1e-9 * abs(its)
     assert (low is None or a @ found.value > low - 1e-8) and (high is None or a @ found.value < high + 1e-8)
+
+
+def test_a_start_far_away_makes_no_violation_small():
+    case = Linear(6, d=bump)
+    found = minimize(case.J, case.start(1e7), constraints=[(case.f * dx, VOLUME, VOLUME)])
+    assert volume(case) @ found.value == pytest.approx(VOLUME, rel=1.1e-8)
 
 
 def test_a_constraint_on_the_state():
