@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import ufl
 
 from relax.base import parallel
@@ -55,6 +56,14 @@ class Constraint:
             is_map = not isinstance(c, type) and hasattr(c, "linearize")
             if not (isinstance(c, ufl.Form) and not c.arguments()) and not (is_map and c.size_out == 1):
                 raise BadInput(f"{what}: expected {_WORDS}, got {c!r:.80}")
+        mine = np.array([self.low, self.high])
+        first = parallel.from_rank_0(G.comm, mine)
+        # What is assembled on one rank is a likely one that differs.
+        if parallel.any_rank(G.comm, not np.allclose(mine, first, rtol=1e-9, atol=0.0)):
+            raise BadInput(
+                f"{what}: expected the same low and high on every rank, got others; sum what ranks assemble over them"
+            )
+        self.low, self.high = map(float, first)
         self.map: Map | None = c if is_map else None
         self.form: FormCost | None = None if is_map else FormCost(c, G)
         self.multiplier, self.weight, self.scale = 0.0, 0.0, 1.0

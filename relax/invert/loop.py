@@ -148,6 +148,8 @@ def iterate(
 
     With ``history``, of a run of the same objective that ended at m0, it goes on: sizes are relative to its first.
     """
+    # Ranks that end at different steps wait for one another.
+    rtol, atol, max_steps = parallel.of_rank_0(objective.comm, (rtol, atol, max_steps))
     number_in(rtol, FRACTION, "rtol")
     if atol is not None:
         number_in(atol, AT_LEAST_0, "atol")

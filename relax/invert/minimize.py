@@ -73,7 +73,7 @@ def minimize(
             minimisation of J + ½ μ dist(c + λ/μ, [low, high])², each from where the one before ended.
         metric: K: a prior; "L2" or "H1", or a list of these for each control; by default the first prior of J, else
             "L2". Of numbers it is the sum of their squares, of a control in steps the sum over the steps.
-        rtol: the run ends when |g| <= rtol |g₀|.
+        rtol: the run ends when |g| <= rtol |g₀|. Of this, ``atol`` and ``max_steps`` rank 0's count.
         atol: the run has converged when |g| <= atol, and ends there. By default, where K is a prior with the
             weight w in J: |g| / w is in its standard deviations, and the run has converged when that is <= 1e-3, and
             goes on to ``rtol``, at most to 1e-8.

@@ -117,6 +117,16 @@ def test_what_cannot_hold_is_said():
     assert few.status is Status.max_steps
 
 
+@pytest.mark.ranks(2)
+def test_numbers_that_differ_between_ranks():
+    case, rank = Linear(3, d=bump), COMM.rank
+    with pytest.raises(BadInput, match="the same low and high on every rank"):
+        minimize(case.J, case.start(), constraints=[(case.f * dx, None, 0.1 + rank)])
+    # Tolerances are rank 0's: each would end at a step of its own.
+    found = minimize(case.J, case.start(), method="lbfgs", rtol=[1e-2, 1e-6][rank], max_steps=[500, 1][rank])
+    assert found.history[-1]["gradient_norm"] <= 1e-2 * found.history[0]["gradient_norm"] and found.stats.outer > 1
+
+
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize(
     ("constraints", "words"),
