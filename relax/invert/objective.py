@@ -102,9 +102,9 @@ class Objective:
             self._check_prior(metric, "metric")
         self.prior: Any = metric
         self.metric_share = sum(w for w, prior in self.priors if prior is metric)
-        if self.box is not None and not hasattr(metric, "restricted"):
+        if self.box is not None and (unknown := _not_restricted(metric)):
             raise BadInput(
-                f"bounds: the metric, {type(metric).__name__}, is not known on a part of the controls; give "
+                f"bounds: the metric, {unknown}, is not known on a part of the controls; give "
                 "metric='L2' or metric='H1'"
             )
         self._counts_before = self._counts()
@@ -185,6 +185,12 @@ class Objective:
 
 def _has_map(part: Any) -> bool:
     return isinstance(part, Misfit) or hasattr(part, "linearize")
+
+
+def _not_restricted(metric: Any) -> str:
+    """The name of the metric, or of the first of its blocks, that has no inverse on a part; empty where all have."""
+    found = (_not_restricted(block) for block in getattr(metric, "priors", ()))
+    return next(filter(None, found), "") if hasattr(metric, "restricted") else type(metric).__name__
 
 
 def _check_same_controls(G: Map, other: Map) -> None:

@@ -21,6 +21,7 @@ from relax.base import parallel
 from relax.base.fem.layout import SpaceLayout
 from relax.invert.box import Box
 from relax.invert.objective import Objective
+from relax.invert.priors import BlockPrior
 
 COMM = MPI.COMM_WORLD
 LAYOUTS = ["replicated", "owned"]
@@ -165,10 +166,11 @@ def test_a_metric_that_is_not_known_within_bounds():
         """A prior of one's own, without ``restricted``."""
 
         def __init__(self):
-            self.kind, self.size = "replicated", case.G.size_in
+            self.kind, self.size, self.mean = "replicated", case.G.size_in, case.start()
 
         def covariance(self, v):
             return v
 
-    with pytest.raises(BadInput, match="Known, is not known on a part"):
-        minimize(case.J, case.start(), bounds=(0.0, 1.0), metric=Known())
+    for metric in (Known(), BlockPrior([Known()])):
+        with pytest.raises(BadInput, match="Known, is not known on a part"):
+            minimize(case.J, case.start(), bounds=(0.0, 1.0), metric=metric)

@@ -41,7 +41,10 @@ class Prior(Protocol):
         """C v for v of shape (..., size), dual to primal: the preconditioner of an optimiser."""
 
     def restricted(self, v: Array, free: npt.NDArray[np.bool_]) -> Array:
-        """(C⁻¹_FF)⁻¹ v_F for the free entries F, zero elsewhere, for v of shape (size,): C where bounds hold some."""
+        """(C⁻¹_FF)⁻¹ v_F for the free entries F, zero elsewhere, for v of shape (size,): C where bounds hold some.
+
+        Wanted with bounds alone: priors that are no metric there lack it.
+        """
 
     def whiten(self, m: Array) -> Array:
         """L⁻¹ (m − mean): independent standard normal entries when m is drawn from the prior."""
