@@ -31,7 +31,26 @@ def _refuse(what: str) -> NoReturn:
     )
 
 
-class TotalVariation:
+class _Penalty:
+    """What a Gaussian has and a penalty has not."""
+
+    def whiten(self, m: Array) -> Array:  # noqa: D102
+        _refuse("square root of a covariance")
+
+    def color(self, xi: Array) -> Array:  # noqa: D102
+        _refuse("square root of a covariance")
+
+    def color_adjoint(self, v: Array) -> Array:  # noqa: D102
+        _refuse("square root of a covariance")
+
+    def sample(self, seed: int) -> Array:  # noqa: D102
+        _refuse("draws")
+
+    def variance(self, *, samples: int | None = None, seed: int = 0) -> Array:  # noqa: D102
+        _refuse("variance")
+
+
+class TotalVariation(_Penalty):
     """J(m) = weight ∫ √(|∇m|² + smoothing²) dx, a convex penalty; in DG spaces jumps count, too.
 
     In DG spaces J has the terms weight ∫ √([m]² + (smoothing d)²) ds over facets between two cells, d half the sum of
@@ -157,23 +176,8 @@ class TotalVariation:
     def covariance(self, v: Array) -> Array:  # noqa: D102
         _refuse("covariance")
 
-    def whiten(self, m: Array) -> Array:  # noqa: D102
-        _refuse("square root of a covariance")
 
-    def color(self, xi: Array) -> Array:  # noqa: D102
-        _refuse("square root of a covariance")
-
-    def color_adjoint(self, v: Array) -> Array:  # noqa: D102
-        _refuse("square root of a covariance")
-
-    def sample(self, seed: int) -> Array:  # noqa: D102
-        _refuse("draws")
-
-    def variance(self, *, samples: int | None = None, seed: int = 0) -> Array:  # noqa: D102
-        _refuse("variance")
-
-
-class PenaltyAt:
+class PenaltyAt(_Penalty):
     """A penalty with a metric at a control. Collective, as are all methods.
 
     Args:
@@ -203,21 +207,6 @@ class PenaltyAt:
     def covariance(self, v: Array) -> Array:
         """The inverse of the curvature on v of shape (..., size), dual to primal."""
         return self._metric.covariance(v)
-
-    def whiten(self, m: Array) -> Array:  # noqa: D102
-        _refuse("square root of a covariance")
-
-    def color(self, xi: Array) -> Array:  # noqa: D102
-        _refuse("square root of a covariance")
-
-    def color_adjoint(self, v: Array) -> Array:  # noqa: D102
-        _refuse('square root of a covariance, which gauss_newton wants without jacobian="products"')
-
-    def sample(self, seed: int) -> Array:  # noqa: D102
-        _refuse("draws")
-
-    def variance(self, *, samples: int | None = None, seed: int = 0) -> Array:  # noqa: D102
-        _refuse("variance")
 
     def close(self) -> None:
         """Free the metric."""
