@@ -20,6 +20,7 @@ class SearchDirection:
         length: of the first trial step, in units of p.
         iterations: of conjugate gradients.
         curved_down: whether negative curvature ended them.
+        reach: how far the minimum may be where p goes less far, in the metric.
     """
 
     p: Array
@@ -27,6 +28,7 @@ class SearchDirection:
     length: float = 1.0
     iterations: int = 0
     curved_down: bool = False
+    reach: float = 0.0
 
 
 def conjugate_gradients(

@@ -230,6 +230,8 @@ def iterate(
 def _is_near(method: Method, here: Iterate) -> bool:
     """Whether the next step would move the control by less than ``NEAR`` of its size, in the metric. Collective."""
     objective, m = here.point.objective, here.point.m
-    p = method.direction(here, start_size=here.size, goal=here.size).p if here.size > 0.0 else np.zeros_like(m)
-    moved, size = (objective.G.dot(v, objective.prior.precision(v)) for v in (p, m))
-    return bool(moved <= table.NEAR**2 * size)
+    if here.size == 0.0:
+        return True
+    way = method.direction(here, start_size=here.size, goal=here.size)
+    moved, size = (objective.G.dot(v, objective.prior.precision(v)) for v in (way.p, m))
+    return bool(max(moved, way.reach**2) <= table.NEAR**2 * size)

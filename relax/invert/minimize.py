@@ -123,10 +123,13 @@ def _within_constraints(
         # Sizes are relative to the gradient of J, not to that of a violation at the start.
         rtol *= min(1.0, math.sqrt(own / max(dot(g, objective.riesz(g, None)), own))) if own > 0.0 else 1.0
 
+    # A round is short, and sees what is steep alone: the memory of L-BFGS is that of all.
+    method = _method(chosen, objective)
+
     def run() -> Array | None:
         nonlocal result
         start, history = (m0, None) if result is None else (result.value, result.history)
-        result = steps(objective, _method(chosen, objective), start, rtol=rtol, history=history)
+        result = steps(objective, method, start, rtol=rtol, history=history)
         if result.status in (Status.stopped_by_callback, Status.max_steps):
             return None
         with closing(objective.at(result.value)) as there:

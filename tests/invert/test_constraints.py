@@ -83,6 +83,17 @@ def test_a_start_far_away_makes_no_violation_small():
     assert volume(case) @ found.value == pytest.approx(VOLUME, rel=1.1e-8)
 
 
+def test_lbfgs_has_not_converged_where_it_knows_the_constraint_alone():
+    """From far away a loose rtol ends each round after the steps that meet the constraint."""
+    case = Linear(6, d=bump)
+    constraints = [(case.f * dx, VOLUME, VOLUME)]
+    exact = minimize(case.J, case.start(), constraints=constraints).value
+    for rtol in (1e-2, 1e-3, 1e-5):
+        found = minimize(case.J, case.start(1e4), method="lbfgs", constraints=constraints, rtol=rtol)
+        assert np.abs(found.value - exact).max() > 0.1 * np.abs(exact).max() and found.status is Status.relative
+    assert minimize(case.J, case.start(), method="lbfgs", constraints=constraints).converged
+
+
 def test_a_constraint_on_the_state():
     """The mean of u is held at a number: linear, so the system of Karush, Kuhn and Tucker again."""
     case = Linear(4, d=bump)

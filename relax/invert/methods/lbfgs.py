@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -84,6 +85,8 @@ class LimitedBFGS:
 
     def __init__(self, memory: int) -> None:
         self._pairs: deque[_Pair] = deque(maxlen=at_least(memory, 0, "memory"))
+        #: sᵀKs / sᵀy of the steps, where the metric K is no prior of J: how flat J is beside K.
+        self._flat: deque[float] = deque(maxlen=memory)
 
     def direction(self, here: Iterate, *, start_size: float, goal: float) -> SearchDirection:
         objective, dot = here.point.objective, here.point.objective.G.dot
@@ -101,7 +104,9 @@ class LimitedBFGS:
             p *= pairs[-1].scale
         for pair, a in zip(pairs, reversed(coefficients), strict=True):
             p += (a - dot(pair.y, p) / pair.sy) * pair.s
-        return SearchDirection(-p, length=1.0 if pairs else _first_length(here))
+        # The last pair may have seen what is steep alone, as the weight of a constraint is; another one what is flat.
+        reach = max(self._flat, default=math.inf) * here.size
+        return SearchDirection(-p, length=1.0 if pairs else _first_length(here), reach=reach)
 
     def told(self, step: Array, before: Iterate, after: Iterate) -> None:
         dot = after.point.objective.G.dot
@@ -109,6 +114,8 @@ class LimitedBFGS:
         sy = dot(step, y)
         if sy > 1e-12 * abs(dot(before.g, step)):
             self._pairs.append(_Pair(step, y, sy, sy / dot(y, after.Cg - before.Cg)))
+            if after.point.objective.metric_share == 0.0:
+                self._flat.append(dot(step, after.point.objective.prior.precision(step)) / sy)
 
     def state_dict(self, layout: ControlLayout) -> dict[str, Any]:
         return {"pairs": [[layout.as_kept(p.s), layout.as_kept(p.y), p.sy, p.scale] for p in self._pairs]}
