@@ -9,7 +9,7 @@ import pytest
 import scipy.linalg
 import scipy.optimize
 import ufl
-from control_cases import Linear, Plate, bump
+from control_cases import Linear, Plate, bump, cut
 from dolfinx import fem
 from fake_map import FakeMap
 from mpi4py import MPI
@@ -31,12 +31,6 @@ LAYOUTS = ["replicated", "owned"]
 def clean_up():
     yield
     PETSc.garbage_cleanup(COMM)
-
-
-def cut(whole, V, layout):
-    """This rank's part of a vector in the order that does not depend on the ranks."""
-    here = SpaceLayout(V)
-    return whole if layout == "replicated" else here.spread(whole)[: here.num_owned]
 
 
 def exact(H, b, low, high):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import ufl
-from control_cases import Linear, Plate, bump
+from control_cases import Linear, Plate, bump, cut
 from dolfinx import fem
 from mpi4py import MPI
 from petsc4py import PETSc
@@ -15,7 +15,6 @@ from ufl import dx
 import relax
 from relax import BadInput, NotConverged, Status, minimize
 from relax.base import parallel
-from relax.base.fem.layout import SpaceLayout
 
 COMM = MPI.COMM_WORLD
 VOLUME = 0.2
@@ -25,11 +24,6 @@ VOLUME = 0.2
 def clean_up():
     yield
     PETSc.garbage_cleanup(COMM)
-
-
-def cut(whole, V, layout):
-    here = SpaceLayout(V)
-    return whole if layout == "replicated" else here.spread(whole)[: here.num_owned]
 
 
 def volume(case):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import ufl
-from control_cases import ALPHA, Linear, Plate, bump
+from control_cases import ALPHA, Linear, Plate, bump, cut
 from dolfinx import fem
 from fake_map import FakeMap
 from mpi4py import MPI
@@ -89,8 +89,7 @@ def test_a_map_in_several_terms_is_solved_once(layout):
 def test_a_quadratic_has_the_minimum_of_dense_algebra(method, layout):
     found = minimize((case := Linear(6, layout=layout)).J, case.start(), method=method, rtol=1e-11)
     H, b = Linear(6).quadratic()
-    wanted, here = np.linalg.solve(H, -b), SpaceLayout(case.f.function_space)
-    wanted = wanted if layout == "replicated" else here.spread(wanted)[: here.num_owned]
+    wanted = cut(np.linalg.solve(H, -b), case.f.function_space, layout)
     assert found.converged and found.status is Status.converged
     assert parallel.largest(COMM, np.abs(found.value - wanted).max(initial=0.0)) < 1e-7
     assert found.stats.tangent == 0 if method == "lbfgs" else found.stats.tangent > 0

@@ -9,12 +9,19 @@ from ufl import dx, grad, inner
 
 import relax
 from relax import Cost, Misfit
+from relax.base.fem.layout import SpaceLayout
 
 ALPHA = 1e-5
 
 
 def bump(x):
     return 0.1 * np.exp(-20.0 * ((x[0] - 0.3) ** 2 + (x[1] - 0.6) ** 2))
+
+
+def cut(whole, V, layout):
+    """This rank's part of a vector in the order that does not depend on the ranks."""
+    here = SpaceLayout(V)
+    return whole if layout == "replicated" else here.spread(whole)[: here.num_owned]
 
 
 class Plate:
