@@ -18,6 +18,7 @@ from relax.invert.constraints import held_to
 from relax.invert.loop import Method, iterate
 from relax.invert.methods.gauss_newton import NewtonCG, use_matrix
 from relax.invert.methods.lbfgs import LimitedBFGS
+from relax.invert.metric import ControlMetric
 from relax.invert.objective import Callback, Objective
 from relax.invert.result import Result, Status
 from relax.invert.terms import Weighted, weighted_of
@@ -101,8 +102,13 @@ def minimize(
         max_steps=_MAX_STEPS[chosen] if max_steps is None else at_least(max_steps, 0, "max_steps"),
     )  # fmt: skip
     if objective.constraints:
-        return _within_constraints(objective, chosen, m0, number_in(rtol, FRACTION, "rtol"), steps)
-    return steps(objective, _method(chosen, objective), m0, rtol=rtol)
+        result = _within_constraints(objective, chosen, m0, number_in(rtol, FRACTION, "rtol"), steps)
+    else:
+        result = steps(objective, _method(chosen, objective), m0, rtol=rtol)
+    # After an error it is left to the next collective clean-up: one rank alone may have raised it.
+    if objective.prior is not metric and isinstance(objective.prior, ControlMetric):
+        objective.prior.close()
+    return result
 
 
 def _within_constraints(

@@ -18,6 +18,7 @@ import relax
 from relax import BadInput, Cost, Misfit, NotConverged, Status, minimize
 from relax.base import parallel
 from relax.base.fem.layout import SpaceLayout
+from relax.invert.metric import ControlMetric
 from relax.invert.objective import Objective
 from relax.invert.priors import IdentityPrior
 
@@ -194,6 +195,17 @@ def test_a_weight_of_all_terms_moves_no_minimum(layout):
     whole, little = (minimize(w * J, np.zeros(G.size_in)) for w in (1.0, 1e-12))
     assert whole.converged and little.converged and little.stats.outer > 0
     assert parallel.largest(COMM, np.abs(little.value - whole.value).max(initial=0.0)) < 1e-6
+
+
+def test_the_metric_that_a_run_makes_is_freed(monkeypatch):
+    freed, close = [], ControlMetric.close
+    monkeypatch.setattr(ControlMetric, "close", lambda self: freed.append(self) or close(self))
+    case = Linear(2)
+    mine = ControlMetric(case.G, "H1")
+    for metric in (None, "H1", mine):
+        minimize(case.J, case.start(), metric=metric)
+    assert len(freed) == 2 and mine not in freed
+    mine.close()
 
 
 def test_a_run_that_starts_at_the_minimum_says_so():
