@@ -67,7 +67,8 @@ class Result:
         status: why the optimiser stopped; ``status.value`` is a sentence.
         stats: what it cost.
         history: one entry per step taken, and entry 0 for the start. Keys: ``step``, ``cost`` = ``misfit`` +
-            ``prior_cost``, ``misfit`` (½ Σ ((y − d)/σ)²), ``misfit_in_noise_levels`` (√ of the mean of ((y − d)/σ)²,
+            ``prior_cost`` (with constraints plus what they add in their round), ``misfit`` (½ Σ ((y − d)/σ)²),
+            ``misfit_in_noise_levels`` (√ of the mean of ((y − d)/σ)²,
             about 1 when the data are fitted as well as their noise allows), ``gradient_norm`` (√(gᵀ C g)),
             ``step_length``, ``cg_iterations`` (of this step), ``forward``, ``tangent``, ``adjoint`` (so far),
             ``seconds`` (so far).
