@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -41,16 +41,23 @@ class SharedOperator:
 
     def values(self, rows: Array) -> Array:
         """(k, size_in) -> (k, size_out of all)."""
-        size_out = self.places[-1].stop
-        return np.array([value for _, value in self.linearize(rows)]).reshape(len(rows), size_out)
+        with self._turns():
+            # A point that nobody keeps leaves its factor to the next one.
+            values = [self._at(row)[1] for row in rows]
+        return np.array(values).reshape(len(rows), self.places[-1].stop)
 
     def linearize(self, rows: Array) -> list[tuple[SharedDerivatives, Array]]:
         """Derivatives and observations at several controls: (k, size_in), a block solve each."""
+        with self._turns():
+            return [self._at(row) for row in rows]
+
+    @contextmanager
+    def _turns(self) -> Iterator[None]:
         states = {id(G.problem.state): G.problem.state for G in self._maps}
         with ExitStack() as stack:
             for state in states.values():
                 stack.enter_context(turn(state))
-            return [self._at(row) for row in rows]
+            yield
 
     def _at(self, control: Array) -> tuple[SharedDerivatives, Array]:
         first = self.solutions[0].residual
@@ -149,9 +156,9 @@ class SharedDerivatives:
             adjoint = all(of_adjoint for _, of_adjoint in asked.values())
             now = [i for i, (_, of_adjoint) in asked.items() if of_adjoint is adjoint]
             rows = [asked.pop(i)[0] for i in now]
-            found = self._solved(np.concatenate(rows), adjoint=adjoint)
-            ends = np.cumsum([len(of_one) for of_one in rows])[:-1]
-            answers = dict(zip(now, np.split(found, ends), strict=True))
+            lengths = [len(of_one) for of_one in rows]
+            found = self._solved(np.concatenate(rows), np.repeat(now, lengths), adjoint=adjoint)
+            answers = dict(zip(now, np.split(found, np.cumsum(lengths)[:-1]), strict=True))
             for i, answer in answers.items():
                 self._go_on(i, asking[i], answer, asked, made)
         return [made[i] for i in asking]
@@ -170,14 +177,15 @@ class SharedDerivatives:
             except StopIteration as done:
                 made[i] = done.value
 
-    def _solved(self, rhs: Array, *, adjoint: bool) -> Array:
-        """Solutions of right-hand sides of several maps, (k, owned); equal ones are solved for once."""
+    def _solved(self, rhs: Array, of: npt.NDArray[np.int64], *, adjoint: bool) -> Array:
+        """Solutions of right-hand sides (k, owned) of the maps ``of``, (k,); equal ones are solved for once."""
         first = self._each[0]
         comm = first.solution.residual.comm
         # Rows of a Jacobian: what is seen of one state is seen of the others, too.
         alone = np.arange(len(rhs)) if len(rhs) <= len(self._each) else _first_equal(comm, rhs)
         rows = np.unique(alone)
-        first.solution.counts["adjoint" if adjoint else "tangent"] -= len(rhs) - len(rows)
+        for i in np.delete(of, rows):
+            self._each[i].solution.counts["adjoint" if adjoint else "tangent"] -= 1
         with first.held(), self._shared.operators.factor_here(first.point.key, derivatives=True) as factor:
             found = _in_blocks(factor, rhs[rows], adjoint=adjoint)
         return found if len(rows) == len(rhs) else found[np.searchsorted(rows, alone)]

@@ -172,6 +172,18 @@ def test_one_factor_and_one_block(solves):
     assert G.counts == before
 
 
+def test_of_many_controls_one_factor(solves):
+    """Values alone hold no point, and so no factor; each map counts its own solves."""
+    body = Body()
+    G = Experiments([body.maps[1], body.maps[0], body.maps[2]])
+    m = body.point(G)
+    G(m + 0.1 * np.arange(4.0)[:, None])
+    assert solves["factors"] == 4 and len(G.maps[0].solution.operators.factors._factors) == 1
+    seeds = np.eye(G.size_out)[1:]
+    G.linearize(m).vjp(seeds)
+    assert [one.counts["adjoint"] for one in G.maps] == [0, 4, 0]
+
+
 def test_equal_on_one_rank_is_not_equal():
     """Loads that differ on one part of the mesh alone."""
     body = Body()
