@@ -11,11 +11,13 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from relax.base.checks import several
+from relax.base.fem.blocks import registers_of
 from relax.base.fem.forms import is_same
 from relax.base.fem.layout import ControlLayout, as_rows
 from relax.base.types import Array
 from relax.engine.linearization import BLOCK, Derivatives, Linearization
 from relax.engine.protocols import Map, check_is_map, itself, not_pickled, shared
+from relax.engine.reduced import ReducedMap
 from relax.engine.shared_operator import groups, shared_by
 from relax.errors import BadInput
 from relax.problem.evolution import Evolution
@@ -50,7 +52,8 @@ class Experiments(Map):
             counted; equal ones of a block are one.
 
     Raises:
-        BadInput: on every rank, for no maps, one that is given twice, or one of other controls, ranks or layout.
+        BadInput: on every rank, for no maps, one that is given twice, one of other controls, ranks or layout, or one
+            that looks at the state of another.
         SolveFailed: from any call that solves, when one of the experiments cannot be.
     """
 
@@ -61,6 +64,7 @@ class Experiments(Map):
         for i, G in enumerate(self.maps):
             check_is_map(G, f"Experiments: maps[{i}]")
             _check_fits(self.maps, i)
+        _check_apart(self.maps)
         self.problem = self.maps[0].problem
         self.comm = self.maps[0].comm
         self.layout: ControlLayout = self.maps[0].layout
@@ -255,6 +259,25 @@ def _check_fits(maps: Sequence[Map], i: int) -> None:
             f"Experiments: maps[{i}] has other controls with a value in each step, or another number of steps, than "
             "maps[0]"
         )
+
+
+def _check_apart(maps: Sequence[Map]) -> None:
+    """Refuse a map in whose residual or observable the state of another one stands. Local.
+
+    Raises:
+        BadInput: then.
+    """
+    single = [(i, one) for i, G in enumerate(maps) for one in single_maps(G)]
+    for i, G in single:
+        own = registers_of(G.problem.state)
+        looked_at = G.residual.registers.parameters if isinstance(G, ReducedMap) else []
+        for j, other in single:
+            for u in registers_of(other.problem.state):
+                if any(u is p for p in looked_at) and not any(u is mine for mine in own):
+                    raise BadInput(
+                        f"Experiments: maps[{i}] looks at the state of maps[{j}], {u}, as at a parameter, and no "
+                        "derivative would follow it; expected one problem for both states, whose blocks they are"
+                    )
 
 
 def _named(controls: Sequence[object]) -> str:

@@ -269,6 +269,14 @@ def test_mistakes():
     ]:
         with pytest.raises(BadInput, match=words):
             Experiments(maps)
+    # The state of one is no parameter of another: no derivative would follow it.
+    u, w = own.problem.state, fem.Function(body.V)
+    F = body.operator(w) + (w - body.current(0)) * body.v * dx
+    for more, seen in ((-u * body.v * dx, PointValues(body.V, AROUND)), (0, Functional((w - u) ** 2 * dx))):
+        looking = ReducedMap(Problem(residual=F + more, state=w, controls=[body.m, body.c]), seen)
+        for maps in ([own, looking], [looking, Experiments([own])]):
+            with pytest.raises(BadInput, match=r"maps\[\d\] looks at the state of maps\[\d\]"):
+                Experiments(maps)
     if COMM.size > 1:
         with pytest.raises(BadInput, match="the same ranks"):
             Experiments([own, Body(MPI.COMM_SELF).maps[0]])
