@@ -175,14 +175,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         try:
-            text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, reply = self._of_model(self.rfile.read(self._length()))
         except TimeoutError:
             return
-        try:
-            status, reply = self._of_model(text)
         except BadInput as error:
             status, reply = 400, _error("InvalidInput", error)
         self._reply(status, reply)
+
+    def _length(self) -> int:
+        """Of what is sent, in bytes."""
+        given = self.headers.get("Content-Length", "0")
+        if not (given.isascii() and given.isdecimal()) or len(given) > 15:
+            raise BadInput(f"Content-Length: expected a number of bytes, got {given!r:.80}")
+        return int(given)
 
     def log_message(self, format: str, *words: Any) -> None:
         logger.debug(format, *words)
@@ -205,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._of_server()
         try:
             asked = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"expected a request in JSON ({error})") from error
         if not isinstance(asked, dict) or asked.get("name") != model.name:
             name = asked.get("name") if isinstance(asked, dict) else None

@@ -139,6 +139,7 @@ def test_errors_of_the_protocol():
                 "vec: expected a list of 16",
             ),
             ("Evaluate", b"{", 400, "InvalidInput", "in JSON"),
+            ("Evaluate", b"[" * 200_000, 400, "InvalidInput", "in JSON"),
             ("EvaluateShMem", {"name": NAME}, 404, "UnsupportedFeature", "expected one of /Info, /ModelInfo"),
         )
         for path, body, status, kind, words in asked:
@@ -146,6 +147,11 @@ def test_errors_of_the_protocol():
             assert list(reply) == ["error"] and set(reply["error"]) == {"type", "message"}
             assert (got, reply["error"]["type"]) == (status, kind), reply
             assert words in reply["error"]["message"], reply
+        for length in ("abc", "-5", "1" + "0" * 30):
+            request = urllib.request.Request(f"{url}/Evaluate", b"{}", {"Content-Length": length})
+            with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+                urllib.request.urlopen(request, timeout=20.0)
+            assert f"Content-Length: expected a number of bytes, got '{length}'" in refused.value.read().decode()
         with socket.create_connection(("localhost", int(url.rpartition(":")[2]))) as gone:
             gone.sendall(b"POST /Evaluate HTTP/1.0\r\nContent-Length: 5\r\n\r\n12345"[:30])
         return ask(url, "Evaluate", {"name": NAME, "input": [zeros]})[0]
