@@ -74,7 +74,8 @@ class Experiments(Map):
         self.places = [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
         self.counts = {"forward": 0, "tangent": 0, "adjoint": 0}
         numbers = groups(self.maps)
-        self.num_operators = len(numbers)
+        several_here = [G.num_operators for G in self.maps if isinstance(G, Experiments)]
+        self.num_operators: int = len(numbers) + sum(several_here) - len(several_here)
         self._parts: list[tuple[npt.NDArray[np.int64], _Part]] = []
         for group in numbers:
             columns = np.concatenate([np.arange(self.places[i].start, self.places[i].stop) for i in group])

@@ -124,6 +124,7 @@ def test_as_the_maps(layout, solves):
         everyone_has(found[0])
         close(G.present_control(), G.maps[0].present_control(), 1e-15)
         check_map(G)
+        assert Experiments([G, body.reaction()]).num_operators == 3
     raised_everywhere(BadInput, lambda: body.maps[2](m))
 
 
