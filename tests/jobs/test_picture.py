@@ -99,6 +99,7 @@ def test_what_is_refused(shared_tmp):
         (lambda: relax.picture({}), "got none"),
         (lambda: relax.picture(u, points=[[0.0, 0.0, 0.0]]), "points: expected shape (..., 2)"),
         (lambda: relax.picture(prisms), "got prism cells in 3 dimensions"),
+        (lambda: relax.picture({"line": field_of(meshes.interval(2), f=lambda x: x[0]), "u": u}), "as 'u', one in 2"),
     ):
         assert words in str(raised_everywhere(BadInput, action))
     kind = (FileNotFoundError, RelaxError)[COMM.rank > 0]

@@ -47,7 +47,7 @@ def picture(
     Raises:
         BadInput: on every rank, for what is no field, vectors without their space or of another length, and meshes
             that are neither intervals, triangles, quadrilaterals, tetrahedra nor hexahedra, or lie in a space of
-            more dimensions.
+            more dimensions; for fields in other dimensions beside each other.
         ImportError: on every rank, where rank 0 has no matplotlib.
     """
     if isinstance(what, Mapping) and not what:
@@ -61,6 +61,11 @@ def picture(
     drawn: dict[str, pictures.Picture] = {}
     for title, u in fields.items():
         pictures.check_mesh(u.function_space.mesh, "picture")
+        if u.function_space.mesh.geometry.dim != gdim:
+            raise BadInput(
+                f"picture: expected fields in as many dimensions, got one in {gdim} and, as {title or u.name!r}, "
+                f"one in {u.function_space.mesh.geometry.dim}; a picture of each is drawn by a call of its own"
+            )
         scalar = scalar_of(u.name, u, wave=False).field
         part = pictures.gather(scalar)
         if part is not None:
