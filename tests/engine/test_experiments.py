@@ -9,6 +9,7 @@ import ufl
 from contract import COMM, close, everyone_has, raised_everywhere
 from dolfinx import fem, mesh
 from mpi4py import MPI
+from petsc4py import PETSc
 from ufl import dx, exp, grad, inner
 
 import relax
@@ -173,6 +174,23 @@ def test_one_factor_and_one_block(solves):
     assert G.counts == before
 
 
+def test_a_point_keeps_the_parameters_of_each():
+    """A load that stands in the second one alone, changed by the user afterwards."""
+    body = Body()
+    load, u = fem.Constant(body.domain, 2.0), fem.Function(body.V)
+    F = body.operator(u) - load * body.c * body.current(1) * body.v * ufl.ds(degree=6)
+    problem = Problem(residual=F, state=u, controls=[body.m, body.c], nullspace="constants", name="current_1")
+    G = Experiments([body.maps[0], ReducedMap(problem, Functional(exp(body.m) * u**2 * dx))])
+    assert G.num_operators == 1
+    m, (seeds, directions) = body.point(G), drawn(G)
+    before = products(lin := G.linearize(m), seeds, directions)
+    load.value = 5.0
+    G(m)
+    for a, b in zip(before, products(lin, seeds, directions), strict=True):
+        close(a, b, 1e-13)
+    assert load.value == 5.0
+
+
 def test_of_many_controls_one_factor(solves):
     """Values alone hold no point, and so no factor; each map counts its own solves."""
     body = Body()
@@ -228,6 +246,19 @@ def test_what_share_nothing():
     ]
     for what, other in others:
         assert Experiments([body.maps[0], other]).num_operators == 2, what
+    # Options of a command line that only one of two names has.
+    database = PETSc.Options()
+    database.setValue("relax_current_2_ksp_type", "cg")
+    try:
+        assert Experiments([body.maps[0], body.experiment(2, u)]).num_operators == 2
+    finally:
+        database.delValue("relax_current_2_ksp_type")
+    # One ∂F/∂u of two equations that are not linear is another one at each state.
+    cubes = [body.operator(u) + (u + u**3 - f * body.x[0]) * body.v * dx for f in (1.0, 30.0)]
+    pair = [
+        ReducedMap(Problem(residual=F, state=u, controls=[body.m, body.c]), PointValues(body.V, AROUND)) for F in cubes
+    ]
+    assert Experiments(pair).num_operators == 2
     # The same code with another coefficient, and clamped elsewhere.
     F = k * exp(body.m) * inner(grad(u), grad(body.v)) * dx - body.c * body.v * dx
     maps = [

@@ -139,7 +139,7 @@ class FactoredOperator:
         """
         mine, its = self._residual, other._residual
         a, b = mine.problem, its.problem
-        if a.state.function_space != b.state.function_space or a.mpc is not b.mpc:
+        if a.mpc is not b.mpc:
             return False
         if (self.options, self.lin_options) != (other.options, other.lin_options):
             return False
