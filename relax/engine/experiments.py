@@ -32,8 +32,8 @@ class Experiments(Map):
     tomography K currents go through one body. Where ∂F/∂u is the same UFL form in the same Functions and Constants, the
     same values of the state are held, and PETSc's options are the same, one operator is assembled and factored at a
     control, and one block of right-hand sides serves all of them: for states, tangents, adjoints, and the adjoints of
-    second order. The numbers are those of the maps. Any other map (nonlinear, in time, of eigenvalues) works for
-    itself, which changes nothing but the cost.
+    second order. The numbers are those of the maps. Any other map (nonlinear, in time, of eigenvalues, of a state in
+    blocks, whose space is its own) works for itself, which changes nothing but the cost.
 
     Each map may be called by itself, too. ``G.problem`` is that of the first.
 
