@@ -60,6 +60,7 @@ class SharedOperator:
             yield
 
     def _at(self, control: Array) -> tuple[SharedDerivatives, Array]:
+        self.check_open()
         first = self.solutions[0].residual
         parts = self.layout.split(control)
         first.registers.install_controls(parts)
@@ -80,6 +81,15 @@ class SharedOperator:
                 G.compare(values[-1][None])
         each = [StationaryDerivatives(s, p) for s, p in zip(self.solutions, points, strict=True)]
         return SharedDerivatives(self, each), np.concatenate(values)
+
+    def check_open(self) -> None:
+        """Raise where one of the maps has been closed: what ties its state's values is gone. Local, the same on all.
+
+        Raises:
+            BadInput: then.
+        """
+        for s in self.solutions:
+            s.operators.check_open()
 
     def _sources(self, factor: Factor) -> tuple[Array, list[Array]]:
         """Right-hand sides (maps, owned) of the states, and the given values from which these are told."""
@@ -146,6 +156,7 @@ class SharedDerivatives:
 
     def _answered(self, asking: dict[int, Asking[Made]]) -> list[Made]:
         """What generators of some of the maps make; what they ask for at once is solved for in one block."""
+        self._shared.check_open()
         made: dict[int, Made] = {}
         asked: dict[int, tuple[Array, bool]] = {}
         answers: dict[int, Array] = {}

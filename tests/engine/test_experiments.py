@@ -142,6 +142,17 @@ def test_a_point_stays_itself():
     np.testing.assert_array_equal(body.c.value, m[-1])
 
 
+def test_one_of_them_is_closed():
+    """Not the one that has the factors: what it would go on with has been freed."""
+    body = Body()
+    G = Experiments(body.maps)
+    lin = G.linearize(m := body.point(G))
+    body.maps[1].close()
+    seeds, directions = drawn(G)
+    for call in (lambda: G(m), lambda: lin.jvp(directions), lambda: lin.vjp(seeds), lambda: lin.hvp(seeds, m)):
+        assert "has been closed" in str(raised_everywhere(BadInput, call))
+
+
 def test_on_any_number_of_ranks():
     """The vectors of a mesh on one rank."""
     found = []
