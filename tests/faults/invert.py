@@ -27,8 +27,8 @@ MUTANTS = [
         "a resumed Gauss-Newton has another forcing term",
     ),
     Mutant(
-        "return max(rtol * start_size, NEAREST if atol is None else atol)",
-        "return max(rtol, (NEAREST if atol is None else atol) * start_size)",
+        "return max(rtol * start_size, NEAREST * unit if atol is None else atol)",
+        "return max(rtol, (NEAREST * unit if atol is None else atol) * start_size)",
         GAUSS_NEWTON,
         "swapped arguments: rtol and atol of any method",
     ),

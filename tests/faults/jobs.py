@@ -27,8 +27,8 @@ MUTANTS = [
         "random sensors beside the mesh",
     ),
     Mutant(
-        "self._counts_before[kind] - number",
-        "self._counts_before[kind]",
+        "number - entry[kind] for kind, number",
+        "number for kind, number",
         f"{CHECKPOINTS} -k takes_the_steps",
         "a resumed run counts from zero",
     ),
